@@ -1,0 +1,26 @@
+// The operators' schemas. They live in the CPU library, which every installation has; the CUDA library only adds
+// implementations to them.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(pymixunlearn, m) {
+  m.def("sharpen(Tensor logits, float T) -> Tensor");
+  m.def("sharpen_backward(Tensor grad, Tensor probabilities, float T) -> Tensor");
+  // `state` holds a few scalars per row (core/contrastive.h) and is what the backward needs besides the inputs.
+  m.def("sim_loss(Tensor logits, Tensor target, float? sharpen_T) -> (Tensor loss, Tensor state)");
+  m.def("sim_loss_backward(Tensor grad, Tensor logits, Tensor target, Tensor state, float? sharpen_T) -> Tensor");
+  // A scalar argument that may be a tensor comes twice: the tensor, and the number that holds when there is none.
+  m.def(
+      "mix_contrastive_loss(Tensor logits, Tensor target_forget, Tensor target_retain, Tensor? lam, float lam_value, "
+      "Tensor? tau, float tau_value, bool grid, bool mean, float? sharpen_T) -> (Tensor loss, Tensor state)");
+  m.def(
+      "mix_contrastive_loss_backward(Tensor grad, Tensor logits, Tensor target_forget, Tensor target_retain, "
+      "Tensor state, Tensor? lam, float lam_value, Tensor? tau, float tau_value, bool grid, bool mean, "
+      "float? sharpen_T) -> Tensor");
+  m.def(
+      "real_contrastive_loss(Tensor logits_forget, Tensor logits_retain, Tensor target_forget, Tensor target_retain, "
+      "Tensor? tau, float tau_value, bool mean, float? sharpen_T) -> (Tensor loss, Tensor state)");
+  m.def(
+      "real_contrastive_loss_backward(Tensor grad, Tensor logits_forget, Tensor logits_retain, Tensor target_forget, "
+      "Tensor target_retain, Tensor state, Tensor? tau, float tau_value, bool mean, float? sharpen_T) "
+      "-> (Tensor grad_forget, Tensor grad_retain)");
+}

@@ -1,0 +1,204 @@
+// What the cosine and contrastive losses compute, shared by the CPU and the CUDA kernels.
+//
+// With m = max(z), e = exp(z - m) and a target direction t, one row has
+//
+//     cos = <e, t> / (|e| |t|)          s = 1 - cos
+//     ds/dz_j = e_j (cos e_j / |e|^2 - t_j / (|e| |t|))
+//
+// The softmax denominator cancels, so a row is described by a handful of scalars (RowState). A loss is a weighted sum
+// over rows whose weights follow from those scalars (row_weights), so one backward kernel serves every loss.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "scalar.h"
+
+namespace pmx {
+
+enum class TargetKind : int { probabilities, labels, teacher_logits };
+
+// Targets of one role. Row n of the logits has the target row (n / divisor) % modulus, which covers zip (1, N), and in
+// grid pairing the forget targets (N_r, N_f) and the retain targets (1, N_r).
+struct TargetRows {
+  const void* data;
+  int64_t stride;  // elements between rows; unused for labels
+  int64_t divisor;
+  int64_t modulus;
+
+  PMX_HD int64_t row(int64_t n) const { return (n / divisor) % modulus; }
+};
+
+// Logits and one or two targets for each of their rows.
+struct CosineRows {
+  const void* logits;
+  int64_t stride;  // elements between rows of the logits
+  int64_t rows;
+  int64_t classes;
+  TargetRows targets[2];
+  double inverse_T;  // 1 / T of teacher logits
+};
+
+// Per row: max, 1/|e|^2, then for each target its cosine, 1/(|e||t|) and, for teacher logits, max(u/T).
+constexpr int state_width(int num_targets) { return 2 + 3 * num_targets; }
+
+// The slot of a target's cosine in the state of its row.
+constexpr int cosine_slot(int target) { return 2 + 3 * target; }
+
+// Writes the state of one row from its sums; dot[k] = <e, t_k>, norm2[k] = |t_k|^2. A zero target has no direction:
+// cosine and gradient are 0.
+template <class A>
+PMX_HD void store_row_state(A* state, A max, A e2, int num_targets, const A* dot, const A* norm2, const A* target_max) {
+  state[0] = max;
+  state[1] = A(1) / e2;
+  for (int k = 0; k < num_targets; ++k) {
+    const A scale = norm2[k] == A(0) ? A(0) : A(1) / (std::sqrt(e2) * std::sqrt(norm2[k]));
+    state[2 + 3 * k] = dot[k] * scale;
+    state[3 + 3 * k] = scale;
+    state[4 + 3 * k] = target_max[k];
+  }
+}
+
+// A number that is one for all rows, or one per row; kept on the device so that no launch waits for its value.
+template <class A>
+struct RowScalar {
+  const A* data;  // null: `value` holds for every row
+  int64_t stride;
+  A value;
+
+  PMX_HD A at(int64_t row) const { return data == nullptr ? value : data[row * stride]; }
+};
+
+// How the cosine losses of a row enter a contrastive loss (math.md, section 3).
+//
+//     L = sum_columns [ retain_weight * sum (1 - lam) s_r  -  forget_weight * LSE(lam s_f / tau) ]
+//
+// Row n belongs to column n % columns: 1 column in zip pairing and in L_real, N_r columns in grid pairing.
+template <class A>
+struct Contrast {
+  int64_t columns;
+  RowScalar<A> lam;
+  RowScalar<A> tau;
+  A forget_weight;
+  A retain_weight;
+  const A* lse;  // [columns], written by the forward
+};
+
+// Which loss a row takes part in, and through which of its targets.
+enum class RowRole : int {
+  sim,     // one target; the incoming gradient has one value per row
+  forget,  // one target, forget side of L_real (lam = 1)
+  retain,  // one target, retain side of L_real (lam = 0)
+  mixed    // two targets: forget, retain
+};
+
+// dL/ds of the row for each of its targets, times the incoming gradient.
+template <class A>
+PMX_HD void row_weights(RowRole role, const Contrast<A>& contrast, const RowScalar<A>& grad, int64_t row,
+                        const A* state, A* weight) {
+  const A incoming = grad.at(row);
+  if (role == RowRole::sim) {
+    weight[0] = incoming;
+    return;
+  }
+  if (role == RowRole::retain) {
+    weight[0] = incoming * contrast.retain_weight;
+    return;
+  }
+  const A lam = role == RowRole::mixed ? contrast.lam.at(row) : A(1);
+  const A rate = lam / contrast.tau.at(0);
+  const A softmax = std::exp(rate * (A(1) - state[2]) - contrast.lse[row % contrast.columns]);
+  weight[0] = -incoming * contrast.forget_weight * rate * softmax;
+  if (role == RowRole::mixed) weight[1] = incoming * contrast.retain_weight * (A(1) - lam);
+}
+
+// Coefficients of the gradient row: dL/dz_j = e_j (slope e_j - sum_k pull_k t_kj).
+template <class A>
+PMX_HD A gradient_coefficients(int num_targets, const A* state, const A* weight, A* pull) {
+  A slope = A(0);
+  for (int k = 0; k < num_targets; ++k) {
+    slope += weight[k] * state[2 + 3 * k];
+    pull[k] = weight[k] * state[3 + 3 * k];
+  }
+  return slope * state[1];
+}
+
+// A log-sum-exp that can be continued and merged: sum of exp(x - max).
+template <class A>
+struct LogSumExp {
+  A max;
+  A sum;
+
+  PMX_HD void add(A x) {
+    if (x <= max) {
+      sum += std::exp(x - max);
+    } else {  // also taken by a NaN, which must end in the result
+      sum = (sum == A(0) ? A(0) : sum * std::exp(max - x)) + A(1);
+      max = x;
+    }
+  }
+  PMX_HD void merge(const LogSumExp& other) {
+    if (other.sum == A(0)) return;
+    if (sum == A(0)) {
+      *this = other;
+      return;
+    }
+    const A top = other.max > max ? other.max : max;
+    sum = sum * std::exp(max - top) + other.sum * std::exp(other.max - top);
+    max = top;
+  }
+  // Nothing added: 0, so that an empty forget set contributes nothing instead of infinity.
+  PMX_HD A value() const { return sum == A(0) ? A(0) : max + std::log(sum); }
+
+  static PMX_HD LogSumExp empty() { return {-INFINITY, A(0)}; }
+};
+
+// Where the cosines of one side of a contrastive loss lie: term i of column c is row i * row_step + c.
+template <class A>
+struct Side {
+  const A* states;
+  int width;
+  int slot;
+  int64_t terms;  // rows per column
+  int64_t row_step;
+
+  PMX_HD int64_t row(int64_t i, int64_t column) const { return i * row_step + column; }
+  PMX_HD A loss(int64_t row) const { return A(1) - states[row * width + slot]; }
+};
+
+template <class A>
+struct ContrastTerms {
+  Side<A> forget;
+  Side<A> retain;
+  bool mixed;  // lam weighs the terms; otherwise L_real, where both weights are 1
+};
+
+// What a stretch of a column's terms contributes, and how two stretches join.
+template <class A>
+struct ColumnSum {
+  LogSumExp<A> forget;
+  A retain;
+
+  static PMX_HD ColumnSum empty() { return {LogSumExp<A>::empty(), A(0)}; }
+  PMX_HD void add(const ContrastTerms<A>& terms, const Contrast<A>& contrast, int64_t i, int64_t column) {
+    if (i < terms.forget.terms) {
+      const int64_t row = terms.forget.row(i, column);
+      const A lam = terms.mixed ? contrast.lam.at(row) : A(1);
+      forget.add(lam * terms.forget.loss(row) / contrast.tau.at(0));
+    }
+    if (i < terms.retain.terms) {
+      const int64_t row = terms.retain.row(i, column);
+      const A lam = terms.mixed ? contrast.lam.at(row) : A(0);
+      retain += (A(1) - lam) * terms.retain.loss(row);
+    }
+  }
+  PMX_HD void merge(const ColumnSum& other) {
+    forget.merge(other.forget);
+    retain += other.retain;
+  }
+  PMX_HD A loss(const Contrast<A>& contrast) const {
+    return contrast.retain_weight * retain - contrast.forget_weight * forget.value();
+  }
+};
+
+}  // namespace pmx

@@ -1,0 +1,114 @@
+// The element types of the operators and the type that each one accumulates in.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "macros.h"
+
+#if defined(__CUDACC__)
+#include <cuda_fp16.h>
+#endif
+
+namespace pmx {
+
+enum class Dtype : int { f32, f64, bf16, f16 };
+
+// bfloat16 and IEEE half are carried as bits: the core needs neither torch nor CUDA headers on the host.
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Half {
+  uint16_t bits;
+};
+
+namespace detail {
+
+PMX_HD float bits_to_float(uint32_t bits) {
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+PMX_HD uint32_t float_to_bits(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+// Half to float without a table: shift the fields in place, then let a float multiplication rebias the exponent. It
+// also normalises subnormal halves; only inf and NaN need their exponent set by hand.
+PMX_HD float half_bits_to_float(uint16_t half) {
+  const uint32_t magnitude = static_cast<uint32_t>(half & 0x7fffu) << 13;
+  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
+  const float scaled = bits_to_float(magnitude) * bits_to_float(0x77800000u);  // * 2^112
+  uint32_t bits = float_to_bits(scaled);
+  if (magnitude >= 0x0f800000u) bits = magnitude | 0x7f800000u;
+  return bits_to_float(bits | sign);
+}
+
+// Float to half, round to nearest even. Adding and subtracting a power of two aligned with the last half digit makes
+// the float unit do the rounding, for normal and subnormal results alike.
+PMX_HD uint16_t float_to_half_bits(float value) {
+  const uint32_t bits = float_to_bits(value);
+  const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);
+  if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // rounds to 65536 or more
+  if (magnitude < 0x38800000u) {                                              // below 2^-14: subnormal
+    const float shifted = bits_to_float(magnitude) + 0.5f;                    // last digit of the sum: 2^-24
+    return static_cast<uint16_t>(sign | (float_to_bits(shifted) - 0x3f000000u));
+  }
+  const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
+  return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
+}
+
+}  // namespace detail
+
+PMX_HD float widen(float value) { return value; }
+PMX_HD double widen(double value) { return value; }
+PMX_HD float widen(BFloat16 value) { return detail::bits_to_float(static_cast<uint32_t>(value.bits) << 16); }
+PMX_HD float widen(Half value) {
+#if defined(__CUDA_ARCH__)
+  return __half2float(__ushort_as_half(value.bits));
+#else
+  return detail::half_bits_to_float(value.bits);
+#endif
+}
+
+template <class T>
+PMX_HD T narrow(double value) {
+  return static_cast<T>(value);
+}
+template <class T>
+PMX_HD T narrow(float value) {
+  return static_cast<T>(value);
+}
+template <>
+PMX_HD BFloat16 narrow<BFloat16>(float value) {
+  const uint32_t bits = detail::float_to_bits(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return BFloat16{0x7fc0u};
+  return BFloat16{static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
+}
+template <>
+PMX_HD Half narrow<Half>(float value) {
+#if defined(__CUDA_ARCH__)
+  return Half{__half_as_ushort(__float2half_rn(value))};
+#else
+  return Half{detail::float_to_half_bits(value)};
+#endif
+}
+
+// Row reductions run in float32 or better (math.md, section 3).
+template <class T>
+struct Accumulate {
+  using type = float;
+};
+template <>
+struct Accumulate<double> {
+  using type = double;
+};
+template <class T>
+using Acc = typename Accumulate<T>::type;
+
+}  // namespace pmx

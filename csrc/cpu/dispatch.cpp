@@ -1,0 +1,21 @@
+#include "isa.h"
+#include "kernels.h"
+
+namespace pmx {
+
+const KernelTable& kernels() {
+#if defined(__x86_64__)
+  switch (chosen_isa()) {
+    case Isa::avx512:
+      return avx512_kernels;
+    case Isa::avx2:
+      return avx2_kernels;
+    default:
+      return baseline_kernels;
+  }
+#else
+  return baseline_kernels;
+#endif
+}
+
+}  // namespace pmx

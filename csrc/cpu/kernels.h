@@ -1,0 +1,40 @@
+// The CPU kernels as raw function pointers, one table per instruction set; dispatch.h picks the table at run time.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "../core/contrastive.h"
+
+namespace pmx {
+
+// `states` is [rows, state_width] in the accumulation type of the logits; `sim`, if not null, receives the losses of the
+// first target, [rows] in the dtype of the logits; `contrast` and `grad` point to a Contrast and a
+// RowScalar of that type; `out` is [rows, classes] contiguous in the dtype of the logits.
+struct CosineKernels {
+  void (*forward)(const CosineRows& in, int64_t begin, int64_t end, void* states, void* sim);
+  void (*backward)(const CosineRows& in, int64_t begin, int64_t end, const void* states, RowRole role,
+                   const void* contrast, const void* grad, void* out);
+};
+
+struct SharpenKernels {
+  void (*forward)(const void* logits, int64_t classes, double inverse_T, int64_t begin, int64_t end, void* out);
+  void (*backward)(const void* grad, const void* probabilities, int64_t classes, double inverse_T, int64_t begin,
+                   int64_t end, void* out);
+};
+
+struct KernelTable {
+  CosineKernels (*cosine)(Dtype logits, Dtype target, TargetKind kind, int targets);
+  SharpenKernels (*sharpen)(Dtype dtype);
+};
+
+// The table of the instruction set that isa.h chose.
+const KernelTable& kernels();
+
+extern const KernelTable baseline_kernels;
+#if defined(__x86_64__)
+extern const KernelTable avx2_kernels;
+extern const KernelTable avx512_kernels;
+#endif
+
+}  // namespace pmx

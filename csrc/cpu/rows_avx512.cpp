@@ -1,0 +1,30 @@
+// The kernels for avx512. Only this file's own code may be compiled with it: the standard headers come first, because
+// an inline function of theirs compiled here could be the copy that the linker keeps for everybody.
+#if defined(__x86_64__)
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "../core/contrastive.h"
+#include "kernels.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#endif
+#define PMX_ISA avx512
+#define PMX_VECTOR_BYTES 64
+#include "rows_kernels.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+namespace pmx {
+const KernelTable avx512_kernels = {cosine_kernels, sharpen_kernels};
+}
+#endif

@@ -1,0 +1,159 @@
+// Fixed-width vectors on the compiler's vector extension: one source for every instruction set.
+//
+// A kernel source is compiled once per instruction set (see dispatch.h) inside its own inline namespace PMX_ISA, so that
+// the linker can never mix the versions. PMX_VECTOR_BYTES is the register width of that version.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "../core/scalar.h"
+
+namespace pmx {
+inline namespace PMX_ISA {
+
+template <class A>
+struct Simd {
+  static constexpr int lanes = PMX_VECTOR_BYTES / sizeof(A);
+  typedef A vector __attribute__((vector_size(PMX_VECTOR_BYTES)));
+};
+
+using FloatVector = Simd<float>::vector;
+using DoubleVector = Simd<double>::vector;
+typedef int32_t IntVector __attribute__((vector_size(PMX_VECTOR_BYTES)));
+typedef int64_t LongVector __attribute__((vector_size(PMX_VECTOR_BYTES)));
+typedef uint16_t HalfBits __attribute__((vector_size(PMX_VECTOR_BYTES / 2)));
+typedef uint32_t WordVector __attribute__((vector_size(PMX_VECTOR_BYTES)));
+
+template <class V, class A>
+static inline V broadcast(A value) {
+  return V{} + value;
+}
+
+// --- loads and stores, widening to the accumulation type -------------------------------------------------------------
+
+static inline FloatVector load(const float* from) {
+  FloatVector v;
+  memcpy(&v, from, sizeof v);
+  return v;
+}
+static inline DoubleVector load(const double* from) {
+  DoubleVector v;
+  memcpy(&v, from, sizeof v);
+  return v;
+}
+static inline FloatVector load(const BFloat16* from) {
+  HalfBits bits;
+  memcpy(&bits, from, sizeof bits);
+  const WordVector words = __builtin_convertvector(bits, WordVector) << 16;
+  return (FloatVector)words;
+}
+static inline FloatVector load(const Half* from) {
+  HalfBits bits;
+  memcpy(&bits, from, sizeof bits);
+  const WordVector words = __builtin_convertvector(bits, WordVector);
+  const WordVector magnitude = (words & 0x7fffu) << 13;
+  const FloatVector scaled = (FloatVector)magnitude * 0x1p112f;
+  // Comparisons are signed; both sides are below 2^31.
+  const IntVector special = (IntVector)magnitude >= 0x0f800000;
+  const WordVector value = special ? (magnitude | 0x7f800000u) : (WordVector)scaled;
+  return (FloatVector)(value | ((words & 0x8000u) << 16));
+}
+
+static inline void store(float* to, FloatVector v) { memcpy(to, &v, sizeof v); }
+static inline void store(double* to, DoubleVector v) { memcpy(to, &v, sizeof v); }
+static inline void store(BFloat16* to, FloatVector v) {
+  const WordVector bits = (WordVector)v;
+  const WordVector rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const WordVector words = v == v ? rounded : broadcast<WordVector>(0x7fc0u);
+  const HalfBits half = __builtin_convertvector(words, HalfBits);
+  memcpy(to, &half, sizeof half);
+}
+static inline void store(Half* to, FloatVector v) {
+  for (int i = 0; i < Simd<float>::lanes; ++i) to[i] = narrow<Half>(v[i]);
+}
+
+// The first `count` lanes from memory, the rest `fill`.
+template <class T>
+static inline typename Simd<Acc<T>>::vector load_part(const T* from, int count, Acc<T> fill) {
+  constexpr int lanes = Simd<Acc<T>>::lanes;
+  Acc<T> padded[lanes];
+  for (int i = 0; i < lanes; ++i) padded[i] = i < count ? widen(from[i]) : fill;
+  return load(padded);
+}
+
+template <class T>
+static inline void store_part(T* to, typename Simd<Acc<T>>::vector v, int count) {
+  for (int i = 0; i < count; ++i) to[i] = narrow<T>(v[i]);
+}
+
+// --- reductions ------------------------------------------------------------------------------------------------------
+
+template <class V>
+static inline auto sum(V v) {
+  auto total = v[0];
+  for (size_t i = 1; i < sizeof(V) / sizeof(v[0]); ++i) total += v[i];
+  return total;
+}
+
+template <class V>
+static inline V maximum(V a, V b) {
+  return a > b ? a : b;
+}
+
+template <class V>
+static inline auto largest(V v) {
+  auto top = v[0];
+  for (size_t i = 1; i < sizeof(V) / sizeof(v[0]); ++i) top = v[i] > top ? v[i] : top;
+  return top;
+}
+
+// --- exp -------------------------------------------------------------------------------------------------------------
+//
+// exp(x) = 2^n exp(r) with n = round(x / ln 2) and |r| <= ln 2 / 2; exp(r) by its Taylor polynomial, whose remainder is
+// below the rounding error at these degrees. Arguments are at most 0 here (a row's maximum is subtracted first). Below
+// the smallest normal number the result is 0; a NaN stays NaN because every comparison with it is false.
+
+static inline FloatVector exp(FloatVector x) {
+  const FloatVector shifted = x * 0x1.715476p+0f + 0x1.8p23f;  // the magic constant rounds to an integer
+  const FloatVector n = shifted - 0x1.8p23f;
+  const FloatVector r = (x - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;  // ln 2 in two parts: the first product is exact
+  FloatVector p = broadcast<FloatVector>(1.f / 5040);
+  p = p * r + 1.f / 720;
+  p = p * r + 1.f / 120;
+  p = p * r + 1.f / 24;
+  p = p * r + 1.f / 6;
+  p = p * r + 0.5f;
+  p = p * r + 1.f;
+  p = p * r + 1.f;
+  const IntVector exponent = ((IntVector)shifted - 0x4b400000 + 127) << 23;
+  const FloatVector result = p * (FloatVector)exponent;
+  return x < -87.3f ? FloatVector{} : result;
+}
+
+static inline DoubleVector exp(DoubleVector x) {
+  const DoubleVector shifted = x * 0x1.71547652b82fep+0 + 0x1.8p52;
+  const DoubleVector n = shifted - 0x1.8p52;
+  const DoubleVector r = (x - n * 0x1.62e42fee00000p-1) - n * 0x1.a39ef35793c76p-33;
+  DoubleVector p = broadcast<DoubleVector>(1.0 / 6227020800);
+  p = p * r + 1.0 / 479001600;
+  p = p * r + 1.0 / 39916800;
+  p = p * r + 1.0 / 3628800;
+  p = p * r + 1.0 / 362880;
+  p = p * r + 1.0 / 40320;
+  p = p * r + 1.0 / 5040;
+  p = p * r + 1.0 / 720;
+  p = p * r + 1.0 / 120;
+  p = p * r + 1.0 / 24;
+  p = p * r + 1.0 / 6;
+  p = p * r + 0.5;
+  p = p * r + 1.0;
+  p = p * r + 1.0;
+  const LongVector exponent = ((LongVector)shifted - 0x4338000000000000 + 1023) << 52;
+  const DoubleVector result = p * (DoubleVector)exponent;
+  return x < -708.3 ? DoubleVector{} : result;
+}
+
+}  // namespace PMX_ISA
+}  // namespace pmx

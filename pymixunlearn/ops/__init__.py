@@ -1,0 +1,40 @@
+"""Fused operators of Adversarial Mixup Unlearning.
+
+The functions here run compiled C++/CUDA kernels where they are available and their plain-PyTorch twins in
+:mod:`pymixunlearn.ops.reference` elsewhere; :func:`status` says which. The dispatcher's operators, for use from
+``torch.compile`` graphs or C++, are ``torch.ops.pymixunlearn.*``.
+"""
+
+from pymixunlearn.ops import _autograd, _fake, reference
+from pymixunlearn.ops._library import STATUS, LibraryStatus, Status
+from pymixunlearn.ops.functional import (
+    mask_mix,
+    mix_contrastive_loss,
+    mixblock_attention,
+    real_contrastive_loss,
+    sharpen,
+    sim_loss,
+)
+
+__all__ = [
+    "LibraryStatus",
+    "Status",
+    "mask_mix",
+    "mix_contrastive_loss",
+    "mixblock_attention",
+    "real_contrastive_loss",
+    "reference",
+    "sharpen",
+    "sim_loss",
+    "status",
+]
+
+
+def status() -> Status:
+    """Whether the compiled operators are in use in this process, why not, and facts about their build."""
+    return STATUS
+
+
+if STATUS.available:
+    _fake.register()
+    _autograd.register()

@@ -1,0 +1,183 @@
+"""The derivatives of the compiled operators.
+
+Each formula is written once, as a function from the saved context to gradients, and used twice: by an
+``autograd.Function`` for eager calls, and registered with the dispatcher for ``torch.compile`` and ``torch.export``.
+The first costs about 20 microseconds less per call, which at a batch of 32 rows is most of the operator's time; the
+second is what tracing needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+ops = torch.ops.pymixunlearn
+
+# Eager functions call the kernels from below autograd: their own formula is already in charge.
+below_autograd: Any = torch._C._AutoDispatchBelowAutograd
+
+
+def sharpen_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    """Gradient of ``sharpen`` for its logits."""
+    (probabilities,) = ctx.saved_tensors
+    return ops.sharpen_backward.default(grad, probabilities, ctx.T), None
+
+
+def sim_loss_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    """Gradient of ``sim_loss`` for its logits."""
+    logits, target, state = ctx.saved_tensors
+    return ops.sim_loss_backward.default(grad, logits, target, state, ctx.sharpen_T), None, None
+
+
+def mix_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradient of ``mix_contrastive_loss`` for its logits."""
+    logits, target_forget, target_retain, state, lam, tau = ctx.saved_tensors
+    lam_value, tau_value, grid, mean, sharpen_T = ctx.numbers
+    grad_logits = ops.mix_contrastive_loss_backward.default(
+        grad, logits, target_forget, target_retain, state, lam, lam_value, tau, tau_value, grid, mean, sharpen_T
+    )
+    return grad_logits, None, None, None, None, None, None, None, None, None
+
+
+def real_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients of ``real_contrastive_loss`` for its two logits."""
+    logits_forget, logits_retain, target_forget, target_retain, state, tau = ctx.saved_tensors
+    tau_value, mean, sharpen_T = ctx.numbers
+    grad_forget, grad_retain = ops.real_contrastive_loss_backward.default(
+        grad, logits_forget, logits_retain, target_forget, target_retain, state, tau, tau_value, mean, sharpen_T
+    )
+    return grad_forget, grad_retain, None, None, None, None, None, None
+
+
+class Sharpen(torch.autograd.Function):
+    """Eager ``sharpen``."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, T: float) -> Tensor:
+        """Probabilities; they are all that the backward needs."""
+        with below_autograd():
+            probabilities: Tensor = ops.sharpen.default(logits, T)
+        ctx.save_for_backward(probabilities)
+        ctx.T = T
+        return probabilities
+
+    backward = staticmethod(once_differentiable(sharpen_gradients))
+
+
+class SimLoss(torch.autograd.Function):
+    """Eager ``sim_loss``."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, sharpen_T: float | None) -> Tensor:
+        """Losses of the rows."""
+        with below_autograd():
+            loss, state = ops.sim_loss.default(logits, target, sharpen_T)
+        ctx.save_for_backward(logits, target, state)
+        ctx.sharpen_T = sharpen_T
+        return loss  # type: ignore[no-any-return]
+
+    backward = staticmethod(once_differentiable(sim_loss_gradients))
+
+
+class MixContrastiveLoss(torch.autograd.Function):
+    """Eager ``mix_contrastive_loss``; the arguments are the schema's."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        target_forget: Tensor,
+        target_retain: Tensor,
+        lam: Tensor | None,
+        lam_value: float,
+        tau: Tensor | None,
+        tau_value: float,
+        grid: bool,
+        mean: bool,
+        sharpen_T: float | None,
+    ) -> Tensor:
+        """The loss; the rows' state is kept for the backward."""
+        with below_autograd():
+            loss, state = ops.mix_contrastive_loss.default(
+                logits, target_forget, target_retain, lam, lam_value, tau, tau_value, grid, mean, sharpen_T
+            )
+        ctx.save_for_backward(logits, target_forget, target_retain, state, lam, tau)
+        ctx.numbers = (lam_value, tau_value, grid, mean, sharpen_T)
+        return loss  # type: ignore[no-any-return]
+
+    backward = staticmethod(once_differentiable(mix_gradients))
+
+
+class RealContrastiveLoss(torch.autograd.Function):
+    """Eager ``real_contrastive_loss``; the arguments are the schema's."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits_forget: Tensor,
+        logits_retain: Tensor,
+        target_forget: Tensor,
+        target_retain: Tensor,
+        tau: Tensor | None,
+        tau_value: float,
+        mean: bool,
+        sharpen_T: float | None,
+    ) -> Tensor:
+        """The loss; the rows' state is kept for the backward."""
+        with below_autograd():
+            loss, state = ops.real_contrastive_loss.default(
+                logits_forget, logits_retain, target_forget, target_retain, tau, tau_value, mean, sharpen_T
+            )
+        ctx.save_for_backward(logits_forget, logits_retain, target_forget, target_retain, state, tau)
+        ctx.numbers = (tau_value, mean, sharpen_T)
+        return loss  # type: ignore[no-any-return]
+
+    backward = staticmethod(once_differentiable(real_gradients))
+
+
+# --- the same formulas for the dispatcher ----------------------------------------------------------------------------
+
+
+def _keep_sharpen(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(output)
+    ctx.T = inputs[1]
+
+
+def _keep_sim_loss(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(inputs[0], inputs[1], output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.sharpen_T = inputs[2]
+
+
+def _keep_mix(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    logits, target_forget, target_retain, lam, lam_value, tau, tau_value, grid, mean, sharpen_T = inputs
+    ctx.save_for_backward(logits, target_forget, target_retain, output[1], lam, tau)
+    ctx.mark_non_differentiable(output[1])
+    ctx.numbers = (lam_value, tau_value, grid, mean, sharpen_T)
+
+
+def _keep_real(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    logits_forget, logits_retain, target_forget, target_retain, tau, tau_value, mean, sharpen_T = inputs
+    ctx.save_for_backward(logits_forget, logits_retain, target_forget, target_retain, output[1], tau)
+    ctx.mark_non_differentiable(output[1])
+    ctx.numbers = (tau_value, mean, sharpen_T)
+
+
+def _of_loss(gradients: Callable[[Any, Tensor], Any]) -> Callable[[Any, Tensor, Tensor], Any]:
+    """Drop the gradient of the state, the operators' second output, which has none."""
+    return lambda ctx, grad, _: gradients(ctx, grad)
+
+
+def register() -> None:
+    """Register the formulas with the dispatcher."""
+    for name, gradients, keep in (
+        ("sharpen", sharpen_gradients, _keep_sharpen),
+        ("sim_loss", _of_loss(sim_loss_gradients), _keep_sim_loss),
+        ("mix_contrastive_loss", _of_loss(mix_gradients), _keep_mix),
+        ("real_contrastive_loss", _of_loss(real_gradients), _keep_real),
+    ):
+        torch.library.register_autograd(f"pymixunlearn::{name}", gradients, setup_context=keep)

@@ -1,0 +1,155 @@
+"""The operators in plain PyTorch: the definition that every kernel is measured against.
+
+Each function has the signature of its namesake in :mod:`pymixunlearn.ops` and runs on any device and dtype that
+PyTorch knows, differentiated by autograd. Targets, mixing ratios and temperatures are constants of the losses, as in
+the paper, where they come from a frozen model or from labels: no gradient flows into them.
+
+Equation numbers are those of "Adversarial Mixup Unlearning" (ICLR 2025).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pymixunlearn.ops import _checks as checks
+
+
+def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Reductions over classes and rows run in float32 or better, whatever the input dtype."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def sharpen(logits: Tensor, T: float = 0.3) -> Tensor:
+    """``softmax(logits / T)``; see :func:`pymixunlearn.ops.sharpen`."""
+    checks.check_sharpen(logits, T)
+    probabilities = torch.softmax(logits.to(_compute_dtype(logits.dtype)) / T, dim=-1)
+    return probabilities.to(logits.dtype)
+
+
+def _cosine(logits: Tensor, target: Tensor, sharpen_T: float | None) -> Tensor:
+    """Cosine between ``softmax(logits)`` and a target direction along the last axis.
+
+    ``target`` holds probabilities, labels (int64, one dimension fewer than ``logits``) or, with ``sharpen_T``, the
+    teacher's logits. A zero target has no direction: its cosine is 0.
+    """
+    dtype = _compute_dtype(logits.dtype)
+    probabilities = torch.softmax(logits.to(dtype), dim=-1)
+    norm = torch.linalg.vector_norm(probabilities, dim=-1)
+    if target.dtype == torch.int64:
+        index = target.unsqueeze(-1).expand(*logits.shape[:-1], 1)
+        return torch.gather(probabilities, -1, index).squeeze(-1) / norm
+    direction = target.detach().to(dtype)
+    if sharpen_T is not None:
+        direction = torch.softmax(direction / sharpen_T, dim=-1)
+    length = torch.linalg.vector_norm(direction, dim=-1)
+    inner = (probabilities * direction).sum(dim=-1)
+    # The inner `where` keeps the division finite, the outer one defines the value: both are needed for the gradient.
+    cosine = inner / (norm * torch.where(length > 0, length, torch.ones_like(length)))
+    return torch.where(length == 0, torch.zeros_like(cosine), cosine)
+
+
+def sim_loss(logits: Tensor, target: Tensor, *, sharpen_T: float | None = None) -> Tensor:
+    """``1 - cos(softmax(logits), target)`` per row; see :func:`pymixunlearn.ops.sim_loss`."""
+    checks.check_sim_loss(logits, target, sharpen_T)
+    return (1 - _cosine(logits, target, sharpen_T)).to(logits.dtype)
+
+
+def mix_contrastive_loss(
+    logits: Tensor,
+    target_forget: Tensor,
+    target_retain: Tensor,
+    lam: float | Tensor,
+    tau: float | Tensor,
+    *,
+    pairing: str = "zip",
+    reduction: str = "sum",
+    sharpen_T: float | None = None,
+) -> Tensor:
+    """Eq. 5 on mixed samples; see :func:`pymixunlearn.ops.mix_contrastive_loss`."""
+    checks.check_mix_contrastive_loss(logits, target_forget, target_retain, lam, tau, pairing, reduction, sharpen_T)
+    dtype = _compute_dtype(logits.dtype)
+    ratio = torch.as_tensor(lam, dtype=dtype, device=logits.device)
+    temperature = torch.as_tensor(tau, dtype=dtype, device=logits.device)
+    if pairing == "zip":
+        s_forget = 1 - _cosine(logits, target_forget, sharpen_T)
+        s_retain = 1 - _cosine(logits, target_retain, sharpen_T)
+        retain_rows = logits.shape[0]
+        numerator = ((1 - ratio) * s_retain).sum()
+        loss = numerator - retain_rows * torch.logsumexp(ratio * s_forget / temperature, dim=0)
+    else:
+        s_forget = 1 - _cosine(logits, target_forget.unsqueeze(1), sharpen_T)
+        s_retain = 1 - _cosine(logits, target_retain.unsqueeze(0), sharpen_T)
+        retain_rows = logits.shape[1]
+        numerator = ((1 - ratio) * s_retain).mean(dim=0)
+        loss = (numerator - torch.logsumexp(ratio * s_forget / temperature, dim=0)).sum()
+    if reduction == "mean":
+        loss = loss / retain_rows
+    return loss.to(logits.dtype)
+
+
+def real_contrastive_loss(
+    logits_forget: Tensor,
+    logits_retain: Tensor,
+    target_forget: Tensor,
+    target_retain: Tensor,
+    tau: float | Tensor,
+    *,
+    reduction: str = "sum",
+    sharpen_T: float | None = None,
+) -> Tensor:
+    """Eq. 6 on real samples; see :func:`pymixunlearn.ops.real_contrastive_loss`."""
+    checks.check_real_contrastive_loss(
+        logits_forget, logits_retain, target_forget, target_retain, tau, reduction, sharpen_T
+    )
+    dtype = _compute_dtype(logits_retain.dtype)
+    temperature = torch.as_tensor(tau, dtype=dtype, device=logits_retain.device)
+    s_forget = 1 - _cosine(logits_forget, target_forget, sharpen_T)
+    s_retain = 1 - _cosine(logits_retain, target_retain, sharpen_T)
+    retain_rows = logits_retain.shape[0]
+    loss = s_retain.sum() - retain_rows * torch.logsumexp(s_forget / temperature, dim=0)
+    if reduction == "mean":
+        loss = loss / retain_rows
+    return loss.to(logits_retain.dtype)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """``softmax(q kᵀ / sqrt(d)) v`` with scalar values: q [P, d, n], k [P, d, m], v [P, m] -> [P, n]."""
+    scores = query.transpose(-1, -2) @ key / math.sqrt(query.shape[-2])
+    return (torch.softmax(scores, dim=-1) * value.unsqueeze(-2)).sum(dim=-1)
+
+
+def mixblock_attention(
+    q_f: Tensor, k_f: Tensor, v_f: Tensor, q_r: Tensor, k_r: Tensor, v_r: Tensor, *, pairing: str = "zip"
+) -> Tensor:
+    """Mask logits ``l_f - l_r`` of MixBlock; see :func:`pymixunlearn.ops.mixblock_attention`."""
+    checks.check_mixblock_attention(q_f, k_f, v_f, q_r, k_r, v_r, pairing)
+    h, w = q_f.shape[-2:]
+    forget = [tensor.flatten(-2) for tensor in (q_f, k_f, v_f)]
+    retain = [tensor.flatten(-2) for tensor in (q_r, k_r, v_r)]
+    if pairing == "grid":
+        forget = [tensor.unsqueeze(1) for tensor in forget]
+        retain = [tensor.unsqueeze(0) for tensor in retain]
+    (qf, kf, vf), (qr, kr, vr) = forget, retain
+    difference = _attend(qf, kr, vf) - _attend(qr, kf, vr)
+    return difference.reshape(-1, h, w)
+
+
+def mask_mix(x_forget: Tensor, x_retain: Tensor, mask_logits: Tensor, *, pairing: str = "zip") -> Tensor:
+    """``x_f * M + x_r * (1 - M)``, ``M = sigmoid(upsample(mask_logits))``; see :func:`pymixunlearn.ops.mask_mix`."""
+    checks.check_mask_mix(x_forget, x_retain, mask_logits, pairing)
+    size = x_forget.shape[-2:]
+    dtype = _compute_dtype(mask_logits.dtype)
+    upsampled = F.interpolate(mask_logits.unsqueeze(1).to(dtype), size=size, mode="bilinear", align_corners=False)
+    mask = torch.sigmoid(upsampled)
+    if pairing == "grid":
+        pairs = (x_forget.shape[0], x_retain.shape[0])
+        mask = mask.unflatten(0, pairs)
+        x_forget, x_retain = x_forget.unsqueeze(1), x_retain.unsqueeze(0)
+    mixed = x_forget * mask + x_retain * (1 - mask)
+    if pairing == "grid":
+        mixed = mixed.flatten(0, 1)
+    return mixed.to(x_forget.dtype)

@@ -1,0 +1,148 @@
+"""Builds the compiled operators; everything else about the package is in pyproject.toml.
+
+Three extension modules come out of csrc/ (its list of sources is csrc/sources.json):
+
+- ``_ops_cpu``: schemas and CPU operators,
+- ``_ops_cuda``: CUDA operators, a file of its own so that a CUDA build still imports where no driver is,
+- ``_introspection``: facts about the build, through pybind11.
+
+Environment:
+
+- ``PYMIXUNLEARN_CUDA``: ``1`` builds the CUDA operators or fails saying why, ``0`` leaves them out. Without it they are
+  built when torch has CUDA and a matching nvcc is found.
+- ``TORCH_CUDA_ARCH_LIST``: GPU architectures, as for any torch extension.
+- ``MAX_JOBS``: parallel compile jobs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from setuptools import Extension, find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+CSRC = json.loads((ROOT / "csrc" / "sources.json").read_text())
+TARGET = CSRC["torch_target"]
+
+
+class Toolkit(NamedTuple):
+    """A CUDA toolkit: its own folder (the one that holds lib64) and its version."""
+
+    home: str
+    version: tuple[int, int]
+
+
+def find_toolkit() -> Toolkit | None:
+    """Ask nvcc where it lives: on some systems the nvcc on PATH is a script, and its folder is not the toolkit's."""
+    candidates = [os.path.join(home, "bin", "nvcc") for key in ("CUDA_HOME", "CUDA_PATH") if (home := os.getenv(key))]
+    nvcc = next((path for path in candidates if os.path.exists(path)), None) or shutil.which("nvcc")
+    if nvcc is None:
+        return None
+    version = re.search(r"release (\d+)\.(\d+)", subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout)
+    dry = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True)
+    top = re.search(r"^#\$ TOP=(.+)$", dry.stderr, re.MULTILINE)
+    if version is None:
+        return None
+    home = os.path.realpath(top.group(1).strip()) if top else os.path.dirname(os.path.dirname(os.path.realpath(nvcc)))
+    return Toolkit(home, (int(version.group(1)), int(version.group(2))))
+
+
+def usable_toolkit() -> Toolkit | None:
+    """The toolkit to build CUDA operators with, or None; a forced build that cannot be done ends here."""
+    wish = os.getenv("PYMIXUNLEARN_CUDA", "auto").lower()
+    if wish not in ("0", "1", "auto"):
+        sys.exit(f"PYMIXUNLEARN_CUDA must be 0, 1 or auto, got {wish!r}")
+    if wish == "0":
+        return None
+    problem = None
+    toolkit = find_toolkit()
+    if torch.version.cuda is None:
+        problem = f"torch {torch.__version__} has no CUDA; expected a CUDA build of torch"
+    elif toolkit is None:
+        problem = "nvcc was not found in CUDA_HOME, CUDA_PATH or PATH; " + (
+            f"expected a CUDA {torch.version.cuda} toolkit, as torch {torch.__version__} was built with"
+        )
+    elif toolkit.version[0] != int(torch.version.cuda.split(".")[0]):
+        problem = (
+            f"found CUDA toolkit {toolkit.version[0]}.{toolkit.version[1]} in {toolkit.home}; expected "
+            f"{torch.version.cuda.split('.')[0]}.x, as torch {torch.__version__} was built with CUDA {torch.version.cuda}"
+        )
+    if problem is None:
+        return toolkit
+    if wish == "1":
+        sys.exit(f"PYMIXUNLEARN_CUDA=1, but the CUDA operators cannot be built: {problem}")
+    print(f"building without CUDA operators: {problem}", file=sys.stderr)
+    return None
+
+
+toolkit = usable_toolkit()
+if toolkit is not None:
+    os.environ["CUDA_HOME"] = toolkit.home
+    # torch would ask the visible GPUs; a build machine need not have one.
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ";".join(CSRC["cuda_architectures"]))
+
+# After CUDA_HOME is set: the module reads it when it is imported.
+from torch.utils.cpp_extension import BuildExtension, CUDAExtension, include_paths, library_paths  # noqa: E402
+
+
+def sources(*groups: str) -> list[str]:
+    """Paths of source groups, relative to this file as setuptools wants them."""
+    return [f"csrc/{name}" for group in groups for name in CSRC[group]]
+
+
+def extensions() -> list[Extension]:
+    """The extension modules of this build."""
+    stable = ("TORCH_TARGET_VERSION", TARGET)
+    cpu = Extension(
+        "pymixunlearn._ops_cpu",
+        sources("core", "ops_cpu"),
+        include_dirs=include_paths(),
+        library_dirs=library_paths(),
+        libraries=["c10", "torch_cpu"],
+        define_macros=[stable],
+        extra_compile_args={"cxx": CSRC["cxx_flags"]},
+    )
+    facts = [("PMX_BUILD_TORCH", torch.__version__), ("PMX_TORCH_TARGET", TARGET)]
+    built = [cpu]
+    if toolkit is not None:
+        facts += [
+            ("PMX_CUDA_VERSION", ".".join(map(str, toolkit.version))),
+            ("PMX_CUDA_ARCHS", os.environ["TORCH_CUDA_ARCH_LIST"].replace(" ", ";")),
+        ]
+        cuda = CUDAExtension(
+            "pymixunlearn._ops_cuda",
+            sources("ops_cuda"),
+            py_limited_api=True,  # keeps libtorch_python out: the library must not depend on the Python that built it
+            define_macros=[stable, ("USE_CUDA", None)],
+            extra_compile_args={"cxx": CSRC["cxx_flags"], "nvcc": CSRC["nvcc_flags"]},
+        )
+        built.append(cuda)
+    import pybind11
+
+    introspection = Extension(
+        "pymixunlearn._introspection",
+        sources("introspection"),
+        include_dirs=[pybind11.get_include()],
+        define_macros=facts,
+        extra_compile_args={"cxx": CSRC["cxx_flags"]},
+    )
+    return [*built, introspection]
+
+
+packages = find_packages(include=["pymixunlearn*"])
+packages += ["mixunlearn_cli", *(f"mixunlearn_cli.{name}" for name in find_packages("cli"))]
+
+setup(
+    packages=packages,
+    ext_modules=extensions(),
+    # Plain ".so" names: two of the three are shared libraries for the dispatcher, not Python modules.
+    cmdclass={"build_ext": BuildExtension.with_options(no_python_abi_suffix=True)},
+)
