@@ -46,7 +46,9 @@ def find_toolkit() -> Toolkit | None:
     nvcc = next((path for path in candidates if os.path.exists(path)), None) or shutil.which("nvcc")
     if nvcc is None:
         return None
-    version = re.search(r"release (\d+)\.(\d+)", subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout)
+    version = re.search(
+        r"release (\d+)\.(\d+)", subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+    )
     dry = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True)
     top = re.search(r"^#\$ TOP=(.+)$", dry.stderr, re.MULTILINE)
     if version is None:

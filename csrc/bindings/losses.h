@@ -277,7 +277,7 @@ struct Losses {
   }
 
   template <class A>
-  static Tensor backward(Backend backend, const Rows& rows, const Tensor& state, int64_t offset, RowRole role,
+  static Tensor backward(const Backend& backend, const Rows& rows, const Tensor& state, int64_t offset, RowRole role,
                          const Contrast<A>& contrast, const RowScalar<A>& incoming) {
     const auto sizes = rows.logits().sizes();
     STD_TORCH_CHECK(state.scalar_type() == accumulation_type(rows.dtype()) &&

@@ -5,16 +5,11 @@ The functions here run compiled C++/CUDA kernels where they are available and th
 ``torch.compile`` graphs or C++, are ``torch.ops.pymixunlearn.*``.
 """
 
-from pymixunlearn.ops import _autograd, _fake, reference
+from pymixunlearn.ops import _contrastive_autograd, _contrastive_fake, reference
 from pymixunlearn.ops._library import STATUS, LibraryStatus, Status
-from pymixunlearn.ops.functional import (
-    mask_mix,
-    mix_contrastive_loss,
-    mixblock_attention,
-    real_contrastive_loss,
-    sharpen,
-    sim_loss,
-)
+from pymixunlearn.ops.attention import mixblock_attention
+from pymixunlearn.ops.contrastive import mix_contrastive_loss, real_contrastive_loss, sharpen, sim_loss
+from pymixunlearn.ops.mixing import mask_mix
 
 __all__ = [
     "LibraryStatus",
@@ -36,5 +31,5 @@ def status() -> Status:
 
 
 if STATUS.available:
-    _fake.register()
-    _autograd.register()
+    _contrastive_fake.register()
+    _contrastive_autograd.register()

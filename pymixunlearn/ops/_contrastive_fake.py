@@ -1,4 +1,4 @@
-"""Fake kernels: shapes, dtypes and devices of the operators' outputs, for tracing without data."""
+"""Fake kernels of the losses: shapes, dtypes and devices of their outputs, for tracing without data."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ def _sim_loss(logits: Tensor, target: Tensor, sharpen_T: float | None) -> tuple[
     return logits.new_empty((rows,)), _state(logits, rows * _state_width(1))
 
 
-def _sim_loss_backward(
-    grad: Tensor, logits: Tensor, target: Tensor, state: Tensor, sharpen_T: float | None
-) -> Tensor:
+def _sim_loss_backward(grad: Tensor, logits: Tensor, target: Tensor, state: Tensor, sharpen_T: float | None) -> Tensor:
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 

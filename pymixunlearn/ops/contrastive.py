@@ -1,61 +1,15 @@
-"""The operators as functions: compiled where a library serves the device, the reference elsewhere.
-
-Calls are kept lean, because at small sizes they are the operator's cost: the happy path checks a handful of Python
-values and leaves shapes to the guards of the compiled code. Only when that refuses does :mod:`._checks` run, to say
-which argument was wrong.
-"""
+"""The loss operators as functions: compiled where a library serves the device, the reference elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from pymixunlearn.ops import _autograd, _library, reference
 from pymixunlearn.ops import _checks as checks
-
-_HALVES = (torch.bfloat16, torch.float16)
-
-
-def _compiled(*tensors: object) -> bool:
-    return all(isinstance(t, Tensor) and t.device.type in _library.COMPILED_DEVICES for t in tensors)
-
-
-def _in_float32(logits: Tensor) -> Tensor:
-    """Under autocast the losses run in float32, as PyTorch's own losses do."""
-    if logits.dtype in _HALVES and torch.is_autocast_enabled(logits.device.type):
-        return logits.float()
-    return logits
-
-
-def _scalar(value: float | Tensor, like: Tensor) -> tuple[Tensor | None, float]:
-    """Split a scalar argument into the schema's two: a tensor on the device, or a number.
-
-    A 0-d CPU tensor beside CUDA logits is read here: it is host memory, nothing waits for the device.
-    """
-    if not isinstance(value, Tensor):
-        return None, value
-    if value.dim() == 0 and value.device != like.device and value.device.type == "cpu":
-        return None, float(value)
-    return value, 0.0
-
-
-def _run(
-    operator: Any, function: Any, differentiable: bool, arguments: tuple[Any, ...], check: Callable[[], None]
-) -> Any:
-    """Call a compiled operator by the shortest route that serves this call."""
-    try:
-        if torch.compiler.is_compiling():
-            return operator(*arguments)
-        if differentiable and torch.is_grad_enabled():
-            return function.apply(*arguments)
-        with _autograd.below_autograd():
-            return operator(*arguments)
-    except RuntimeError:
-        check()
-        raise
+from pymixunlearn.ops import _contrastive_autograd as functions
+from pymixunlearn.ops import reference
+from pymixunlearn.ops._call import compiled, in_float32, ops, run, scalar
 
 
 def _first(output: Any) -> Tensor:
@@ -77,12 +31,12 @@ def sharpen(logits: Tensor, T: float = 0.3) -> Tensor:
         ValueError: A temperature or shape out of range.
         TypeError: A dtype that is not floating.
     """
-    if not _compiled(logits) or not isinstance(T, (int, float)) or not T > 0:
+    if not compiled(logits) or not isinstance(T, (int, float)) or not T > 0:
         return reference.sharpen(logits, T)
-    logits = _in_float32(logits)
-    result: Tensor = _run(
-        _autograd.ops.sharpen.default,
-        _autograd.Sharpen,
+    logits = in_float32(logits)
+    result: Tensor = run(
+        ops.sharpen.default,
+        functions.Sharpen,
         logits.requires_grad,
         (logits, T),
         lambda: checks.check_sharpen(logits, T),
@@ -106,12 +60,12 @@ def sim_loss(logits: Tensor, target: Tensor, *, sharpen_T: float | None = None) 
         ValueError: A shape, device or temperature that does not fit.
         TypeError: A dtype that does not fit.
     """
-    if not _compiled(logits, target) or target.requires_grad or not (sharpen_T is None or sharpen_T > 0):
+    if not compiled(logits, target) or target.requires_grad or not (sharpen_T is None or sharpen_T > 0):
         return reference.sim_loss(logits, target, sharpen_T=sharpen_T)
-    logits = _in_float32(logits)
-    output = _run(
-        _autograd.ops.sim_loss.default,
-        _autograd.SimLoss,
+    logits = in_float32(logits)
+    output = run(
+        ops.sim_loss.default,
+        functions.SimLoss,
         logits.requires_grad,
         (logits, target, sharpen_T),
         lambda: checks.check_sim_loss(logits, target, sharpen_T),
@@ -159,7 +113,7 @@ def mix_contrastive_loss(
         TypeError: A dtype that does not fit.
     """
     constants_ok = (
-        _compiled(logits, target_forget, target_retain)
+        compiled(logits, target_forget, target_retain)
         and pairing in checks.PAIRINGS
         and reduction in checks.REDUCTIONS
         and not target_forget.requires_grad
@@ -172,17 +126,17 @@ def mix_contrastive_loss(
         return reference.mix_contrastive_loss(
             logits, target_forget, target_retain, lam, tau, pairing=pairing, reduction=reduction, sharpen_T=sharpen_T
         )
-    logits = _in_float32(logits)
-    output = _run(
-        _autograd.ops.mix_contrastive_loss.default,
-        _autograd.MixContrastiveLoss,
+    logits = in_float32(logits)
+    output = run(
+        ops.mix_contrastive_loss.default,
+        functions.MixContrastiveLoss,
         logits.requires_grad,
         (
             logits,
             target_forget,
             target_retain,
-            *_scalar(lam, logits),
-            *_scalar(tau, logits),
+            *scalar(lam, logits),
+            *scalar(tau, logits),
             pairing == "grid",
             reduction == "mean",
             sharpen_T,
@@ -227,7 +181,7 @@ def real_contrastive_loss(
         TypeError: A dtype that does not fit.
     """
     constants_ok = (
-        _compiled(logits_forget, logits_retain, target_forget, target_retain)
+        compiled(logits_forget, logits_retain, target_forget, target_retain)
         and reduction in checks.REDUCTIONS
         and not target_forget.requires_grad
         and not target_retain.requires_grad
@@ -238,17 +192,17 @@ def real_contrastive_loss(
         return reference.real_contrastive_loss(
             logits_forget, logits_retain, target_forget, target_retain, tau, reduction=reduction, sharpen_T=sharpen_T
         )
-    logits_forget, logits_retain = _in_float32(logits_forget), _in_float32(logits_retain)
-    output = _run(
-        _autograd.ops.real_contrastive_loss.default,
-        _autograd.RealContrastiveLoss,
+    logits_forget, logits_retain = in_float32(logits_forget), in_float32(logits_retain)
+    output = run(
+        ops.real_contrastive_loss.default,
+        functions.RealContrastiveLoss,
         logits_forget.requires_grad or logits_retain.requires_grad,
         (
             logits_forget,
             logits_retain,
             target_forget,
             target_retain,
-            *_scalar(tau, logits_retain),
+            *scalar(tau, logits_retain),
             reduction == "mean",
             sharpen_T,
         ),
@@ -257,48 +211,3 @@ def real_contrastive_loss(
         ),
     )
     return _first(output)
-
-
-def mixblock_attention(
-    q_f: Tensor, k_f: Tensor, v_f: Tensor, q_r: Tensor, k_r: Tensor, v_r: Tensor, *, pairing: str = "zip"
-) -> Tensor:
-    """Mask logits of MixBlock: cross-attention with scalar values, in both directions.
-
-        l_f = softmax(q_f k_r^T / sqrt(d)) v_f,   l_r = softmax(q_r k_f^T / sqrt(d)) v_r,   returned: l_f - l_r
-
-    Args:
-        q_f: Queries of the forget features [N_f, d, h, w], floating. Differentiable, as all six are.
-        k_f: Keys of the forget features [N_f, d, h, w].
-        v_f: Values of the forget features [N_f, h, w].
-        q_r: Queries of the retain features [N_r, d, h, w].
-        k_r: Keys of the retain features [N_r, d, h, w].
-        v_r: Values of the retain features [N_r, h, w].
-        pairing: ``"zip"`` (N_f = N_r pairs) or ``"grid"`` (N_f * N_r pairs, row i * N_r + j).
-
-    Returns:
-        [P, h, w], one map of mask logits per pair.
-
-    Raises:
-        ValueError: A shape, device or pairing that does not fit.
-        TypeError: A dtype that does not fit.
-    """
-    return reference.mixblock_attention(q_f, k_f, v_f, q_r, k_r, v_r, pairing=pairing)
-
-
-def mask_mix(x_forget: Tensor, x_retain: Tensor, mask_logits: Tensor, *, pairing: str = "zip") -> Tensor:
-    """Blend each pair of images by its mask: ``x_f * M + x_r * (1 - M)`` with ``M = sigmoid(upsample(mask_logits))``.
-
-    Args:
-        x_forget: Images [N_f, C, H, W], floating. Differentiable.
-        x_retain: Images [N_r, C, H, W], same dtype and image shape. Differentiable.
-        mask_logits: [P, h, w], floating; upsampled bilinearly (``align_corners=False``) to H x W. Differentiable.
-        pairing: ``"zip"`` (P = N_f = N_r) or ``"grid"`` (P = N_f * N_r, row i * N_r + j).
-
-    Returns:
-        Mixed images [P, C, H, W] in the dtype of the images.
-
-    Raises:
-        ValueError: A shape, device or pairing that does not fit.
-        TypeError: A dtype that does not fit.
-    """
-    return reference.mask_mix(x_forget, x_retain, mask_logits, pairing=pairing)

@@ -1,4 +1,4 @@
-"""The derivatives of the compiled operators.
+"""The derivatives of the loss operators.
 
 Each formula is written once, as a function from the saved context to gradients, and used twice: by an
 ``autograd.Function`` for eager calls, and registered with the dispatcher for ``torch.compile`` and ``torch.export``.
@@ -15,10 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-ops = torch.ops.pymixunlearn
-
-# Eager functions call the kernels from below autograd: their own formula is already in charge.
-below_autograd: Any = torch._C._AutoDispatchBelowAutograd
+from pymixunlearn.ops._call import below_autograd, ops
 
 
 def sharpen_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:

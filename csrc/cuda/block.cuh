@@ -1,0 +1,52 @@
+// How a kernel body sees its thread block. Bodies are templates over a Block, so that the same code runs on the device
+// (DeviceBlock) and, in the C++ tests, on the host (tests/cpp/emulator.h). A Block provides
+//
+//     thread()  threads()  index()      position, as threadIdx.x, blockDim.x, blockIdx.x
+//     sync()                            barrier over the block
+//     shuffle_xor(value, mask)          exchange within a warp; every lane of the warp must take part
+//     shared()                          the block's shared memory, 16-byte aligned
+#pragma once
+
+#include <cstdint>
+
+#include "../core/macros.h"
+
+namespace pmx {
+
+constexpr int warp_size = 32;
+
+#if defined(__CUDACC__)
+struct DeviceBlock {
+  __device__ __forceinline__ int thread() const { return static_cast<int>(threadIdx.x); }
+  __device__ __forceinline__ int threads() const { return static_cast<int>(blockDim.x); }
+  __device__ __forceinline__ int64_t index() const { return static_cast<int64_t>(blockIdx.x); }
+  __device__ __forceinline__ void sync() const { __syncthreads(); }
+  template <class V>
+  __device__ __forceinline__ V shuffle_xor(V value, int mask) const {
+    return __shfl_xor_sync(0xffffffffu, value, mask);
+  }
+  __device__ __forceinline__ unsigned char* shared() const {
+    extern __shared__ __align__(16) unsigned char memory[];
+    return memory;
+  }
+};
+#endif
+
+// Combines the values of a group of `group` threads (a power of two up to the warp size, or the whole block) so that
+// every thread of the group holds the result. `Value` needs merge(other) and exchange(block, mask).
+template <int group, class Block, class Value>
+PMX_HD void combine_group(Block& block, Value& value) {
+  constexpr int within = group < warp_size ? group : warp_size;
+  for (int mask = within / 2; mask > 0; mask /= 2) value.merge(value.exchange(block, mask));
+  if constexpr (group > warp_size) {
+    Value* slots = reinterpret_cast<Value*>(block.shared());
+    const int warps = block.threads() / warp_size;
+    if (block.thread() % warp_size == 0) slots[block.thread() / warp_size] = value;
+    block.sync();
+    value = slots[0];
+    for (int w = 1; w < warps; ++w) value.merge(slots[w]);
+    block.sync();  // the slots may be written again
+  }
+}
+
+}  // namespace pmx

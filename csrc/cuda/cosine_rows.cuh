@@ -1,0 +1,215 @@
+// Row kernels of the losses: the state of each row in one pass over its logits and targets (online softmax), and the
+// gradient row from that state. A group of `group` threads shares a row: part of a warp for few classes, a warp for many,
+// the whole block for very many.
+#pragma once
+
+#include "../core/contrastive.h"
+#include "block.cuh"
+
+namespace pmx {
+
+// `pack` neighbouring elements, loaded in one go.
+template <class T, int pack>
+struct alignas(sizeof(T) * pack < 16 ? sizeof(T) * pack : 16) Pack {
+  T at[pack];
+};
+
+template <class T, int pack>
+PMX_HD Pack<T, pack> load_pack(const T* from) {
+  return *reinterpret_cast<const Pack<T, pack>*>(from);
+}
+
+// Sums of a row (or of a lane's share of it) relative to the maxima seen so far.
+template <class A>
+struct OnlineRow {
+  A max = -INFINITY;
+  A e2 = 0;
+  A target_max[2] = {-INFINITY, -INFINITY};
+  A dot[2] = {0, 0};
+  A norm2[2] = {0, 0};
+
+  // exp(x - top), and 0 where nothing was seen yet: -inf - -inf has no value.
+  static PMX_HD A rescale(A x, A top) { return x == -INFINITY ? A(0) : std::exp(x - top); }
+
+  PMX_HD A add_logit(A z) {
+    if (z > max) {
+      const A shrink = rescale(max, z);
+      e2 *= shrink * shrink;
+      for (int k = 0; k < 2; ++k) dot[k] *= shrink;
+      max = z;
+    }
+    const A e = rescale(z, max);
+    e2 += e * e;
+    return e;
+  }
+
+  PMX_HD void add_probability(int k, A e, A t) {
+    dot[k] += e * t;
+    norm2[k] += t * t;
+  }
+
+  PMX_HD void add_teacher(int k, A e, A u) {
+    if (u > target_max[k]) {
+      const A shrink = rescale(target_max[k], u);
+      norm2[k] *= shrink * shrink;
+      dot[k] *= shrink;
+      target_max[k] = u;
+    }
+    add_probability(k, e, rescale(u, target_max[k]));
+  }
+
+  PMX_HD void merge(const OnlineRow& other) {
+    const A top = other.max > max ? other.max : max;
+    const A mine = rescale(max, top), theirs = rescale(other.max, top);
+    e2 = e2 * mine * mine + other.e2 * theirs * theirs;
+    max = top;
+    for (int k = 0; k < 2; ++k) {
+      // Probabilities keep target_max at -inf on both sides: their sums are not relative to anything.
+      const A target_top = other.target_max[k] > target_max[k] ? other.target_max[k] : target_max[k];
+      const bool relative = target_top != -INFINITY;
+      const A my_target = relative ? rescale(target_max[k], target_top) : A(1);
+      const A their_target = relative ? rescale(other.target_max[k], target_top) : A(1);
+      dot[k] = dot[k] * mine * my_target + other.dot[k] * theirs * their_target;
+      norm2[k] = norm2[k] * my_target * my_target + other.norm2[k] * their_target * their_target;
+      target_max[k] = target_top;
+    }
+  }
+
+  template <class Block>
+  PMX_HD OnlineRow exchange(Block& block, int mask) const {
+    OnlineRow other;
+    other.max = block.shuffle_xor(max, mask);
+    other.e2 = block.shuffle_xor(e2, mask);
+    for (int k = 0; k < 2; ++k) {
+      other.target_max[k] = block.shuffle_xor(target_max[k], mask);
+      other.dot[k] = block.shuffle_xor(dot[k], mask);
+      other.norm2[k] = block.shuffle_xor(norm2[k], mask);
+    }
+    return other;
+  }
+};
+
+// Visits the elements of a row that belong to this lane, `pack` at a time: body(first index, number of elements).
+template <int group, int pack, class Block, class Body>
+PMX_HD void over_lane(const Block& block, int64_t classes, Body&& body) {
+  const int64_t lane = block.thread() % group;
+  for (int64_t j = lane * pack; j < classes; j += group * pack) body(j);
+}
+
+template <int group, class Block>
+PMX_HD int64_t row_of(const Block& block) {
+  return block.index() * (block.threads() / group) + block.thread() / group;
+}
+
+// Shared memory: one OnlineRow for each warp when the group is the block.
+template <class T, class U, TargetKind kind, int group, int pack, class Block>
+PMX_HD void cosine_forward_body(Block& block, const CosineRows& in, int targets, Acc<T>* states, T* sim) {
+  using A = Acc<T>;
+  const int64_t row = row_of<group>(block);
+  const bool live = row < in.rows;  // idle groups still take part in the exchanges
+  const T* z = static_cast<const T*>(in.logits) + (live ? row : 0) * in.stride;
+  const A inverse_T = static_cast<A>(in.inverse_T);
+  OnlineRow<A> sums;
+  const U* target[2] = {nullptr, nullptr};
+  int64_t label[2] = {-1, -1};
+  for (int k = 0; k < targets && live; ++k) {
+    const int64_t at = in.targets[k].row(row);
+    if constexpr (kind == TargetKind::labels) {
+      label[k] = static_cast<const int64_t*>(in.targets[k].data)[at];
+    } else {
+      target[k] = static_cast<const U*>(in.targets[k].data) + at * in.targets[k].stride;
+    }
+  }
+  over_lane<group, pack>(block, live ? in.classes : 0, [&](int64_t j) {
+    const Pack<T, pack> logits = load_pack<T, pack>(z + j);
+    if constexpr (kind == TargetKind::labels) {
+      for (int i = 0; i < pack; ++i) sums.add_logit(widen(logits.at[i]));
+    } else {
+      Pack<U, pack> values[2];
+      for (int k = 0; k < targets; ++k) values[k] = load_pack<U, pack>(target[k] + j);
+      for (int i = 0; i < pack; ++i) {
+        const A e = sums.add_logit(widen(logits.at[i]));
+        for (int k = 0; k < 2; ++k) {
+          if (k >= targets) break;
+          if constexpr (kind == TargetKind::teacher_logits) {
+            sums.add_teacher(k, e, static_cast<A>(widen(values[k].at[i])) * inverse_T);
+          } else {
+            sums.add_probability(k, e, widen(values[k].at[i]));
+          }
+        }
+      }
+    }
+  });
+  combine_group<group>(block, sums);
+  if (!live || block.thread() % group != 0) return;
+  if constexpr (kind == TargetKind::labels) {
+    for (int k = 0; k < targets; ++k) {
+      // A label out of range makes its row NaN: visible in the loss, and without waiting for the device.
+      const bool valid = label[k] >= 0 && label[k] < in.classes;
+      sums.norm2[k] = valid ? A(1) : A(NAN);
+      sums.dot[k] = valid ? std::exp(static_cast<A>(widen(z[label[k]])) - sums.max) : A(NAN);
+    }
+  }
+  A* state = states + row * state_width(targets);
+  store_row_state(state, sums.max, sums.e2, targets, sums.dot, sums.norm2, sums.target_max);
+  if (sim != nullptr) sim[row] = narrow<T>(A(1) - state[cosine_slot(0)]);
+}
+
+template <class T, class U, TargetKind kind, int group, int pack, class Block>
+PMX_HD void cosine_backward_body(Block& block, const CosineRows& in, int targets, const Acc<T>* states, RowRole role,
+                                 const Contrast<Acc<T>>& contrast, const RowScalar<Acc<T>>& grad, T* out) {
+  using A = Acc<T>;
+  const int64_t row = row_of<group>(block);
+  if (row >= in.rows) return;  // no exchange follows
+  const T* z = static_cast<const T*>(in.logits) + row * in.stride;
+  T* g = out + row * in.classes;
+  const A* state = states + row * state_width(targets);
+  const A inverse_T = static_cast<A>(in.inverse_T);
+  A weight[2] = {0, 0}, pull[2] = {0, 0};
+  row_weights(role, contrast, grad, row, state, weight);
+  const A slope = gradient_coefficients(targets, state, weight, pull);
+  const A max = state[0];
+  const U* target[2] = {nullptr, nullptr};
+  int64_t label[2] = {-1, -1};
+  A target_max[2] = {0, 0};
+  for (int k = 0; k < targets; ++k) {
+    const int64_t at = in.targets[k].row(row);
+    if constexpr (kind == TargetKind::labels) {
+      label[k] = static_cast<const int64_t*>(in.targets[k].data)[at];
+    } else {
+      target[k] = static_cast<const U*>(in.targets[k].data) + at * in.targets[k].stride;
+      target_max[k] = state[4 + 3 * k];
+    }
+  }
+  over_lane<group, pack>(block, in.classes, [&](int64_t j) {
+    const Pack<T, pack> logits = load_pack<T, pack>(z + j);
+    Pack<T, pack> result;
+    if constexpr (kind == TargetKind::labels) {
+      for (int i = 0; i < pack; ++i) {
+        const A e = std::exp(static_cast<A>(widen(logits.at[i])) - max);
+        A toward = e * slope;
+        for (int k = 0; k < 2; ++k) {
+          if (j + i == label[k]) toward -= pull[k];
+        }
+        result.at[i] = narrow<T>(e * toward);
+      }
+    } else {
+      Pack<U, pack> values[2];
+      for (int k = 0; k < targets; ++k) values[k] = load_pack<U, pack>(target[k] + j);
+      for (int i = 0; i < pack; ++i) {
+        const A e = std::exp(static_cast<A>(widen(logits.at[i])) - max);
+        A toward = e * slope;
+        for (int k = 0; k < 2; ++k) {
+          if (k >= targets) break;
+          A t = widen(values[k].at[i]);
+          if constexpr (kind == TargetKind::teacher_logits) t = std::exp(t * inverse_T - target_max[k]);
+          toward -= t * pull[k];
+        }
+        result.at[i] = narrow<T>(e * toward);
+      }
+    }
+    *reinterpret_cast<Pack<T, pack>*>(g + j) = result;
+  });
+}
+
+}  // namespace pmx

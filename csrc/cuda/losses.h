@@ -1,0 +1,41 @@
+// Launchers of the loss kernels: raw device pointers, sizes and a stream. Nothing here waits for the device.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "../core/contrastive.h"
+
+namespace pmx::cuda {
+
+// The logits and targets of a launch and how to read them.
+struct RowsLaunch {
+  CosineRows in;
+  Dtype dtype;
+  Dtype target_dtype;
+  TargetKind kind;
+  int targets;
+  cudaStream_t stream;
+};
+
+// `states` is [rows, state_width] in accumulation type; `sim`, if not null, [rows] in the dtype of the logits.
+void cosine_forward(const RowsLaunch& launch, void* states, void* sim);
+
+template <class A>
+void cosine_backward(const RowsLaunch& launch, const A* states, RowRole role, const Contrast<A>& contrast,
+                     const RowScalar<A>& grad, void* out);
+
+// Bytes of scratch memory that `reduce` needs.
+template <class A>
+int64_t reduce_scratch(const ContrastTerms<A>& terms, const Contrast<A>& contrast);
+
+// `lse` is [columns]; `loss` one value of `dtype`.
+template <class A>
+void reduce(const ContrastTerms<A>& terms, const Contrast<A>& contrast, A* lse, void* loss, Dtype dtype, void* scratch,
+            cudaStream_t stream);
+
+void sharpen_forward(Dtype dtype, const void* logits, int64_t rows, int64_t classes, double inverse_T, void* out,
+                     cudaStream_t stream);
+void sharpen_backward(Dtype dtype, const void* grad, const void* probabilities, int64_t rows, int64_t classes,
+                      double inverse_T, void* out, cudaStream_t stream);
+
+}  // namespace pmx::cuda

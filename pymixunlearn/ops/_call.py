@@ -1,0 +1,72 @@
+"""How a function of this package reaches its compiled operator.
+
+Calls are kept lean, because at small sizes they are the operator's cost: the happy path checks a handful of Python
+values and leaves shapes to the guards of the compiled code. Only when that refuses does :mod:`._checks` run, to say
+which argument was wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pymixunlearn.ops import _library
+
+#: The dispatcher's operators.
+ops = torch.ops.pymixunlearn
+
+# Eager functions call the kernels from below autograd: their own formula is already in charge.
+below_autograd: Any = torch._C._AutoDispatchBelowAutograd
+
+_HALVES = (torch.bfloat16, torch.float16)
+
+
+def compiled(*tensors: object) -> bool:
+    """Whether all arguments are tensors on devices that have compiled operators."""
+    return all(isinstance(t, Tensor) and t.device.type in _library.COMPILED_DEVICES for t in tensors)
+
+
+def in_float32(tensor: Tensor) -> Tensor:
+    """Under autocast the losses run in float32, as PyTorch's own losses do."""
+    if tensor.dtype in _HALVES and torch.is_autocast_enabled(tensor.device.type):
+        return tensor.float()
+    return tensor
+
+
+def scalar(value: float | Tensor, like: Tensor) -> tuple[Tensor | None, float]:
+    """Split a scalar argument into the schema's two: a tensor on the device, or a number.
+
+    A 0-d CPU tensor beside CUDA logits is read here: it is host memory, nothing waits for the device.
+    """
+    if not isinstance(value, Tensor):
+        return None, value
+    if value.dim() == 0 and value.device != like.device and value.device.type == "cpu":
+        return None, float(value)
+    return value, 0.0
+
+
+def run(
+    operator: Any, function: Any, differentiable: bool, arguments: tuple[Any, ...], check: Callable[[], None]
+) -> Any:
+    """Call a compiled operator by the shortest route that serves this call.
+
+    Args:
+        operator: The dispatcher's overload, whose registered derivative serves tracing.
+        function: The eager ``autograd.Function`` with the same arguments.
+        differentiable: Whether an argument requires grad.
+        arguments: Of the schema, in order.
+        check: Explains a refused call by raising; if it finds nothing wrong the original error goes on.
+    """
+    try:
+        if torch.compiler.is_compiling():
+            return operator(*arguments)
+        if differentiable and torch.is_grad_enabled():
+            return function.apply(*arguments)
+        with below_autograd():
+            return operator(*arguments)
+    except RuntimeError:
+        check()
+        raise
