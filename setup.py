@@ -66,17 +66,14 @@ def usable_toolkit() -> Toolkit | None:
         return None
     problem = None
     toolkit = find_toolkit()
+    built_with = f"torch {torch.__version__} was built with CUDA {torch.version.cuda}"
     if torch.version.cuda is None:
         problem = f"torch {torch.__version__} has no CUDA; expected a CUDA build of torch"
     elif toolkit is None:
-        problem = "nvcc was not found in CUDA_HOME, CUDA_PATH or PATH; " + (
-            f"expected a CUDA {torch.version.cuda} toolkit, as torch {torch.__version__} was built with"
-        )
+        problem = f"nvcc was not found in CUDA_HOME, CUDA_PATH or PATH; expected a toolkit to match: {built_with}"
     elif toolkit.version[0] != int(torch.version.cuda.split(".")[0]):
-        problem = (
-            f"found CUDA toolkit {toolkit.version[0]}.{toolkit.version[1]} in {toolkit.home}; expected "
-            f"{torch.version.cuda.split('.')[0]}.x, as torch {torch.__version__} was built with CUDA {torch.version.cuda}"
-        )
+        found = ".".join(map(str, toolkit.version))
+        problem = f"found CUDA toolkit {found} in {toolkit.home}; expected the major version to match: {built_with}"
     if problem is None:
         return toolkit
     if wish == "1":

@@ -98,13 +98,14 @@ struct Losses {
     return out;
   }
 
-  static Tensor sharpen_backward(const Tensor& grad, const Tensor& probabilities, double T) {
-    const Tensor g = torch::stable::contiguous(grad), p = torch::stable::contiguous(probabilities);
-    STD_TORCH_CHECK(g.numel() == p.numel() && g.scalar_type() == p.scalar_type(), "expected a gradient like the output");
-    check_same_device(g, p);
-    const Tensor out = torch::stable::empty_like(p);
-    const int64_t classes = p.sizes()[p.dim() - 1];
-    Backend(p).sharpen_backward(dtype_of(p), g.data_ptr(), p.data_ptr(), p.numel() / classes, classes, 1.0 / T,
+  static Tensor sharpen_backward(const Tensor& grad, const Tensor& logits, double T) {
+    const Tensor g = torch::stable::contiguous(grad), z = torch::stable::contiguous(logits);
+    STD_TORCH_CHECK(g.numel() == z.numel() && g.scalar_type() == z.scalar_type(), "expected a gradient like the logits");
+    check_same_device(g, z);
+    const Tensor out = torch::stable::empty_like(z);
+    const int64_t classes = z.sizes()[z.dim() - 1];
+    STD_TORCH_CHECK(classes > 0 && T > 0, "expected at least one class and T above 0");
+    Backend(z).sharpen_backward(dtype_of(z), g.data_ptr(), z.data_ptr(), z.numel() / classes, classes, 1.0 / T,
                                 out.data_ptr());
     return out;
   }
@@ -148,8 +149,8 @@ struct Losses {
       backend.cosine_forward(rows, state.data_ptr(), nullptr);
       const int64_t terms = contrast.columns > 0 ? rows.in().rows / contrast.columns : 0;
       const int width = state_width(2);
-      const ContrastTerms<A> sums = {{data<A>(state), width, cosine_slot(0), terms, contrast.columns},
-                                     {data<A>(state), width, cosine_slot(1), terms, contrast.columns},
+      const ContrastTerms<A> sums = {{data<A>(state), width, sim_slot(0), terms, contrast.columns},
+                                     {data<A>(state), width, sim_slot(1), terms, contrast.columns},
                                      true};
       backend.reduce(sums, contrast, data<A>(state) + rows.state_size(), loss.data_ptr(), rows.dtype());
       return {loss, state};
@@ -188,8 +189,8 @@ struct Losses {
       backend.cosine_forward(forget, data<A>(state), nullptr);
       backend.cosine_forward(retain, data<A>(state) + forget_size, nullptr);
       const int width = state_width(1);
-      const ContrastTerms<A> sums = {{data<A>(state), width, cosine_slot(0), forget.in().rows, 1},
-                                     {data<A>(state) + forget_size, width, cosine_slot(0), retain.in().rows, 1},
+      const ContrastTerms<A> sums = {{data<A>(state), width, sim_slot(0), forget.in().rows, 1},
+                                     {data<A>(state) + forget_size, width, sim_slot(0), retain.in().rows, 1},
                                      false};
       backend.reduce(sums, contrast, data<A>(state) + size, loss.data_ptr(), retain.dtype());
       return {loss, state};

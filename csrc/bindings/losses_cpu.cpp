@@ -58,11 +58,11 @@ struct Cpu {
     });
   }
 
-  void sharpen_backward(Dtype dtype, const void* grad, const void* probabilities, int64_t rows, int64_t classes,
+  void sharpen_backward(Dtype dtype, const void* grad, const void* logits, int64_t rows, int64_t classes,
                         double inverse_T, void* out) const {
     const SharpenKernels table = kernels().sharpen(dtype);
     torch::stable::parallel_for(0, rows, row_grain(classes), [&](int64_t begin, int64_t end) {
-      table.backward(grad, probabilities, classes, inverse_T, begin, end, out);
+      table.backward(grad, logits, classes, inverse_T, begin, end, out);
     });
   }
 

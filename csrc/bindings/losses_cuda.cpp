@@ -42,9 +42,9 @@ class Cuda {
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
-  void sharpen_backward(Dtype dtype, const void* grad, const void* probabilities, int64_t rows, int64_t classes,
+  void sharpen_backward(Dtype dtype, const void* grad, const void* logits, int64_t rows, int64_t classes,
                         double inverse_T, void* out) const {
-    cuda::sharpen_backward(dtype, grad, probabilities, rows, classes, inverse_T, out, stream_);
+    cuda::sharpen_backward(dtype, grad, logits, rows, classes, inverse_T, out, stream_);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 

@@ -3,10 +3,12 @@
 // With m = max(z), e = exp(z - m) and a target direction t, one row has
 //
 //     cos = <e, t> / (|e| |t|)          s = 1 - cos
-//     ds/dz_j = e_j (cos e_j / |e|^2 - t_j / (|e| |t|))
+//     ds/dz_j = e_j (b e_j - t_j) / (|e| |t|)     with b = <e, t> / |e|^2
 //
-// The softmax denominator cancels, so a row is described by a handful of scalars (RowState). A loss is a weighted sum
-// over rows whose weights follow from those scalars (row_weights), so one backward kernel serves every loss.
+// The softmax denominator cancels, so a row is described by a handful of scalars, its state. A loss is a weighted sum
+// over rows whose weights follow from those scalars (row_weights), so one backward kernel serves every loss. The
+// gradient is written with b because e and t are nearly parallel when forgetting has not begun: b e_j - t_j then cancels
+// to the last digit, while a cosine and two norms, each rounded, would not.
 #pragma once
 
 #include <cmath>
@@ -39,23 +41,24 @@ struct CosineRows {
   double inverse_T;  // 1 / T of teacher logits
 };
 
-// Per row: max, 1/|e|^2, then for each target its cosine, 1/(|e||t|) and, for teacher logits, max(u/T).
-constexpr int state_width(int num_targets) { return 2 + 3 * num_targets; }
+// The state of a row: max(z), then for each target s, 1/(|e||t|), b and, for teacher logits, max(u).
+constexpr int state_width(int num_targets) { return 1 + 4 * num_targets; }
 
-// The slot of a target's cosine in the state of its row.
-constexpr int cosine_slot(int target) { return 2 + 3 * target; }
+// The slot of a target's s in the state of its row; its other three scalars follow.
+constexpr int sim_slot(int target) { return 1 + 4 * target; }
 
 // Writes the state of one row from its sums; dot[k] = <e, t_k>, norm2[k] = |t_k|^2. A zero target has no direction:
 // cosine and gradient are 0.
 template <class A>
 PMX_HD void store_row_state(A* state, A max, A e2, int num_targets, const A* dot, const A* norm2, const A* target_max) {
   state[0] = max;
-  state[1] = A(1) / e2;
   for (int k = 0; k < num_targets; ++k) {
+    A* of_target = state + sim_slot(k);
     const A scale = norm2[k] == A(0) ? A(0) : A(1) / (std::sqrt(e2) * std::sqrt(norm2[k]));
-    state[2 + 3 * k] = dot[k] * scale;
-    state[3 + 3 * k] = scale;
-    state[4 + 3 * k] = target_max[k];
+    of_target[0] = A(1) - dot[k] * scale;
+    of_target[1] = scale;
+    of_target[2] = dot[k] / e2;
+    of_target[3] = target_max[k];
   }
 }
 
@@ -107,21 +110,24 @@ PMX_HD void row_weights(RowRole role, const Contrast<A>& contrast, const RowScal
   }
   const A lam = role == RowRole::mixed ? contrast.lam.at(row) : A(1);
   const A rate = lam / contrast.tau.at(0);
-  const A softmax = std::exp(rate * (A(1) - state[2]) - contrast.lse[row % contrast.columns]);
+  const A softmax = std::exp(rate * state[sim_slot(0)] - contrast.lse[row % contrast.columns]);
   weight[0] = -incoming * contrast.forget_weight * rate * softmax;
   if (role == RowRole::mixed) weight[1] = incoming * contrast.retain_weight * (A(1) - lam);
 }
 
-// Coefficients of the gradient row: dL/dz_j = e_j (slope e_j - sum_k pull_k t_kj).
+// Coefficients of the gradient row: dL/dz_j = e_j sum_k pull_k (b_k e_j - t_kj).
 template <class A>
-PMX_HD A gradient_coefficients(int num_targets, const A* state, const A* weight, A* pull) {
-  A slope = A(0);
-  for (int k = 0; k < num_targets; ++k) {
-    slope += weight[k] * state[2 + 3 * k];
-    pull[k] = weight[k] * state[3 + 3 * k];
+struct GradientRow {
+  A pull[2] = {0, 0};
+  A b[2] = {0, 0};
+
+  PMX_HD GradientRow(int num_targets, const A* state, const A* weight) {
+    for (int k = 0; k < num_targets; ++k) {
+      pull[k] = weight[k] * state[sim_slot(k) + 1];
+      b[k] = state[sim_slot(k) + 2];
+    }
   }
-  return slope * state[1];
-}
+};
 
 // A log-sum-exp that can be continued and merged: sum of exp(x - max).
 template <class A>
@@ -153,7 +159,7 @@ struct LogSumExp {
   static PMX_HD LogSumExp empty() { return {-INFINITY, A(0)}; }
 };
 
-// Where the cosines of one side of a contrastive loss lie: term i of column c is row i * row_step + c.
+// Where the losses s of one side of a contrastive loss lie: term i of column c is row i * row_step + c.
 template <class A>
 struct Side {
   const A* states;
@@ -163,7 +169,7 @@ struct Side {
   int64_t row_step;
 
   PMX_HD int64_t row(int64_t i, int64_t column) const { return i * row_step + column; }
-  PMX_HD A loss(int64_t row) const { return A(1) - states[row * width + slot]; }
+  PMX_HD A loss(int64_t row) const { return states[row * width + slot]; }
 };
 
 template <class A>

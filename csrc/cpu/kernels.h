@@ -19,7 +19,7 @@ struct CosineKernels {
 
 struct SharpenKernels {
   void (*forward)(const void* logits, int64_t classes, double inverse_T, int64_t begin, int64_t end, void* out);
-  void (*backward)(const void* grad, const void* probabilities, int64_t classes, double inverse_T, int64_t begin,
+  void (*backward)(const void* grad, const void* logits, int64_t classes, double inverse_T, int64_t begin,
                    int64_t end, void* out);
 };
 

@@ -73,7 +73,7 @@ static void cosine_forward(const CosineRows& in, int64_t begin, int64_t end, voi
     } else {
       for (int k = 0; k < targets; ++k) {
         target[k] = static_cast<const U*>(in.targets[k].data) + in.targets[k].row(n) * in.targets[k].stride;
-        if constexpr (kind == TargetKind::teacher_logits) target_max[k] = row_max(target[k], in.classes) * inverse_T;
+        if constexpr (kind == TargetKind::teacher_logits) target_max[k] = row_max(target[k], in.classes);
       }
       over_row<lanes>(in.classes, [&](int64_t j, auto count) {
         const V e = exp(load_at(z + j, count, A(-INFINITY)) - max);
@@ -81,7 +81,7 @@ static void cosine_forward(const CosineRows& in, int64_t begin, int64_t end, voi
         for (int k = 0; k < targets; ++k) {
           V t;
           if constexpr (kind == TargetKind::teacher_logits) {
-            t = exp(load_at(target[k] + j, count, A(-INFINITY)) * inverse_T - target_max[k]);
+            t = exp((load_at(target[k] + j, count, A(-INFINITY)) - target_max[k]) * inverse_T);
           } else {
             t = load_at(target[k] + j, count, A(0));
           }
@@ -96,7 +96,7 @@ static void cosine_forward(const CosineRows& in, int64_t begin, int64_t end, voi
     }
     A* state = static_cast<A*>(states) + n * state_width(targets);
     store_row_state(state, max, sum(e2), targets, dot, norm2, target_max);
-    if (sim != nullptr) static_cast<T*>(sim)[n] = narrow<T>(A(1) - state[cosine_slot(0)]);
+    if (sim != nullptr) static_cast<T*>(sim)[n] = narrow<T>(state[sim_slot(0)]);
   }
 }
 
@@ -111,47 +111,48 @@ static void cosine_backward(const CosineRows& in, int64_t begin, int64_t end, co
     const T* z = static_cast<const T*>(in.logits) + n * in.stride;
     T* g = static_cast<T*>(out) + n * in.classes;
     const A* state = static_cast<const A*>(states) + n * state_width(targets);
-    A weight[2], pull[2];  // row_weights fills one for each target
+    A weight[2] = {0, 0};
     row_weights(role, *static_cast<const Contrast<A>*>(contrast), *static_cast<const RowScalar<A>*>(grad), n, state,
                 weight);
-    const A slope = gradient_coefficients(targets, state, weight, pull);
+    const GradientRow<A> row(targets, state, weight);
     const A max = state[0];
     [[maybe_unused]] const U* target[targets];
     [[maybe_unused]] A target_max[targets];
     if constexpr (kind != TargetKind::labels) {
       for (int k = 0; k < targets; ++k) {
         target[k] = static_cast<const U*>(in.targets[k].data) + in.targets[k].row(n) * in.targets[k].stride;
-        target_max[k] = state[4 + 3 * k];
+        target_max[k] = state[sim_slot(k) + 3];
       }
     }
     over_row<lanes>(in.classes, [&](int64_t j, auto count) {
       const V e = exp(load_at(z + j, count, A(-INFINITY)) - max);
-      V toward = e * slope;
-      if constexpr (kind != TargetKind::labels) {
-        for (int k = 0; k < targets; ++k) {
-          V t;
-          if constexpr (kind == TargetKind::teacher_logits) {
-            t = exp(load_at(target[k] + j, count, A(-INFINITY)) * inverse_T - target_max[k]);
-          } else {
-            t = load_at(target[k] + j, count, A(0));
-          }
-          toward -= t * pull[k];
+      V toward{};
+      for (int k = 0; k < targets; ++k) {
+        if constexpr (kind == TargetKind::labels) {
+          toward += row.pull[k] * (row.b[k] * e);
+        } else if constexpr (kind == TargetKind::teacher_logits) {
+          const V t = exp((load_at(target[k] + j, count, A(-INFINITY)) - target_max[k]) * inverse_T);
+          toward += row.pull[k] * (row.b[k] * e - t);
+        } else {
+          toward += row.pull[k] * (row.b[k] * e - load_at(target[k] + j, count, A(0)));
         }
       }
       store_at(g + j, e * toward, count);
     });
     if constexpr (kind == TargetKind::labels) {
-      // Recomputed from the coefficients instead of adding to what was stored: a half would round twice.
+      // Written anew rather than subtracted from what was stored: a half would round twice.
+      int64_t label[2] = {-1, -1};
       for (int k = 0; k < targets; ++k) {
-        const int64_t label = static_cast<const int64_t*>(in.targets[k].data)[in.targets[k].row(n)];
-        if (label < 0 || label >= in.classes) continue;
-        A total = A(0);
+        label[k] = static_cast<const int64_t*>(in.targets[k].data)[in.targets[k].row(n)];
+      }
+      for (int k = 0; k < targets; ++k) {
+        if (label[k] < 0 || label[k] >= in.classes) continue;
+        const A e = exp(broadcast<V>(A(widen(z[label[k]])) - max))[0];
+        A toward = 0;
         for (int other = 0; other < targets; ++other) {
-          const int64_t same = static_cast<const int64_t*>(in.targets[other].data)[in.targets[other].row(n)];
-          if (same == label) total += pull[other];
+          toward += row.pull[other] * (row.b[other] * e - (label[other] == label[k] ? A(1) : A(0)));
         }
-        const A e = exp(broadcast<V>(A(widen(z[label])) - max))[0];
-        g[label] = narrow<T>(e * (e * slope - total));
+        g[label[k]] = narrow<T>(e * toward);
       }
     }
   }
@@ -167,37 +168,41 @@ static void sharpen_forward(const void* logits, int64_t classes, double inverse_
   for (int64_t n = begin; n < end; ++n) {
     const T* z = static_cast<const T*>(logits) + n * classes;
     T* p = static_cast<T*>(out) + n * classes;
-    const A max = row_max(z, classes) * rate;
+    const A max = row_max(z, classes);
     V total{};
     over_row<lanes>(classes, [&](int64_t j, auto count) {
-      total += exp(load_at(z + j, count, A(-INFINITY)) * rate - max);
+      total += exp((load_at(z + j, count, A(-INFINITY)) - max) * rate);
     });
     const A scale = A(1) / sum(total);
     over_row<lanes>(classes, [&](int64_t j, auto count) {
-      store_at(p + j, exp(load_at(z + j, count, A(-INFINITY)) * rate - max) * scale, count);
+      store_at(p + j, exp((load_at(z + j, count, A(-INFINITY)) - max) * rate) * scale, count);
     });
   }
 }
 
+// From the logits rather than the probabilities: a half-precision output would bring its rounding into the gradient.
 template <class T>
-static void sharpen_backward(const void* grad, const void* probabilities, int64_t classes, double inverse_T,
-                             int64_t begin, int64_t end, void* out) {
+static void sharpen_backward(const void* grad, const void* logits, int64_t classes, double inverse_T, int64_t begin,
+                             int64_t end, void* out) {
   using A = Acc<T>;
   using V = typename Simd<A>::vector;
   constexpr int lanes = Simd<A>::lanes;
   const A rate = static_cast<A>(inverse_T);
   for (int64_t n = begin; n < end; ++n) {
     const T* g = static_cast<const T*>(grad) + n * classes;
-    const T* p = static_cast<const T*>(probabilities) + n * classes;
+    const T* z = static_cast<const T*>(logits) + n * classes;
     T* to = static_cast<T*>(out) + n * classes;
-    V inner{};
+    const A max = row_max(z, classes);
+    V total{}, inner{};
     over_row<lanes>(classes, [&](int64_t j, auto count) {
-      inner += load_at(g + j, count, A(0)) * load_at(p + j, count, A(0));
+      const V e = exp((load_at(z + j, count, A(-INFINITY)) - max) * rate);
+      total += e;
+      inner += e * load_at(g + j, count, A(0));
     });
-    const A mean = sum(inner);
+    const A scale = A(1) / sum(total), mean = sum(inner) * scale;
     over_row<lanes>(classes, [&](int64_t j, auto count) {
-      const V centred = load_at(g + j, count, A(0)) - mean;
-      store_at(to + j, centred * load_at(p + j, count, A(0)) * rate, count);
+      const V e = exp((load_at(z + j, count, A(-INFINITY)) - max) * rate);
+      store_at(to + j, (load_at(g + j, count, A(0)) - mean) * e * (scale * rate), count);
     });
   }
 }

@@ -33,18 +33,18 @@ struct DeviceBlock {
 #endif
 
 // Combines the values of a group of `group` threads (a power of two up to the warp size, or the whole block) so that
-// every thread of the group holds the result. `Value` needs merge(other) and exchange(block, mask).
-template <int group, class Block, class Value>
-PMX_HD void combine_group(Block& block, Value& value) {
+// every thread of the group holds the result. `Value` needs merge(other, arguments...) and exchange(block, mask).
+template <int group, class Block, class Value, class... Arguments>
+PMX_HD void combine_group(Block& block, Value& value, Arguments... arguments) {
   constexpr int within = group < warp_size ? group : warp_size;
-  for (int mask = within / 2; mask > 0; mask /= 2) value.merge(value.exchange(block, mask));
+  for (int mask = within / 2; mask > 0; mask /= 2) value.merge(value.exchange(block, mask), arguments...);
   if constexpr (group > warp_size) {
     Value* slots = reinterpret_cast<Value*>(block.shared());
     const int warps = block.threads() / warp_size;
     if (block.thread() % warp_size == 0) slots[block.thread() / warp_size] = value;
     block.sync();
     value = slots[0];
-    for (int w = 1; w < warps; ++w) value.merge(slots[w]);
+    for (int w = 1; w < warps; ++w) value.merge(slots[w], arguments...);
     block.sync();  // the slots may be written again
   }
 }

@@ -28,8 +28,10 @@ struct OnlineRow {
   A dot[2] = {0, 0};
   A norm2[2] = {0, 0};
 
-  // exp(x - top), and 0 where nothing was seen yet: -inf - -inf has no value.
-  static PMX_HD A rescale(A x, A top) { return x == -INFINITY ? A(0) : std::exp(x - top); }
+  // exp((x - top) / T), and 0 where nothing was seen yet: -inf - -inf has no value.
+  static PMX_HD A rescale(A x, A top, A inverse_T = A(1)) {
+    return x == -INFINITY ? A(0) : std::exp((x - top) * inverse_T);
+  }
 
   PMX_HD A add_logit(A z) {
     if (z > max) {
@@ -48,17 +50,17 @@ struct OnlineRow {
     norm2[k] += t * t;
   }
 
-  PMX_HD void add_teacher(int k, A e, A u) {
+  PMX_HD void add_teacher(int k, A e, A u, A inverse_T) {
     if (u > target_max[k]) {
-      const A shrink = rescale(target_max[k], u);
+      const A shrink = rescale(target_max[k], u, inverse_T);
       norm2[k] *= shrink * shrink;
       dot[k] *= shrink;
       target_max[k] = u;
     }
-    add_probability(k, e, rescale(u, target_max[k]));
+    add_probability(k, e, rescale(u, target_max[k], inverse_T));
   }
 
-  PMX_HD void merge(const OnlineRow& other) {
+  PMX_HD void merge(const OnlineRow& other, A inverse_T) {
     const A top = other.max > max ? other.max : max;
     const A mine = rescale(max, top), theirs = rescale(other.max, top);
     e2 = e2 * mine * mine + other.e2 * theirs * theirs;
@@ -67,8 +69,8 @@ struct OnlineRow {
       // Probabilities keep target_max at -inf on both sides: their sums are not relative to anything.
       const A target_top = other.target_max[k] > target_max[k] ? other.target_max[k] : target_max[k];
       const bool relative = target_top != -INFINITY;
-      const A my_target = relative ? rescale(target_max[k], target_top) : A(1);
-      const A their_target = relative ? rescale(other.target_max[k], target_top) : A(1);
+      const A my_target = relative ? rescale(target_max[k], target_top, inverse_T) : A(1);
+      const A their_target = relative ? rescale(other.target_max[k], target_top, inverse_T) : A(1);
       dot[k] = dot[k] * mine * my_target + other.dot[k] * theirs * their_target;
       norm2[k] = norm2[k] * my_target * my_target + other.norm2[k] * their_target * their_target;
       target_max[k] = target_top;
@@ -132,7 +134,7 @@ PMX_HD void cosine_forward_body(Block& block, const CosineRows& in, int targets,
         for (int k = 0; k < 2; ++k) {
           if (k >= targets) break;
           if constexpr (kind == TargetKind::teacher_logits) {
-            sums.add_teacher(k, e, static_cast<A>(widen(values[k].at[i])) * inverse_T);
+            sums.add_teacher(k, e, widen(values[k].at[i]), inverse_T);
           } else {
             sums.add_probability(k, e, widen(values[k].at[i]));
           }
@@ -140,7 +142,7 @@ PMX_HD void cosine_forward_body(Block& block, const CosineRows& in, int targets,
       }
     }
   });
-  combine_group<group>(block, sums);
+  combine_group<group>(block, sums, inverse_T);
   if (!live || block.thread() % group != 0) return;
   if constexpr (kind == TargetKind::labels) {
     for (int k = 0; k < targets; ++k) {
@@ -152,7 +154,7 @@ PMX_HD void cosine_forward_body(Block& block, const CosineRows& in, int targets,
   }
   A* state = states + row * state_width(targets);
   store_row_state(state, sums.max, sums.e2, targets, sums.dot, sums.norm2, sums.target_max);
-  if (sim != nullptr) sim[row] = narrow<T>(A(1) - state[cosine_slot(0)]);
+  if (sim != nullptr) sim[row] = narrow<T>(state[sim_slot(0)]);
 }
 
 template <class T, class U, TargetKind kind, int group, int pack, class Block>
@@ -165,9 +167,9 @@ PMX_HD void cosine_backward_body(Block& block, const CosineRows& in, int targets
   T* g = out + row * in.classes;
   const A* state = states + row * state_width(targets);
   const A inverse_T = static_cast<A>(in.inverse_T);
-  A weight[2] = {0, 0}, pull[2] = {0, 0};
+  A weight[2] = {0, 0};
   row_weights(role, contrast, grad, row, state, weight);
-  const A slope = gradient_coefficients(targets, state, weight, pull);
+  const GradientRow<A> gradient(targets, state, weight);
   const A max = state[0];
   const U* target[2] = {nullptr, nullptr};
   int64_t label[2] = {-1, -1};
@@ -178,7 +180,7 @@ PMX_HD void cosine_backward_body(Block& block, const CosineRows& in, int targets
       label[k] = static_cast<const int64_t*>(in.targets[k].data)[at];
     } else {
       target[k] = static_cast<const U*>(in.targets[k].data) + at * in.targets[k].stride;
-      target_max[k] = state[4 + 3 * k];
+      target_max[k] = state[sim_slot(k) + 3];
     }
   }
   over_lane<group, pack>(block, in.classes, [&](int64_t j) {
@@ -187,9 +189,10 @@ PMX_HD void cosine_backward_body(Block& block, const CosineRows& in, int targets
     if constexpr (kind == TargetKind::labels) {
       for (int i = 0; i < pack; ++i) {
         const A e = std::exp(static_cast<A>(widen(logits.at[i])) - max);
-        A toward = e * slope;
+        A toward = 0;
         for (int k = 0; k < 2; ++k) {
-          if (j + i == label[k]) toward -= pull[k];
+          if (k >= targets) break;
+          toward += gradient.pull[k] * (gradient.b[k] * e - (j + i == label[k] ? A(1) : A(0)));
         }
         result.at[i] = narrow<T>(e * toward);
       }
@@ -198,12 +201,12 @@ PMX_HD void cosine_backward_body(Block& block, const CosineRows& in, int targets
       for (int k = 0; k < targets; ++k) values[k] = load_pack<U, pack>(target[k] + j);
       for (int i = 0; i < pack; ++i) {
         const A e = std::exp(static_cast<A>(widen(logits.at[i])) - max);
-        A toward = e * slope;
+        A toward = 0;
         for (int k = 0; k < 2; ++k) {
           if (k >= targets) break;
           A t = widen(values[k].at[i]);
-          if constexpr (kind == TargetKind::teacher_logits) t = std::exp(t * inverse_T - target_max[k]);
-          toward -= t * pull[k];
+          if constexpr (kind == TargetKind::teacher_logits) t = std::exp((t - target_max[k]) * inverse_T);
+          toward += gradient.pull[k] * (gradient.b[k] * e - t);
         }
         result.at[i] = narrow<T>(e * toward);
       }

@@ -42,10 +42,10 @@ __global__ void sharpen_forward_kernel(const T* logits, int64_t rows, int64_t cl
 }
 
 template <class T, int group>
-__global__ void sharpen_backward_kernel(const T* grad, const T* probabilities, int64_t rows, int64_t classes,
+__global__ void sharpen_backward_kernel(const T* grad, const T* logits, int64_t rows, int64_t classes,
                                         Acc<T> inverse_T, T* out) {
   DeviceBlock block;
-  sharpen_backward_body<T, group>(block, grad, probabilities, rows, classes, inverse_T, out);
+  sharpen_backward_body<T, group>(block, grad, logits, rows, classes, inverse_T, out);
 }
 
 // A compile-time number as a function argument.
@@ -200,15 +200,15 @@ void sharpen_forward(Dtype dtype, const void* logits, int64_t rows, int64_t clas
   });
 }
 
-void sharpen_backward(Dtype dtype, const void* grad, const void* probabilities, int64_t rows, int64_t classes,
+void sharpen_backward(Dtype dtype, const void* grad, const void* logits, int64_t rows, int64_t classes,
                       double inverse_T, void* out, cudaStream_t stream) {
   if (rows == 0) return;
   with_dtype(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     with_group<T>(classes, false, [&](auto group, auto) {
-      const size_t shared = sizeof(Sum<Acc<T>>) * (block_threads / warp_size);
+      const size_t shared = sizeof(OnlineSoftmax<Acc<T>>) * (block_threads / warp_size);
       sharpen_backward_kernel<T, group()><<<blocks_for(rows, group()), block_threads, shared, stream>>>(
-          static_cast<const T*>(grad), static_cast<const T*>(probabilities), rows, classes,
+          static_cast<const T*>(grad), static_cast<const T*>(logits), rows, classes,
           static_cast<Acc<T>>(inverse_T), static_cast<T*>(out));
     });
   });

@@ -35,7 +35,7 @@ void reduce(const ContrastTerms<A>& terms, const Contrast<A>& contrast, A* lse, 
 
 void sharpen_forward(Dtype dtype, const void* logits, int64_t rows, int64_t classes, double inverse_T, void* out,
                      cudaStream_t stream);
-void sharpen_backward(Dtype dtype, const void* grad, const void* probabilities, int64_t rows, int64_t classes,
+void sharpen_backward(Dtype dtype, const void* grad, const void* logits, int64_t rows, int64_t classes,
                       double inverse_T, void* out, cudaStream_t stream);
 
 }  // namespace pmx::cuda

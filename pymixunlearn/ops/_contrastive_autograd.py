@@ -20,8 +20,8 @@ from pymixunlearn.ops._call import below_autograd, ops
 
 def sharpen_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
     """Gradient of ``sharpen`` for its logits."""
-    (probabilities,) = ctx.saved_tensors
-    return ops.sharpen_backward.default(grad, probabilities, ctx.T), None
+    (logits,) = ctx.saved_tensors
+    return ops.sharpen_backward.default(grad, logits, ctx.T), None
 
 
 def sim_loss_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
@@ -50,19 +50,24 @@ def real_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grad_forget, grad_retain, None, None, None, None, None, None
 
 
+def _once(gradients: Callable[..., Any]) -> Any:
+    """The ``backward`` of an eager function: a second derivative is refused instead of silently missing."""
+    return staticmethod(once_differentiable(gradients))
+
+
 class Sharpen(torch.autograd.Function):
     """Eager ``sharpen``."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, T: float) -> Tensor:
-        """Probabilities; they are all that the backward needs."""
+        """Probabilities; the backward starts from the logits again, which half-precision probabilities do not tell."""
         with below_autograd():
             probabilities: Tensor = ops.sharpen.default(logits, T)
-        ctx.save_for_backward(probabilities)
+        ctx.save_for_backward(logits)
         ctx.T = T
         return probabilities
 
-    backward = staticmethod(once_differentiable(sharpen_gradients))
+    backward = _once(sharpen_gradients)
 
 
 class SimLoss(torch.autograd.Function):
@@ -77,7 +82,7 @@ class SimLoss(torch.autograd.Function):
         ctx.sharpen_T = sharpen_T
         return loss  # type: ignore[no-any-return]
 
-    backward = staticmethod(once_differentiable(sim_loss_gradients))
+    backward = _once(sim_loss_gradients)
 
 
 class MixContrastiveLoss(torch.autograd.Function):
@@ -106,7 +111,7 @@ class MixContrastiveLoss(torch.autograd.Function):
         ctx.numbers = (lam_value, tau_value, grid, mean, sharpen_T)
         return loss  # type: ignore[no-any-return]
 
-    backward = staticmethod(once_differentiable(mix_gradients))
+    backward = _once(mix_gradients)
 
 
 class RealContrastiveLoss(torch.autograd.Function):
@@ -133,14 +138,14 @@ class RealContrastiveLoss(torch.autograd.Function):
         ctx.numbers = (tau_value, mean, sharpen_T)
         return loss  # type: ignore[no-any-return]
 
-    backward = staticmethod(once_differentiable(real_gradients))
+    backward = _once(real_gradients)
 
 
 # --- the same formulas for the dispatcher ----------------------------------------------------------------------------
 
 
 def _keep_sharpen(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(output)
+    ctx.save_for_backward(inputs[0])
     ctx.T = inputs[1]
 
 

@@ -13,15 +13,15 @@ def _state(like: Tensor, size: int) -> Tensor:
 
 def _state_width(targets: int) -> int:
     """Scalars per row, as ``state_width`` in csrc/core/contrastive.h."""
-    return 2 + 3 * targets
+    return 1 + 4 * targets
 
 
 def _sharpen(logits: Tensor, T: float) -> Tensor:
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
-def _sharpen_backward(grad: Tensor, probabilities: Tensor, T: float) -> Tensor:
-    return torch.empty_like(probabilities, memory_format=torch.contiguous_format)
+def _sharpen_backward(grad: Tensor, logits: Tensor, T: float) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
 def _sim_loss(logits: Tensor, target: Tensor, sharpen_T: float | None) -> tuple[Tensor, Tensor]:

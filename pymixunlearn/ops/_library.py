@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def _load(name: str) -> LibraryStatus:
     if not path.exists():
         return LibraryStatus(False, f"{path.name} was not built (see the README on building)")
     try:
-        torch.ops.load_library(str(path))
+        torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
     except (OSError, RuntimeError) as error:
         first_line = str(error).splitlines()[0]
         return LibraryStatus(False, f"{path.name} does not load under torch {torch.__version__}: {first_line}")
@@ -66,10 +67,10 @@ def _load_cuda(cpu: LibraryStatus) -> LibraryStatus:
 
 def _facts() -> dict[str, Any]:
     try:
-        from pymixunlearn import _introspection
+        introspection = import_module("pymixunlearn._introspection")
     except ImportError as error:
         return {"introspection": f"not available: {error}"}
-    return {**_introspection.build_facts(), "cpu_isa": _introspection.cpu_isa()}
+    return {**introspection.build_facts(), "cpu_isa": introspection.cpu_isa()}
 
 
 def _load_all() -> Status:

@@ -14,7 +14,8 @@ from pymixunlearn.ops._call import compiled, in_float32, ops, run, scalar
 
 def _first(output: Any) -> Tensor:
     """The loss of an operator that also returns its state."""
-    return output[0] if isinstance(output, tuple) else output
+    loss: Tensor = output[0] if isinstance(output, tuple) else output
+    return loss
 
 
 def sharpen(logits: Tensor, T: float = 0.3) -> Tensor:

@@ -41,7 +41,8 @@ def _cosine(logits: Tensor, target: Tensor, sharpen_T: float | None) -> Tensor:
     norm = torch.linalg.vector_norm(probabilities, dim=-1)
     if target.dtype == torch.int64:
         index = target.unsqueeze(-1).expand(*logits.shape[:-1], 1)
-        return torch.gather(probabilities, -1, index).squeeze(-1) / norm
+        labelled: Tensor = torch.gather(probabilities, -1, index).squeeze(-1) / norm
+        return labelled
     direction = target.detach().to(dtype)
     if sharpen_T is not None:
         direction = torch.softmax(direction / sharpen_T, dim=-1)
@@ -50,6 +51,11 @@ def _cosine(logits: Tensor, target: Tensor, sharpen_T: float | None) -> Tensor:
     # The inner `where` keeps the division finite, the outer one defines the value: both are needed for the gradient.
     cosine = inner / (norm * torch.where(length > 0, length, torch.ones_like(length)))
     return torch.where(length == 0, torch.zeros_like(cosine), cosine)
+
+
+def _column_lse(terms: Tensor) -> Tensor:
+    """Log-sum-exp over dim 0; 0 where there is nothing to sum, so that an empty forget set contributes nothing."""
+    return torch.logsumexp(terms, dim=0) if terms.shape[0] else terms.new_zeros(terms.shape[1:])
 
 
 def sim_loss(logits: Tensor, target: Tensor, *, sharpen_T: float | None = None) -> Tensor:
@@ -79,15 +85,15 @@ def mix_contrastive_loss(
         s_retain = 1 - _cosine(logits, target_retain, sharpen_T)
         retain_rows = logits.shape[0]
         numerator = ((1 - ratio) * s_retain).sum()
-        loss = numerator - retain_rows * torch.logsumexp(ratio * s_forget / temperature, dim=0)
+        loss = numerator - retain_rows * _column_lse(ratio * s_forget / temperature)
     else:
         s_forget = 1 - _cosine(logits, target_forget.unsqueeze(1), sharpen_T)
         s_retain = 1 - _cosine(logits, target_retain.unsqueeze(0), sharpen_T)
         retain_rows = logits.shape[1]
-        numerator = ((1 - ratio) * s_retain).mean(dim=0)
-        loss = (numerator - torch.logsumexp(ratio * s_forget / temperature, dim=0)).sum()
+        numerator = ((1 - ratio) * s_retain).sum(dim=0) / max(logits.shape[0], 1)
+        loss = (numerator - _column_lse(ratio * s_forget / temperature)).sum()
     if reduction == "mean":
-        loss = loss / retain_rows
+        loss = loss / max(retain_rows, 1)
     return loss.to(logits.dtype)
 
 
@@ -110,9 +116,9 @@ def real_contrastive_loss(
     s_forget = 1 - _cosine(logits_forget, target_forget, sharpen_T)
     s_retain = 1 - _cosine(logits_retain, target_retain, sharpen_T)
     retain_rows = logits_retain.shape[0]
-    loss = s_retain.sum() - retain_rows * torch.logsumexp(s_forget / temperature, dim=0)
+    loss = s_retain.sum() - retain_rows * _column_lse(s_forget / temperature)
     if reduction == "mean":
-        loss = loss / retain_rows
+        loss = loss / max(retain_rows, 1)
     return loss.to(logits_retain.dtype)
 
 
@@ -146,8 +152,7 @@ def mask_mix(x_forget: Tensor, x_retain: Tensor, mask_logits: Tensor, *, pairing
     upsampled = F.interpolate(mask_logits.unsqueeze(1).to(dtype), size=size, mode="bilinear", align_corners=False)
     mask = torch.sigmoid(upsampled)
     if pairing == "grid":
-        pairs = (x_forget.shape[0], x_retain.shape[0])
-        mask = mask.unflatten(0, pairs)
+        mask = mask.reshape(x_forget.shape[0], x_retain.shape[0], *mask.shape[1:])
         x_forget, x_retain = x_forget.unsqueeze(1), x_retain.unsqueeze(0)
     mixed = x_forget * mask + x_retain * (1 - mask)
     if pairing == "grid":

@@ -1,0 +1,28 @@
+"""What every test shares: GPU tests skip without a GPU, real-data tests are left out without the data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason="needs a CUDA GPU")
+        for item in items:
+            if "cuda" in item.keywords:
+                item.add_marker(skip)
+    left_out = [] if "PYMIXUNLEARN_DATA" in os.environ else [item for item in items if "real_data" in item.keywords]
+    left_out += [item for item in items if "large" in item.keywords and "large" not in (config.option.markexpr or "")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder with MNIST/, FashionMNIST/, cifar10-images/ and tiny-imagenet-100/."""
+    return Path(os.environ["PYMIXUNLEARN_DATA"])

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pymixunlearn import ops
+from pymixunlearn.ops import reference
+from tests.ops.agreement import TOLERANCE, compare_with_truth
+
+DTYPES = list(TOLERANCE)
+CLASSES = [1, 2, 10, 37, 64, 65, 1000]
+KINDS = ["probabilities", "labels", "teacher"]
+
+
+def logits_of(*shape: int, seed: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (3 * torch.randn(*shape, generator=generator, dtype=torch.float64)).to(dtype).to(device)
+
+
+def targets_of(kind: str, rows: int, classes: int, seed: int, dtype: torch.dtype, device: str) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    if kind == "labels":
+        return torch.randint(0, classes, (rows,), generator=generator).to(device)
+    raw = 2 * torch.randn(rows, classes, generator=generator, dtype=torch.float64)
+    return (raw if kind == "teacher" else raw.softmax(1)).to(dtype).to(device)
+
+
+def keywords(kind: str) -> dict[str, Any]:
+    return {"sharpen_T": 0.3} if kind == "teacher" else {}
+
+
+def as_double(target: Tensor) -> Tensor:
+    return target if target.dtype == torch.int64 else target.double()
+
+
+def test_compiled_operators_are_in_use() -> None:
+    assert ops.status().available, ops.status().reason
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sim_loss(device: str, dtype: torch.dtype, classes: int, kind: str) -> None:
+    target = targets_of(kind, 33, classes, 1, dtype, device)
+    compare_with_truth(
+        lambda z: ops.sim_loss(z, target, **keywords(kind)),
+        lambda z: reference.sim_loss(z, as_double(target) if z.dtype == torch.float64 else target, **keywords(kind)),
+        [logits_of(33, classes, seed=0, dtype=dtype, device=device)],
+    )
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pairing", ["zip", "grid"])
+def test_mix_contrastive_loss(
+    device: str, pairing: str, dtype: torch.dtype, classes: int, kind: str, reduction: str
+) -> None:
+    n_forget, n_retain = (32, 32) if pairing == "zip" else (5, 40)
+    shape = (n_forget, classes) if pairing == "zip" else (n_forget, n_retain, classes)
+    forget = targets_of(kind, n_forget, classes, 1, dtype, device)
+    retain = targets_of(kind, n_retain, classes, 2, dtype, device)
+    lam = torch.rand(shape[:-1], generator=torch.Generator().manual_seed(3)).to(dtype).to(device)
+    extra = {"pairing": pairing, "reduction": reduction, **keywords(kind)}
+
+    def run(module: Any, z: Tensor) -> Tensor:
+        if z.dtype == torch.float64:
+            return module.mix_contrastive_loss(z, as_double(forget), as_double(retain), lam.double(), 5.0, **extra)
+        return module.mix_contrastive_loss(z, forget, retain, lam, 5.0, **extra)
+
+    compare_with_truth(
+        lambda z: run(ops, z), lambda z: run(reference, z), [logits_of(*shape, seed=0, dtype=dtype, device=device)]
+    )
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_real_contrastive_loss(device: str, dtype: torch.dtype, classes: int, kind: str, reduction: str) -> None:
+    forget = targets_of(kind, 9, classes, 1, dtype, device)
+    retain = targets_of(kind, 21, classes, 2, dtype, device)
+
+    def run(module: Any, z_f: Tensor, z_r: Tensor) -> Tensor:
+        own = (as_double(forget), as_double(retain)) if z_f.dtype == torch.float64 else (forget, retain)
+        return module.real_contrastive_loss(z_f, z_r, *own, 5.0, reduction=reduction, **keywords(kind))
+
+    inputs = [logits_of(n, classes, seed=n, dtype=dtype, device=device) for n in (9, 21)]
+    compare_with_truth(lambda *z: run(ops, *z), lambda *z: run(reference, *z), inputs)
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sharpen(device: str, dtype: torch.dtype, classes: int) -> None:
+    inputs = [logits_of(3, 11, classes, seed=0, dtype=dtype, device=device)]
+    compare_with_truth(lambda z: ops.sharpen(z, 0.7), lambda z: reference.sharpen(z, 0.7), inputs)
+
+
+# --- the equations, written out --------------------------------------------------------------------------------------
+
+
+def literal_sim(z: list[float], t: list[float]) -> float:
+    top = max(z)
+    e = [math.exp(x - top) for x in z]
+    p = [x / sum(e) for x in e]
+    inner = sum(a * b for a, b in zip(p, t, strict=True))
+    return 1 - inner / math.sqrt(sum(a * a for a in p)) / math.sqrt(sum(b * b for b in t))
+
+
+def test_zip_loss_is_equation_5() -> None:
+    z, p_f, p_r = logits_of(6, 4, seed=0).double(), *(logits_of(6, 4, seed=s).double().softmax(1) for s in (1, 2))
+    lam, tau = 0.3, 0.7
+    s_f = [literal_sim(z[n].tolist(), p_f[n].tolist()) for n in range(6)]
+    s_r = [literal_sim(z[n].tolist(), p_r[n].tolist()) for n in range(6)]
+    denominator = sum(math.exp(lam * s / tau) for s in s_f)
+    loss = sum(math.log(math.exp((1 - lam) * s) / denominator) for s in s_r)
+    assert ops.mix_contrastive_loss(z, p_f, p_r, lam, tau).item() == pytest.approx(loss, rel=1e-12)
+    assert ops.mix_contrastive_loss(z, p_f, p_r, lam, tau, reduction="mean").item() == pytest.approx(loss / 6)
+
+
+def test_grid_loss_is_equation_5_with_the_mean_numerator() -> None:
+    z, p_f, p_r = logits_of(3, 5, 4, seed=0).double(), *(logits_of(n, 4, seed=n).double().softmax(1) for n in (3, 5))
+    lam, tau = 0.3, 0.7
+    loss = 0.0
+    for j in range(5):
+        s_f = [literal_sim(z[i, j].tolist(), p_f[i].tolist()) for i in range(3)]
+        s_r = [literal_sim(z[i, j].tolist(), p_r[j].tolist()) for i in range(3)]
+        loss += (1 - lam) * sum(s_r) / 3 - math.log(sum(math.exp(lam * s / tau) for s in s_f))
+    assert ops.mix_contrastive_loss(z, p_f, p_r, lam, tau, pairing="grid").item() == pytest.approx(loss, rel=1e-12)
+
+
+def test_real_loss_is_equation_6() -> None:
+    z_f, z_r = logits_of(3, 4, seed=0).double(), logits_of(5, 4, seed=1).double()
+    p_f, p_r = logits_of(3, 4, seed=2).double().softmax(1), logits_of(5, 4, seed=3).double().softmax(1)
+    denominator = sum(math.exp(literal_sim(z_f[i].tolist(), p_f[i].tolist()) / 0.7) for i in range(3))
+    loss = sum(
+        math.log(math.exp(literal_sim(z_r[j].tolist(), p_r[j].tolist())) / denominator) for j in range(5)
+    )
+    assert ops.real_contrastive_loss(z_f, z_r, p_f, p_r, 0.7).item() == pytest.approx(loss, rel=1e-12)
+
+
+def test_labels_are_one_hot_targets_and_teacher_logits_are_sharpened_ones() -> None:
+    z, labels, teacher = logits_of(8, 5, seed=0), torch.arange(8) % 5, logits_of(8, 5, seed=1)
+    one_hot = torch.nn.functional.one_hot(labels, 5).float()
+    torch.testing.assert_close(ops.sim_loss(z, labels), ops.sim_loss(z, one_hot))
+    torch.testing.assert_close(ops.sim_loss(z, teacher, sharpen_T=0.3), ops.sim_loss(z, ops.sharpen(teacher, 0.3)))
+
+
+# --- numerical corners -----------------------------------------------------------------------------------------------
+
+
+def test_zero_target_has_cosine_and_gradient_zero(device: str) -> None:
+    z = logits_of(2, 4, seed=0, device=device).requires_grad_()
+    loss = ops.sim_loss(z, torch.zeros(2, 4, device=device))
+    loss.sum().backward()
+    assert loss.tolist() == [1.0, 1.0]
+    assert z.grad is not None and not z.grad.any()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_nan_and_inf_propagate_within_their_row(device: str, value: float) -> None:
+    z = logits_of(3, 20, seed=0, device=device)
+    z[1, 17] = value
+    loss = ops.sim_loss(z.requires_grad_(), targets_of("probabilities", 3, 20, 1, torch.float32, device))
+    (grad,) = torch.autograd.grad(loss.sum(), z)
+    assert torch.isnan(loss).tolist() == [False, True, False]
+    assert torch.isnan(grad[1]).all() and torch.isfinite(grad[[0, 2]]).all()
+    labels = torch.tensor([0, 1, 2], device=device)
+    assert torch.isnan(ops.mix_contrastive_loss(z.detach(), labels, labels, 0.5, 1.0))
+
+
+def test_masked_classes_get_no_gradient(device: str) -> None:
+    z = logits_of(4, 9, seed=0, device=device)
+    z[:, 3] = -math.inf
+    z.requires_grad_()
+    loss = ops.sim_loss(z, torch.tensor([0, 1, 2, 4], device=device))
+    loss.sum().backward()
+    assert torch.isfinite(loss).all() and z.grad is not None
+    assert torch.isfinite(z.grad).all() and not z.grad[:, 3].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_saturated_logits_give_finite_gradients(device: str, dtype: torch.dtype) -> None:
+    z = torch.zeros(4, 10, dtype=dtype, device=device)
+    z[range(4), [0, 1, 2, 3]] = torch.tensor([1e4, -1e4, 1e30, 300.0], dtype=dtype, device=device)
+    z.requires_grad_()
+    loss = ops.mix_contrastive_loss(z, torch.arange(4).to(device), torch.arange(4).flip(0).to(device), 0.5, 0.05)
+    loss.backward()
+    assert torch.isfinite(loss) and z.grad is not None and torch.isfinite(z.grad).all()
+
+
+def test_label_out_of_range_makes_its_row_nan(device: str) -> None:
+    loss = ops.sim_loss(logits_of(3, 4, seed=0, device=device), torch.tensor([0, 4, -1], device=device))
+    assert torch.isnan(loss).tolist() == [False, True, True]
+
+
+def test_empty_batches(device: str) -> None:
+    empty, labels = torch.zeros(0, 7, device=device, requires_grad=True), torch.zeros(0, dtype=torch.int64, device=device)
+    full, own = logits_of(3, 7, seed=0, device=device).requires_grad_(), torch.tensor([0, 1, 2], device=device)
+    assert ops.sim_loss(empty, labels).shape == (0,)
+    assert ops.sharpen(empty).shape == (0, 7)
+    for loss in (
+        ops.mix_contrastive_loss(empty, labels, labels, 0.5, 1.0),
+        ops.mix_contrastive_loss(torch.zeros(0, 3, 7, device=device), labels, own, 0.5, 1.0, pairing="grid"),
+        ops.mix_contrastive_loss(torch.zeros(3, 0, 7, device=device), own, labels, 0.5, 1.0, pairing="grid"),
+        ops.real_contrastive_loss(full, empty, own, labels, 1.0),
+    ):
+        assert loss.item() == 0
+    only_retain = ops.real_contrastive_loss(empty, full, labels, own, 1.0)
+    torch.testing.assert_close(only_retain, ops.sim_loss(full, own).sum())
+    grads = torch.autograd.grad(only_retain, [empty, full])
+    assert grads[0].shape == (0, 7) and grads[1].abs().sum() > 0
+
+
+# --- shapes, strides, dtypes at random -------------------------------------------------------------------------------
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> tuple[int, int, str, str]:
+    rows, classes = draw(st.integers(1, 70)), draw(st.integers(1, 70))
+    layout = draw(st.sampled_from(["contiguous", "transposed", "sliced", "expanded", "stepped"]))
+    return rows, classes, layout, draw(st.sampled_from(KINDS))
+
+
+def laid_out(dense: Tensor, layout: str) -> Tensor:
+    """The same values (the same first row, if expanded) in another memory layout."""
+    if layout == "transposed":
+        return dense.t().contiguous().t()
+    if layout == "sliced":
+        padded = torch.full((dense.shape[0] + 2, dense.shape[1] + 3), math.nan, dtype=dense.dtype)
+        padded[1:-1, 2:-1] = dense
+        return padded[1:-1, 2:-1]
+    if layout == "expanded":
+        return dense[:1].expand_as(dense)
+    if layout == "stepped":
+        wide = torch.full((dense.shape[0], 2 * dense.shape[1]), math.nan, dtype=dense.dtype)
+        wide[:, ::2] = dense
+        return wide[:, ::2]
+    return dense
+
+
+@settings(max_examples=120, deadline=None)
+@given(layouts(), st.sampled_from(DTYPES), st.sampled_from(["contiguous", "expanded", "stepped"]))
+def test_any_layout_gives_what_the_contiguous_one_gives(
+    case: tuple[int, int, str, str], dtype: torch.dtype, grad_layout: str
+) -> None:
+    rows, classes, layout, kind = case
+    z = laid_out(logits_of(rows, classes, seed=rows, dtype=dtype), layout)
+    target = targets_of(kind, rows, classes, classes, dtype, "cpu")
+    if kind != "labels":
+        target = laid_out(target, layout)
+    cotangent = laid_out(logits_of(rows, 1, seed=5, dtype=dtype), grad_layout)[:, 0]
+    results = []
+    for logits, own in ((z, target), (z.contiguous(), target.contiguous())):
+        leaf = logits.detach().requires_grad_()
+        loss = ops.sim_loss(leaf, own, **keywords(kind))
+        (grad,) = torch.autograd.grad(loss, leaf, cotangent)
+        results.append((loss, grad))
+    assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
+
+
+def test_float_targets_keep_their_precision_beside_half_logits() -> None:
+    z, target = logits_of(16, 50, seed=0), logits_of(16, 50, seed=1).softmax(1)
+    for dtype in (torch.bfloat16, torch.float16):
+        half = z.to(dtype)
+        truth = reference.sim_loss(half.double(), target.double())
+        assert (ops.sim_loss(half, target).double() - truth).abs().max() < 1e-2
+        # The rounding of the output is all that is lost: the state behind it is in float32.
+        _, state = torch.ops.pymixunlearn.sim_loss(half, target, None)
+        torch.testing.assert_close(state.view(16, 5)[:, 1].double(), truth, rtol=1e-5, atol=1e-6)
