@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from pymixunlearn.ops import _library
 
@@ -24,9 +25,20 @@ below_autograd: Any = torch._C._AutoDispatchBelowAutograd
 _HALVES = (torch.bfloat16, torch.float16)
 
 
+def _transformed() -> bool:
+    """Whether a function transform (vmap, jvp, grad, ...) or forward-mode differentiation is going on."""
+    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def compiled(*tensors: object) -> bool:
-    """Whether all arguments are tensors on devices that have compiled operators."""
-    return all(isinstance(t, Tensor) and t.device.type in _library.COMPILED_DEVICES for t in tensors)
+    """Whether a compiled operator can serve these arguments.
+
+    They must be tensors on devices that have compiled operators. Under function transforms and forward-mode
+    differentiation, for which the kernels have no rules, the reference serves instead of silently dropping tangents.
+    """
+    if not all(isinstance(t, Tensor) and t.device.type in _library.COMPILED_DEVICES for t in tensors):
+        return False
+    return torch.compiler.is_compiling() or not _transformed()
 
 
 def in_float32(tensor: Tensor) -> Tensor:

@@ -13,20 +13,37 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from pymixunlearn.ops import reference
 from pymixunlearn.ops._call import below_autograd, ops
+
+
+def _twice_differentiable(operator: Callable[..., Tensor], inputs: tuple[Tensor, ...], grad: Tensor) -> Any:
+    """Gradients of a reference operator that can be differentiated again."""
+    with torch.enable_grad():
+        wanted = [tensor for tensor in inputs if tensor.requires_grad]
+        grads = iter(torch.autograd.grad(operator(*inputs), wanted, grad, create_graph=True))
+    return tuple(next(grads) if tensor.requires_grad else None for tensor in inputs)
+
+
+# The engine runs a backward with gradients enabled exactly when it is asked for a graph of it (create_graph=True). The
+# kernels have no second derivative; the reference then takes over.
 
 
 def sharpen_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
     """Gradient of ``sharpen`` for its logits."""
     (logits,) = ctx.saved_tensors
+    if torch.is_grad_enabled():
+        return *_twice_differentiable(lambda z: reference.sharpen(z, ctx.T), (logits,), grad), None
     return ops.sharpen_backward.default(grad, logits, ctx.T), None
 
 
 def sim_loss_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     """Gradient of ``sim_loss`` for its logits."""
     logits, target, state = ctx.saved_tensors
+    if torch.is_grad_enabled():
+        twice = _twice_differentiable(lambda z: reference.sim_loss(z, target, sharpen_T=ctx.sharpen_T), (logits,), grad)
+        return *twice, None, None
     return ops.sim_loss_backward.default(grad, logits, target, state, ctx.sharpen_T), None, None
 
 
@@ -34,25 +51,53 @@ def mix_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """Gradient of ``mix_contrastive_loss`` for its logits."""
     logits, target_forget, target_retain, state, lam, tau = ctx.saved_tensors
     lam_value, tau_value, grid, mean, sharpen_T = ctx.numbers
+    constants = (None,) * 9
+    if torch.is_grad_enabled():
+        twice = _twice_differentiable(
+            lambda z: reference.mix_contrastive_loss(
+                z,
+                target_forget,
+                target_retain,
+                lam_value if lam is None else lam,
+                tau_value if tau is None else tau,
+                pairing="grid" if grid else "zip",
+                reduction="mean" if mean else "sum",
+                sharpen_T=sharpen_T,
+            ),
+            (logits,),
+            grad,
+        )
+        return *twice, *constants
     grad_logits = ops.mix_contrastive_loss_backward.default(
         grad, logits, target_forget, target_retain, state, lam, lam_value, tau, tau_value, grid, mean, sharpen_T
     )
-    return grad_logits, None, None, None, None, None, None, None, None, None
+    return grad_logits, *constants
 
 
 def real_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of ``real_contrastive_loss`` for its two logits."""
     logits_forget, logits_retain, target_forget, target_retain, state, tau = ctx.saved_tensors
     tau_value, mean, sharpen_T = ctx.numbers
+    constants = (None,) * 6
+    if torch.is_grad_enabled():
+        twice = _twice_differentiable(
+            lambda z_forget, z_retain: reference.real_contrastive_loss(
+                z_forget,
+                z_retain,
+                target_forget,
+                target_retain,
+                tau_value if tau is None else tau,
+                reduction="mean" if mean else "sum",
+                sharpen_T=sharpen_T,
+            ),
+            (logits_forget, logits_retain),
+            grad,
+        )
+        return *twice, *constants
     grad_forget, grad_retain = ops.real_contrastive_loss_backward.default(
         grad, logits_forget, logits_retain, target_forget, target_retain, state, tau, tau_value, mean, sharpen_T
     )
-    return grad_forget, grad_retain, None, None, None, None, None, None
-
-
-def _once(gradients: Callable[..., Any]) -> Any:
-    """The ``backward`` of an eager function: a second derivative is refused instead of silently missing."""
-    return staticmethod(once_differentiable(gradients))
+    return grad_forget, grad_retain, *constants
 
 
 class Sharpen(torch.autograd.Function):
@@ -67,7 +112,7 @@ class Sharpen(torch.autograd.Function):
         ctx.T = T
         return probabilities
 
-    backward = _once(sharpen_gradients)
+    backward: Any = staticmethod(sharpen_gradients)
 
 
 class SimLoss(torch.autograd.Function):
@@ -82,7 +127,7 @@ class SimLoss(torch.autograd.Function):
         ctx.sharpen_T = sharpen_T
         return loss  # type: ignore[no-any-return]
 
-    backward = _once(sim_loss_gradients)
+    backward: Any = staticmethod(sim_loss_gradients)
 
 
 class MixContrastiveLoss(torch.autograd.Function):
@@ -111,7 +156,7 @@ class MixContrastiveLoss(torch.autograd.Function):
         ctx.numbers = (lam_value, tau_value, grid, mean, sharpen_T)
         return loss  # type: ignore[no-any-return]
 
-    backward = _once(mix_gradients)
+    backward: Any = staticmethod(mix_gradients)
 
 
 class RealContrastiveLoss(torch.autograd.Function):
@@ -138,7 +183,7 @@ class RealContrastiveLoss(torch.autograd.Function):
         ctx.numbers = (tau_value, mean, sharpen_T)
         return loss  # type: ignore[no-any-return]
 
-    backward = _once(real_gradients)
+    backward: Any = staticmethod(real_gradients)
 
 
 # --- the same formulas for the dispatcher ----------------------------------------------------------------------------

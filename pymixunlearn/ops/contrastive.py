@@ -119,8 +119,8 @@ def mix_contrastive_loss(
         and reduction in checks.REDUCTIONS
         and not target_forget.requires_grad
         and not target_retain.requires_grad
-        and (not lam.requires_grad if isinstance(lam, Tensor) else 0 <= lam <= 1)
-        and (not tau.requires_grad if isinstance(tau, Tensor) else tau > 0)
+        and (not lam.requires_grad if isinstance(lam, Tensor) else isinstance(lam, (int, float)) and 0 <= lam <= 1)
+        and (not tau.requires_grad if isinstance(tau, Tensor) else isinstance(tau, (int, float)) and tau > 0)
         and (sharpen_T is None or sharpen_T > 0)
     )
     if not constants_ok:
@@ -186,7 +186,7 @@ def real_contrastive_loss(
         and reduction in checks.REDUCTIONS
         and not target_forget.requires_grad
         and not target_retain.requires_grad
-        and (not tau.requires_grad if isinstance(tau, Tensor) else tau > 0)
+        and (not tau.requires_grad if isinstance(tau, Tensor) else isinstance(tau, (int, float)) and tau > 0)
         and (sharpen_T is None or sharpen_T > 0)
     )
     if not constants_ok:

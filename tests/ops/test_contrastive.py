@@ -140,9 +140,7 @@ def test_real_loss_is_equation_6() -> None:
     z_f, z_r = logits_of(3, 4, seed=0).double(), logits_of(5, 4, seed=1).double()
     p_f, p_r = logits_of(3, 4, seed=2).double().softmax(1), logits_of(5, 4, seed=3).double().softmax(1)
     denominator = sum(math.exp(literal_sim(z_f[i].tolist(), p_f[i].tolist()) / 0.7) for i in range(3))
-    loss = sum(
-        math.log(math.exp(literal_sim(z_r[j].tolist(), p_r[j].tolist())) / denominator) for j in range(5)
-    )
+    loss = sum(math.log(math.exp(literal_sim(z_r[j].tolist(), p_r[j].tolist())) / denominator) for j in range(5))
     assert ops.real_contrastive_loss(z_f, z_r, p_f, p_r, 0.7).item() == pytest.approx(loss, rel=1e-12)
 
 
@@ -202,7 +200,10 @@ def test_label_out_of_range_makes_its_row_nan(device: str) -> None:
 
 
 def test_empty_batches(device: str) -> None:
-    empty, labels = torch.zeros(0, 7, device=device, requires_grad=True), torch.zeros(0, dtype=torch.int64, device=device)
+    empty, labels = (
+        torch.zeros(0, 7, device=device, requires_grad=True),
+        torch.zeros(0, dtype=torch.int64, device=device),
+    )
     full, own = logits_of(3, 7, seed=0, device=device).requires_grad_(), torch.tensor([0, 1, 2], device=device)
     assert ops.sim_loss(empty, labels).shape == (0,)
     assert ops.sharpen(empty).shape == (0, 7)
