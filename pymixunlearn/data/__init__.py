@@ -1,0 +1,31 @@
+"""Data sets: images in memory, how they become network inputs, and batches of them.
+
+Load one by name with :func:`load`, or make one of your own tensors with :func:`from_tensors`.
+"""
+
+from __future__ import annotations
+
+from pymixunlearn.data import cifar10, digits, imagefolder, mnist, svhn  # noqa: F401 (importing registers them)
+from pymixunlearn.data.batches import Batch, batches
+from pymixunlearn.data.cache import cache_dir
+from pymixunlearn.data.dataset import Dataset, from_tensors, hold_out
+from pymixunlearn.data.image_set import ImageSet
+from pymixunlearn.data.preprocess import Preprocess, natural_images
+from pymixunlearn.data.registry import Progress, Request, available, load, register
+
+__all__ = [
+    "Batch",
+    "Dataset",
+    "ImageSet",
+    "Preprocess",
+    "Progress",
+    "Request",
+    "available",
+    "batches",
+    "cache_dir",
+    "from_tensors",
+    "hold_out",
+    "load",
+    "natural_images",
+    "register",
+]

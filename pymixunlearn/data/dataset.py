@@ -1,0 +1,122 @@
+"""A data set: what a model is trained on, what it is tested on, and how images become its inputs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pymixunlearn import seeding
+from pymixunlearn.data.image_set import ImageSet
+from pymixunlearn.data.preprocess import Preprocess
+from pymixunlearn.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training and test images with the preprocessing that both share.
+
+    Attributes:
+        name: What the data set is called in reports and manifests.
+        train: The training images, on the CPU as loaded.
+        test: The test images, of the same shape, dtype and classes.
+        preprocess: What turns stored images into network inputs.
+
+    Raises:
+        UserError: Train and test differ in image shape, dtype or classes, or one of them is empty.
+    """
+
+    name: str
+    train: ImageSet
+    test: ImageSet
+    preprocess: Preprocess
+
+    def __post_init__(self) -> None:
+        """Check that one network can be trained on ``train`` and tested on ``test``."""
+        for part, images in (("train", self.train), ("test", self.test)):
+            if not len(images):
+                raise UserError(f"the {part} set of '{self.name}' must have at least one image, got none")
+        train, test = self.train.images, self.test.images
+        if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
+            raise UserError(
+                f"test images must be like the train images, {train.dtype} of shape {list(train.shape[1:])}, "
+                f"got {test.dtype} of shape {list(test.shape[1:])}"
+            )
+        if self.train.classes != self.test.classes:
+            raise UserError(
+                f"train and test must have the same classes, got {self.train.classes} and {self.test.classes}"
+            )
+        mean = self.preprocess.mean
+        if mean is not None and len(mean) != self.in_channels:
+            raise UserError(f"preprocess.mean must have {self.in_channels} values (one per channel), got {len(mean)}")
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return self.train.num_classes
+
+    @property
+    def in_channels(self) -> int:
+        """The number of channels of a network input."""
+        return self.train.images.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        """The height of a network input, in pixels."""
+        return self.preprocess.size if self.preprocess.size is not None else self.train.images.shape[2]
+
+    def fingerprint(self) -> str:
+        """Return a sha256 (hex) that stands for the content of train and test."""
+        return hashlib.sha256(f"{self.train.fingerprint()} {self.test.fingerprint()}".encode()).hexdigest()
+
+
+def from_tensors(
+    train_images: Tensor,
+    train_targets: Tensor,
+    test_images: Tensor,
+    test_targets: Tensor,
+    *,
+    classes: Sequence[str] | None = None,
+    preprocess: Preprocess | None = None,
+    name: str = "custom",
+) -> Dataset:
+    """Make a data set of one's own tensors.
+
+    Args:
+        train_images: ``[N, C, H, W]``, uint8 in 0..255 or float32.
+        train_targets: ``[N]`` int64 class indices.
+        test_images: ``[M, C, H, W]``, of the same dtype.
+        test_targets: ``[M]`` int64.
+        classes: Names of the classes; "0", "1", … up to the largest label if not given.
+        preprocess: What turns them into network inputs; none but the scaling of uint8 to [0, 1] if not given.
+        name: What to call it in reports.
+
+    Raises:
+        UserError: Anything that :class:`ImageSet` or :class:`Dataset` refuses.
+    """
+    if classes is None:
+        labels = [targets.max() for targets in (train_targets, test_targets) if targets.numel()]
+        classes = [str(label) for label in range(int(max(labels, default=torch.tensor(-1))) + 1)]
+    train = ImageSet(train_images, train_targets, tuple(classes))
+    test = ImageSet(test_images, test_targets, tuple(classes))
+    return Dataset(name, train, test, Preprocess() if preprocess is None else preprocess)
+
+
+def hold_out(images: ImageSet, *, fraction: float = 0.2) -> tuple[ImageSet, ImageSet]:
+    """Split one set into train and test, class by class, always in the same way.
+
+    The split is part of what the data set *is*: it depends on nothing but the labels, and on no run's seed. Of every
+    class with at least two images, ``fraction`` (rounded, at least one) goes to the test set.
+    """
+    in_test = torch.zeros(len(images), dtype=torch.bool)
+    for label in range(images.num_classes):
+        members = (images.targets == label).nonzero().squeeze(1)
+        if len(members) < 2:
+            continue
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        order = torch.randperm(len(members), generator=seeding.generator(0, "hold-out", label))
+        in_test[members[order[:count]]] = True
+    return images.subset((~in_test).nonzero().squeeze(1)), images.subset(in_test.nonzero().squeeze(1))

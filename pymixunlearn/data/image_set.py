@@ -1,0 +1,92 @@
+"""A set of labelled images, held whole in memory as two tensors."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from pymixunlearn.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images and their labels, as stored (before preprocessing).
+
+    Attributes:
+        images: ``[N, C, H, W]``, uint8 in 0..255, or float32 taken as it is; on any device.
+        targets: ``[N]`` int64 class indices, on the same device.
+        classes: The name of every class; a target ``k`` means ``classes[k]``.
+
+    Raises:
+        UserError: A shape, dtype, device or label that does not fit the above.
+    """
+
+    images: Tensor
+    targets: Tensor
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check shapes, dtypes and labels."""
+        images, targets = self.images, self.targets
+        if images.ndim != 4:
+            raise UserError(f"images must have shape [N, C, H, W], got {list(images.shape)}")
+        if images.dtype not in (torch.uint8, torch.float32):
+            raise UserError(f"images must be uint8 or float32, got {images.dtype}")
+        if targets.shape != images.shape[:1] or targets.dtype != torch.int64:
+            raise UserError(
+                f"targets must be int64 of shape [{len(images)}] (one per image), "
+                f"got {targets.dtype} of shape {list(targets.shape)}"
+            )
+        if targets.device != images.device:
+            raise UserError(f"targets must be on the images' device {images.device}, got {targets.device}")
+        # Reading the range of labels on an accelerator would synchronise it; sets are built on the CPU and moved.
+        if len(targets) and targets.device.type == "cpu":
+            lowest, highest = (int(bound) for bound in targets.aminmax())
+            if lowest < 0 or highest >= self.num_classes:
+                raise UserError(
+                    f"targets must lie in 0..{self.num_classes - 1} ({self.num_classes} classes), "
+                    f"got {lowest if lowest < 0 else highest}"
+                )
+
+    def __len__(self) -> int:
+        """Return the number of images N."""
+        return self.images.shape[0]
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, whether or not each has images."""
+        return len(self.classes)
+
+    def subset(self, indices: Tensor) -> ImageSet:
+        """Return the images at ``indices`` (int64 ``[M]``, each in 0..N-1), in that order."""
+        indices = indices.to(self.images.device)
+        return ImageSet(self.images.index_select(0, indices), self.targets.index_select(0, indices), self.classes)
+
+    def to(self, device: torch.device | str) -> ImageSet:
+        """Return this set on ``device``; itself when it is there already."""
+        images = self.images.to(device)
+        if images is self.images:
+            return self
+        moved = ImageSet(images, self.targets.to(device), self.classes)
+        if "_digest" in self.__dict__:  # the content is the same, so a hash already computed still holds
+            moved.__dict__["_digest"] = self._digest
+        return moved
+
+    def with_targets(self, targets: Tensor) -> ImageSet:
+        """Return the same images under other labels, int64 ``[N]``."""
+        return ImageSet(self.images, targets, self.classes)
+
+    def fingerprint(self) -> str:
+        """Return a sha256 (hex) over shape, dtype, pixels and labels; computed once."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.images.dtype} ".encode())
+        for tensor in (self.images, self.targets):
+            digest.update(tensor.detach().cpu().contiguous().numpy().data)
+        return digest.hexdigest()

@@ -1,0 +1,302 @@
+"""What is to be forgotten: a data set divided into forgetting and remaining samples.
+
+Every split can be written down as a manifest (fingerprint of the data, indices, seed, sha256) and read back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pymixunlearn import seeding
+from pymixunlearn.data.cache import atomic_path
+from pymixunlearn.data.dataset import Dataset
+from pymixunlearn.data.image_set import ImageSet
+from pymixunlearn.data.preprocess import Preprocess
+from pymixunlearn.errors import UserError, unknown_name
+
+JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
+
+TASKS = ("class", "data", "indices")
+MANIFEST_FORMAT = "pymixunlearn-split/1"
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A data set and which of its training samples are to be forgotten (D_f; the others are D_r).
+
+    Attributes:
+        dataset: The data, on the CPU.
+        task: "class", "data" or "indices".
+        forget_indices: int64 ``[N_f]`` into ``dataset.train``, sorted, each once.
+        seed: What the choice was drawn with.
+        params: What the task was given, JSON-able, e.g. ``{"classes": [0]}``.
+
+    Raises:
+        UserError: An unknown task, an index out of range or given twice, nothing to forget, or nothing that remains.
+    """
+
+    dataset: Dataset
+    task: str
+    forget_indices: Tensor
+    seed: int
+    params: dict[str, JSON]
+
+    def __post_init__(self) -> None:
+        """Check the indices and sort them."""
+        if self.task not in TASKS:
+            raise unknown_name("task", self.task, TASKS)
+        object.__setattr__(self, "forget_indices", _checked_indices(self.forget_indices, len(self.dataset.train)))
+
+    @cached_property
+    def retain_indices(self) -> Tensor:
+        """int64 ``[N_r]``, sorted: every training sample that is not to be forgotten."""
+        keep = torch.ones(len(self.dataset.train), dtype=torch.bool)
+        keep[self.forget_indices] = False
+        return keep.nonzero().squeeze(1)
+
+    @property
+    def train(self) -> ImageSet:
+        """All training samples, D."""
+        return self.dataset.train
+
+    @cached_property
+    def forget(self) -> ImageSet:
+        """The samples to forget, D_f, in the order of ``forget_indices``."""
+        return self.dataset.train.subset(self.forget_indices)
+
+    @cached_property
+    def retain(self) -> ImageSet:
+        """The remaining samples, D_r, in the order of ``retain_indices``."""
+        return self.dataset.train.subset(self.retain_indices)
+
+    @property
+    def test(self) -> ImageSet:
+        """The test samples."""
+        return self.dataset.test
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What turns the stored images into network inputs."""
+        return self.dataset.preprocess
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, forgotten ones included."""
+        return self.dataset.num_classes
+
+    @property
+    def forget_classes(self) -> tuple[int, ...]:
+        """The classes that are forgotten as a whole; empty unless the task is "class"."""
+        classes = self.params.get("classes")
+        if self.task != "class" or not isinstance(classes, list):
+            return ()
+        return tuple(label for label in classes if isinstance(label, int))
+
+    def manifest(self) -> dict[str, JSON]:
+        """Return a JSON-able record from which :meth:`load` rebuilds this very split."""
+        return {
+            "format": MANIFEST_FORMAT,
+            "dataset": {
+                "name": self.dataset.name,
+                "fingerprint": self.dataset.fingerprint(),
+                "train": len(self.train),
+                "test": len(self.test),
+            },
+            "task": self.task,
+            "params": self.params,
+            "seed": self.seed,
+            "forget": {
+                "count": len(self.forget_indices),
+                "sha256": indices_sha256(self.forget_indices),
+                "indices": self.forget_indices.tolist(),
+            },
+            "retain": {"count": len(self.retain_indices), "sha256": indices_sha256(self.retain_indices)},
+        }
+
+    def save(self, path: Path | str) -> None:
+        """Write the manifest as JSON; the file appears whole or not at all."""
+        with atomic_path(Path(path)) as partial:
+            partial.write_text(json.dumps(self.manifest()) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path | str, dataset: Dataset) -> Split:
+        """Read a manifest and apply it to ``dataset``.
+
+        Raises:
+            UserError: The file is missing or not a manifest, was made for other data, or its indices do not have the
+                sha256 that it states.
+        """
+        path = Path(path)
+        manifest = _read_manifest(path)
+        stated = manifest["dataset"]
+        if stated["fingerprint"] != dataset.fingerprint():
+            raise UserError(
+                f"'{path}' was made for other data: expected the dataset '{stated['name']}' with fingerprint "
+                f"{str(stated['fingerprint'])[:12]}…, got '{dataset.name}' with {dataset.fingerprint()[:12]}…"
+            )
+        indices = _to_indices(manifest["forget"]["indices"], f"'{path}'")
+        split = cls(dataset, manifest["task"], indices, manifest["seed"], manifest["params"])
+        for part, chosen in (("forget", split.forget_indices), ("retain", split.retain_indices)):
+            if manifest[part]["sha256"] != indices_sha256(chosen):
+                raise UserError(f"'{path}' is damaged: its {part} indices do not have the sha256 that it states")
+        return split
+
+
+def class_split(dataset: Dataset, classes: Iterable[int] = (0,), *, seed: int = 0) -> Split:
+    """Forget every training sample of ``classes``.
+
+    Raises:
+        UserError: A class that does not exist or is given twice, no class, or all of them.
+    """
+    chosen = _checked_classes(dataset, classes)
+    indices = torch.isin(dataset.train.targets, torch.tensor(chosen)).nonzero().squeeze(1)
+    return Split(dataset, "class", indices, seed, {"classes": list(chosen)})
+
+
+def data_split(
+    dataset: Dataset, *, fraction: float = 0.4, classes: Iterable[int] = (5, 6, 7, 8, 9), seed: int = 0
+) -> Split:
+    """Forget a random ``fraction`` of the training samples whose label is one of ``classes``.
+
+    Raises:
+        UserError: ``fraction`` outside (0, 1], a class that does not exist, or nothing left to forget or to remain.
+    """
+    if not 0 < fraction <= 1:
+        raise UserError(f"fraction must be above 0 and at most 1, got {fraction}")
+    chosen = _checked_classes(dataset, classes)
+    pool = torch.isin(dataset.train.targets, torch.tensor(chosen)).nonzero().squeeze(1)
+    order = torch.randperm(len(pool), generator=seeding.generator(seed, "split", "data"))
+    indices = pool[order[: round(fraction * len(pool))]]
+    return Split(dataset, "data", indices, seed, {"fraction": fraction, "classes": list(chosen)})
+
+
+def index_split(dataset: Dataset, indices: Tensor | Sequence[int], *, seed: int = 0) -> Split:
+    """Forget the training samples at ``indices``, in any order: a deletion request.
+
+    Raises:
+        UserError: An index out of range or given twice, none, or all of them.
+    """
+    chosen = indices if isinstance(indices, Tensor) else _to_indices(list(indices), "indices")
+    return Split(dataset, "indices", chosen, seed, {"count": len(chosen)})
+
+
+def read_indices(path: Path | str) -> Tensor:
+    """Read sample indices from a file: int64 ``[N]``, in the file's order.
+
+    ``.npy`` holds an integer array of one dimension, ``.json`` a list of integers; any other file is text with one
+    index per line or separated by commas.
+
+    Raises:
+        UserError: The file is missing, cannot be read, or holds anything but integers.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".npy":
+            array = np.load(path, allow_pickle=False)
+            if array.ndim != 1 or array.dtype.kind not in "iu":
+                raise UserError(
+                    f"'{path}' must hold integers in one dimension, got {array.dtype} of shape {list(array.shape)}"
+                )
+            return torch.from_numpy(array.astype(np.int64))
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            return _to_indices(json.loads(text), f"'{path}'")
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"'{path}' cannot be read as a file of indices: {_reason(error)}") from error
+    return _parse_lines(text, path)
+
+
+def indices_sha256(indices: Tensor) -> str:
+    """Return the sha256 (hex) of indices written as little-endian 64-bit integers."""
+    return hashlib.sha256(indices.cpu().numpy().astype("<i8").tobytes()).hexdigest()
+
+
+def _parse_lines(text: str, path: Path) -> Tensor:
+    values: list[int] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        for word in line.replace(",", " ").split():
+            try:
+                values.append(int(word))
+            except ValueError:
+                raise UserError(f"'{path}', line {number}: an index must be an integer, got '{word}'") from None
+    return _to_indices(values, f"'{path}'")
+
+
+def _to_indices(values: Any, where: str) -> Tensor:
+    """Integers as an int64 tensor; JSON's true and false are no integers, though Python's are."""
+    if not isinstance(values, list):
+        raise UserError(f"{where} must hold a list of indices, got {type(values).__name__}")
+    for value in values:
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or abs(value) >= 2**63:
+            raise UserError(f"{where}: an index must be an integer, got {value!r}")
+    return torch.tensor(values, dtype=torch.int64)
+
+
+def _checked_indices(indices: Tensor, count: int) -> Tensor:
+    """Sorted int64 indices on the CPU, after every check that a split needs."""
+    if indices.ndim != 1 or indices.dtype.is_floating_point or indices.dtype == torch.bool:
+        raise UserError(f"indices must be integers of shape [N], got {indices.dtype} of shape {list(indices.shape)}")
+    ordered = indices.detach().to("cpu", torch.int64).sort().values
+    if not len(ordered):
+        raise UserError("the forget set must have at least one training sample, got none")
+    lowest, highest = int(ordered[0]), int(ordered[-1])
+    if lowest < 0 or highest >= count:
+        raise UserError(
+            f"index out of range: expected 0..{count - 1} ({count} training samples), "
+            f"got {lowest if lowest < 0 else highest}"
+        )
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(repeated):
+        raise UserError(f"every index must be given once, got {int(repeated[0])} more than once")
+    if len(ordered) == count:
+        raise UserError(f"the remaining set must have at least one training sample, got all {count} to forget")
+    return ordered
+
+
+def _checked_classes(dataset: Dataset, classes: Iterable[int]) -> tuple[int, ...]:
+    chosen = tuple(sorted(int(label) for label in classes))
+    if not chosen:
+        raise UserError("classes must name at least one class, got none")
+    for label in chosen:
+        if not 0 <= label < dataset.num_classes:
+            raise UserError(f"class {label} does not exist: '{dataset.name}' has classes 0..{dataset.num_classes - 1}")
+        if chosen.count(label) > 1:
+            raise UserError(f"every class must be given once, got {label} more than once")
+    return chosen
+
+
+def _read_manifest(path: Path) -> Mapping[str, Any]:
+    """Parse a manifest and check that every field that is used has its type."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{path}' cannot be read as a split manifest: {_reason(error)}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT:
+        raise UserError(f"'{path}' is not a split manifest: expected a JSON object with format '{MANIFEST_FORMAT}'")
+    kinds = {"dataset": dict, "task": str, "params": dict, "seed": int, "forget": dict, "retain": dict}
+    for key, kind in kinds.items():
+        if not isinstance(manifest.get(key), kind):
+            raise UserError(f"'{path}' is not a split manifest: expected '{key}' to be of type {kind.__name__}")
+    needed = {"dataset": ("name", "fingerprint"), "forget": ("indices", "sha256"), "retain": ("sha256",)}
+    for key, names in needed.items():
+        for name in names:
+            if name not in manifest[key]:
+                raise UserError(f"'{path}' is not a split manifest: expected '{name}' in '{key}'")
+    return manifest
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the path that an OSError repeats."""
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+import torch
+
+from pymixunlearn import data
+from pymixunlearn.data import download, optional, registry
+from pymixunlearn.data.cache import atomic_path
+from pymixunlearn.errors import UserError
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, **datasets: object) -> None:
+    """Put a module in the place of torchvision.datasets."""
+    monkeypatch.setattr(download, "require", lambda *_, **__: SimpleNamespace(**datasets))
+
+
+def test_every_dataset_of_the_contract_is_there() -> None:
+    assert data.available() == ("cifar10", "digits", "fashion-mnist", "imagefolder", "mnist", "svhn")
+
+
+def test_unknown_names_and_sizes_are_refused() -> None:
+    with pytest.raises(UserError, match="unknown dataset 'minst'.*Did you mean 'mnist'"):
+        data.load("minst")
+    with pytest.raises(UserError, match="image_size must be at least 1, got 0"):
+        data.load("digits", image_size=0)
+
+
+def test_digits_need_no_files_and_no_network() -> None:
+    dataset = data.load("digits")
+    assert dataset.train.images.shape == (1438, 1, 8, 8) and len(dataset.test) == 359
+    assert dataset.train.images.dtype == torch.uint8 and dataset.train.images.max() == 255
+    assert dataset.num_classes == 10 and dataset.image_size == 8
+    counts = dataset.test.targets.bincount()
+    assert counts.min() >= 35 and counts.max() <= 37
+    assert dataset.fingerprint() == data.load("digits").fingerprint()
+    assert data.load("digits", image_size=16).image_size == 16
+    with pytest.raises(UserError, match="data_dir has no meaning for the dataset 'digits'"):
+        data.load("digits", data_dir="somewhere")
+
+
+def test_a_dataset_of_ones_own_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_LOADERS", dict(registry._LOADERS))
+    images = torch.zeros(2, 1, 8, 8)
+    toy = data.from_tensors(images, torch.tensor([0, 1]), images, torch.tensor([0, 1]), name="toy")
+    data.register("toy")(lambda request: toy)
+    assert data.load("toy") is toy and "toy" in data.available()
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_missing_files_are_downloaded_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    own_cache: Path,
+    write_mnist: Callable[..., object],
+    given: bool,
+) -> None:
+    calls: list[Path] = []
+
+    def mnist(root: Path, download: bool) -> None:
+        assert download
+        calls.append(root)
+        write_mnist(root / "MNIST" / "raw", gz=True)
+
+    offer(monkeypatch, MNIST=mnist)
+    root = tmp_path / "new" / "folder" if given else own_cache / "datasets"
+    for _ in range(2):
+        assert len(data.load("mnist", data_dir=root if given else None).train) == 20
+    assert len(calls) == 1
+    assert [path.name for path in root.iterdir()] == ["MNIST"]
+    assert len(list((root / "MNIST" / "raw").iterdir())) == 4
+
+
+@pytest.mark.parametrize("error", [URLError("no route"), RuntimeError("File not found or corrupted.")])
+def test_a_failed_download_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def svhn_file(url: str, root: Path, filename: str, md5: str) -> None:
+        (Path(root) / filename).write_bytes(b"half of it")
+        raise error
+
+    split_list = {part: [f"http://x/{part}", f"{part}_32x32.mat", "md5"] for part in ("train", "test")}
+    offer(monkeypatch, SVHN=SimpleNamespace(split_list=split_list), utils=SimpleNamespace(download_url=svhn_file))
+    root = tmp_path / "svhn-data"
+    with pytest.raises(UserError, match="expected the files train_32x32.mat .*; downloading them failed"):
+        data.load("svhn", data_dir=root)
+    assert not root.exists()
+    root.mkdir()
+    with pytest.raises(UserError, match="downloading them failed"):
+        data.load("svhn", data_dir=root)
+    assert list(root.iterdir()) == []
+
+
+def test_a_download_that_brings_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, CIFAR10=lambda root, download: None)
+    with pytest.raises(UserError, match="the download did not bring them"):
+        data.load("cifar10", data_dir=tmp_path)
+
+
+def test_without_torchvision_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> Any:
+        raise RuntimeError("operator torchvision::nms does not exist\nand more")
+
+    monkeypatch.setattr(optional, "import_module", broken)
+    with pytest.raises(UserError, match="cannot be imported .operator torchvision::nms does not exist.; install"):
+        data.load("mnist", data_dir=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / "own"))
+    assert data.cache_dir() == tmp_path / "own"
+    monkeypatch.delenv("PYMIXUNLEARN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert data.cache_dir() == tmp_path / "xdg" / "pymixunlearn"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the XDG standard has relative paths ignored
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert data.cache_dir() == tmp_path / "home" / ".cache" / "pymixunlearn"
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "below" / "file"
+    with atomic_path(path) as partial:
+        partial.write_text("first")
+        assert not path.exists()
+    with pytest.raises(KeyboardInterrupt), atomic_path(path) as partial:
+        partial.write_text("second, in p")
+        raise KeyboardInterrupt
+    assert path.read_text() == "first" and list(path.parent.iterdir()) == [path]

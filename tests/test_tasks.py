@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pymixunlearn import tasks
+from pymixunlearn.data import Dataset, from_tensors
+from pymixunlearn.errors import UserError
+from pymixunlearn.tasks import Split
+
+
+def toy(count: int = 100, shift: int = 0) -> Dataset:
+    """``count`` training images, labelled 0..9 in turn."""
+    images = torch.arange(shift, shift + count).remainder(256).to(torch.uint8).view(-1, 1, 1, 1)
+    targets = torch.arange(count) % 10
+    return from_tensors(images, targets, images[:20], targets[:20], classes=list("0123456789"), name="toy")
+
+
+def test_class_split() -> None:
+    dataset = toy()
+    split = tasks.class_split(dataset, [7, 2])
+    assert split.task == "class" and split.forget_classes == (2, 7) and split.params == {"classes": [2, 7]}
+    assert set(split.forget.targets.tolist()) == {2, 7} and len(split.forget) == 20
+    assert len(split.retain) == 80 and not {2, 7} & set(split.retain.targets.tolist())
+    together = torch.cat([split.forget_indices, split.retain_indices]).sort().values
+    assert torch.equal(together, torch.arange(100))
+    assert split.train is dataset.train and split.test is dataset.test and split.preprocess is dataset.preprocess
+    assert split.num_classes == 10
+    assert tasks.class_split(dataset).forget_classes == (0,)
+
+
+def test_data_split_takes_its_share_of_the_named_classes() -> None:
+    split = tasks.data_split(toy(), fraction=0.4)
+    assert len(split.forget) == 20 and set(split.forget.targets.tolist()) <= {5, 6, 7, 8, 9}
+    assert split.forget_classes == () and split.params == {"fraction": 0.4, "classes": [5, 6, 7, 8, 9]}
+    assert torch.equal(split.forget_indices, split.forget_indices.unique())
+    torch.manual_seed(9)
+    assert torch.equal(tasks.data_split(toy(), fraction=0.4).forget_indices, split.forget_indices)
+    assert not torch.equal(tasks.data_split(toy(), fraction=0.4, seed=1).forget_indices, split.forget_indices)
+    assert len(tasks.data_split(toy(), fraction=1.0, classes=[3]).forget) == 10
+
+
+def test_index_split_sorts_what_it_is_given() -> None:
+    for indices in ([9, 3, 5], torch.tensor([9, 3, 5]), torch.tensor([9, 3, 5], dtype=torch.int32)):
+        split = tasks.index_split(toy(), indices)
+        assert split.forget_indices.tolist() == [3, 5, 9] and split.forget_indices.dtype == torch.int64
+        assert split.task == "indices" and split.forget_classes == ()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda d: tasks.class_split(d, [10]), r"class 10 does not exist: 'toy' has classes 0\.\.9"),
+        (lambda d: tasks.class_split(d, [-1]), "class -1 does not exist"),
+        (lambda d: tasks.class_split(d, [1, 1]), "every class must be given once, got 1"),
+        (lambda d: tasks.class_split(d, []), "at least one class"),
+        (lambda d: tasks.class_split(d, range(10)), "remaining set must have at least one"),
+        (lambda d: tasks.data_split(d, fraction=0), r"fraction must be above 0 and at most 1, got 0"),
+        (lambda d: tasks.data_split(d, fraction=1.01), "fraction must be above 0"),
+        (lambda d: tasks.data_split(d, fraction=float("nan")), "fraction must be above 0"),
+        (lambda d: tasks.data_split(d, fraction=0.001), "forget set must have at least one"),
+        (lambda d: tasks.data_split(d, fraction=1, classes=range(10)), "remaining set must have at least one"),
+        (lambda d: tasks.data_split(d, classes=[12]), "class 12 does not exist"),
+        (lambda d: tasks.index_split(d, []), "forget set must have at least one"),
+        (lambda d: tasks.index_split(d, [100]), r"index out of range: expected 0\.\.99 .* got 100"),
+        (lambda d: tasks.index_split(d, [-1, 4]), "got -1"),
+        (lambda d: tasks.index_split(d, [4, 5, 4]), "every index must be given once, got 4"),
+        (lambda d: tasks.index_split(d, [1.5]), "an index must be an integer, got 1.5"),
+        (lambda d: tasks.index_split(d, torch.tensor([0.0])), "indices must be integers"),
+        (lambda d: tasks.index_split(d, torch.tensor([[0]])), r"of shape \[1, 1\]"),
+        (lambda d: tasks.index_split(d, range(100)), "remaining set must have at least one"),
+        (lambda d: Split(d, "clas", torch.tensor([0]), 0, {}), "unknown task 'clas'.*Did you mean 'class'"),
+    ],
+)
+def test_mistakes_are_named(make: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make(toy())
+
+
+def test_a_class_without_samples_cannot_be_forgotten() -> None:
+    images = torch.zeros(4, 1, 2, 2)
+    dataset = from_tensors(images, torch.tensor([0, 0, 1, 1]), images, torch.zeros(4).long(), classes=["a", "b", "c"])
+    with pytest.raises(UserError, match="forget set must have at least one"):
+        tasks.class_split(dataset, [2])
+
+
+def test_manifest() -> None:
+    dataset = toy()
+    manifest: Any = tasks.data_split(dataset, seed=4).manifest()
+    assert manifest["format"] == "pymixunlearn-split/1"
+    assert manifest["dataset"] == {"name": "toy", "fingerprint": dataset.fingerprint(), "train": 100, "test": 20}
+    assert (manifest["task"], manifest["seed"]) == ("data", 4)
+    assert manifest["forget"]["count"] == len(manifest["forget"]["indices"]) == 20
+    assert manifest["retain"]["count"] == 80 and len(manifest["retain"]["sha256"]) == 64
+    assert json.loads(json.dumps(manifest)) == manifest
+
+
+def test_indices_sha256_is_that_of_little_endian_integers() -> None:
+    expected = hashlib.sha256(bytes([1] + [0] * 7 + [0, 1] + [0] * 6)).hexdigest()
+    assert tasks.indices_sha256(torch.tensor([1, 256])) == expected
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda d: tasks.class_split(d, [1, 3], seed=2),
+        lambda d: tasks.data_split(d, fraction=0.3, seed=5),
+        lambda d: tasks.index_split(d, [1, 2, 3]),
+    ],
+)
+def test_save_and_load(tmp_path: Path, make: Any) -> None:
+    split = make(toy())
+    split.save(tmp_path / "split.json")
+    again = Split.load(tmp_path / "split.json", toy())
+    assert again.manifest() == split.manifest()
+    assert again.forget_classes == split.forget_classes
+    assert [path.name for path in tmp_path.iterdir()] == ["split.json"]
+
+
+def test_a_manifest_belongs_to_its_data(tmp_path: Path) -> None:
+    tasks.class_split(toy()).save(tmp_path / "split.json")
+    with pytest.raises(UserError, match="made for other data: expected the dataset 'toy'"):
+        Split.load(tmp_path / "split.json", toy(shift=1))
+
+
+def damaged(**changes: Any) -> str:
+    manifest: Any = tasks.class_split(toy()).manifest()
+    for path, value in changes.items():
+        *outer, last = path.split("__")
+        place = manifest
+        for key in outer:
+            place = place[key]
+        if value is None:
+            del place[last]
+        else:
+            place[last] = value
+    return json.dumps(manifest)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read as a split manifest"),
+        ("[]", "is not a split manifest: expected a JSON object with format"),
+        (damaged(format="pymixunlearn-split/9"), "format 'pymixunlearn-split/1'"),
+        (damaged(seed="x"), "expected 'seed' to be of type int"),
+        (damaged(retain=None), "expected 'retain' to be of type dict"),
+        (damaged(forget__sha256=None), "expected 'sha256' in 'forget'"),
+        (damaged(forget__sha256="0" * 64), "its forget indices do not have the sha256"),
+        (damaged(retain__sha256="0" * 64), "its retain indices do not have the sha256"),
+        (damaged(forget__indices=[0, 1]), "its forget indices do not have the sha256"),
+        (damaged(forget__indices=[0, "1"]), "an index must be an integer, got '1'"),
+        (damaged(forget__indices=3), "must hold a list of indices, got int"),
+        (damaged(task="everything"), "unknown task 'everything'"),
+    ],
+)
+def test_a_damaged_manifest_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "split.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        Split.load(path, toy())
+
+
+def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none.json' cannot be read as a split manifest: No such file"):
+        Split.load(tmp_path / "none.json", toy())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("ids.txt", "3\n1\n\n2\n"),
+        ("ids.csv", "3,1,2"),
+        ("ids", " 3, 1\r\n2 "),
+        ("ids.json", "[3, 1, 2]"),
+    ],
+)
+def test_read_indices_from_text(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    indices = tasks.read_indices(tmp_path / name)
+    assert indices.dtype == torch.int64 and indices.tolist() == [3, 1, 2]
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
+def test_read_indices_from_numpy(tmp_path: Path, dtype: type) -> None:
+    np.save(tmp_path / "ids.npy", np.array([3, 1, 2], dtype))
+    assert tasks.read_indices(tmp_path / "ids.npy").tolist() == [3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("ids.txt", b"1\ntwo\n", "ids.txt', line 2: an index must be an integer, got 'two'"),
+        ("ids.txt", b"1.5", "got '1.5'"),
+        ("ids.txt", b"99999999999999999999", "an index must be an integer"),
+        ("ids.txt", b"\xff\xfe\x00", "cannot be read as a file of indices"),
+        ("ids.json", b"[1, true]", "an index must be an integer, got True"),
+        ("ids.json", b"{}", "must hold a list of indices, got dict"),
+        ("ids.json", b"[1,", "cannot be read as a file of indices"),
+        ("ids.npy", b"1, 2", "cannot be read as a file of indices"),
+        ("ids.npy", b"", "cannot be read as a file of indices"),
+    ],
+)
+def test_files_that_hold_no_indices(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        tasks.read_indices(tmp_path / name)
+
+
+def test_arrays_that_hold_no_indices(tmp_path: Path) -> None:
+    for array in (np.zeros(3), np.zeros((2, 2), np.int64), np.array([True])):
+        np.save(tmp_path / "ids.npy", array)
+        with pytest.raises(UserError, match="must hold integers in one dimension"):
+            tasks.read_indices(tmp_path / "ids.npy")
+    np.save(tmp_path / "ids.npy", np.array([{"code": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match="cannot be read as a file of indices"):
+        tasks.read_indices(tmp_path / "ids.npy")
+    with pytest.raises(UserError, match="none.txt' cannot be read as a file of indices: No such file"):
+        tasks.read_indices(tmp_path / "none.txt")
+
+
+def test_an_empty_file_asks_to_forget_nothing(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("\n")
+    with pytest.raises(UserError, match="forget set must have at least one"):
+        tasks.index_split(toy(), tasks.read_indices(tmp_path / "ids.txt"))
