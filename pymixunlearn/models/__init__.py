@@ -1,0 +1,8 @@
+"""Networks to train and unlearn, and the feature maps inside any network."""
+
+from __future__ import annotations
+
+from pymixunlearn.models.features import FeatureExtractor, find_feature_layer
+from pymixunlearn.models.registry import available, build
+
+__all__ = ["FeatureExtractor", "available", "build", "find_feature_layer"]

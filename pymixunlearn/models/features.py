@@ -1,0 +1,222 @@
+"""The feature map inside any network, taken by a hook on a named layer.
+
+MixBlock (Section 3.2) looks at the feature maps of the initial model. Nothing asks a user's model to return them: a
+forward hook listens at one layer while the extractor runs the model, and stays silent otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import weakref
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pymixunlearn.errors import UserError, unknown_name
+
+
+class FeatureExtractor:
+    """Runs a model and returns its logits together with the feature map of one layer.
+
+    Use it as a context manager, or call :meth:`close`; both take the hook off the model again. Outside of the
+    extractor's own calls the hook keeps nothing, so the model (and copies of it) can be used freely meanwhile.
+
+    Args:
+        model: Maps images [N, C, H, W] to logits [N, classes].
+        layer: The layer's name as in ``model.named_modules()``. Its output must be a map [N, C', h, w] or tokens
+            [N, T, D] or [N, 1 + T, D], where T is a square number; None takes ``model.feature_layer`` or, for
+            torchvision's ResNet and VisionTransformer, the layer :func:`find_feature_layer` names.
+
+    Raises:
+        UserError: The layer does not exist, or none was given and none can be told without a trial run.
+    """
+
+    layer: str
+
+    def __init__(self, model: nn.Module, layer: str | None = None) -> None:
+        """Put the hook on the layer."""
+        name = layer if layer is not None else _declared_layer(model)
+        if name is None:
+            raise UserError(
+                f"feature_layer is not given and {type(model).__name__} does not declare one; expected a layer's name "
+                "(find_feature_layer finds one by a trial run)"
+            )
+        modules = dict(model.named_modules())
+        if name not in modules:
+            raise unknown_name("feature_layer", name, (known for known in modules if known))
+        self.layer = name
+        self._model = model
+        self._tap = _Tap()
+        handle = modules[name].register_forward_hook(self._tap)
+        # Also when the extractor is simply dropped: the hook refers to the tap, never to the extractor.
+        self._finalizer = weakref.finalize(self, handle.remove)
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the model once.
+
+        Args:
+            images: [N, C, H, W], on the model's device.
+
+        Returns:
+            The logits [N, classes] and the feature map [N, C', h, w]; gradients flow as the caller's mode says.
+
+        Raises:
+            UserError: The layer did not run, or its output is not a feature map.
+            RuntimeError: The extractor was closed.
+        """
+        if not self._finalizer.alive:
+            raise RuntimeError("this FeatureExtractor is closed")
+        self._tap.listening = True
+        try:
+            logits = self._model(images)
+            output = self._tap.output
+        finally:
+            # A kept output would hold a whole batch's graph alive, also after an exception.
+            self._tap.listening = False
+            self._tap.output = None
+        if output is None:
+            raise UserError(
+                f"feature_layer '{self.layer}' did not run in the forward pass of {type(self._model).__name__}"
+            )
+        return logits, _as_map(output, self.layer)
+
+    def channels(self, example: Tensor) -> int:
+        """Return the number of channels C' of the feature map, by a run of ``example`` that changes nothing."""
+        with _Untouched(self._model):
+            return self(example)[1].shape[1]
+
+    def close(self) -> None:
+        """Take the hook off the model; closing twice is harmless."""
+        self._finalizer()
+
+    def __enter__(self) -> FeatureExtractor:
+        """Return the extractor itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the extractor, whatever happened in the block."""
+        self.close()
+
+
+def find_feature_layer(model: nn.Module, example: Tensor) -> str:
+    """Name the layer whose output serves as the feature map.
+
+    In this order: the layer that ``model.feature_layer`` names; ``layer3`` of a torchvision ResNet (14 x 14 at 224);
+    the last block of a torchvision VisionTransformer; else the last layer that, in a trial run in evaluation mode,
+    returned [N, C', h, w] with C' > 1 and h w > 1.
+
+    Args:
+        model: Maps images to logits; neither its modes nor its statistics are changed.
+        example: Images [N, C, H, W] for the trial run, on the model's device.
+
+    Raises:
+        UserError: No layer qualifies, so the caller has to name one.
+    """
+    declared = _declared_layer(model)
+    if declared is not None:
+        return declared
+    found: list[str] = []
+    handles = []
+
+    def listen(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            tensor = _first_tensor(output)
+            if tensor is not None and tensor.dim() == 4 and tensor.shape[1] > 1 and tensor[0, 0].numel() > 1:
+                found.append(name)
+
+        return hook
+
+    try:
+        for name, module in model.named_modules():
+            if name:
+                handles.append(module.register_forward_hook(listen(name)))
+        with _Untouched(model):
+            model(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not found:
+        raise UserError(
+            f"no layer of {type(model).__name__} returns a feature map [N, channels, height, width]; "
+            "pass feature_layer with the name of a layer to use"
+        )
+    return found[-1]
+
+
+class _Tap:
+    """The hook: keeps a layer's output, and only while its extractor runs the model.
+
+    Being an object, it is copied along when the model is deep-copied: the copy's tap is nobody's and never listens.
+    """
+
+    def __init__(self) -> None:
+        self.listening = False
+        self.output: Tensor | None = None
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self.listening:
+            self.output = _first_tensor(output)
+
+
+class _Untouched:
+    """Evaluation mode without gradients for a block, each module's own mode restored afterwards."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        # One by one: a user may keep some layers in evaluation mode inside a model that trains.
+        self._modes = [(module, module.training) for module in model.modules()]
+        self._no_grad = torch.no_grad()
+
+    def __enter__(self) -> None:
+        self._no_grad.__enter__()
+        self._model.eval()
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        for module, training in self._modes:
+            module.training = training
+        self._no_grad.__exit__(kind, error, trace)
+
+
+def _declared_layer(model: nn.Module) -> str | None:
+    """Return the layer that the model's own attribute or its torchvision class settles, if any."""
+    name = getattr(model, "feature_layer", None)
+    if isinstance(name, str):
+        return name
+    # A torchvision model can only exist once its module was imported, so there is no need to import it here.
+    resnet = sys.modules.get("torchvision.models.resnet")
+    if resnet is not None and isinstance(model, resnet.ResNet):
+        return "layer3"
+    vision_transformer = sys.modules.get("torchvision.models.vision_transformer")
+    if vision_transformer is not None and isinstance(model, vision_transformer.VisionTransformer):
+        blocks = [name for name, _ in model.encoder.layers.named_children()]
+        return f"encoder.layers.{blocks[-1]}"
+    return None
+
+
+def _first_tensor(output: Any) -> Tensor | None:
+    """Return a layer's output, or the first of several, which by convention is the hidden state."""
+    if isinstance(output, (tuple, list)) and output:
+        output = output[0]
+    return output if isinstance(output, Tensor) else None
+
+
+def _as_map(output: Tensor, layer: str) -> Tensor:
+    """Return a layer's output as [N, C', h, w], laying tokens out as the square grid they came from."""
+    if output.dim() == 4:
+        return output
+    if output.dim() == 3:
+        tokens = output.shape[1]
+        # A square number and its successor are never both squares above 1, so this cannot mistake a class token.
+        extra = 0 if math.isqrt(tokens) ** 2 == tokens else 1
+        side = math.isqrt(tokens - extra)
+        if side * side == tokens - extra:
+            return output[:, extra:].transpose(1, 2).reshape(len(output), -1, side, side)
+    raise UserError(
+        f"feature_layer '{layer}' returns shape {list(output.shape)}; expected [N, channels, height, width], or tokens "
+        "[N, T, D] with T or T - 1 a square number"
+    )

@@ -1,0 +1,81 @@
+"""The networks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pymixunlearn.errors import UserError, unknown_name
+from pymixunlearn.models.cnn import CNN
+from pymixunlearn.models.resnet import resnet18
+from pymixunlearn.models.vit import DEPTH, VisionTransformer
+from pymixunlearn.seeding import derive_seed
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """How a network is made (from num_classes, in_channels, image_size) and where its inner layers are."""
+
+    make: Callable[[int, int, int], nn.Module]
+    feature_layer: str
+    embedding_layer: str
+
+
+_ENTRIES = {
+    "cnn": _Entry(CNN, feature_layer="features", embedding_layer="embedding"),
+    "resnet18": _Entry(resnet18, feature_layer="layer3", embedding_layer="fc.embedding"),
+    "vit": _Entry(VisionTransformer, feature_layer=f"blocks.{DEPTH - 1}", embedding_layer="embedding"),
+}
+# The upper limits keep a checkpoint's header, which anyone may have written, from asking for the impossible.
+_LIMITS = {"num_classes": (2, 1_000_000), "in_channels": (1, 4096), "image_size": (8, 4096)}
+
+
+def available() -> list[str]:
+    """Return the names that :func:`build` takes."""
+    return sorted(_ENTRIES)
+
+
+def build(name: str, *, num_classes: int, in_channels: int, image_size: int, seed: int = 0) -> nn.Module:
+    """Build a network with fresh weights, the same for the same seed.
+
+    The network maps images [N, in_channels, image_size, image_size] to logits [N, num_classes]. It carries three
+    attributes: ``feature_layer`` and ``embedding_layer``, the names of the layers whose outputs are the feature map and
+    the embedding (a 256-vector), and ``architecture``, the arguments (without the seed) that build it again.
+
+    Args:
+        name: One of :func:`available`.
+        num_classes: Number of logits, 2 to a million.
+        in_channels: Channels of the images, 1 to 4096.
+        image_size: Height and width of the images, 8 to 4096.
+        seed: Seed of the weights.
+
+    Raises:
+        UserError: An unknown name, a number out of range, or a network that needs torchvision where it is missing.
+    """
+    if name not in _ENTRIES:
+        raise unknown_name("model", name, _ENTRIES)
+    for argument, value in (("num_classes", num_classes), ("in_channels", in_channels), ("image_size", image_size)):
+        least, most = _LIMITS[argument]
+        if not isinstance(value, int) or not least <= value <= most:
+            raise UserError(f"{argument} of model '{name}' is {value!r}; expected an integer from {least} to {most}")
+    entry = _ENTRIES[name]
+    # Layers draw their first weights from the global generator: lend it a stream of ours and put it back.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, "weights", name))
+        model = entry.make(num_classes, in_channels, image_size)
+    attributes = {
+        "architecture": {
+            "name": name,
+            "num_classes": num_classes,
+            "in_channels": in_channels,
+            "image_size": image_size,
+        },
+        "feature_layer": entry.feature_layer,
+        "embedding_layer": entry.embedding_layer,
+    }
+    for attribute, content in attributes.items():
+        setattr(model, attribute, content)
+    return model

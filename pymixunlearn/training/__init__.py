@@ -1,0 +1,28 @@
+"""Supervised training, the epoch loop every method runs in, checkpoints and the cache of trained models."""
+
+from __future__ import annotations
+
+from pymixunlearn.training.cache import CachedModel, ModelCache, training_key
+from pymixunlearn.training.checkpoints import load_model, model_hash, read_metadata, save_model
+from pymixunlearn.training.device import resolve_device, seeded_layers
+from pymixunlearn.training.loop import Callback, StateDict, run_epochs
+from pymixunlearn.training.supervised import TrainConfig, TrainResult, defaults_for, train
+
+__all__ = [
+    "CachedModel",
+    "Callback",
+    "ModelCache",
+    "StateDict",
+    "TrainConfig",
+    "TrainResult",
+    "defaults_for",
+    "load_model",
+    "model_hash",
+    "read_metadata",
+    "resolve_device",
+    "run_epochs",
+    "save_model",
+    "seeded_layers",
+    "train",
+    "training_key",
+]

@@ -1,0 +1,240 @@
+"""Trained models kept on disk, so that no model is trained twice.
+
+An entry is three files named by the sha256 of its key: ``.safetensors`` (weights), ``.json`` (the key in full, seconds,
+history, and the hashes of both files) and ``.lock``. While a training runs, ``.partial`` holds its last epoch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from filelock import FileLock, Timeout
+from torch import nn
+
+from pymixunlearn.data import ImageSet, Preprocess
+from pymixunlearn.errors import UserError
+from pymixunlearn.training.checkpoints import load_model, model_hash, save_model
+from pymixunlearn.training.files import write_atomically
+from pymixunlearn.training.loop import Callback, StateDict
+from pymixunlearn.training.supervised import TrainConfig, TrainResult
+
+_LOG = logging.getLogger(__name__)
+
+
+class Trainer(Protocol):
+    """A training that can be watched and continued: ``train`` with everything else filled in."""
+
+    def __call__(self, *, callbacks: Sequence[Callback], resume: StateDict | None) -> TrainResult:
+        """Train from ``resume`` (or from the start), telling ``callbacks`` of every epoch."""
+
+
+@dataclass(frozen=True)
+class CachedModel:
+    """A model from the cache, or trained for it just now.
+
+    Attributes:
+        model: On the CPU, in evaluation mode.
+        seconds: What its training took, also when that was in an earlier run.
+        history: One record per epoch of its training.
+        hit: Whether it was in the cache.
+    """
+
+    model: nn.Module
+    seconds: float
+    history: list[dict[str, float]]
+    hit: bool
+
+
+def training_key(
+    model: nn.Module, images: ImageSet, preprocess: Preprocess, config: TrainConfig, *, device: torch.device, seed: int
+) -> dict[str, Any]:
+    """Return everything that determines what ``train`` makes of ``model``, as JSON-able values.
+
+    Args:
+        model: The model before its training; its weights count, not only its architecture.
+        images: The training set; its pixels and targets count, so two splits never share an entry.
+        preprocess: As given to ``train``.
+        config: As given to ``train``.
+        device: Where to train. On the CPU the number of threads counts too: it changes the order of sums.
+        seed: As given to ``train``.
+    """
+    if device.type == "cuda":
+        machine = torch.cuda.get_device_name(device)
+    else:
+        machine = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    return {
+        "architecture": getattr(model, "architecture", type(model).__qualname__),
+        "weights": model_hash(model),
+        "images": images.fingerprint(),
+        "preprocess": preprocess.to_dict(),
+        "config": config.to_dict(),
+        "seed": seed,
+        "device": device.type,
+        "machine": machine,
+        "torch": torch.__version__,
+        "pymixunlearn": _package_version(),
+    }
+
+
+class ModelCache:
+    """A folder of trained models, safe for several processes at once.
+
+    Args:
+        root: The folder; created when first written to.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        """Remember the folder."""
+        self.root = Path(root)
+
+    def get_or_train(self, key: Mapping[str, Any], build: Trainer, *, into: nn.Module | None = None) -> CachedModel:
+        """Return the model of ``key``, training it when the cache has none that is intact.
+
+        A second process that wants the same model waits for the first. An interrupted training (Ctrl-C, a crash)
+        continues from its last complete epoch at the next call.
+
+        Args:
+            key: Everything that determines the model, JSON-able (:func:`training_key`).
+            build: Trains the model, with the callbacks and the snapshot it is given; it is called again without a
+                snapshot if it rejects the one it was given.
+            into: A module to fill on a hit; only for networks that ``models.build`` does not know.
+
+        Raises:
+            UserError: The folder cannot be written, or ``build`` raised it.
+        """
+        entry = _Entry(self.root, _canonical(key))
+        with entry.locked():
+            cached = entry.read(into)
+            if cached is not None:
+                return cached
+            result = _trained(build, entry)
+            model = result.model.cpu().eval()
+            entry.write(model, result)
+            return CachedModel(model, result.seconds, result.history, hit=False)
+
+
+class _Entry:
+    """The files of one key."""
+
+    def __init__(self, root: Path, key: str) -> None:
+        name = _sha256(key.encode())
+        self.key = key
+        self.weights = root / f"{name}.safetensors"
+        self.record = root / f"{name}.json"
+        self.partial = root / f"{name}.partial"
+        self._lock = FileLock(root / f"{name}.lock")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the entry's lock for a block, waiting for whoever has it."""
+        try:
+            self.record.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(blocking=False)
+            except Timeout:
+                _LOG.info("another process is training this model; waiting for it")
+                self._lock.acquire()
+        except OSError as error:
+            raise UserError(f"cache folder '{self.record.parent}' cannot be written: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def read(self, into: nn.Module | None) -> CachedModel | None:
+        """Return the stored model, or None when there is none or a file is not what was written."""
+        if not self.record.exists():
+            return None
+        try:
+            body = json.loads(self.record.read_bytes())
+            content = body["content"]
+            intact = body["sha256"] == _sha256(_canonical(content).encode()) and _canonical(content["key"]) == self.key
+            if not intact or content["weights"] != _sha256(self.weights.read_bytes()):
+                raise ValueError("a hash differs")
+            return CachedModel(load_model(self.weights, into=into), content["seconds"], content["history"], hit=True)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _LOG.warning("cache entry '%s' is corrupt (%s); training the model again", self.record, error)
+            return None
+
+    def write(self, model: nn.Module, result: TrainResult) -> None:
+        """Store a model. The record goes last: without it, or with another's hash in it, the weights do not count."""
+        save_model(self.weights, model)
+        content = {
+            "key": json.loads(self.key),
+            "weights": _sha256(self.weights.read_bytes()),
+            "seconds": result.seconds,
+            "history": result.history,
+        }
+        body = {"sha256": _sha256(_canonical(content).encode()), "content": content}
+        write_atomically(self.record, json.dumps(body, indent=1).encode())
+        self.partial.unlink(missing_ok=True)
+
+    def read_partial(self) -> StateDict | None:
+        """Return the snapshot of an interrupted training, or None when there is none that is intact."""
+        if not self.partial.exists():
+            return None
+        digest, _, content = self.partial.read_bytes().partition(b"\n")
+        if digest.decode("ascii", "replace") == _sha256(content):
+            try:
+                state: StateDict = torch.load(io.BytesIO(content), weights_only=True)
+                return state
+            except (pickle.UnpicklingError, RuntimeError) as error:
+                _LOG.warning("snapshot '%s' cannot be read (%s)", self.partial, error)
+        _LOG.warning("snapshot '%s' is corrupt; training from the start", self.partial)
+        return None
+
+    def write_partial(self, state: StateDict) -> None:
+        """Store a snapshot, its hash in the first line."""
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_atomically(self.partial, _sha256(content.getvalue()).encode() + b"\n" + content.getvalue())
+
+
+class _Snapshots(Callback):
+    """Stores a snapshot at the end of every epoch."""
+
+    def __init__(self, store: Callable[[StateDict], None]) -> None:
+        self._store = store
+
+    def on_epoch_end(self, epoch: int, record: Mapping[str, float], state: Callable[[], StateDict]) -> None:
+        self._store(state())
+
+
+def _trained(build: Trainer, entry: _Entry) -> TrainResult:
+    """Train, from the entry's snapshot where there is one that the training takes."""
+    callbacks = [_Snapshots(entry.write_partial)]
+    snapshot = entry.read_partial()
+    if snapshot is not None:
+        try:
+            return build(callbacks=callbacks, resume=snapshot)
+        except UserError as error:
+            _LOG.warning("snapshot '%s' was rejected (%s); training from the start", entry.partial, error)
+    return build(callbacks=callbacks, resume=None)
+
+
+def _canonical(value: Any) -> str:
+    """Write a value as JSON in the one way that depends on its content alone."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _package_version() -> str:
+    """Return the installed version, or "unknown" when the package runs from its sources."""
+    try:
+        return metadata.version("pymixunlearn")
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,146 @@
+"""The epoch loop that training and every unlearning method share: progress, history, snapshots and resumption.
+
+The loop knows nothing of models. It calls ``run_epoch`` for each epoch, tells the callbacks, and offers them a
+snapshot from which :func:`run_epochs` continues as if it had never stopped. That is exact as long as each epoch draws
+its randomness from streams named by the epoch number (:mod:`pymixunlearn.seeding`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from pymixunlearn.errors import UserError
+
+StateDict = dict[str, Any]
+"""Tensors, numbers, strings, lists and dicts only: what ``torch.load(weights_only=True)`` reads back."""
+
+_FORMAT = "pymixunlearn-loop/1"
+
+
+class Callback:
+    """What a loop tells whoever watches it; override what is of interest."""
+
+    def on_loop_start(self, name: str, epochs: int, steps_per_epoch: int, first_epoch: int) -> None:
+        """Called once before the first epoch.
+
+        Args:
+            name: The loop's name, for people ("initial", "mixunlearn").
+            epochs: How many epochs the whole loop has.
+            steps_per_epoch: How many steps each of them has.
+            first_epoch: The index (from 0) of the epoch that runs first; above 0 when resuming.
+        """
+
+    def on_step_end(self, step: int) -> None:
+        """Called after each step with the number of steps done since the loop's epoch 0, so from 1 when not resumed."""
+
+    def on_epoch_end(self, epoch: int, record: Mapping[str, float], state: Callable[[], StateDict]) -> None:
+        """Called after each epoch.
+
+        Args:
+            epoch: The index (from 0) of the epoch that ended.
+            record: What the epoch measured, with "epoch" (counted from 1) and "seconds".
+            state: Makes a snapshot, on the CPU and independent of later steps, that ``resume`` takes. It costs a copy
+                of all weights, so call it only to keep it.
+        """
+
+    def on_loop_end(self) -> None:
+        """Called once after the last epoch; not when the loop was interrupted."""
+
+
+def run_epochs(
+    name: str,
+    epochs: int,
+    steps_per_epoch: int,
+    run_epoch: Callable[[int, Callable[[], None]], Mapping[str, float]],
+    *,
+    state: Callable[[], StateDict],
+    load_state: Callable[[StateDict], None],
+    callbacks: Sequence[Callback] = (),
+    resume: StateDict | None = None,
+) -> list[dict[str, float]]:
+    """Run a loop of epochs and return its history.
+
+    Args:
+        name: The loop's name; a snapshot is only accepted by the loop of the same name.
+        epochs: How many epochs to run in all, at least 0.
+        steps_per_epoch: How many times ``run_epoch`` will report a step.
+        run_epoch: Takes the epoch's index (from 0) and a function to call after each step; returns the epoch's
+            measurements. It should read them from the device once, at the end.
+        state: Returns everything that changes from epoch to epoch (weights, optimiser); the loop copies it.
+        load_state: Takes what ``state`` returned and puts it in place.
+        callbacks: Told of the progress, in order.
+        resume: A snapshot to continue from.
+
+    Returns:
+        One record per epoch, those before ``resume`` included: the measurements, "epoch" (from 1) and "seconds".
+
+    Raises:
+        UserError: ``resume`` belongs to another loop.
+    """
+    history: list[dict[str, float]] = []
+    if resume is not None:
+        history = _history_of(resume, name, epochs, steps_per_epoch)
+        load_state(resume["state"])
+    first = len(history)
+    for callback in callbacks:
+        callback.on_loop_start(name, epochs, steps_per_epoch, first)
+
+    steps = first * steps_per_epoch
+
+    def step_done() -> None:
+        nonlocal steps
+        steps += 1
+        for callback in callbacks:
+            callback.on_step_end(steps)
+
+    def snapshot() -> StateDict:
+        return {
+            "format": _FORMAT,
+            "name": name,
+            "epochs": epochs,
+            "steps_per_epoch": steps_per_epoch,
+            "history": [dict(record) for record in history],
+            "state": _copied(state()),
+        }
+
+    for epoch in range(first, epochs):
+        start = time.perf_counter()
+        measured = run_epoch(epoch, step_done)
+        record = {"epoch": epoch + 1, **measured, "seconds": time.perf_counter() - start}
+        history.append(record)
+        for callback in callbacks:
+            callback.on_epoch_end(epoch, record, snapshot)
+    for callback in callbacks:
+        callback.on_loop_end()
+    return history
+
+
+def _history_of(resume: StateDict, name: str, epochs: int, steps_per_epoch: int) -> list[dict[str, float]]:
+    """Check that ``resume`` is this loop's snapshot and return the records of the epochs it has behind it."""
+    if resume.get("format") != _FORMAT:
+        raise UserError(
+            f"resume is not a snapshot of a training loop: its format is {resume.get('format')!r}, expected {_FORMAT!r}"
+        )
+    expected = {"name": name, "epochs": epochs, "steps_per_epoch": steps_per_epoch}
+    for field, value in expected.items():
+        if resume.get(field) != value:
+            raise UserError(
+                f"resume is a snapshot of another run: its {field} is {resume.get(field)!r}, expected {value!r}"
+            )
+    return [dict(record) for record in resume["history"]]
+
+
+def _copied(value: Any) -> Any:
+    """Copy a state onto the CPU, so that it neither changes with later steps nor needs the device to be read back."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        # Plain dicts: an OrderedDict with attributes (state_dict's _metadata) would not be read back the same.
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_copied(item) for item in value]
+    return value

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pymixunlearn import models
+from pymixunlearn.errors import UserError
+from pymixunlearn.training import model_hash
+
+
+def _layer_output(model: torch.nn.Module, layer: str, images: torch.Tensor) -> torch.Tensor:
+    seen: list[torch.Tensor] = []
+    handle = model.get_submodule(layer).register_forward_hook(lambda module, args, output: seen.append(output))
+    with torch.no_grad():
+        model.eval()(images)
+    handle.remove()
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "size"),
+    [
+        ("cnn", 1, 8),
+        ("cnn", 3, 9),
+        ("cnn", 1, 28),
+        ("cnn", 2, 33),
+        ("resnet18", 3, 32),
+        ("resnet18", 1, 8),
+        ("resnet18", 1, 70),
+        ("vit", 1, 8),
+        ("vit", 3, 32),
+        ("vit", 1, 29),
+    ],
+)
+def test_every_model_gives_logits_and_a_256_vector(name: str, channels: int, size: int) -> None:
+    model = models.build(name, num_classes=7, in_channels=channels, image_size=size)
+    images = torch.rand(2, channels, size, size)
+    assert model.eval()(images).shape == (2, 7)
+    assert _layer_output(model, str(model.embedding_layer), images).shape == (2, 256)
+    assert model.architecture == {"name": name, "num_classes": 7, "in_channels": channels, "image_size": size}
+
+
+def test_the_cnn_is_the_published_one() -> None:
+    model = models.build("cnn", num_classes=10, in_channels=1, image_size=28)
+    images = torch.rand(4, 1, 28, 28)
+    weights = model.state_dict()
+    expected = images
+    for layer in ("conv1", "conv2"):
+        kernel, bias = weights[f"features.{layer}.weight"], weights[f"features.{layer}.bias"]
+        expected = torch.nn.functional.conv2d(expected, kernel, bias, padding=2).relu()
+        expected = torch.nn.functional.max_pool2d(expected, 2)
+    torch.testing.assert_close(_layer_output(model, str(model.feature_layer), images), expected)
+    for layer in ("embedding", "hidden", "head"):
+        expected = torch.nn.functional.linear(expected.flatten(1), weights[f"{layer}.weight"], weights[f"{layer}.bias"])
+    torch.testing.assert_close(model(images), expected)
+    assert weights["embedding.weight"].shape == (256, 1568)
+
+
+def test_resnet_has_a_256_channel_feature_map_of_the_published_size() -> None:
+    model = models.build("resnet18", num_classes=10, in_channels=3, image_size=224)
+    assert _layer_output(model, str(model.feature_layer), torch.rand(1, 3, 224, 224)).shape == (1, 256, 14, 14)
+    native = models.build("resnet18", num_classes=10, in_channels=3, image_size=32)
+    assert _layer_output(native, str(native.feature_layer), torch.rand(1, 3, 32, 32)).shape == (1, 256, 8, 8)
+
+
+@pytest.mark.parametrize("name", models.available())
+def test_the_seed_alone_fixes_the_weights(name: str) -> None:
+    kwargs = {"num_classes": 3, "in_channels": 1, "image_size": 8}
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first = model_hash(models.build(name, seed=5, **kwargs))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert model_hash(models.build(name, seed=5, **kwargs)) == first
+    assert model_hash(models.build(name, seed=6, **kwargs)) != first
+
+
+def test_available_names() -> None:
+    assert models.available() == ["cnn", "resnet18", "vit"]
+
+
+def test_unknown_names_suggest_the_nearest() -> None:
+    with pytest.raises(UserError, match="unknown model 'resnet'.*Did you mean 'resnet18'"):
+        models.build("resnet", num_classes=10, in_channels=3, image_size=32)
+
+
+@pytest.mark.parametrize(("field", "value"), [("num_classes", 1), ("in_channels", 0), ("image_size", 7)])
+def test_numbers_out_of_range_are_named(field: str, value: int) -> None:
+    kwargs = {"num_classes": 10, "in_channels": 1, "image_size": 28, field: value}
+    with pytest.raises(UserError, match=f"{field} of model 'cnn' is {value}"):
+        models.build("cnn", **kwargs)
+
+
+def test_resnet_without_torchvision_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torchvision.models", None)
+    with pytest.raises(UserError, match="'resnet18' needs torchvision.*use model 'cnn'"):
+        models.build("resnet18", num_classes=10, in_channels=3, image_size=32)

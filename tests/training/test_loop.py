@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+
+from pymixunlearn.errors import UserError
+from pymixunlearn.training import Callback, StateDict, run_epochs
+
+
+class Recorder(Callback):
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.calls: list[tuple[object, ...]] = []
+        self.states: list[StateDict] = []
+        self.stop_after = stop_after
+
+    def on_loop_start(self, name: str, epochs: int, steps_per_epoch: int, first_epoch: int) -> None:
+        self.calls.append(("start", name, epochs, steps_per_epoch, first_epoch))
+
+    def on_step_end(self, step: int) -> None:
+        if step == self.stop_after:
+            raise KeyboardInterrupt
+        self.calls.append(("step", step))
+
+    def on_epoch_end(self, epoch: int, record: Mapping[str, float], state: Callable[[], StateDict]) -> None:
+        self.calls.append(("epoch", epoch, record["total"]))
+        self.states.append(state())
+
+    def on_loop_end(self) -> None:
+        self.calls.append(("end",))
+
+
+class Sum:
+    """A loop whose state is one tensor."""
+
+    def __init__(self) -> None:
+        self.total = torch.zeros(1)
+
+    def epoch(self, epoch: int, step_done: Callable[[], None]) -> Mapping[str, float]:
+        for _ in range(2):
+            self.total += epoch + 1
+            step_done()
+        return {"total": self.total.item()}
+
+    def load(self, state: StateDict) -> None:
+        self.total = state["total"].clone()
+
+    def run(
+        self, *, callback: Callback, resume: StateDict | None = None, name: str = "sum", epochs: int = 3
+    ) -> list[dict[str, float]]:
+        return run_epochs(
+            name,
+            epochs,
+            2,
+            self.epoch,
+            state=lambda: {"total": self.total},
+            load_state=self.load,
+            callbacks=[callback],
+            resume=resume,
+        )
+
+
+def test_callbacks_and_history() -> None:
+    recorder = Recorder()
+    history = Sum().run(callback=recorder)
+    assert [(record["epoch"], record["total"]) for record in history] == [(1, 2), (2, 6), (3, 12)]
+    assert all(record["seconds"] >= 0 for record in history)
+    assert recorder.calls == [
+        ("start", "sum", 3, 2, 0),
+        *[("step", 1), ("step", 2), ("epoch", 0, 2.0)],
+        *[("step", 3), ("step", 4), ("epoch", 1, 6.0)],
+        *[("step", 5), ("step", 6), ("epoch", 2, 12.0)],
+        ("end",),
+    ]
+
+
+def test_snapshots_are_independent_and_readable_without_unpickling_code() -> None:
+    recorder = Recorder()
+    Sum().run(callback=recorder)
+    assert [state["state"]["total"].item() for state in recorder.states] == [2, 6, 12]
+    buffer = io.BytesIO()
+    torch.save(recorder.states[1], buffer)
+    buffer.seek(0)
+    assert torch.load(buffer, weights_only=True)["state"]["total"].item() == 6
+
+
+def test_an_interrupted_loop_goes_on_from_its_last_epoch() -> None:
+    first = Recorder(stop_after=6)
+    with pytest.raises(KeyboardInterrupt):
+        Sum().run(callback=first)
+    assert ("end",) not in first.calls
+    second = Recorder()
+    history = Sum().run(callback=second, resume=first.states[-1])
+    assert [record["total"] for record in history] == [2, 6, 12]
+    assert second.calls == [("start", "sum", 3, 2, 2), ("step", 5), ("step", 6), ("epoch", 2, 12.0), ("end",)]
+
+
+def test_a_finished_snapshot_runs_nothing_more() -> None:
+    recorder = Recorder()
+    Sum().run(callback=recorder)
+    again = Recorder()
+    loop = Sum()
+    assert [record["total"] for record in loop.run(callback=again, resume=recorder.states[-1])] == [2, 6, 12]
+    assert loop.total.item() == 12
+    assert again.calls == [("start", "sum", 3, 2, 3), ("end",)]
+
+
+def test_snapshots_of_other_loops_are_refused() -> None:
+    recorder = Recorder()
+    Sum().run(callback=recorder)
+    with pytest.raises(UserError, match="its name is 'sum', expected 'other'"):
+        Sum().run(callback=Recorder(), resume=recorder.states[0], name="other")
+    with pytest.raises(UserError, match="its epochs is 3, expected 4"):
+        Sum().run(callback=Recorder(), resume=recorder.states[0], epochs=4)
+    with pytest.raises(UserError, match="not a snapshot"):
+        Sum().run(callback=Recorder(), resume={"total": torch.zeros(1)})
