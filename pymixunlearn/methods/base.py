@@ -1,0 +1,215 @@
+"""What an unlearning method is: a name, settings, and a way from a model and a split to an unlearned model.
+
+A method sees networks and tensors only. It reads no files, knows no data set by name and prints nothing: progress goes
+through callbacks.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from pymixunlearn.errors import UserError, unknown_name
+from pymixunlearn.methods.config import MethodConfig, setting
+from pymixunlearn.tasks import Split
+from pymixunlearn.training.device import resolve_device
+from pymixunlearn.training.loop import Callback, StateDict
+
+__all__ = [
+    "Job",
+    "Means",
+    "Method",
+    "MethodConfig",
+    "Outcome",
+    "UnlearnResult",
+    "available",
+    "get",
+    "held_fixed",
+    "register",
+    "setting",
+]
+
+
+class UnlearnResult(NamedTuple):
+    """What :meth:`Method.unlearn` returns.
+
+    Attributes:
+        model: The unlearned network, a new object in eval mode on the device it was unlearned on.
+        seconds: Time the method took, its set-up included, what callbacks did excluded.
+        history: One record per epoch: "epoch", "seconds" and the method's own means.
+        config: The settings that were used, with every default resolved.
+    """
+
+    model: nn.Module
+    seconds: float
+    history: list[dict[str, float]]
+    config: MethodConfig
+
+
+class Outcome(NamedTuple):
+    """What a method's own code hands back; :class:`UnlearnResult` adds the time."""
+
+    model: nn.Module
+    history: list[dict[str, float]]
+    config: MethodConfig
+
+
+@dataclass(frozen=True)
+class Job:
+    """One request to unlearn. ``model`` is a private copy on ``device`` that the method may change."""
+
+    model: nn.Module
+    split: Split
+    device: torch.device
+    seed: int
+    callbacks: Sequence[Callback]
+    resume: StateDict | None
+
+
+class Method(ABC):
+    """An unlearning method with its settings.
+
+    Args:
+        config: The settings; None takes the defaults.
+        **fields: Single settings instead of, or on top of, ``config``: ``MixUnlearn(label_aware=True)``.
+
+    Raises:
+        UserError: A setting is unknown or out of range, or ``config`` belongs to another method.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    config_class: ClassVar[type[MethodConfig]]
+    config: MethodConfig
+
+    def __init__(self, config: MethodConfig | None = None, **fields: Any) -> None:
+        """Check and keep the settings."""
+        if config is None:
+            config = self.config_class()
+        elif not isinstance(config, self.config_class):
+            raise UserError(f"config is a {type(config).__name__}; expected a {self.config_class.__name__}")
+        self.config = config.replace(**fields) if fields else config
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the method reads the labels of the training images."""
+        return True
+
+    def unlearn(
+        self,
+        model: nn.Module,
+        split: Split,
+        *,
+        device: torch.device | str | None = None,
+        seed: int = 0,
+        callbacks: Sequence[Callback] = (),
+        resume: StateDict | None = None,
+    ) -> UnlearnResult:
+        """Unlearn ``split.forget`` from ``model``, which is left as it is.
+
+        Args:
+            model: The initial model: images [N, C, H, W] to logits [N, classes].
+            split: What to forget and what to retain.
+            device: Where to work; None takes CUDA where there is one.
+            seed: Fixes every random choice: the same seed gives the same model bit for bit on the same machine.
+            callbacks: Told about steps and epochs.
+            resume: A state that an earlier, interrupted run of the same job gave to ``Callback.on_epoch_end``.
+
+        Raises:
+            UserError: The device is not available, or the model does not fit the split or the method.
+        """
+        set_up = _SetUp()
+        where = resolve_device(device)
+        job = Job(copy.deepcopy(model).to(where), split, where, seed, [set_up, *callbacks], resume)
+        unlearned, history, config = self._run(job)
+        unlearned.zero_grad(set_to_none=True)
+        seconds = set_up.seconds + sum(record["seconds"] for record in history)
+        return UnlearnResult(unlearned.eval(), seconds, history, config)
+
+    @abstractmethod
+    def _run(self, job: Job) -> Outcome:
+        """Do the work on the private copy ``job.model``."""
+
+
+class _SetUp(Callback):
+    """Takes the time from its making to the start of the method's (last) loop."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self.seconds = 0.0
+
+    def on_loop_start(self, name: str, epochs: int, steps_per_epoch: int, first_epoch: int) -> None:
+        self.seconds = time.perf_counter() - self._started
+
+
+_METHODS: dict[str, type[Method]] = {}
+M = TypeVar("M", bound=type[Method])
+
+
+def register(method: M) -> M:
+    """Class decorator: make a method available under its ``name``."""
+    _METHODS[method.name] = method
+    return method
+
+
+def available() -> list[str]:
+    """Return the names of all methods, sorted."""
+    return sorted(_METHODS)
+
+
+def get(name: str) -> type[Method]:
+    """Return the class of the method ``name``; an unknown name raises ``UserError`` with the nearest one."""
+    if name not in _METHODS:
+        raise unknown_name("method", name, _METHODS)
+    return _METHODS[name]
+
+
+@contextmanager
+def held_fixed(model: nn.Module) -> Iterator[None]:
+    """Within the block nothing can change ``model``: eval mode, and no gradient reaches its parameters.
+
+    Gradients still flow *through* it to its input. Modes and flags are put back as they were, module by module.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval()
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        for module, mode in modes:
+            module.training = mode
+
+
+class Means:
+    """Means of named scalars over an epoch, summed on the device and read once at the end."""
+
+    def __init__(self) -> None:
+        """Start with nothing seen."""
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, **values: Tensor) -> None:
+        """Add one observation of each named 0-d tensor."""
+        for name, value in values.items():
+            value = value.detach().double()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def read(self) -> dict[str, float]:
+        """Return the mean of each name; the device is waited for once."""
+        if not self._sums:
+            return {}
+        sums = torch.stack(list(self._sums.values())).tolist()
+        return {name: total / self._counts[name] for name, total in zip(self._sums, sums, strict=True)}

@@ -1,0 +1,335 @@
+"""MixUnlearn, "Adversarial Mixup Unlearning" (ICLR 2025): the method this package is about.
+
+A generator mixes forget images with retain images so that the unlearner gives the forgotten away; the unlearner
+learns not to, on the mixes (Eq. 5) and on the images themselves (Eq. 6). This file is the readable reference: one
+method per equation, in the order of a training step.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pymixunlearn import ops
+from pymixunlearn.data.batches import Batch, batches
+from pymixunlearn.errors import UserError
+from pymixunlearn.losses import GeneratorLoss, MixContrastiveLoss, RealContrastiveLoss
+from pymixunlearn.methods.base import Job, Means, Method, MethodConfig, Outcome, held_fixed, register, setting
+from pymixunlearn.mixblock import MixBlock, mixup
+from pymixunlearn.models.features import FeatureExtractor, find_feature_layer
+from pymixunlearn.seeding import derive_seed, generator
+from pymixunlearn.training.device import seeded_layers
+from pymixunlearn.training.loop import StateDict, run_epochs
+
+NAME = "mixunlearn"
+
+
+@dataclass(frozen=True)
+class MixUnlearnConfig(MethodConfig):
+    """Settings of :class:`MixUnlearn`; the defaults are the paper's where it gives one."""
+
+    label_aware: bool = setting(False, "targets are the labels (Eq. 4); otherwise the sharpened initial model")
+    pairing: Literal["zip", "grid"] = setting("zip", "mix forget n with retain n, or every forget with every retain")
+    epochs: int = setting(20, "passes over the smaller of forget and retain set", low=1)
+    batch_size: int = setting(32, "images of each set per step", low=1)
+    lr: float = setting(5e-5, "learning rate of the unlearner (Adam)", above=0)
+    alpha: float = setting(0.75, "the mixing ratio is drawn from Beta(alpha, alpha)", above=0)
+    tau_gen: float = setting(0.5, "temperature of the generator's loss (Eq. 3)", above=0)
+    tau_mix: float = setting(10.0, "temperature of the unlearner's loss on mixes (Eq. 5)", above=0)
+    tau_real: float = setting(5.0, "temperature of the unlearner's loss on real images (Eq. 6)", above=0)
+    omega: float = setting(10.0, "weight of the loss on real images (Eq. 7)", low=0)
+    sharpen_T: float = setting(0.3, "temperature that sharpens the initial model's answers (Eq. 8)", above=0)
+    generator_lr: float = setting(1e-3, "learning rate of the generator (Adam)", above=0)
+    generator_interval: int = setting(4, "steps from one generator update to the next", low=1)
+    adversary: Literal["current", "ema"] = setting("current", "the generator attacks the unlearner or its average")
+    ema_momentum: float = setting(0.999, "momentum of that average", low=0, below=1)
+    generator: Literal["mixblock", "vanilla"] = setting("mixblock", "learnt mixing, or plain mixup (ablation)")
+    use_mix_loss: bool = setting(True, "train on mixes (ablation when false)")
+    use_real_loss: bool = setting(True, "train on real images (ablation when false)")
+    sharpen: bool = setting(True, "sharpen the initial model's answers (ablation when false)")
+    reduction: Literal["sum", "mean"] = setting("sum", "sum over the retain images of a batch, or mean")
+    feature_layer: str | None = setting(None, "layer whose output MixBlock sees; none finds one")
+
+    def __post_init__(self) -> None:
+        """Check every field, and that some loss is left."""
+        super().__post_init__()
+        if not (self.use_mix_loss or self.use_real_loss):
+            raise UserError("use_mix_loss and use_real_loss are both false; expected at least one loss to train with")
+
+
+@register
+class MixUnlearn(Method):
+    """Unlearn with adversarial mixes of forget and retain images; needs no labels unless ``label_aware`` is set."""
+
+    name = NAME
+    summary = "adversarial mixup unlearning: a generator mixes forget and retain images against the unlearner"
+    config_class = MixUnlearnConfig
+    config: MixUnlearnConfig
+
+    @property
+    def needs_labels(self) -> bool:
+        """True in the label-aware variant only."""
+        return self.config.label_aware
+
+    def _run(self, job: Job) -> Outcome:
+        with MixUnlearnLoop(self.config, job) as loop:
+            history = run_epochs(
+                NAME,
+                self.config.epochs,
+                loop.steps_per_epoch,
+                loop.run_epoch,
+                state=loop.state,
+                load_state=loop.load_state,
+                callbacks=job.callbacks,
+                resume=job.resume,
+            )
+        return Outcome(loop.unlearner, history, self.config)
+
+
+class Samples(NamedTuple):
+    """A batch of forget or of retain samples and what the losses and the generator need to know of them."""
+
+    images: Tensor  # [N, C, H, W]
+    target: Tensor  # p(x): labels [N] int64, or the initial model's logits [N, classes]
+    features: Tensor | None  # h_D(x): [N, C', h, w]; None when nothing looks at them
+
+    def take(self, index: Tensor) -> Samples:
+        """Return the samples in another order, each with its own target and features."""
+        features = None if self.features is None else self.features[index]
+        return Samples(self.images[index], self.target[index], features)
+
+
+class MixUnlearnLoop:
+    """The networks, losses and optimisers of one run, and the steps over them.
+
+    Args:
+        config: The settings.
+        job: The model to change, the split, the device and the seed.
+
+    Raises:
+        UserError: The model's logits do not fit the split, nothing in it can be trained, or no feature layer is found.
+    """
+
+    def __init__(self, config: MixUnlearnConfig, job: Job) -> None:
+        """Set everything up on the job's device."""
+        self.config = config
+        self.device, self.seed = job.device, job.seed
+        self.preprocess = job.split.preprocess
+        self.forget_set = job.split.forget.to(job.device)
+        self.retain_set = job.split.retain.to(job.device)
+        smaller = min(len(self.forget_set), len(self.retain_set))
+        self.steps_per_epoch = -(-smaller // config.batch_size)
+        self.closing = ExitStack()
+
+        # f_U starts as f_D; f_D itself stays frozen, as teacher (Eq. 4) and feature extractor (Eq. 2).
+        self.unlearner = job.model.train()
+        self.initial = copy.deepcopy(job.model).eval().requires_grad_(False)
+        example = self.preprocess.evaluation(self.retain_set.images[:1])
+        _check_logits(self.initial(example), job.split.num_classes)
+        self.mixblock = self._make_mixblock(example)
+        self.adversary = self.unlearner
+        if config.adversary == "ema" and self.mixblock is not None:
+            self.adversary = copy.deepcopy(self.initial)
+
+        # Labels are directions already; the teacher's logits are softened inside the loss.
+        T = None if config.label_aware else config.sharpen_T if config.sharpen else 1.0
+        self.mix_loss = MixContrastiveLoss(config.tau_mix, config.pairing, config.reduction, sharpen_T=T)
+        self.real_loss = RealContrastiveLoss(config.tau_real, config.reduction, sharpen_T=T)
+        self.generator_loss = GeneratorLoss(config.tau_gen, config.pairing, config.reduction, sharpen_T=T)
+
+        trainable = [parameter for parameter in self.unlearner.parameters() if parameter.requires_grad]
+        if not trainable:
+            raise UserError("model has no trainable parameters: all of them have requires_grad=False")
+        fused = job.device.type in ("cpu", "cuda")  # one pass over all weights instead of ten
+        self.optimizer = torch.optim.Adam(trainable, lr=config.lr, fused=fused)
+        self.generator_optimizer = None
+        if self.mixblock is not None:
+            self.generator_optimizer = torch.optim.Adam(self.mixblock.parameters(), lr=config.generator_lr, fused=fused)
+
+    def _make_mixblock(self, example: Tensor) -> MixBlock | None:
+        if not self.config.use_mix_loss or self.config.generator == "vanilla":
+            return None
+        layer = self.config.feature_layer or find_feature_layer(self.initial, example)
+        self.extract = self.closing.enter_context(FeatureExtractor(self.initial, layer))
+        return MixBlock(self.extract.channels(example), seed=derive_seed(self.seed, NAME)).to(self.device)
+
+    def __enter__(self) -> MixUnlearnLoop:
+        """Return the loop itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Take the hook off the initial model."""
+        self.closing.close()
+
+    # One epoch
+
+    def run_epoch(self, epoch: int, step_done: Callable[[], None]) -> dict[str, float]:
+        """Walk both sets side by side until the smaller one ends; return the means of losses and mask."""
+        means = Means()
+        lam = self._draw_lam(epoch)
+        shuffle = generator(self.seed, NAME, "pairs", epoch, device=self.device)
+        pairs = zip(self._batches("forget", epoch), self._batches("retain", epoch), strict=False)
+        with seeded_layers(self.device, self.seed, NAME, "layers", epoch):
+            for step, (forget_batch, retain_batch) in enumerate(pairs):
+                forget, retain = self.observe(forget_batch, retain_batch)
+                if (epoch * self.steps_per_epoch + step) % self.config.generator_interval == 0:
+                    means.add(**self.train_generator(forget, retain, lam[step, 0]))
+                means.add(**self.train_unlearner(forget, retain, lam[step, 1], shuffle))
+                step_done()
+        return _finite(means.read(), epoch)
+
+    def _draw_lam(self, epoch: int) -> Tensor:
+        """Draw lam ~ Beta(alpha, alpha) for every step: [steps, 2], for the generator's and the unlearner's mixes."""
+        draw = random.Random(derive_seed(self.seed, NAME, "lam", epoch)).betavariate
+        alpha = self.config.alpha
+        rows = [[draw(alpha, alpha), draw(alpha, alpha)] for _ in range(self.steps_per_epoch)]
+        return torch.tensor(rows, dtype=torch.float32, device=self.device)
+
+    def _batches(self, side: Literal["forget", "retain"], epoch: int) -> Iterator[Batch]:
+        return batches(
+            self.forget_set if side == "forget" else self.retain_set,
+            self.preprocess,
+            batch_size=self.config.batch_size,
+            device=self.device,
+            seed=derive_seed(self.seed, NAME, side, epoch),
+            augment=True,
+            labels=self.config.label_aware,
+        )
+
+    # One step
+
+    def observe(self, forget: Batch, retain: Batch) -> tuple[Samples, Samples]:
+        """Return both batches with their targets p(x) (Eq. 4) and features h_D(x): one forward of the initial model."""
+        x_f, x_r = forget.images, retain.images
+        if self.config.pairing == "zip":  # the last batch of the smaller set may be the shorter one
+            x_f, x_r = x_f[: len(x_r)], x_r[: len(x_f)]
+        both, features = torch.cat([x_f, x_r]), None
+        with torch.no_grad():
+            if self.mixblock is not None:
+                target, features = self.extract(both)
+            elif not self.config.label_aware:
+                target = self.initial(both)
+        if self.config.label_aware:
+            assert forget.targets is not None and retain.targets is not None
+            target = torch.cat([forget.targets[: len(x_f)], retain.targets[: len(x_r)]])
+        n = len(x_f)
+        h_f, h_r = (None, None) if features is None else (features[:n], features[n:])
+        return Samples(x_f, target[:n], h_f), Samples(x_r, target[n:], h_r)
+
+    def mix(self, forget: Samples, retain: Samples, lam: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mixes x_mix = g(x_i, x_j, lam) (Eqs. 1, 2) and the mean share of the forget images in them."""
+        pairing = self.config.pairing
+        if self.mixblock is None:
+            return mixup(forget.images, retain.images, lam, pairing), lam
+        assert forget.features is not None and retain.features is not None
+        mask_logits = self.mixblock.mask_logits(forget.features, retain.features, lam, pairing)
+        mixed = ops.mask_mix(forget.images, retain.images, mask_logits, pairing=pairing)
+        return mixed, torch.sigmoid(mask_logits.detach()).mean()
+
+    def train_generator(self, forget: Samples, retain: Samples, lam: Tensor) -> dict[str, Tensor]:
+        """Eq. 3: move MixBlock towards mixes in which the adversary, held fixed, reveals the forget samples."""
+        if self.generator_optimizer is None:
+            return {}
+        with held_fixed(self.adversary):
+            mixed, _ = self.mix(forget, retain, lam)
+            logits = self._by_pair(self.adversary(mixed), forget, retain)
+            loss = self.generator_loss(logits, forget.target, retain.target, lam)
+            self.generator_optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+        self.generator_optimizer.step()
+        return {"generator": loss}
+
+    def train_unlearner(
+        self, forget: Samples, retain: Samples, lam: Tensor, shuffle: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Eq. 7: one Adam step on L_mix + omega L_real."""
+        seen: dict[str, Tensor] = {}
+        images = [forget.images, retain.images]
+        if self.config.use_mix_loss:
+            partners = retain
+            if self.config.pairing == "zip":  # other pairs than the generator's; targets go along with their images
+                partners = retain.take(torch.randperm(len(retain.images), generator=shuffle, device=self.device))
+            with torch.no_grad():
+                mixed, seen["mask"] = self.mix(forget, partners, lam)
+            images.append(mixed)
+
+        # One forward for all: BatchNorm must normalise mixed and real images by the same statistics.
+        z_f, z_r, *z_mix = self.unlearner(torch.cat(images)).split([len(part) for part in images])
+
+        if self.config.use_mix_loss:
+            logits = self._by_pair(z_mix[0], forget, retain)
+            seen["mix"] = self.mix_loss(logits, forget.target, partners.target, lam)
+        if self.config.use_real_loss:
+            seen["real"] = self.real_loss(z_f, z_r, forget.target, retain.target)
+        loss = seen.get("mix", 0.0) + self.config.omega * seen.get("real", 0.0)
+        assert isinstance(loss, Tensor)
+        seen["total"] = loss
+
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        self._update_average()
+        return seen
+
+    def _by_pair(self, logits: Tensor, forget: Samples, retain: Samples) -> Tensor:
+        """Return the logits of the mixes as the losses want them: [N, C] in zip, [N_f, N_r, C] in grid pairing."""
+        if self.config.pairing == "zip":
+            return logits
+        return logits.reshape(len(forget.images), len(retain.images), -1)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Let the averaged adversary, if there is one, follow the unlearner; its statistics are simply copied."""
+        if self.adversary is self.unlearner:
+            return
+        averaged: list[Tensor] = [*self.adversary.parameters()]
+        current: list[Tensor] = [*self.unlearner.parameters()]
+        torch._foreach_lerp_(averaged, current, 1 - self.config.ema_momentum)
+        for buffer, source in zip(self.adversary.buffers(), self.unlearner.buffers(), strict=True):
+            buffer.copy_(source)
+
+    # Snapshots
+
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """Everything that changes from epoch to epoch."""
+        parts: dict[str, nn.Module | torch.optim.Optimizer | None] = {
+            "unlearner": self.unlearner,
+            "optimizer": self.optimizer,
+            "mixblock": self.mixblock,
+            "generator_optimizer": self.generator_optimizer,
+            "adversary": None if self.adversary is self.unlearner else self.adversary,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def state(self) -> StateDict:
+        """Return the state of all parts, by name."""
+        return {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state(self, state: StateDict) -> None:
+        """Put back what :meth:`state` returned; a state of differently set up parts raises ``UserError``."""
+        parts = self._parts()
+        if set(parts) != set(state):
+            raise UserError(f"resume holds {', '.join(sorted(state))}; expected {', '.join(sorted(parts))}")
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+
+
+def _finite(record: dict[str, float], epoch: int) -> dict[str, float]:
+    for name, value in record.items():
+        if not math.isfinite(value):
+            raise UserError(f"unlearning diverged: {name} is {value} in epoch {epoch + 1}; expected a smaller lr")
+    return record
+
+
+def _check_logits(logits: object, num_classes: int) -> None:
+    shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != [1, num_classes]:
+        raise UserError(f"model maps one image to {shape}; expected logits [1, {num_classes}] for this split's classes")

@@ -1,0 +1,150 @@
+"""Ways of mixing a forget image with a retain image: the learnable MixBlock, and plain mixup for comparison.
+
+MixBlock is Eq. 2 of "Adversarial Mixup Unlearning" (ICLR 2025) and Section 3.2 of Qin et al., "Adversarial
+AutoMixup" (ICLR 2024): cross-attention between the two feature maps decides, place by place, whose pixels are shown.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pymixunlearn import ops
+from pymixunlearn.errors import UserError, unknown_name
+from pymixunlearn.seeding import generator
+
+WEIGHT_STD = 0.01
+
+
+class Projection(NamedTuple):
+    """Queries and keys [N, d, h, w] and scalar values [N, h, w] of one feature map."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+
+class MixBlock(nn.Module):
+    """Cross-attention mask generator: where does the mix show the forget image, where the retain image?
+
+    A constant channel is appended to both feature maps (lam to forget, 1 - lam to retain) and 1x1 convolutions, shared
+    by the two, give queries, keys and values. The three convolutions are one stacked matrix, so an image needs
+    one matrix product; it has ``2 ((C' + 1) d + d) + (C' + 1) + 1`` entries, 66 306 for 256 channels.
+
+    Args:
+        in_channels: Channels C' of the feature maps.
+        reduction: Queries and keys have d = C' // reduction channels.
+        seed: Fixes the initial weights, drawn from N(0, 0.01²); biases start at 0.
+
+    Raises:
+        UserError: The feature maps have too few channels to be reduced.
+    """
+
+    def __init__(self, in_channels: int, reduction: int = 2, *, seed: int = 0) -> None:
+        """Draw the weights."""
+        super().__init__()
+        if reduction < 1 or in_channels < reduction:
+            raise UserError(
+                f"in_channels is {in_channels} with reduction {reduction}; expected 1 <= reduction <= in_channels"
+            )
+        self.in_channels = in_channels
+        self.dim = in_channels // reduction
+        # Rows: d queries, d keys, one value. Columns: C' features and, last, the mixing ratio.
+        self.weight = nn.Parameter(torch.empty(2 * self.dim + 1, in_channels + 1))
+        self.bias = nn.Parameter(torch.zeros(2 * self.dim + 1))
+        with torch.no_grad():
+            self.weight.normal_(0.0, WEIGHT_STD, generator=generator(seed, "mixblock"))
+
+    def project(self, features: Tensor, ratio: float | Tensor) -> Projection:
+        """Return queries, keys and values of ``features`` with the constant channel ``ratio`` appended.
+
+        The constant channel enters linearly, W [F; r] + b = W_F F + (b + r w_r), so it is never materialised.
+
+        Args:
+            features: [N, C', h, w].
+            ratio: A number, a 0-d tensor, or one value per image [N].
+        """
+        n, _, h, w = features.shape
+        if isinstance(ratio, Tensor):
+            ratio = ratio.to(self.weight.dtype).unsqueeze(-1)  # [1] or [N, 1], against rows [2d + 1]
+        offset = self.bias + ratio * self.weight[:, -1]
+        matrix = self.weight[:, :-1].expand(n, -1, -1)
+        stacked = torch.baddbmm(offset.unsqueeze(-1), matrix, features.flatten(2)).view(n, -1, h, w)
+        return Projection(stacked[:, : self.dim], stacked[:, self.dim : -1], stacked[:, -1])
+
+    def mask_logits(self, feat_f: Tensor, feat_r: Tensor, lam: float | Tensor, pairing: str = "zip") -> Tensor:
+        """Return ``l_f - l_r`` [P, h, w], whose sigmoid is the forget image's share at feature resolution.
+
+        Args:
+            feat_f: Feature maps of the forget images, [N_f, C', h, w], taken from the initial model.
+            feat_r: Feature maps of the retain images, [N_r, C', h, w].
+            lam: Mixing ratio in [0, 1]: a number or 0-d tensor; in zip pairing also one value per pair [N].
+            pairing: "zip" (P = N_f = N_r) or "grid" (P = N_f N_r, pair (i, j) in row i N_r + j).
+
+        Raises:
+            UserError: The pairing is unknown, or a feature map or ``lam`` has a shape other than the above.
+        """
+        self._check(feat_f, feat_r, lam, pairing)
+        forget = self.project(feat_f, lam)
+        retain = self.project(feat_r, 1 - lam)
+        return ops.mixblock_attention(*forget, *retain, pairing=pairing)
+
+    def forward(
+        self, feat_f: Tensor, feat_r: Tensor, lam: float | Tensor, x_f: Tensor, x_r: Tensor, pairing: str = "zip"
+    ) -> Tensor:
+        """Return the mixed images [P, C, H, W] of ``x_f`` [N_f, C, H, W] and ``x_r`` [N_r, C, H, W].
+
+        The other arguments are those of :meth:`mask_logits`.
+        """
+        return ops.mask_mix(x_f, x_r, self.mask_logits(feat_f, feat_r, lam, pairing), pairing=pairing)
+
+    def extra_repr(self) -> str:
+        """Show the sizes when the module is printed."""
+        return f"in_channels={self.in_channels}, dim={self.dim}"
+
+    def _check(self, feat_f: Tensor, feat_r: Tensor, lam: float | Tensor, pairing: str) -> None:
+        for name, features in (("feat_f", feat_f), ("feat_r", feat_r)):
+            if features.ndim != 4 or features.shape[1] != self.in_channels:
+                raise UserError(
+                    f"{name} has shape {list(features.shape)}; expected feature maps [N, {self.in_channels}, h, w]"
+                )
+        _check_ratio(lam, pairing, feat_f.shape[0])
+
+
+def mixup(x_f: Tensor, x_r: Tensor, lam: float | Tensor, pairing: str = "zip") -> Tensor:
+    """Vanilla mixup ``lam x_f + (1 - lam) x_r`` (Zhang et al. 2018), the "w/o MixBlock" ablation.
+
+    Args:
+        x_f: Forget images [N_f, C, H, W].
+        x_r: Retain images [N_r, C, H, W].
+        lam: Mixing ratio in [0, 1]: a number or 0-d tensor; in zip pairing also one value per pair [N].
+        pairing: "zip" or "grid".
+
+    Returns:
+        Mixed images [P, C, H, W], in the order of :class:`MixBlock`.
+
+    Raises:
+        UserError: The pairing is unknown or ``lam`` has another shape.
+    """
+    _check_ratio(lam, pairing, x_f.shape[0])
+    if isinstance(lam, Tensor):
+        lam = lam.to(x_f.dtype).reshape(-1, 1, 1, 1)
+    if pairing == "zip":
+        return lam * x_f + (1 - lam) * x_r
+    return (lam * x_f.unsqueeze(1) + (1 - lam) * x_r.unsqueeze(0)).flatten(0, 1)
+
+
+def _check_ratio(lam: float | Tensor, pairing: str, pairs: int) -> None:
+    if pairing not in ("zip", "grid"):
+        raise unknown_name("pairing", pairing, ("zip", "grid"))
+    if not isinstance(lam, Tensor):
+        if not 0 <= lam <= 1:
+            raise UserError(f"lam is {lam}; expected a mixing ratio from 0 to 1")
+        return
+    # In grid pairing q, k and v are computed once per image, which one ratio per pair would make impossible.
+    allowed = ([],) if pairing == "grid" else ([], [pairs])
+    if list(lam.shape) not in allowed:
+        expected = "a number or a 0-d tensor" if pairing == "grid" else f"a number, a 0-d tensor or shape [{pairs}]"
+        raise UserError(f"lam has shape {list(lam.shape)}; expected {expected} in {pairing} pairing")
