@@ -60,6 +60,30 @@ def scalar(value: float | Tensor, like: Tensor) -> tuple[Tensor | None, float]:
     return value, 0.0
 
 
+def eager_function(
+    name: str, gradients: Callable[[Any, Tensor], Any], keep: Callable[[Any, tuple[Any, ...], Any], None]
+) -> type[torch.autograd.Function]:
+    """Build the ``autograd.Function`` of an operator for eager calls.
+
+    Args:
+        name: The operator's, in the dispatcher.
+        gradients: From the context and the gradient of the first output to one gradient per argument.
+        keep: Saves in the context what ``gradients`` needs, given the arguments and the operator's output.
+
+    Returns:
+        A function of the operator's arguments that returns its first output.
+    """
+
+    def forward(ctx: Any, *arguments: Any) -> Any:
+        with below_autograd():
+            output = getattr(ops, name).default(*arguments)
+        keep(ctx, arguments, output)
+        return output[0] if isinstance(output, tuple) else output
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(gradients), "__doc__": f"Eager ``{name}``."}
+    return type(f"Eager_{name}", (torch.autograd.Function,), methods)
+
+
 def run(
     operator: Any, function: Any, differentiable: bool, arguments: tuple[Any, ...], check: Callable[[], None]
 ) -> Any:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pymixunlearn.ops import reference
-from pymixunlearn.ops._call import below_autograd, ops
+from pymixunlearn.ops._call import eager_function, ops
 
 
 def _twice_differentiable(operator: Callable[..., Tensor], inputs: tuple[Tensor, ...], grad: Tensor) -> Any:
@@ -100,93 +100,8 @@ def real_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grad_forget, grad_retain, *constants
 
 
-class Sharpen(torch.autograd.Function):
-    """Eager ``sharpen``."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, T: float) -> Tensor:
-        """Probabilities; the backward starts from the logits again, which half-precision probabilities do not tell."""
-        with below_autograd():
-            probabilities: Tensor = ops.sharpen.default(logits, T)
-        ctx.save_for_backward(logits)
-        ctx.T = T
-        return probabilities
-
-    backward: Any = staticmethod(sharpen_gradients)
-
-
-class SimLoss(torch.autograd.Function):
-    """Eager ``sim_loss``."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, sharpen_T: float | None) -> Tensor:
-        """Losses of the rows."""
-        with below_autograd():
-            loss, state = ops.sim_loss.default(logits, target, sharpen_T)
-        ctx.save_for_backward(logits, target, state)
-        ctx.sharpen_T = sharpen_T
-        return loss  # type: ignore[no-any-return]
-
-    backward: Any = staticmethod(sim_loss_gradients)
-
-
-class MixContrastiveLoss(torch.autograd.Function):
-    """Eager ``mix_contrastive_loss``; the arguments are the schema's."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        target_forget: Tensor,
-        target_retain: Tensor,
-        lam: Tensor | None,
-        lam_value: float,
-        tau: Tensor | None,
-        tau_value: float,
-        grid: bool,
-        mean: bool,
-        sharpen_T: float | None,
-    ) -> Tensor:
-        """The loss; the rows' state is kept for the backward."""
-        with below_autograd():
-            loss, state = ops.mix_contrastive_loss.default(
-                logits, target_forget, target_retain, lam, lam_value, tau, tau_value, grid, mean, sharpen_T
-            )
-        ctx.save_for_backward(logits, target_forget, target_retain, state, lam, tau)
-        ctx.numbers = (lam_value, tau_value, grid, mean, sharpen_T)
-        return loss  # type: ignore[no-any-return]
-
-    backward: Any = staticmethod(mix_gradients)
-
-
-class RealContrastiveLoss(torch.autograd.Function):
-    """Eager ``real_contrastive_loss``; the arguments are the schema's."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        logits_forget: Tensor,
-        logits_retain: Tensor,
-        target_forget: Tensor,
-        target_retain: Tensor,
-        tau: Tensor | None,
-        tau_value: float,
-        mean: bool,
-        sharpen_T: float | None,
-    ) -> Tensor:
-        """The loss; the rows' state is kept for the backward."""
-        with below_autograd():
-            loss, state = ops.real_contrastive_loss.default(
-                logits_forget, logits_retain, target_forget, target_retain, tau, tau_value, mean, sharpen_T
-            )
-        ctx.save_for_backward(logits_forget, logits_retain, target_forget, target_retain, state, tau)
-        ctx.numbers = (tau_value, mean, sharpen_T)
-        return loss  # type: ignore[no-any-return]
-
-    backward: Any = staticmethod(real_gradients)
-
-
-# --- the same formulas for the dispatcher ----------------------------------------------------------------------------
+# What the backward needs. The dispatcher is told that the state, the second output, has no gradient; eager functions do
+# not return it.
 
 
 def _keep_sharpen(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -214,8 +129,14 @@ def _keep_real(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor])
     ctx.numbers = (tau_value, mean, sharpen_T)
 
 
+Sharpen = eager_function("sharpen", sharpen_gradients, _keep_sharpen)
+SimLoss = eager_function("sim_loss", sim_loss_gradients, _keep_sim_loss)
+MixContrastiveLoss = eager_function("mix_contrastive_loss", mix_gradients, _keep_mix)
+RealContrastiveLoss = eager_function("real_contrastive_loss", real_gradients, _keep_real)
+
+
 def _of_loss(gradients: Callable[[Any, Tensor], Any]) -> Callable[[Any, Tensor, Tensor], Any]:
-    """Drop the gradient of the state, the operators' second output, which has none."""
+    """Drop the gradient of the state, which has none."""
     return lambda ctx, grad, _: gradients(ctx, grad)
 
 

@@ -1,0 +1,63 @@
+"""The build from a source tree: its list of sources, and what a forced CUDA build says when it cannot be."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_source_is_listed_once_and_exists() -> None:
+    listed = json.loads((ROOT / "csrc" / "sources.json").read_text())
+    groups = [name for name, value in listed.items() if all(str(v).endswith((".cpp", ".cu")) for v in value)]
+    names = {source for group in groups for source in listed[group]}
+    present = {str(p.relative_to(ROOT / "csrc")) for p in (ROOT / "csrc").rglob("*") if p.suffix in (".cpp", ".cu")}
+    assert names == present
+    for group in groups:
+        assert len(set(listed[group])) == len(listed[group])
+
+
+def test_kernel_sources_know_nothing_of_torch() -> None:
+    for folder in ("core", "cpu", "cuda"):
+        for path in (ROOT / "csrc" / folder).iterdir():
+            text = path.read_text()
+            assert "torch/" not in text, f"{path} includes torch"
+            assert path.suffix != ".cuh" or "<<<" not in text, f"{path} holds launch syntax"
+
+
+def refusal(**environment: str) -> str:
+    """What setup.py says as it refuses to build in this environment."""
+    inherited = {key: value for key, value in os.environ.items() if key not in ("CUDA_HOME", "CUDA_PATH")}
+    command = [sys.executable, "setup.py", "--version"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**inherited, **environment})
+    assert result.returncode == 1
+    return result.stderr
+
+
+# Without CUDA in torch there is nothing to match a toolkit with, and that is said first.
+NO_CUDA_TORCH = None if torch.version.cuda else "has no CUDA; expected a CUDA build of torch"
+
+
+def test_a_forced_build_without_nvcc_says_what_was_expected() -> None:
+    message = refusal(PYMIXUNLEARN_CUDA="1", PATH="/nowhere")
+    assert (NO_CUDA_TORCH or "nvcc was not found in CUDA_HOME, CUDA_PATH or PATH; expected") in message
+
+
+def test_a_toolkit_of_another_major_version_is_refused(tmp_path: Path) -> None:
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 9.1, V9.1.85'\n")
+    nvcc.chmod(0o755)
+    message = refusal(PYMIXUNLEARN_CUDA="1", CUDA_HOME=str(tmp_path))
+    assert (NO_CUDA_TORCH or "found CUDA toolkit 9.1") in message
+    assert (NO_CUDA_TORCH or f"was built with CUDA {torch.version.cuda}") in message
+
+
+def test_an_unknown_wish_is_refused() -> None:
+    assert "PYMIXUNLEARN_CUDA must be 0, 1 or auto, got 'yes'" in refusal(PYMIXUNLEARN_CUDA="yes")
