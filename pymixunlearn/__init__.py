@@ -7,13 +7,16 @@ operators. The parts, from the bottom up: :mod:`~pymixunlearn.ops`, :mod:`~pymix
 :mod:`~pymixunlearn.experiments` and :mod:`~pymixunlearn.reporting`.
 """
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-from pymixunlearn import data, evaluation, methods, models, ops, tasks
-from pymixunlearn.errors import UserError
-from pymixunlearn.losses import GeneratorLoss, MixContrastiveLoss, RealContrastiveLoss
-from pymixunlearn.methods import MixUnlearn, MixUnlearnConfig, UnlearnResult
-from pymixunlearn.mixblock import MixBlock
+if TYPE_CHECKING:
+    from pymixunlearn import data, evaluation, methods, models, ops, tasks
+    from pymixunlearn.errors import UserError
+    from pymixunlearn.losses import GeneratorLoss, MixContrastiveLoss, RealContrastiveLoss
+    from pymixunlearn.methods import MixUnlearn, MixUnlearnConfig, UnlearnResult
+    from pymixunlearn.mixblock import MixBlock
 
 __all__ = [
     "GeneratorLoss",
@@ -31,6 +34,26 @@ __all__ = [
     "ops",
     "tasks",
 ]
+
+# Loaded when first asked for: importing PyTorch takes seconds, which the command line's help need not wait for.
+_HOMES = {
+    "GeneratorLoss": "losses",
+    "MixBlock": "mixblock",
+    "MixContrastiveLoss": "losses",
+    "MixUnlearn": "methods",
+    "MixUnlearnConfig": "methods",
+    "RealContrastiveLoss": "losses",
+    "UnlearnResult": "methods",
+    "UserError": "errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'pymixunlearn' has no attribute {name!r}")
+    module = import_module(f"pymixunlearn.{_HOMES.get(name, name)}")
+    return getattr(module, name) if name in _HOMES else module
+
 
 try:
     __version__ = version("pymixunlearn")

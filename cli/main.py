@@ -1,0 +1,125 @@
+"""The group of commands, and how every error becomes one line and an exit code.
+
+Modules of this package import the library inside their functions: it takes seconds to load PyTorch, and ``--help``
+should not wait for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+import click
+
+from pymixunlearn import __version__
+
+from .evaluate import evaluate
+from .info import info
+from .retrain import retrain
+from .train import train
+from .unlearn import INTERRUPTED, unlearn
+
+PROGRAM = "mixunlearn-cli"
+FAILED, WRONG_USAGE = 1, 2
+DEBUG = "MIXUNLEARN_DEBUG"
+
+
+class Program(click.Group):
+    """A group that suggests the nearest command and tells every error in one line."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Find a command; an unknown one is an error that names the nearest."""
+        command = super().get_command(ctx, cmd_name)
+        if command is None and not ctx.resilient_parsing:
+            from pymixunlearn.errors import unknown_name
+
+            raise click.UsageError(str(unknown_name("command", cmd_name, self.commands)), ctx)
+        return command
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command that ``args`` name and exit with its code."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                code = super().main(
+                    arguments,
+                    prog_name or PROGRAM,
+                    complete_var,
+                    standalone_mode=False,
+                    windows_expand_args=windows_expand_args,
+                    obj=arguments,
+                    **extra,
+                )
+        except Exception as error:
+            if os.environ.get(DEBUG):
+                raise
+            code, message = describe(error)
+            click.echo(f"Error: {message}", err=True)
+        if not standalone_mode:
+            return code
+        # Commands return nothing; a number is what an early exit (--help, Ctrl-C) asked for.
+        sys.exit(code or 0)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Tell a warning in one line, without the place in the source that users can do nothing about."""
+    click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+
+
+def describe(error: Exception) -> tuple[int, str]:
+    """Return the exit code of an error and its message in one line."""
+    from pymixunlearn.errors import UserError
+    from pymixunlearn.experiments.requests import BadRequest
+
+    code = FAILED
+    message = str(error)
+    if isinstance(error, click.exceptions.Abort):
+        return INTERRUPTED, "interrupted"
+    if isinstance(error, click.UsageError):
+        where = error.ctx.command_path if error.ctx else PROGRAM
+        code, message = WRONG_USAGE, f"{error.format_message()} See '{where} --help'."
+    elif isinstance(error, click.ClickException):
+        code, message = error.exit_code, error.format_message()
+    elif isinstance(error, BadRequest):
+        code = WRONG_USAGE
+    elif isinstance(error, OSError) and error.strerror:
+        message = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    elif not isinstance(error, UserError):
+        message = f"{type(error).__name__}: {error} (set {DEBUG}=1 to see where)"
+    return code, " ".join(message.split())
+
+
+@click.group(cls=Program, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name=PROGRAM)
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Make trained image classifiers forget, and measure how well they did.
+
+    Without options, `unlearn` shows everything on a small data set that needs no download: it trains a model, makes it
+    forget one class, and compares it with a model that was trained without that class.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+for _command in (unlearn, train, retrain, evaluate, info):
+    main.add_command(_command)

@@ -1,0 +1,163 @@
+"""The options that several commands share, and the requests that their values make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from .config_file import load_config
+
+if TYPE_CHECKING:
+    from pymixunlearn.experiments.requests import DataRequest, ModelRequest, SplitRequest
+
+F = TypeVar("F", bound=Callable[..., Any])
+_PATH = click.Path(path_type=Path)
+
+
+def _group(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Combine option decorators so that ``--help`` lists them in the order given."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+data_options = _group(
+    click.option(
+        "--dataset",
+        default="digits",
+        show_default=True,
+        metavar="NAME",
+        help="digits (scikit-learn's, nothing to download), mnist, fashion-mnist, cifar10, svhn, or imagefolder.",
+    ),
+    click.option(
+        "--data-dir",
+        type=_PATH,
+        metavar="DIR",
+        help="Where the data set's files are or go; for imagefolder, the folder or archive.  [default: a cache folder]",
+    ),
+    click.option("--no-download", is_flag=True, help="Fail rather than download files that are missing."),
+    click.option(
+        "--image-size",
+        type=click.IntRange(min=8),
+        metavar="PIXELS",
+        help="Side of the network's input; 224 is the paper's for cifar10 and svhn.  [default: the data set's own]",
+    ),
+)
+
+split_options = _group(
+    click.option(
+        "--task",
+        metavar="TASK",
+        help="What to forget: class (whole classes), data (a random share of some classes' samples), or indices "
+        "(a list of samples).  [default: class]",
+    ),
+    click.option(
+        "--forget-class",
+        "forget_class",
+        multiple=True,
+        metavar="K",
+        help="A class, by index or name; repeat for several.  [default: 0; for task data: 5 6 7 8 9]",
+    ),
+    click.option(
+        "--forget-fraction",
+        type=click.FloatRange(0, 1, min_open=True),
+        metavar="F",
+        help="Task data: which share of those classes' samples.  [default: 0.4]",
+    ),
+    click.option(
+        "--forget-indices",
+        type=_PATH,
+        metavar="FILE",
+        help="Indices of training samples: text (one per line, or commas), .json or .npy. Implies task indices.",
+    ),
+    click.option("--split", type=_PATH, metavar="FILE", help="A split.json of an earlier run, instead of a task."),
+)
+
+_architecture = click.option(
+    "--architecture",
+    metavar="NAME",
+    help="The network (cnn, resnet18, vit) of a checkpoint that does not say its own: a plain PyTorch state dict.",
+)
+
+model_options = _group(
+    click.option(
+        "--model",
+        metavar="CHECKPOINT|NAME",
+        help="A model file or the run folder it is in; or a network to train: cnn, resnet18, vit.  "
+        "[default: cnn for grey images, resnet18 for colour]",
+    ),
+    _architecture,
+)
+
+architecture_option = _architecture
+
+machine_options = _group(
+    click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Fixes every random choice of the run."),
+)
+
+
+def settings_options(example: str) -> Callable[[F], F]:
+    """Return ``--set`` and ``--config``, with an example of a setting."""
+    return _group(
+        click.option(
+            "--set",
+            "assignments",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help=f"A setting, for example {example}; repeat for several. The settings are listed below.",
+        ),
+        click.option(
+            "--config",
+            type=_PATH,
+            metavar="FILE.yaml",
+            is_eager=True,
+            expose_value=False,
+            callback=load_config,
+            help="Settings and long options as 'name: value' lines, or a run's config.json. The command line wins.",
+        ),
+    )
+
+
+def out_option(default: str) -> Callable[[F], F]:
+    """Return ``--out``, saying what happens without it."""
+    return click.option("--out", type=_PATH, metavar="DIR", help=f"The output folder.  [default: {default}]")
+
+
+def data_request(values: dict[str, Any]) -> DataRequest:
+    """Take the data options out of a command's values."""
+    from pymixunlearn.experiments.requests import DataRequest
+
+    return DataRequest(
+        dataset=values["dataset"],
+        data_dir=values["data_dir"],
+        download=not values["no_download"],
+        image_size=values["image_size"],
+    )
+
+
+def split_request(values: dict[str, Any]) -> SplitRequest:
+    """Take the split options out of a command's values."""
+    from pymixunlearn.experiments.requests import SplitRequest
+
+    return SplitRequest(
+        task=values["task"],
+        classes=values["forget_class"],
+        fraction=values["forget_fraction"],
+        indices=values["forget_indices"],
+        manifest=values["split"],
+    )
+
+
+def model_request(values: dict[str, Any]) -> ModelRequest:
+    """Take the model options out of a command's values."""
+    from pymixunlearn.experiments.requests import ModelRequest
+
+    return ModelRequest(model=values["model"], architecture=values["architecture"])

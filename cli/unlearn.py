@@ -1,0 +1,109 @@
+"""``mixunlearn-cli unlearn``: the main job."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options
+from .config_file import settings_of
+from .help import SettingsCommand
+
+if TYPE_CHECKING:
+    from pymixunlearn.experiments import Plan
+
+INTERRUPTED = 130
+
+
+@click.command(cls=SettingsCommand, settings=("method", "initial", "retrain"))
+@click.option(
+    "--method",
+    default="mixunlearn",
+    show_default=True,
+    metavar="NAME",
+    is_eager=True,
+    help="How to unlearn: mixunlearn, or retrain (from scratch). Its settings: --method NAME --help.",
+)
+@options.data_options
+@options.split_options
+@click.option(
+    "--label-aware/--label-agnostic",
+    "label_aware",
+    default=None,
+    help="Whether the method may use the training labels.  [default: label-agnostic]",
+)
+@options.model_options
+@options.machine_options
+@options.settings_options("epochs=5 or initial.lr=0.01")
+@click.option("--no-retrain", is_flag=True, help="Do not train Retrain; the table then shows no gaps.")
+@options.out_option("runs/, and a name that says what was run")
+@click.pass_context
+def unlearn(ctx: click.Context, /, **values: Any) -> None:
+    """Make a model forget, and compare it with one retrained without the forgotten data.
+
+    With no option at all: train a small network on the digits data, make it forget class 0 with MixUnlearn, retrain
+    without class 0, print the table, and write the run folder: model.safetensors, metrics.json, history.csv,
+    config.json, split.json and report.html. Trained models are kept, so a second run does not train them again. An
+    interrupted run goes on when the same command is given again.
+
+    \b
+    Examples:
+      mixunlearn-cli unlearn
+      mixunlearn-cli unlearn --dataset mnist --forget-class 3 --forget-class 8
+      mixunlearn-cli unlearn --dataset fashion-mnist --task data --forget-fraction 0.1 --label-aware
+      mixunlearn-cli unlearn --dataset imagefolder --data-dir photos/ --model my.safetensors --forget-indices ids.txt
+    """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
+    from pymixunlearn.experiments import RunRequest, default_folder, resolve, run
+    from pymixunlearn.reporting import result_rows
+
+    from .progress import make_console, print_table, watching
+
+    request = RunRequest(
+        method=values["method"],
+        data=options.data_request(values),
+        split=options.split_request(values),
+        model=options.model_request(values),
+        label_aware=values["label_aware"],
+        device=values["device"],
+        seed=values["seed"],
+        settings=settings_of(ctx, values["assignments"]),
+        retrain=not values["no_retrain"],
+    )
+    command_line = shlex.join(["mixunlearn-cli", *ctx.obj])
+    console = make_console()
+    with watching(console) as observer:
+        plan = resolve(request, observer=observer)
+        for line in describe(plan):
+            observer.note(line)
+        out = values["out"] or default_folder(plan)
+        try:
+            outcome = run(plan, out, observer=observer, command_line=command_line)
+        except KeyboardInterrupt:
+            click.echo(f"Interrupted; the state is kept in {out}. To go on: {command_line}", err=True)
+            ctx.exit(INTERRUPTED)
+    if outcome.known:
+        console.print("This run is finished already; its saved result:", soft_wrap=True)
+    print_table(console, result_rows(outcome.record))
+    console.print(f"Run folder: {outcome.folder}", soft_wrap=True, markup=False)
+
+
+def describe(plan: Plan) -> list[str]:
+    """Say in a few lines what a plan is going to do."""
+    split = plan.split
+    names = split.dataset.train.classes
+    classes = split.params.get("classes")
+    what = "listed samples"
+    if isinstance(classes, list):
+        listed = ", ".join(names[label] for label in classes if isinstance(label, int))
+        what = f"class {listed}" if split.task == "class" else f"samples of classes {listed}"
+    labels = "with labels" if plan.method.needs_labels else "without labels"
+    origin = "trained first" if plan.initial.checkpoint is None else f"from {plan.initial.checkpoint}"
+    settings = f"preset {plan.preset.name}" if plan.preset else "the method's defaults (no preset ships for this case)"
+    return [
+        f"Forget {what} of {split.dataset.name}: {len(split.forget_indices)} of {len(split.train)} training samples.",
+        f"Method {plan.method.name} {labels}, network {plan.initial.name} ({origin}), "
+        f"device {plan.device}, seed {plan.request.seed}.",
+        f"Settings: {settings}.",
+    ]

@@ -1,0 +1,89 @@
+"""Predictions of a model over a whole image set, and their accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from pymixunlearn.data.batches import batches
+from pymixunlearn.data.image_set import ImageSet
+from pymixunlearn.data.preprocess import Preprocess
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Put ``model`` in eval mode for the block, then give every submodule its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        # Not `model.train(flag)`: a user may keep single layers frozen in eval mode.
+        for module, training in modes:
+            module.training = training
+
+
+@torch.no_grad()
+def predict_logits(
+    model: nn.Module,
+    images: ImageSet,
+    preprocess: Preprocess,
+    *,
+    device: torch.device | str,
+    batch_size: int = 512,
+    augment_seed: int | None = None,
+) -> Tensor:
+    """Return the logits of ``model`` in eval mode for every image, in the set's order.
+
+    Args:
+        model: Maps images ``[N, C, H, W]`` to logits ``[N, classes]``; it must be on ``device``.
+        images: The images to classify.
+        preprocess: What turns stored images into network inputs.
+        device: Where to compute.
+        batch_size: Images per forward pass.
+        augment_seed: If given, the training augmentation is applied, drawn from this seed.
+
+    Returns:
+        Logits ``[len(images), classes]`` in float32 on the CPU; ``[0, 0]`` for an empty set.
+    """
+    parts: list[Tensor] = []
+    order: list[Tensor] = []
+    loader = batches(
+        images.to(torch.device(device)),
+        preprocess,
+        batch_size=batch_size,
+        device=torch.device(device),
+        seed=augment_seed,
+        augment=augment_seed is not None,
+        labels=False,
+    )
+    with evaluating(model):
+        for batch in loader:
+            parts.append(model(batch.images).float())
+            order.append(batch.indices)
+    if not parts:
+        return torch.zeros(0, 0)
+    logits = torch.cat(parts).cpu()
+    # A seeded loader also shuffles: put the rows back where the images are.
+    restored = torch.empty_like(logits)
+    restored[torch.cat(order).cpu()] = logits
+    return restored
+
+
+def accuracy(logits: Tensor, targets: Tensor) -> float | None:
+    """Return the share of rows whose largest logit is the target's, in percent.
+
+    Args:
+        logits: ``[N, classes]``.
+        targets: Class indices ``[N]``.
+
+    Returns:
+        A percentage, or None when there is no row to count.
+    """
+    if len(targets) == 0:
+        return None
+    hits = logits.argmax(dim=1).cpu() == targets.cpu()
+    return 100.0 * int(hits.sum()) / len(targets)

@@ -1,0 +1,104 @@
+"""Membership inference: can an attacker tell forgotten samples from unseen ones?
+
+The attack of Shokri et al. (2017) as Shen et al. (2024) run it on an unlearned model: a gradient-boosted tree
+classifier looks at the sorted softmax vector of the model under attack. It learns from remaining samples (members) and
+test samples (non-members), and is then asked about the forgetting set and about test samples it has not seen.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pymixunlearn.data.image_set import ImageSet
+from pymixunlearn.errors import UserError, unknown_name
+from pymixunlearn.evaluation.accuracy import predict_logits
+from pymixunlearn.seeding import derive_seed, generator
+from pymixunlearn.tasks import Split
+
+ATTACKERS = ("hist-gradient-boosting", "xgboost")
+"""The classifiers that can attack: scikit-learn's (the default), and XGBoost's, which is the original."""
+
+MAX_MEMBERS = 5000
+TREES = 100
+
+
+def attack_success_rate(
+    model: nn.Module,
+    split: Split,
+    *,
+    device: torch.device | str,
+    seed: int = 0,
+    attacker: str = "hist-gradient-boosting",
+    batch_size: int = 512,
+) -> float:
+    """Return how often the attacker is right about forgotten and unseen samples, in percent.
+
+    It learns from ``m = min(5000, |D_r|, |test| // 2)`` remaining samples and as many test samples, and is scored on
+    all of D_f (as members) plus at most as many of the test samples that are left (as non-members). Which samples these
+    are depends on ``seed`` and the split alone, so that two models are attacked with the same ones.
+
+    Args:
+        model: The model under attack, on ``device``.
+        split: What was forgotten and what remains.
+        device: Where the model runs.
+        seed: Fixes the samples and the attacker.
+        attacker: One of :data:`ATTACKERS`.
+        batch_size: Images per forward pass.
+
+    Raises:
+        UserError: The attacker is unknown or not installed, or the test set is too small to attack with.
+    """
+    members, learn_unseen, score_unseen = _choose_samples(split, seed)
+
+    def features(images: ImageSet) -> Tensor:
+        logits = predict_logits(model, images, split.preprocess, device=device, batch_size=batch_size)
+        return logits.double().softmax(dim=1).sort(dim=1).values
+
+    classifier = _build_attacker(attacker, derive_seed(seed, "asr", "attacker") % 2**31)
+    learn = torch.cat([features(split.train.subset(members)), features(split.test.subset(learn_unseen))])
+    learn_labels = _labels(len(members), len(learn_unseen))
+    score = torch.cat([features(split.forget), features(split.test.subset(score_unseen))])
+    score_labels = _labels(len(split.forget_indices), len(score_unseen))
+    from threadpoolctl import threadpool_limits
+
+    # One thread: sums over threads come in any order, and one seed has to fix the last bit.
+    with threadpool_limits(limits=1, user_api="openmp"):
+        classifier.fit(learn.numpy(), learn_labels.numpy())
+        told = torch.as_tensor(classifier.predict(score.numpy()))
+    return 100.0 * int((told == score_labels).sum()) / len(score_labels)
+
+
+def _choose_samples(split: Split, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the members to learn from, and the test samples to learn from and to be scored on."""
+    unseen = len(split.test)
+    count = min(MAX_MEMBERS, len(split.retain_indices), unseen // 2)
+    if count < 1:
+        raise UserError(f"the membership attack needs at least 2 test samples, but the test set has {unseen}")
+    retained = torch.randperm(len(split.retain_indices), generator=generator(seed, "asr", "members"))
+    members = split.retain_indices.cpu()[retained[:count]]
+    order = torch.randperm(unseen, generator=generator(seed, "asr", "non-members"))
+    left = order[count:]
+    return members, order[:count], left[: len(split.forget_indices)]
+
+
+def _labels(members: int, non_members: int) -> Tensor:
+    return torch.cat([torch.ones(members, dtype=torch.int64), torch.zeros(non_members, dtype=torch.int64)])
+
+
+def _build_attacker(name: str, random_state: int) -> Any:
+    if name == "hist-gradient-boosting":
+        # Imported here, since it takes longer than everything else that the command line imports besides torch.
+        from sklearn.ensemble import HistGradientBoostingClassifier
+
+        # Early stopping would hold samples out at some sizes and not at others.
+        return HistGradientBoostingClassifier(max_iter=TREES, early_stopping=False, random_state=random_state)
+    if name == "xgboost":
+        if find_spec("xgboost") is None:
+            raise UserError("attacker 'xgboost' is not installed; install the package xgboost or use the default")
+        return import_module("xgboost").XGBClassifier(n_estimators=TREES, random_state=random_state, n_jobs=1)
+    raise unknown_name("attacker", name, ATTACKERS)

@@ -1,0 +1,136 @@
+"""The run folder: nothing appears under a final name before the whole run is done.
+
+While a run is under way everything lies in ``OUT/.partial``, with ``run.json`` saying which run it is; at the end
+the files move up, ``metrics.json`` last, and ``.partial`` goes. So a folder either holds a finished run, or an
+unfinished one that can go on, or none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pymixunlearn.errors import UserError
+
+LAST = "metrics.json"
+"""The file that moves last: where it is, the run is finished."""
+
+
+class RunFolder:
+    """One run's output folder.
+
+    Args:
+        path: The folder; it need not exist.
+        identity: Everything that determines the run's outcome, JSON-able. Another identity is another run.
+
+    Raises:
+        UserError: The folder holds another run, or something that is no run.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        self.path = path
+        self.partial = path / ".partial"
+        # Through JSON once, so that tuples and the like compare equal to what is read back.
+        self._identity: dict[str, Any] = json.loads(json.dumps(identity))
+        self._check()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete."""
+        return (self.path / LAST).is_file()
+
+    @property
+    def started(self) -> bool:
+        """Whether an unfinished run is here that can go on."""
+        return not self.finished and (self.partial / "run.json").is_file()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Make the folder and say which run it holds; what the block writes goes to the unfinished run.
+
+        A ``UserError`` in the block means that the run would fail again in the same way: nothing is left of it then.
+        After anything else, as Ctrl-C, the run can go on.
+        """
+        if not self.started:
+            self.partial.mkdir(parents=True, exist_ok=True)
+            self.write_json("run.json", self._identity)
+        try:
+            yield
+        except UserError:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
+            raise
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write ``name`` into the unfinished run, whole or not at all."""
+        temporary = self.partial / f"{name}.tmp"
+        temporary.write_text(text, "utf-8", newline="\n")
+        os.replace(temporary, self.partial / name)
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write ``value`` as JSON into the unfinished run, whole or not at all."""
+        self.write_text(name, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a file of the finished run.
+
+        Raises:
+            UserError: The file is missing or is not JSON.
+        """
+        return _read_json(self.path / name)
+
+    def publish(self, names: tuple[str, ...]) -> None:
+        """Move the files ``names`` to their final place, ``metrics.json`` last, and drop the rest."""
+        for name in (*(name for name in names if name != LAST), LAST):
+            os.replace(self.partial / name, self.path / name)
+        shutil.rmtree(self.partial)
+
+    def _check(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"output folder '{self.path}' is a file; give the name of a folder")
+        if self.started:
+            held = _read_json(self.partial / "run.json")
+        elif (self.path / "config.json").is_file():
+            held = _read_json(self.path / "config.json")
+        elif self.path.is_dir() and any(entry.name != ".partial" for entry in self.path.iterdir()):
+            raise UserError(f"output folder '{self.path}' is not empty and holds no run; choose another with --out")
+        else:
+            return
+        different = _difference(held, self._identity)
+        if different is not None:
+            kind = "another, unfinished run" if self.started else "another run"
+            raise UserError(
+                f"output folder '{self.path}' holds {kind} ({different}); choose another with --out, or delete it"
+            )
+
+
+def _difference(held: Any, wanted: Any, name: str = "") -> str | None:
+    """Say where ``held`` first differs from ``wanted``, or return None; what ``held`` has besides does not count."""
+    if isinstance(held, dict) and isinstance(wanted, dict):
+        for key, value in wanted.items():
+            found = _difference(held.get(key), value, f"{name}.{key}" if name else key)
+            if found is not None:
+                return found
+        return None
+    return None if held == wanted else f"its {name} is {_short(held)}, not {_short(wanted)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"run file '{path}' cannot be read ({error}); choose another folder with --out") from error
+    if not isinstance(value, dict):
+        raise UserError(f"run file '{path}' is not a JSON object; choose another folder with --out")
+    return value

@@ -1,0 +1,52 @@
+"""How a run tells whoever watches what it is doing, without knowing how that is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pymixunlearn.training.loop import Callback, StateDict
+
+
+class Observer:
+    """Listens to a run; this one keeps quiet. The command line shows progress bars instead."""
+
+    def note(self, text: str) -> None:
+        """Hear one sentence worth knowing about the run."""
+
+    def phase_started(self, phase: str, total: int | None, done: int = 0) -> None:
+        """Hear that ``phase`` begins, of which ``done`` of ``total`` steps (None: nobody knows) are behind already."""
+
+    def phase_advanced(self, phase: str, done: int, detail: str = "") -> None:
+        """Hear that ``done`` steps of ``phase`` are behind; ``detail`` says where it is."""
+
+    def phase_finished(self, phase: str, detail: str) -> None:
+        """Hear that ``phase`` is over and how it went; it need not have started (a cached model)."""
+
+
+class PhaseCallback(Callback):
+    """Passes the progress of a training loop on to an observer, as one phase."""
+
+    def __init__(self, observer: Observer, phase: str) -> None:
+        """Report the loop to ``observer`` under the name ``phase``."""
+        self._observer = observer
+        self._phase = phase
+        self._epochs = 0
+        self._done = 0
+        self._detail = ""
+
+    def on_loop_start(self, name: str, epochs: int, steps_per_epoch: int, first_epoch: int) -> None:
+        """Tell the observer the total number of steps."""
+        self._epochs = epochs
+        self._done = first_epoch * steps_per_epoch
+        self._observer.phase_started(self._phase, epochs * steps_per_epoch, self._done)
+
+    def on_step_end(self, step: int) -> None:
+        """Tell the observer about one more step."""
+        self._done = step
+        self._observer.phase_advanced(self._phase, step, self._detail)
+
+    def on_epoch_end(self, epoch: int, record: Mapping[str, float], state: Callable[[], StateDict]) -> None:
+        """Tell the observer the epoch and what it measured."""
+        measured = " ".join(f"{key} {value:.4g}" for key, value in record.items() if key not in ("epoch", "seconds"))
+        self._detail = f"epoch {epoch + 1}/{self._epochs} {measured}".rstrip()
+        self._observer.phase_advanced(self._phase, self._done, self._detail)

@@ -1,0 +1,182 @@
+"""The parts of a run that take time: training the initial model, unlearning, retraining, evaluating."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pymixunlearn import models
+from pymixunlearn.data import Dataset, cache_dir
+from pymixunlearn.errors import UserError
+from pymixunlearn.evaluation import ATTACKERS, Metrics, evaluate
+from pymixunlearn.experiments.observer import Observer, PhaseCallback
+from pymixunlearn.methods import Method, Retrain, RetrainConfig, UnlearnResult
+from pymixunlearn.methods.retrain import fresh_weights
+from pymixunlearn.seeding import derive_seed
+from pymixunlearn.tasks import Split
+from pymixunlearn.training import (
+    CachedModel,
+    Callback,
+    ModelCache,
+    StateDict,
+    TrainConfig,
+    TrainResult,
+    train,
+    training_key,
+)
+from pymixunlearn.training.files import write_atomically
+
+
+def model_cache() -> ModelCache:
+    """Return the user's cache of trained models."""
+    return ModelCache(cache_dir() / "models")
+
+
+def train_initial(
+    architecture: Mapping[str, Any],
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    device: torch.device,
+    seed: int,
+    observer: Observer,
+) -> CachedModel:
+    """Train a network on all of ``dataset.train``, or take it from the cache."""
+    stream = derive_seed(seed, "initial")
+    model = models.build(**architecture, seed=stream)
+    key = training_key(model, dataset.train, dataset.preprocess, config, device=device, seed=stream)
+
+    def build(*, callbacks: Sequence[Callback], resume: StateDict | None) -> TrainResult:
+        return train(
+            # A copy: a training that rejects its snapshot starts once more from these weights.
+            copy.deepcopy(model),
+            dataset.train,
+            dataset.preprocess,
+            config,
+            device=device,
+            seed=stream,
+            callbacks=[*callbacks, PhaseCallback(observer, "initial")],
+            resume=resume,
+            name="initial",
+        )
+
+    return _cached("initial", key, build, observer)
+
+
+def train_retrain(
+    initial: nn.Module, split: Split, config: TrainConfig, *, device: torch.device, seed: int, observer: Observer
+) -> CachedModel:
+    """Train the network of ``initial`` from scratch on D_r, or take it from the cache."""
+    method = Retrain(RetrainConfig(**config.to_dict()))
+    stream = derive_seed(seed, method.name)
+    fresh = fresh_weights(copy.deepcopy(initial), stream)
+    key = training_key(fresh, split.retain, split.preprocess, config, device=device, seed=stream)
+
+    def build(*, callbacks: Sequence[Callback], resume: StateDict | None) -> TrainResult:
+        result = method.unlearn(
+            initial,
+            split,
+            device=device,
+            seed=seed,
+            callbacks=[*callbacks, PhaseCallback(observer, "Retrain")],
+            resume=resume,
+        )
+        return TrainResult(result.model, result.seconds, result.history)
+
+    return _cached("Retrain", key, build, observer)
+
+
+def run_method(
+    method: Method,
+    initial: nn.Module,
+    split: Split,
+    *,
+    device: torch.device,
+    seed: int,
+    observer: Observer,
+    snapshot: Path,
+) -> UnlearnResult:
+    """Unlearn, keeping the last complete epoch in the file ``snapshot`` and going on from it if it is there."""
+    snapshots = _Snapshots(snapshot)
+
+    def attempt(resume: StateDict | None) -> UnlearnResult:
+        callbacks = [PhaseCallback(observer, "unlearn"), snapshots]
+        return method.unlearn(initial, split, device=device, seed=seed, callbacks=callbacks, resume=resume)
+
+    state = _read_snapshot(snapshot, observer)
+    try:
+        result = attempt(state)
+    except UserError:
+        # Only a snapshot that was refused before the first step is worth another attempt.
+        if state is None or snapshots.started:
+            raise
+        observer.note("The state of the interrupted run does not fit; unlearning starts again.")
+        result = attempt(None)
+    observer.phase_finished("unlearn", f"{method.name}, {result.seconds:.1f} s")
+    return result
+
+
+def evaluate_models(
+    networks: Mapping[str, nn.Module],
+    split: Split,
+    *,
+    device: torch.device,
+    seed: int,
+    observer: Observer,
+    attacker: str = ATTACKERS[0],
+) -> dict[str, Metrics]:
+    """Measure every model on the same samples."""
+    observer.phase_started("evaluation", len(networks))
+    measured = {}
+    for done, (name, model) in enumerate(networks.items()):
+        observer.phase_advanced("evaluation", done, name)
+        measured[name] = evaluate(model, split, device=device, seed=seed, attacker=attacker)
+    observer.phase_finished("evaluation", f"{len(networks)} models" if len(networks) > 1 else "1 model")
+    return measured
+
+
+def _cached(
+    phase: str,
+    key: Mapping[str, Any],
+    build: Callable[..., TrainResult],
+    observer: Observer,
+) -> CachedModel:
+    model = model_cache().get_or_train(key, build)
+    epochs = f"{len(model.history)} epochs"
+    where = f"from the cache ({epochs}, trained in {model.seconds:.1f} s)"
+    observer.phase_finished(phase, where if model.hit else f"{epochs}, {model.seconds:.1f} s")
+    return model
+
+
+class _Snapshots(Callback):
+    """Keeps the last complete epoch of a loop in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.started = False
+
+    def on_loop_start(self, name: str, epochs: int, steps_per_epoch: int, first_epoch: int) -> None:
+        self.started = True
+
+    def on_epoch_end(self, epoch: int, record: Mapping[str, float], state: Callable[[], StateDict]) -> None:
+        content = io.BytesIO()
+        torch.save(state(), content)
+        write_atomically(self._path, content.getvalue())
+
+
+def _read_snapshot(path: Path, observer: Observer) -> StateDict | None:
+    if not path.is_file():
+        return None
+    try:
+        state: StateDict = torch.load(path, weights_only=True)
+        return state
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        observer.note(f"'{path}' is damaged; unlearning starts again.")
+        return None

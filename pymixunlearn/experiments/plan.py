@@ -1,0 +1,159 @@
+"""From a request to a plan: everything resolved, checked and loaded, nothing computed yet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from pymixunlearn import methods
+from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.models import InitialModel, choose_model
+from pymixunlearn.experiments.observer import Observer
+from pymixunlearn.experiments.presets import Preset, find_preset
+from pymixunlearn.experiments.requests import BadRequest, RunRequest, check_name
+from pymixunlearn.experiments.settings import TRAININGS, split_by_target
+from pymixunlearn.methods import Method, MethodConfig, RetrainConfig
+from pymixunlearn.tasks import Split
+from pymixunlearn.training import TrainConfig, defaults_for, resolve_device
+
+FORMAT = "pymixunlearn-run/1"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that can start.
+
+    Attributes:
+        request: What was asked for.
+        split: The data and what to forget.
+        method: The method with its final settings.
+        initial: The initial model, to be trained or loaded.
+        initial_config: How to train it; None for a checkpoint.
+        retrain_config: How to train Retrain; None for a run without.
+        device: Where to compute.
+        preset: The shipped settings that apply, if any.
+    """
+
+    request: RunRequest
+    split: Split
+    method: Method
+    initial: InitialModel
+    initial_config: TrainConfig | None
+    retrain_config: TrainConfig | None
+    device: torch.device
+    preset: Preset | None
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that determines the outcome, JSON-able: two runs with equal identities are one run."""
+        return {
+            "format": FORMAT,
+            "command": "unlearn",
+            "method": self.method.name,
+            "settings": self.method.config.to_dict(),
+            **data_identity(self.split),
+            "architecture": self.initial.architecture,
+            "checkpoint_sha256": self.initial.sha256,
+            "initial": None if self.initial_config is None else self.initial_config.to_dict(),
+            "retrain": None if self.retrain_config is None else self.retrain_config.to_dict(),
+            "seed": self.request.seed,
+            "device": str(self.device),
+        }
+
+
+def resolve(request: RunRequest, *, observer: Observer | None = None) -> Plan:
+    """Load the data and settle every setting: defaults, then preset, then the request's.
+
+    Args:
+        request: What was asked for.
+        observer: Told how far the decoding of images has come.
+
+    Raises:
+        BadRequest: A name or a setting is unknown, a value does not fit, or choices contradict each other.
+        UserError: Files are missing or corrupt, a class or a sample does not exist, the device is not available.
+    """
+    check_name("method", request.method, methods.available())
+    method_class = methods.get(request.method)
+    # All mistakes that need no data are found before data is read, let alone downloaded.
+    device = resolve_device(request.device)
+    requested = split_by_target(request.settings, method_class.config_class.kinds())
+    label_aware = _label_aware(request, method_class.config_class, requested["method"])
+    build_config(method_class.config_class, requested["method"])
+    for training in TRAININGS:
+        build_config(RetrainConfig, requested[training])
+
+    split = request.split.make(request.data.load(observer), request.seed)
+    preset = find_preset(request.method, split.dataset.name, split.task, label_aware=bool(label_aware))
+    shipped = split_by_target(preset.settings if preset else {}, method_class.config_class.kinds())
+    targets: dict[str, dict[str, Any]] = {name: {**shipped[name], **requested[name]} for name in requested}
+    if "label_aware" in method_class.config_class.kinds():
+        targets["method"]["label_aware"] = label_aware
+    method = method_class(build_config(method_class.config_class, targets["method"]))
+    if request.label_aware is False and method.needs_labels:
+        raise BadRequest(f"method '{request.method}' needs labels; it cannot run label-agnostic")
+
+    initial = choose_model(request.model, split.dataset)
+    return Plan(
+        request,
+        split,
+        method,
+        initial,
+        build_training(defaults_for(initial.name, "initial"), targets["initial"]) if initial.loaded is None else None,
+        build_training(defaults_for(initial.name, "retrain"), targets["retrain"]) if request.retrain else None,
+        device,
+        preset,
+    )
+
+
+def build_config(config_class: type[MethodConfig], values: Mapping[str, Any]) -> MethodConfig:
+    """Return a method's settings, telling a bad value as :class:`BadRequest`."""
+    try:
+        return config_class.from_mapping(values)
+    except UserError as error:
+        raise BadRequest(str(error)) from error
+
+
+def build_training(defaults: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """Return training settings: ``defaults`` with ``values`` (possibly strings) in place; None keeps the default.
+
+    Raises:
+        BadRequest: A name is unknown or a value out of range.
+    """
+    # The settings of the method Retrain are those of any training, and read strings.
+    parsed = build_config(RetrainConfig, values).to_dict()
+    return replace(defaults, **{name: parsed[name] for name in values if parsed[name] is not None})
+
+
+def data_identity(split: Split) -> dict[str, Any]:
+    """Return what says which samples a run saw."""
+    manifest: dict[str, Any] = split.manifest()
+    return {
+        "dataset": split.dataset.name,
+        "fingerprint": manifest["dataset"]["fingerprint"],
+        "preprocess": split.preprocess.to_dict(),
+        "task": split.task,
+        "params": split.params,
+        "forget_sha256": manifest["forget"]["sha256"],
+    }
+
+
+def identity_hash(identity: Mapping[str, Any]) -> str:
+    """Return a short hash of an identity, for names of folders."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _label_aware(request: RunRequest, config_class: type[MethodConfig], settings: Mapping[str, Any]) -> bool | None:
+    """Settle whether labels are used: the option or the setting, whichever is given; None where there is no choice."""
+    if "label_aware" not in config_class.kinds():
+        return request.label_aware
+    setting = None
+    if "label_aware" in settings:
+        setting = bool(build_config(config_class, {"label_aware": settings["label_aware"]}).to_dict()["label_aware"])
+    if None not in (request.label_aware, setting) and request.label_aware is not setting:
+        raise BadRequest(f"the setting label_aware={str(setting).lower()} contradicts the choice of labels")
+    return bool(setting if request.label_aware is None else request.label_aware)

@@ -1,0 +1,40 @@
+"""Which software made a result, and the hash of a file."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+import pymixunlearn
+
+_LIBRARIES = ("numpy", "scikit-learn", "torchvision", "safetensors")
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of everything that results depend on; None for a library that is not installed."""
+    found: dict[str, str | None] = {
+        "pymixunlearn": pymixunlearn.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "cuda": torch.version.cuda,
+    }
+    for library in _LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            # torchvision is only needed for some data sets; a report still says that it was absent.
+            found[library] = None
+    return found
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()

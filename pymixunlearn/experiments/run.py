@@ -1,0 +1,178 @@
+"""A whole run: initial model, unlearning, Retrain, evaluation, and the run folder they leave."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pymixunlearn.experiments.folder import RunFolder
+from pymixunlearn.experiments.models import CHECKPOINT
+from pymixunlearn.experiments.observer import Observer
+from pymixunlearn.experiments.phases import evaluate_models, run_method, train_initial, train_retrain
+from pymixunlearn.experiments.plan import Plan, identity_hash
+from pymixunlearn.experiments.provenance import file_sha256, versions
+from pymixunlearn.experiments.threads import suited_threads
+from pymixunlearn.reporting import render_report
+from pymixunlearn.training import CachedModel, model_hash, save_model
+
+FILES = ("config.json", "split.json", CHECKPOINT, "history.csv", "report.html", "metrics.json")
+"""What a finished run folder holds."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: its folder, the content of its ``metrics.json``, and whether it had been finished before."""
+
+    folder: Path
+    record: dict[str, Any]
+    known: bool
+
+
+def default_folder(plan: Plan) -> Path:
+    """Return ``runs/NAME``, where the name says what the run is and ends in a hash of everything else."""
+    identity = plan.identity()
+    name = f"{plan.split.dataset.name}-{plan.split.task}-{plan.method.name}-seed{plan.request.seed}"
+    return Path("runs") / f"{name}-{identity_hash(identity)}"
+
+
+def run(plan: Plan, out: Path | None = None, *, observer: Observer | None = None, command_line: str = "") -> Outcome:
+    """Carry out a plan and write its run folder, or go on where an interrupted run stopped.
+
+    Nothing appears under a final name before everything is done. The same plan gives the same ``model.safetensors``,
+    byte for byte, on the same machine, also when it was interrupted.
+
+    Args:
+        plan: What to do, from :func:`pymixunlearn.experiments.plan.resolve`.
+        out: The run folder; :func:`default_folder` if None.
+        observer: Told of the progress.
+        command_line: The command that reproduces the run, for the report.
+
+    Raises:
+        UserError: The folder holds another run or cannot be written, or a phase failed.
+    """
+    watcher = Observer() if observer is None else observer
+    folder = RunFolder(default_folder(plan) if out is None else out, plan.identity())
+    if folder.finished:
+        return Outcome(folder.path, folder.read_json("metrics.json"), known=True)
+    if folder.started:
+        watcher.note(f"Resuming the interrupted run in {folder.path}.")
+    with folder.writing(), suited_threads(plan.split.dataset, plan.device):
+        record = _carry_out(plan, folder, watcher, command_line)
+    return Outcome(folder.path, record, known=False)
+
+
+def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: str) -> dict[str, Any]:
+    """Do everything and publish the folder; returns the content of metrics.json."""
+    split, device, seed = plan.split, plan.device, plan.request.seed
+    initial = _initial(plan, watcher)
+    unlearned = run_method(
+        plan.method,
+        initial.model,
+        split,
+        device=device,
+        seed=seed,
+        observer=watcher,
+        snapshot=folder.partial / "unlearn.pt",
+    )
+    networks = {"initial": initial.model, "unlearned": unlearned.model}
+    retrain = None
+    if plan.retrain_config is not None:
+        retrain = train_retrain(initial.model, split, plan.retrain_config, device=device, seed=seed, observer=watcher)
+        networks["Retrain"] = retrain.model
+    metrics = evaluate_models(networks, split, device=device, seed=seed, observer=watcher)
+
+    reference = metrics.get("Retrain")
+    record: dict[str, Any] = {
+        "method": plan.method.name,
+        "dataset": split.dataset.name,
+        "task": split.task,
+        "seed": seed,
+        "metrics": metrics["unlearned"],
+        "initial": metrics["initial"],
+        "retrain": reference,
+        "gap": None if reference is None else metrics["unlearned"].gap_to(reference),
+        "initial_gap": None if reference is None else metrics["initial"].gap_to(reference),
+        "seconds": {
+            "unlearn": unlearned.seconds,
+            "retrain": None if retrain is None else retrain.seconds,
+            "initial": initial.seconds if plan.initial.loaded is None else None,
+        },
+        "hashes": {name: model_hash(network) for name, network in networks.items()},
+        "versions": versions(),
+    }
+    history = merge_histories(
+        {"initial": initial.history, "unlearn": unlearned.history, "Retrain": retrain.history if retrain else []}
+    )
+    config = _config(plan, unlearned.config.to_dict(), command_line)
+    manifest = split.manifest()
+    save_model(folder.partial / CHECKPOINT, unlearned.model, metadata=_model_metadata(plan))
+    record["hashes"][CHECKPOINT] = file_sha256(folder.partial / CHECKPOINT)
+    folder.write_json("config.json", config)
+    folder.write_json("split.json", manifest)
+    folder.write_text("history.csv", to_csv(history))
+    folder.write_text("report.html", render_report(config, record, manifest, history))
+    folder.write_json("metrics.json", record)
+    folder.publish(FILES)
+    return record
+
+
+def merge_histories(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, Any]]:
+    """Return the records of all phases in order, each with its "phase"."""
+    return [{"phase": phase, **record} for phase, records in histories.items() for record in records]
+
+
+def to_csv(history: Sequence[Mapping[str, Any]]) -> str:
+    """Write records as CSV: phase and epoch first, and every quantity that some record has."""
+    columns = list(dict.fromkeys(["phase", "epoch", "seconds", *(name for record in history for name in record)]))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()
+
+
+def _initial(plan: Plan, observer: Observer) -> CachedModel:
+    if plan.initial.loaded is not None:
+        observer.phase_finished("initial", f"from the checkpoint {plan.initial.checkpoint}")
+        return CachedModel(plan.initial.loaded, 0.0, [], hit=True)
+    assert plan.initial_config is not None  # a plan has either weights or a way to train them
+    return train_initial(
+        plan.initial.architecture,
+        plan.split.dataset,
+        plan.initial_config,
+        device=plan.device,
+        seed=plan.request.seed,
+        observer=observer,
+    )
+
+
+def _config(plan: Plan, settings: dict[str, Any], command_line: str) -> dict[str, Any]:
+    """Return the content of config.json: what determines the run, and what is needed or good to know to repeat it."""
+    request = plan.request
+    split = plan.split
+    return {
+        **plan.identity(),
+        "resolved_settings": settings,
+        "preset": None if plan.preset is None else plan.preset.name,
+        "label_aware": plan.method.needs_labels,
+        "model": None if request.model.model is None else str(plan.initial.checkpoint or plan.initial.name),
+        "architecture_name": request.model.architecture,
+        "data_dir": None if request.data.data_dir is None else str(request.data.data_dir),
+        "image_size": request.data.image_size,
+        "class_names": list(split.dataset.train.classes),
+        "threads": torch.get_num_threads(),
+        "command_line": command_line,
+    }
+
+
+def _model_metadata(plan: Plan) -> dict[str, Any]:
+    """Return what the checkpoint says about itself; nothing that differs between two equal runs."""
+    identity = plan.identity()
+    kept = ("method", "dataset", "fingerprint", "task", "params", "forget_sha256", "seed")
+    return {"purpose": "unlearned", **{key: identity[key] for key in kept}}

@@ -1,0 +1,95 @@
+"""The table of a run: initial model, unlearned model, Retrain, and the gaps to Retrain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from pymixunlearn.evaluation.metrics import METRIC_LABELS
+
+_LABELS = {**METRIC_LABELS, "train": "Train", "mean": "Mean gap", "seconds": "Seconds"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: what it is about, its cells by column key, and whether it is what the reader came for."""
+
+    label: str
+    cells: Mapping[str, float | None]
+    emphasis: bool = False
+
+
+def result_rows(record: Mapping[str, Any]) -> list[Row]:
+    """Return the rows for the content of a ``metrics.json``, the do-nothing model's first.
+
+    Without Retrain there is nothing to be close to, and the gap rows are left out.
+    """
+    seconds = record["seconds"]
+    rows = [
+        Row("initial", {**record["initial"], "seconds": seconds["initial"]}),
+        Row("unlearned", {**record["metrics"], "seconds": seconds["unlearn"]}, emphasis=True),
+    ]
+    if record["retrain"] is not None:
+        rows.append(Row("Retrain", {**record["retrain"], "seconds": seconds["retrain"]}))
+        rows.append(Row("gap |unlearned - Retrain|", record["gap"], emphasis=True))
+        rows.append(Row("gap |initial - Retrain|", record["initial_gap"]))
+    return rows
+
+
+def training_rows(record: Mapping[str, Any]) -> list[Row]:
+    """Return the one row of a training's ``metrics.json``."""
+    ((purpose, seconds),) = record["seconds"].items()
+    label = "Retrain" if purpose == "retrain" else purpose
+    return [Row(label, {**record["metrics"], "seconds": seconds}, emphasis=True)]
+
+
+def evaluation_rows(record: Mapping[str, Any]) -> list[Row]:
+    """Return the rows of an evaluation's ``metrics.json``: the model, and the reference with the gap."""
+    rows = [Row("model", record["metrics"], emphasis=True)]
+    if record["reference"] is not None:
+        rows += [Row("reference", record["reference"]), Row("gap |model - reference|", record["gap"])]
+    return rows
+
+
+def columns(rows: Sequence[Row]) -> list[str]:
+    """Return every column key that some row has, metrics in the paper's order, seconds last."""
+    present = {key for row in rows for key in row.cells}
+    known = ["train", *METRIC_LABELS, "mean", "seconds"]
+    return [key for key in known if key in present]
+
+
+def column_label(key: str) -> str:
+    """Return how a column is headed."""
+    return _LABELS[key]
+
+
+def format_cell(key: str, row: Row) -> str:
+    """Return a cell's text: percentages with two decimals, seconds with one, "-" where a value is lacking."""
+    if key not in row.cells:
+        return ""
+    value = row.cells[key]
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if key == "seconds" else f"{value:.2f}"
+
+
+def rich_table(rows: Sequence[Row], *, title: str | None = None, plain: bool = False) -> Table:
+    """Lay rows out for a terminal.
+
+    Args:
+        rows: The lines, top to bottom.
+        title: What stands above the table.
+        plain: Use ASCII rules only, for output that is not a terminal.
+    """
+    table = Table(title=title, title_justify="left", box=box.ASCII2 if plain else box.SIMPLE_HEAD)
+    table.add_column("", no_wrap=True)
+    keys = columns(rows)
+    for key in keys:
+        table.add_column(column_label(key), justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(row.label, *(format_cell(key, row) for key in keys), style="bold" if row.emphasis else None)
+    return table

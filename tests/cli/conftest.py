@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from mixunlearn_cli.main import main
+
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def model_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_folders(model_cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test works in a folder of its own; trained models are shared among the tests only."""
+    monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(model_cache_folder))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def invoke() -> Invoke:
+    """Runs the command in this process."""
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(main, list(arguments), prog_name="mixunlearn-cli")
+
+    return run
+
+
+@pytest.fixture
+def program() -> tuple[list[str], dict[str, str]]:
+    """The command and environment that run the program in a process of its own."""
+    # The tests may run from the sources, which a new working directory must not hide.
+    paths = [str(Path(path or ".").resolve()) for path in sys.path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    return [sys.executable, "-m", "mixunlearn_cli"], environment

@@ -1,0 +1,98 @@
+"""train, retrain, evaluate, info and every --help."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from pymixunlearn import __version__, data, methods, models
+
+Invoke = Callable[..., Result]
+
+
+def test_train_then_retrain_then_evaluate(invoke: Invoke) -> None:
+    result = invoke("train", "--set", "epochs=2", "--out", "initial")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == "Checkpoint: initial/model.safetensors"
+    assert "Train" in result.stdout and "Test" in result.stdout
+
+    result = invoke("retrain", "--forget-class", "4", "--set", "epochs=2", "--out", "retrain")
+    assert result.exit_code == 0, result.output
+    split = "retrain/split.json"
+    arguments = (
+        "evaluate",
+        "initial",
+        "--split",
+        split,
+        "--reference",
+        "retrain/model.safetensors",
+        "--out",
+        "measured",
+    )
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "| gap |model - reference| |" in result.stdout
+    record = json.loads(Path("measured/metrics.json").read_text())
+    assert record["reference"] == json.loads(Path("retrain/metrics.json").read_text())["metrics"]
+    assert record["gap"]["test_f"] > 50
+
+
+def test_evaluate_without_reference_or_folder_writes_nothing(invoke: Invoke) -> None:
+    invoke("train", "--set", "epochs=1", "--out", "initial")
+    result = invoke("evaluate", "initial", "--task", "data")
+    assert result.exit_code == 0 and "Train_f" in result.stdout and "Run folder" not in result.stdout
+    assert [path.name for path in Path().iterdir()] == ["initial"]
+
+
+def test_the_second_training_says_it_is_finished(invoke: Invoke) -> None:
+    arguments = ("train", "--set", "epochs=1")
+    assert invoke(*arguments).exit_code == 0
+    assert "finished already" in invoke(*arguments).stdout
+
+
+def test_a_training_is_repeated_from_its_config(invoke: Invoke) -> None:
+    invoke("train", "--set", "epochs=1", "--seed", "2", "--out", "a")
+    result = invoke("train", "--config", "a/config.json", "--out", "b")
+    assert result.exit_code == 0, result.output
+    assert Path("a/model.safetensors").read_bytes() == Path("b/model.safetensors").read_bytes()
+    result = invoke("unlearn", "--config", "a/config.json")
+    assert result.exit_code == 2 and "is not the config.json of a run of 'unlearn'" in result.stderr
+
+
+def test_info_says_what_is_here(invoke: Invoke) -> None:
+    result = invoke("info")
+    assert result.exit_code == 0, result.output
+    for name in ("torch", "CPU library", "CUDA library", *methods.available(), *data.available(), *models.available()):
+        assert name in result.stdout
+
+
+def test_info_says_why_operators_are_not_in_use(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pymixunlearn import ops
+
+    missing = ops.LibraryStatus(False, "the file is gone")
+    monkeypatch.setattr("pymixunlearn.ops.status", lambda: ops.Status(missing, missing, {}))
+    assert "not in use (plain PyTorch instead): the file is gone" in invoke("info").stdout
+
+
+@pytest.mark.parametrize("command", ["unlearn", "train", "retrain", "evaluate", "info"])
+def test_every_command_has_help(invoke: Invoke, command: str) -> None:
+    assert f"  {command} " in invoke("--help").stdout
+    for option in ("-h", "--help"):
+        result = invoke(command, option)
+        assert result.exit_code == 0 and result.stdout.startswith(f"Usage: mixunlearn-cli {command}")
+
+
+def test_help_lists_every_setting_of_the_method(invoke: Invoke) -> None:
+    text = " ".join(invoke("unlearn", "--help").stdout.split())
+    for name, default in methods.MixUnlearnConfig().to_dict().items():
+        assert f" {name}=" in text, f"{name} ({default})"
+    assert "Settings of retrain" in invoke("unlearn", "--method", "retrain", "--help").stdout
+
+
+def test_version_and_the_bare_command(invoke: Invoke) -> None:
+    assert __version__ in invoke("--version").stdout
+    assert invoke().stdout == invoke("--help").stdout

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+Invoke = Callable[..., Result]
+SMALL = ("unlearn", "--device", "cpu", "--set", "epochs=2", "--set", "initial.epochs=1", "--set", "retrain.epochs=1")
+FILES = ["config.json", "history.csv", "metrics.json", "model.safetensors", "report.html", "split.json"]
+
+
+def test_without_arguments_it_explains_itself_and_writes_a_run(invoke: Invoke) -> None:
+    result = invoke(*SMALL)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert lines[0] == "Forget class 0 of digits: 142 of 1438 training samples."
+    assert "Method mixunlearn without labels, network cnn (trained first)" in lines[1]
+    for phase in ("initial", "unlearn", "Retrain", "evaluation"):
+        assert any(line.startswith(f"{phase:<10} done") for line in lines)
+    for row in ("initial", "unlearned", "Retrain", "gap |unlearned - Retrain|", "gap |initial - Retrain|"):
+        assert sum(line.startswith(f"| {row} ") for line in lines) == 1
+    assert "Test_r" in result.stdout and "ASR" in result.stdout and "Seconds" in result.stdout
+    folder = Path(lines[-1].removeprefix("Run folder: "))
+    assert folder.parent == Path("runs")
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+
+
+def test_output_away_from_a_terminal_is_plain_and_short(invoke: Invoke) -> None:
+    result = invoke(*SMALL, "--out", "run")
+    assert result.stdout.isascii() and "\x1b" not in result.stdout and "\r" not in result.stdout
+    assert len(result.stdout.splitlines()) < 45
+
+
+def test_the_same_command_shows_the_finished_run(invoke: Invoke) -> None:
+    first = invoke(*SMALL)
+    second = invoke(*SMALL)
+    assert second.exit_code == 0
+    assert "finished already" in second.stdout and "done" not in second.stdout
+    table = [line for line in first.stdout.splitlines() if line.startswith("|")]
+    assert table == [line for line in second.stdout.splitlines() if line.startswith("|")]
+
+
+def test_cached_phases_say_so(invoke: Invoke) -> None:
+    invoke(*SMALL, "--out", "a")
+    result = invoke(*SMALL, "--out", "b", "--set", "omega=3")
+    assert result.stdout.count("done  from the cache (1 epochs") == 2
+
+
+def test_task_data_with_labels_and_without_retrain(invoke: Invoke) -> None:
+    arguments = ("--task", "data", "--forget-fraction", "0.1", "--forget-class", "2", "--label-aware", "--no-retrain")
+    result = invoke(*SMALL, *arguments, "--seed", "3", "--out", "run")
+    assert result.exit_code == 0, result.output
+    assert "Forget samples of classes 2 of digits" in result.stdout and "with labels" in result.stdout
+    record = json.loads(Path("run/metrics.json").read_text())
+    assert list(record["metrics"]) == ["train_r", "train_f", "test", "asr"]
+    assert record["retrain"] is None and record["seed"] == 3
+    assert json.loads(Path("run/config.json").read_text())["settings"]["label_aware"] is True
+
+
+def test_indices_and_a_saved_split(invoke: Invoke) -> None:
+    Path("ids.txt").write_text("\n".join(map(str, range(0, 200, 2))))
+    assert invoke(*SMALL, "--forget-indices", "ids.txt", "--out", "a").exit_code == 0
+    assert invoke(*SMALL, "--split", "a/split.json", "--out", "b").exit_code == 0
+    assert Path("a/model.safetensors").read_bytes() == Path("b/model.safetensors").read_bytes()
+
+
+def test_settings_come_from_yaml_and_the_command_line_wins(invoke: Invoke) -> None:
+    Path("run.yaml").write_text(
+        "seed: 5\nforget-class: [1, 2]\nno-retrain: true\nomega: 3\ntau_mix: 4\nlr: 1e-4\ninitial: {epochs: 1}\n"
+    )
+    result = invoke("unlearn", "--config", "run.yaml", "--out", "run", "--set", "omega=2", "--set", "epochs=1")
+    assert result.exit_code == 0, result.output
+    config = json.loads(Path("run/config.json").read_text())
+    assert (config["seed"], config["params"], config["retrain"]) == (5, {"classes": [1, 2]}, None)
+    kept = {name: config["settings"][name] for name in ("omega", "tau_mix", "lr", "epochs")}
+    assert kept == {"omega": 2.0, "tau_mix": 4.0, "lr": 1e-4, "epochs": 1}
+
+    invoke("unlearn", "--config", "run.yaml", "--seed", "6", "--out", "other", "--set", "epochs=1")
+    assert json.loads(Path("other/config.json").read_text())["seed"] == 6
+
+
+@pytest.mark.parametrize("extra", [("--label-aware", "--task", "data"), ("--method", "retrain", "--no-retrain")])
+def test_a_config_json_repeats_its_run(invoke: Invoke, extra: tuple[str, ...]) -> None:
+    assert invoke(*SMALL, *extra, "--out", "a").exit_code == 0
+    result = invoke("unlearn", "--config", "a/config.json", "--out", "b")
+    assert result.exit_code == 0, result.output
+    assert Path("a/model.safetensors").read_bytes() == Path("b/model.safetensors").read_bytes()
+    first, second = (json.loads(Path(name, "metrics.json").read_text()) for name in ("a", "b"))
+    assert first["metrics"] == second["metrics"] and first["retrain"] == second["retrain"]
+
+
+def test_a_trained_checkpoint_is_what_unlearn_would_train(invoke: Invoke) -> None:
+    assert invoke("train", "--set", "epochs=1", "--out", "initial").exit_code == 0
+    assert invoke(*SMALL, "--model", "initial", "--out", "a").exit_code == 0
+    assert invoke(*SMALL, "--out", "b").exit_code == 0
+    assert Path("a/model.safetensors").read_bytes() == Path("b/model.safetensors").read_bytes()

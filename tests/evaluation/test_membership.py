@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.util import find_spec
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pymixunlearn import data, tasks
+from pymixunlearn.errors import UserError
+from pymixunlearn.evaluation import attack_success_rate
+from pymixunlearn.evaluation.membership import _choose_samples
+
+CPU = torch.device("cpu")
+
+
+class Mute(nn.Module):
+    """Says the same of every image: there is nothing to attack."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.new_zeros(len(images), 4)
+
+
+def test_a_model_that_betrays_its_training_is_found_out(model: nn.Module, class_task: tasks.Split) -> None:
+    assert attack_success_rate(model, class_task, device=CPU) == 100.0
+
+
+def test_a_model_that_says_nothing_leaves_a_constant_guess(class_task: tasks.Split) -> None:
+    # 60 forgotten and 60 unseen samples are all called the same.
+    assert attack_success_rate(Mute(), class_task, device=CPU) == 50.0
+
+
+def test_sample_counts_follow_the_protocol(class_task: tasks.Split) -> None:
+    members, learn_unseen, score_unseen = _choose_samples(class_task, seed=0)
+    assert len(members) == len(learn_unseen) == 80  # half of the test set
+    assert len(score_unseen) == 60  # as many as are forgotten
+    assert not set(learn_unseen.tolist()) & set(score_unseen.tolist())
+    assert set(members.tolist()) <= set(class_task.retain_indices.tolist())
+
+
+def test_a_large_forget_set_is_scored_against_what_test_offers(leaky: data.Dataset) -> None:
+    split = tasks.class_split(leaky, (0, 1, 2))
+    members, learn_unseen, score_unseen = _choose_samples(split, seed=0)
+    assert len(members) == len(learn_unseen) == 60  # all of D_r
+    assert len(score_unseen) == 100
+
+
+def test_the_seed_chooses_the_samples(class_task: tasks.Split) -> None:
+    first, again, other = (_choose_samples(class_task, seed) for seed in (0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[1], other[1])
+
+
+def test_the_same_seed_gives_the_same_rate(sample_task: tasks.Split) -> None:
+    torch.manual_seed(0)
+    noisy = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    first, again = (attack_success_rate(noisy, sample_task, device=CPU, seed=5) for _ in range(2))
+    assert first == again
+
+
+def test_an_unknown_attacker_is_named_with_the_nearest(model: nn.Module, class_task: tasks.Split) -> None:
+    with pytest.raises(UserError, match="unknown attacker 'xgbost'.*Did you mean 'xgboost'"):
+        attack_success_rate(model, class_task, device=CPU, attacker="xgbost")
+
+
+def test_xgboost_attacks_or_says_that_it_is_missing(model: nn.Module, class_task: tasks.Split) -> None:
+    if find_spec("xgboost") is None:
+        with pytest.raises(UserError, match="'xgboost' is not installed"):
+            attack_success_rate(model, class_task, device=CPU, attacker="xgboost")
+    else:
+        assert attack_success_rate(model, class_task, device=CPU, attacker="xgboost") == 100.0
+
+
+def test_a_single_test_sample_is_too_few(model: nn.Module, leaky: data.Dataset) -> None:
+    small = replace(leaky, test=leaky.test.subset(torch.tensor([0])))
+    with pytest.raises(UserError, match="at least 2 test samples, but the test set has 1"):
+        attack_success_rate(model, tasks.class_split(small), device=CPU)

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from importlib.resources import files
+
+import pytest
+
+from pymixunlearn import data, methods
+from pymixunlearn.experiments.presets import find_preset
+from pymixunlearn.experiments.requests import TASKS
+from pymixunlearn.experiments.settings import parse_settings, split_by_target
+from pymixunlearn.methods import RetrainConfig
+
+NAMES = sorted(
+    path.name.removesuffix(".yaml")
+    for path in (files("pymixunlearn.experiments") / "presets").iterdir()
+    if path.name.endswith(".yaml")
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_is_for_a_case_that_exists_and_has_valid_settings(name: str) -> None:
+    method = name.split("-")[0]
+    general = name.removesuffix("-agnostic").removesuffix("-aware")
+    assert general in {f"{method}-{dataset}-{task}" for dataset in data.available() for task in TASKS}
+
+    text = (files("pymixunlearn.experiments") / "presets" / f"{name}.yaml").read_text()
+    assert text.startswith("# "), "a preset begins with what was measured with it"
+    config_class = methods.get(method).config_class
+    targets = split_by_target(parse_settings(text, name), config_class.kinds())
+    config_class.from_mapping(targets["method"])
+    for training in ("initial", "retrain"):
+        RetrainConfig.from_mapping(targets[training])
+
+
+def test_labels_choose_the_preset() -> None:
+    aware = find_preset("mixunlearn", "fashion-mnist", "data", label_aware=True)
+    agnostic = find_preset("mixunlearn", "fashion-mnist", "data", label_aware=False)
+    assert aware is not None and aware.name.endswith("-aware")
+    assert agnostic is not None and agnostic.name.endswith("-agnostic")
+    assert find_preset("retrain", "fashion-mnist", "data", label_aware=True) is None

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from pymixunlearn.errors import UserError
+from pymixunlearn.experiments import ModelRequest, Observer, Plan, SplitRequest, run
+from pymixunlearn.experiments.run import FILES
+from pymixunlearn.tasks import Split
+from pymixunlearn.training import load_model, model_hash
+
+Make = Callable[..., Plan]
+
+
+class Stop(Observer):
+    """Interrupts a run, as Ctrl-C would, when ``phase`` has got to ``step``; and remembers what it heard."""
+
+    def __init__(self, phase: str = "", step: int = 0) -> None:
+        self.phase, self.step = phase, step
+        self.notes: list[str] = []
+        self.started: dict[str, int] = {}
+        self.finished: dict[str, str] = {}
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def phase_started(self, phase: str, total: int | None, done: int = 0) -> None:
+        self.started[phase] = done
+
+    def phase_advanced(self, phase: str, done: int, detail: str = "") -> None:
+        if phase == self.phase and done >= self.step:
+            raise KeyboardInterrupt
+
+    def phase_finished(self, phase: str, detail: str) -> None:
+        self.finished[phase] = detail
+
+
+def test_run_folder_keeps_the_contract(tmp_path: Path, small_plan: Make) -> None:
+    plan = small_plan()
+    outcome = run(plan, tmp_path / "run", command_line="mixunlearn-cli unlearn")
+    assert sorted(path.name for path in outcome.folder.iterdir()) == sorted(FILES)
+
+    record = json.loads((outcome.folder / "metrics.json").read_text())
+    assert record == json.loads(json.dumps(outcome.record))
+    required = {"method", "dataset", "task", "seed", "metrics", "retrain", "gap", "seconds", "versions"}
+    assert required <= set(record)
+    assert list(record["metrics"]) == list(record["retrain"]) == ["test_r", "test_f", "asr"]
+    assert list(record["gap"]) == ["test_r", "test_f", "asr", "mean"]
+    assert set(record["seconds"]) == {"unlearn", "retrain", "initial"}
+    assert all(0 <= value <= 100 for value in record["metrics"].values())
+
+    split = Split.load(outcome.folder / "split.json", plan.split.dataset)
+    assert split.forget_indices.equal(plan.split.forget_indices)
+    assert model_hash(load_model(outcome.folder / "model.safetensors")) == record["hashes"]["unlearned"]
+    with (outcome.folder / "history.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["phase"], row["epoch"]) for row in rows] == [
+        ("initial", "1"),
+        ("unlearn", "1"),
+        ("unlearn", "2"),
+        ("Retrain", "1"),
+    ]
+    config = json.loads((outcome.folder / "config.json").read_text())
+    assert config["settings"]["epochs"] == 2
+    assert config["command_line"] == "mixunlearn-cli unlearn"
+
+
+def test_the_same_plan_gives_the_same_bytes(tmp_path: Path, small_plan: Make) -> None:
+    first, second = (run(small_plan(), tmp_path / name) for name in ("a", "b"))
+    assert (first.folder / "model.safetensors").read_bytes() == (second.folder / "model.safetensors").read_bytes()
+    for key in ("metrics", "initial", "retrain", "gap", "hashes"):
+        assert first.record[key] == second.record[key]
+
+
+def test_a_finished_run_is_not_run_again(tmp_path: Path, small_plan: Make) -> None:
+    first = run(small_plan(), tmp_path / "run")
+    watcher = Stop()
+    again = run(small_plan(), tmp_path / "run", observer=watcher)
+    assert again.known and not first.known
+    assert again.record == json.loads(json.dumps(first.record))
+    assert not watcher.finished
+
+
+def test_trained_models_are_taken_from_the_cache(tmp_path: Path, small_plan: Make) -> None:
+    run(small_plan(), tmp_path / "a")
+    watcher = Stop()
+    run(small_plan({"omega": 5}), tmp_path / "b", observer=watcher)
+    assert watcher.finished["initial"].startswith("from the cache")
+    assert watcher.finished["Retrain"].startswith("from the cache")
+    assert set(watcher.started) == {"unlearn", "evaluation"}
+
+
+@pytest.mark.parametrize(
+    ("phase", "step"),
+    [("initial", 60), ("unlearn", 7), ("Retrain", 60), ("evaluation", 1)],
+    ids=lambda value: str(value),
+)
+def test_an_interrupted_run_goes_on_and_ends_the_same(
+    tmp_path: Path, small_plan: Make, monkeypatch: pytest.MonkeyPatch, phase: str, step: int
+) -> None:
+    """The steps are in the second epoch, so that there is a first to go on from."""
+    monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / "cache"))
+    settings = {"initial.epochs": 2, "retrain.epochs": 2}
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run(small_plan(settings), out, observer=Stop(phase, step))
+    assert [path.name for path in out.iterdir()] == [".partial"]
+
+    watcher = Stop()
+    resumed = run(small_plan(settings), out, observer=watcher)
+    assert any("Resuming" in note for note in watcher.notes)
+    assert not resumed.known and not (out / ".partial").exists()
+    if phase != "evaluation":
+        assert watcher.started[phase] > 0
+
+    monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / "other"))
+    whole = run(small_plan(settings), tmp_path / "whole")
+    assert (out / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
+    assert resumed.record["hashes"] == whole.record["hashes"]
+    assert resumed.record["metrics"] == whole.record["metrics"]
+
+
+def test_a_damaged_snapshot_costs_only_time(tmp_path: Path, small_plan: Make) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run(small_plan(), out, observer=Stop("unlearn", 7))
+    (out / ".partial" / "unlearn.pt").write_bytes(b"half a file")
+    watcher = Stop()
+    run(small_plan(), out, observer=watcher)
+    assert any("is damaged; unlearning starts again" in note for note in watcher.notes)
+    assert watcher.started["unlearn"] == 0
+
+
+def test_a_run_without_retrain_has_no_gap(tmp_path: Path, small_plan: Make) -> None:
+    record = run(small_plan(retrain=False), tmp_path / "run").record
+    assert record["retrain"] is None and record["gap"] is None
+    assert record["seconds"]["retrain"] is None
+
+
+def test_a_checkpoint_replaces_the_initial_training(tmp_path: Path, small_plan: Make) -> None:
+    first = run(small_plan(), tmp_path / "a")
+    plan = small_plan(model=ModelRequest(str(first.folder)), split=SplitRequest(classes=("1",)))
+    record = run(plan, tmp_path / "b").record
+    assert record["seconds"]["initial"] is None
+    assert record["hashes"]["initial"] == first.record["hashes"]["unlearned"]
+
+
+def test_a_run_that_cannot_work_leaves_nothing(tmp_path: Path, small_plan: Make) -> None:
+    plan = small_plan({"feature_layer": "no_such_layer"})
+    with pytest.raises(UserError, match="no_such_layer"):
+        run(plan, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_small_images_run_on_one_thread_and_the_number_comes_back(tmp_path: Path, small_plan: Make) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        outcome = run(small_plan(), tmp_path / "run")
+        assert torch.get_num_threads() == 2
+        assert json.loads((outcome.folder / "config.json").read_text())["threads"] == 1
+    finally:
+        torch.set_num_threads(before)

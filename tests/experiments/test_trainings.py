@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pymixunlearn.errors import UserError
+from pymixunlearn.experiments import (
+    BadRequest,
+    EvaluationRequest,
+    ModelRequest,
+    Outcome,
+    SplitRequest,
+    TrainingRequest,
+    resolve_training,
+    run_evaluation,
+    run_training,
+)
+
+
+def trained(out: Path, **fields: object) -> Outcome:
+    request = TrainingRequest(**{"device": "cpu", "settings": {"epochs": "2"}, **fields})  # type: ignore[arg-type]
+    return run_training(resolve_training(request), out)
+
+
+def test_train_writes_a_checkpoint_with_its_accuracies(tmp_path: Path) -> None:
+    outcome = trained(tmp_path / "run", command="train")
+    names = ["config.json", "history.csv", "metrics.json", "model.safetensors"]
+    assert sorted(path.name for path in outcome.folder.iterdir()) == names
+    assert set(outcome.record["metrics"]) == {"train", "test"}
+    assert outcome.record["metrics"]["test"] > 70
+    assert trained(tmp_path / "run", command="train").known
+
+
+def test_retrain_never_sees_what_is_forgotten(tmp_path: Path) -> None:
+    outcome = trained(tmp_path / "run", command="retrain", split=SplitRequest(classes=("1",)))
+    assert outcome.record["metrics"]["test_f"] == 0.0
+    assert json.loads((outcome.folder / "split.json").read_text())["params"] == {"classes": [1]}
+
+
+def test_a_checkpoint_lends_retrain_its_architecture_only(tmp_path: Path) -> None:
+    initial = trained(tmp_path / "initial", command="train")
+    by_name = trained(tmp_path / "a", command="retrain")
+    by_file = trained(tmp_path / "b", command="retrain", model=ModelRequest(str(initial.folder)))
+    assert by_name.record["hashes"]["model"] == by_file.record["hashes"]["model"]
+
+
+def test_train_refuses_a_checkpoint_and_unknown_settings(tmp_path: Path) -> None:
+    initial = trained(tmp_path / "initial", command="train")
+    with pytest.raises(BadRequest, match="trained from a network's name"):
+        trained(tmp_path / "b", command="train", model=ModelRequest(str(initial.folder)))
+    with pytest.raises(BadRequest, match="Did you mean 'epochs'"):
+        trained(tmp_path / "b", command="train", settings={"epoch": 1})
+    assert not (tmp_path / "b").exists()
+
+
+def test_evaluation_measures_a_checkpoint_beside_a_reference(tmp_path: Path) -> None:
+    initial = trained(tmp_path / "initial", command="train")
+    retrain = trained(tmp_path / "retrain", command="retrain")
+    request = EvaluationRequest(initial.folder, retrain.folder / "model.safetensors", device="cpu")
+    outcome = run_evaluation(request, tmp_path / "evaluation")
+    assert outcome.record["reference"] == retrain.record["metrics"]
+    assert outcome.record["gap"]["test_f"] == outcome.record["metrics"]["test_f"]
+    assert run_evaluation(request, tmp_path / "evaluation").known
+    assert run_evaluation(EvaluationRequest(initial.folder, device="cpu")).record["gap"] is None
+
+
+def test_evaluation_of_a_missing_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'.*gone' does not exist"):
+        run_evaluation(EvaluationRequest(tmp_path / "gone", device="cpu"))
