@@ -1,5 +1,5 @@
-// What this build is: compiler, CUDA toolkit and architectures, stable ABI target, and the instruction set chosen at run
-// time. A pybind11 module of its own, so that it loads even where the operator libraries cannot.
+// What this build is: compiler, CUDA toolkit and architectures, stable ABI target, and the instruction set chosen at
+// run time. A pybind11 module of its own, so that it loads even where the operator libraries cannot.
 #include <pybind11/pybind11.h>
 
 #include <string>
@@ -42,6 +42,7 @@ pybind11::dict build_facts() {
 PYBIND11_MODULE(_introspection, m) {
   m.doc() = "Facts about how the compiled operators of pymixunlearn were built and what they use at run time.";
   m.def("build_facts", &build_facts, "Compiler, C++ standard, torch and CUDA versions, as a dict.");
-  m.def("cpu_isa", [] { return std::string(pmx::isa_name(pmx::chosen_isa())); },
-        "Instruction set of the CPU kernels in this process: baseline, avx2 or avx512.");
+  m.def(
+      "cpu_isa", [] { return std::string(pmx::isa_name(pmx::chosen_isa())); },
+      "Instruction set of the CPU kernels in this process: baseline, avx2 or avx512.");
 }

@@ -32,7 +32,7 @@ class Rows {
     check_same_device(target, logits_);
     STD_TORCH_CHECK(target.sizes()[0] == modulus, "expected one target for each row");
     const bool labels = target.scalar_type() == ScalarType::Long;
-    const TargetKind kind = labels        ? TargetKind::labels
+    const TargetKind kind = labels       ? TargetKind::labels
                             : sharpened_ ? TargetKind::teacher_logits
                                          : TargetKind::probabilities;
     STD_TORCH_CHECK(targets_ == 0 || kind == kind_, "expected both targets of one kind");
@@ -100,7 +100,8 @@ struct Losses {
 
   static Tensor sharpen_backward(const Tensor& grad, const Tensor& logits, double T) {
     const Tensor g = torch::stable::contiguous(grad), z = torch::stable::contiguous(logits);
-    STD_TORCH_CHECK(g.numel() == z.numel() && g.scalar_type() == z.scalar_type(), "expected a gradient like the logits");
+    STD_TORCH_CHECK(g.numel() == z.numel() && g.scalar_type() == z.scalar_type(),
+                    "expected a gradient like the logits");
     check_same_device(g, z);
     const Tensor out = torch::stable::empty_like(z);
     const int64_t classes = z.sizes()[z.dim() - 1];
@@ -142,8 +143,7 @@ struct Losses {
       using A = decltype(zero);
       const Scalars<A> scalars(lam, lam_value, tau, tau_value, logits, rows.in().rows);
       const Contrast<A> contrast = mix_contrast<A>(logits, scalars, grid, mean, nullptr);
-      Tensor state =
-          allocate<1>(logits, {rows.state_size() + contrast.columns}, accumulation_type(rows.dtype()));
+      Tensor state = allocate<1>(logits, {rows.state_size() + contrast.columns}, accumulation_type(rows.dtype()));
       Tensor loss = allocate<0>(logits, {}, logits.scalar_type());
       Backend backend(logits);
       backend.cosine_forward(rows, state.data_ptr(), nullptr);
@@ -177,43 +177,45 @@ struct Losses {
                                                           std::optional<Tensor> tau, double tau_value, bool mean,
                                                           std::optional<double> sharpen_T) {
     const auto [forget, retain] = real_rows(logits_forget, logits_retain, target_forget, target_retain, sharpen_T);
-    return with_accumulation(forget.dtype(), [&, &forget = forget, &retain = retain](auto zero)
-                                                 -> std::tuple<Tensor, Tensor> {
-      using A = decltype(zero);
-      const Scalars<A> scalars(std::nullopt, 1.0, tau, tau_value, logits_retain, 0);
-      const Contrast<A> contrast = real_contrast<A>(retain.in().rows, scalars, mean, nullptr);
-      const int64_t forget_size = forget.state_size(), size = forget_size + retain.state_size();
-      Tensor state = allocate<1>(logits_retain, {size + 1}, accumulation_type(retain.dtype()));
-      Tensor loss = allocate<0>(logits_retain, {}, logits_retain.scalar_type());
-      Backend backend(logits_retain);
-      backend.cosine_forward(forget, data<A>(state), nullptr);
-      backend.cosine_forward(retain, data<A>(state) + forget_size, nullptr);
-      const int width = state_width(1);
-      const ContrastTerms<A> sums = {{data<A>(state), width, sim_slot(0), forget.in().rows, 1},
-                                     {data<A>(state) + forget_size, width, sim_slot(0), retain.in().rows, 1},
-                                     false};
-      backend.reduce(sums, contrast, data<A>(state) + size, loss.data_ptr(), retain.dtype());
-      return {loss, state};
-    });
+    return with_accumulation(
+        forget.dtype(), [&, &forget = forget, &retain = retain](auto zero) -> std::tuple<Tensor, Tensor> {
+          using A = decltype(zero);
+          const Scalars<A> scalars(std::nullopt, 1.0, tau, tau_value, logits_retain, 0);
+          const Contrast<A> contrast = real_contrast<A>(retain.in().rows, scalars, mean, nullptr);
+          const int64_t forget_size = forget.state_size(), size = forget_size + retain.state_size();
+          Tensor state = allocate<1>(logits_retain, {size + 1}, accumulation_type(retain.dtype()));
+          Tensor loss = allocate<0>(logits_retain, {}, logits_retain.scalar_type());
+          Backend backend(logits_retain);
+          backend.cosine_forward(forget, data<A>(state), nullptr);
+          backend.cosine_forward(retain, data<A>(state) + forget_size, nullptr);
+          const int width = state_width(1);
+          const ContrastTerms<A> sums = {{data<A>(state), width, sim_slot(0), forget.in().rows, 1},
+                                         {data<A>(state) + forget_size, width, sim_slot(0), retain.in().rows, 1},
+                                         false};
+          backend.reduce(sums, contrast, data<A>(state) + size, loss.data_ptr(), retain.dtype());
+          return {loss, state};
+        });
   }
 
-  static std::tuple<Tensor, Tensor> real_contrastive_loss_backward(
-      const Tensor& grad, const Tensor& logits_forget, const Tensor& logits_retain, const Tensor& target_forget,
-      const Tensor& target_retain, const Tensor& state, std::optional<Tensor> tau, double tau_value, bool mean,
-      std::optional<double> sharpen_T) {
+  static std::tuple<Tensor, Tensor> real_contrastive_loss_backward(const Tensor& grad, const Tensor& logits_forget,
+                                                                   const Tensor& logits_retain,
+                                                                   const Tensor& target_forget,
+                                                                   const Tensor& target_retain, const Tensor& state,
+                                                                   std::optional<Tensor> tau, double tau_value,
+                                                                   bool mean, std::optional<double> sharpen_T) {
     const auto [forget, retain] = real_rows(logits_forget, logits_retain, target_forget, target_retain, sharpen_T);
-    return with_accumulation(forget.dtype(), [&, &forget = forget, &retain = retain](auto zero)
-                                                 -> std::tuple<Tensor, Tensor> {
-      using A = decltype(zero);
-      const int64_t forget_size = forget.state_size(), size = forget_size + retain.state_size();
-      STD_TORCH_CHECK(state.numel() == size + 1, "expected the state of this call");
-      const Scalars<A> scalars(std::nullopt, 1.0, tau, tau_value, logits_retain, 0);
-      const Contrast<A> contrast = real_contrast<A>(retain.in().rows, scalars, mean, data<A>(state) + size);
-      const auto [incoming, owner] = row_scalar<A>(grad, logits_retain);
-      Backend backend(logits_retain);
-      return {backward(backend, forget, state, 0, RowRole::forget, contrast, incoming),
-              backward(backend, retain, state, forget_size, RowRole::retain, contrast, incoming)};
-    });
+    return with_accumulation(
+        forget.dtype(), [&, &forget = forget, &retain = retain](auto zero) -> std::tuple<Tensor, Tensor> {
+          using A = decltype(zero);
+          const int64_t forget_size = forget.state_size(), size = forget_size + retain.state_size();
+          STD_TORCH_CHECK(state.numel() == size + 1, "expected the state of this call");
+          const Scalars<A> scalars(std::nullopt, 1.0, tau, tau_value, logits_retain, 0);
+          const Contrast<A> contrast = real_contrast<A>(retain.in().rows, scalars, mean, data<A>(state) + size);
+          const auto [incoming, owner] = row_scalar<A>(grad, logits_retain);
+          Backend backend(logits_retain);
+          return {backward(backend, forget, state, 0, RowRole::forget, contrast, incoming),
+                  backward(backend, retain, state, forget_size, RowRole::retain, contrast, incoming)};
+        });
   }
 
  private:
@@ -281,9 +283,9 @@ struct Losses {
   static Tensor backward(const Backend& backend, const Rows& rows, const Tensor& state, int64_t offset, RowRole role,
                          const Contrast<A>& contrast, const RowScalar<A>& incoming) {
     const auto sizes = rows.logits().sizes();
-    STD_TORCH_CHECK(state.scalar_type() == accumulation_type(rows.dtype()) &&
-                        state.numel() >= offset + rows.state_size(),
-                    "expected the state of this call");
+    STD_TORCH_CHECK(
+        state.scalar_type() == accumulation_type(rows.dtype()) && state.numel() >= offset + rows.state_size(),
+        "expected the state of this call");
     const ScalarType type = rows.logits().scalar_type();
     const Tensor out = sizes.size() == 2 ? allocate<2>(rows.logits(), {sizes[0], sizes[1]}, type)
                                          : allocate<3>(rows.logits(), {sizes[0], sizes[1], sizes[2]}, type);
@@ -293,14 +295,14 @@ struct Losses {
 };
 
 // Registers every loss operator of a backend under its schema's name.
-#define PMX_REGISTER_LOSSES(library, Backend)                                                               \
-  library.impl("sharpen", TORCH_BOX(&pmx::Losses<Backend>::sharpen));                                       \
-  library.impl("sharpen_backward", TORCH_BOX(&pmx::Losses<Backend>::sharpen_backward));                     \
-  library.impl("sim_loss", TORCH_BOX(&pmx::Losses<Backend>::sim_loss));                                     \
-  library.impl("sim_loss_backward", TORCH_BOX(&pmx::Losses<Backend>::sim_loss_backward));                   \
-  library.impl("mix_contrastive_loss", TORCH_BOX(&pmx::Losses<Backend>::mix_contrastive_loss));             \
+#define PMX_REGISTER_LOSSES(library, Backend)                                                                     \
+  library.impl("sharpen", TORCH_BOX(&pmx::Losses<Backend>::sharpen));                                             \
+  library.impl("sharpen_backward", TORCH_BOX(&pmx::Losses<Backend>::sharpen_backward));                           \
+  library.impl("sim_loss", TORCH_BOX(&pmx::Losses<Backend>::sim_loss));                                           \
+  library.impl("sim_loss_backward", TORCH_BOX(&pmx::Losses<Backend>::sim_loss_backward));                         \
+  library.impl("mix_contrastive_loss", TORCH_BOX(&pmx::Losses<Backend>::mix_contrastive_loss));                   \
   library.impl("mix_contrastive_loss_backward", TORCH_BOX(&pmx::Losses<Backend>::mix_contrastive_loss_backward)); \
-  library.impl("real_contrastive_loss", TORCH_BOX(&pmx::Losses<Backend>::real_contrastive_loss));           \
+  library.impl("real_contrastive_loss", TORCH_BOX(&pmx::Losses<Backend>::real_contrastive_loss));                 \
   library.impl("real_contrastive_loss_backward", TORCH_BOX(&pmx::Losses<Backend>::real_contrastive_loss_backward))
 
 }  // namespace pmx

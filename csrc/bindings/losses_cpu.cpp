@@ -15,9 +15,8 @@ struct Cpu {
 
   void cosine_forward(const Rows& rows, void* states, void* sim) const {
     const CosineKernels table = kernels().cosine(rows.dtype(), target_dtype(rows), rows.kind(), rows.targets());
-    torch::stable::parallel_for(0, rows.in().rows, row_grain(rows.in().classes), [&](int64_t begin, int64_t end) {
-      table.forward(rows.in(), begin, end, states, sim);
-    });
+    torch::stable::parallel_for(0, rows.in().rows, row_grain(rows.in().classes),
+                                [&](int64_t begin, int64_t end) { table.forward(rows.in(), begin, end, states, sim); });
   }
 
   template <class A>

@@ -7,8 +7,8 @@
 //
 // The softmax denominator cancels, so a row is described by a handful of scalars, its state. A loss is a weighted sum
 // over rows whose weights follow from those scalars (row_weights), so one backward kernel serves every loss. The
-// gradient is written with b because e and t are nearly parallel when forgetting has not begun: b e_j - t_j then cancels
-// to the last digit, while a cosine and two norms, each rounded, would not.
+// gradient is written with b because e and t are nearly parallel when forgetting has not begun: b e_j - t_j then
+// cancels to the last digit, while a cosine and two norms, each rounded, would not.
 #pragma once
 
 #include <cmath>

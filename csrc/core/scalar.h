@@ -55,8 +55,8 @@ PMX_HD uint16_t float_to_half_bits(float value) {
   const uint32_t magnitude = bits & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);
   if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // rounds to 65536 or more
-  if (magnitude < 0x38800000u) {                                              // below 2^-14: subnormal
-    const float shifted = bits_to_float(magnitude) + 0.5f;                    // last digit of the sum: 2^-24
+  if (magnitude < 0x38800000u) {                                               // below 2^-14: subnormal
+    const float shifted = bits_to_float(magnitude) + 0.5f;                     // last digit of the sum: 2^-24
     return static_cast<uint16_t>(sign | (float_to_bits(shifted) - 0x3f000000u));
   }
   const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);

@@ -8,9 +8,9 @@
 
 namespace pmx {
 
-// `states` is [rows, state_width] in the accumulation type of the logits; `sim`, if not null, receives the losses of the
-// first target, [rows] in the dtype of the logits; `contrast` and `grad` point to a Contrast and a
-// RowScalar of that type; `out` is [rows, classes] contiguous in the dtype of the logits.
+// `states` is [rows, state_width] in the accumulation type of the logits; `sim`, if not null, receives the losses of
+// the first target, [rows] in the dtype of the logits; `contrast` and `grad` point to a Contrast and a RowScalar of
+// that type; `out` is [rows, classes] contiguous in the dtype of the logits.
 struct CosineKernels {
   void (*forward)(const CosineRows& in, int64_t begin, int64_t end, void* states, void* sim);
   void (*backward)(const CosineRows& in, int64_t begin, int64_t end, const void* states, RowRole role,
@@ -19,8 +19,8 @@ struct CosineKernels {
 
 struct SharpenKernels {
   void (*forward)(const void* logits, int64_t classes, double inverse_T, int64_t begin, int64_t end, void* out);
-  void (*backward)(const void* grad, const void* logits, int64_t classes, double inverse_T, int64_t begin,
-                   int64_t end, void* out);
+  void (*backward)(const void* grad, const void* logits, int64_t classes, double inverse_T, int64_t begin, int64_t end,
+                   void* out);
 };
 
 struct KernelTable {

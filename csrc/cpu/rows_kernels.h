@@ -170,9 +170,8 @@ static void sharpen_forward(const void* logits, int64_t classes, double inverse_
     T* p = static_cast<T*>(out) + n * classes;
     const A max = row_max(z, classes);
     V total{};
-    over_row<lanes>(classes, [&](int64_t j, auto count) {
-      total += exp((load_at(z + j, count, A(-INFINITY)) - max) * rate);
-    });
+    over_row<lanes>(classes,
+                    [&](int64_t j, auto count) { total += exp((load_at(z + j, count, A(-INFINITY)) - max) * rate); });
     const A scale = A(1) / sum(total);
     over_row<lanes>(classes, [&](int64_t j, auto count) {
       store_at(p + j, exp((load_at(z + j, count, A(-INFINITY)) - max) * rate) * scale, count);

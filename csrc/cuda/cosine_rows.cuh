@@ -1,6 +1,6 @@
 // Row kernels of the losses: the state of each row in one pass over its logits and targets (online softmax), and the
-// gradient row from that state. A group of `group` threads shares a row: part of a warp for few classes, a warp for many,
-// the whole block for very many.
+// gradient row from that state. A group of `group` threads shares a row: part of a warp for few classes, a warp for
+// many, the whole block for very many.
 #pragma once
 
 #include "../core/contrastive.h"

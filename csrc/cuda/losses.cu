@@ -1,8 +1,7 @@
-#include "losses.h"
-
 #include "../core/plan.h"
 #include "contrast.cuh"
 #include "cosine_rows.cuh"
+#include "losses.h"
 #include "sharpen.cuh"
 
 namespace pmx::cuda {
@@ -42,8 +41,8 @@ __global__ void sharpen_forward_kernel(const T* logits, int64_t rows, int64_t cl
 }
 
 template <class T, int group>
-__global__ void sharpen_backward_kernel(const T* grad, const T* logits, int64_t rows, int64_t classes,
-                                        Acc<T> inverse_T, T* out) {
+__global__ void sharpen_backward_kernel(const T* grad, const T* logits, int64_t rows, int64_t classes, Acc<T> inverse_T,
+                                        T* out) {
   DeviceBlock block;
   sharpen_backward_body<T, group>(block, grad, logits, rows, classes, inverse_T, out);
 }
@@ -109,9 +108,7 @@ void with_types(const RowsLaunch& launch, Body&& body) {
   with_dtype(launch.dtype, [&](auto type) { with_target<typename decltype(type)::type>(launch, body); });
 }
 
-unsigned blocks_for(int64_t rows, int group) {
-  return static_cast<unsigned>(ceil_div(rows, block_threads / group));
-}
+unsigned blocks_for(int64_t rows, int group) { return static_cast<unsigned>(ceil_div(rows, block_threads / group)); }
 
 }  // namespace
 
@@ -181,8 +178,8 @@ void reduce(const ContrastTerms<A>& terms, const Contrast<A>& contrast, A* lse, 
   with_dtype(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     if constexpr (std::is_same_v<Acc<T>, A>) {
-      column_losses_kernel<T><<<1, block_threads, block_threads * sizeof(A), stream>>>(
-          contrast, stretches, partial, lse, static_cast<T*>(loss));
+      column_losses_kernel<T><<<1, block_threads, block_threads * sizeof(A), stream>>>(contrast, stretches, partial,
+                                                                                       lse, static_cast<T*>(loss));
     }
   });
 }
@@ -208,16 +205,16 @@ void sharpen_backward(Dtype dtype, const void* grad, const void* logits, int64_t
     with_group<T>(classes, false, [&](auto group, auto) {
       const size_t shared = sizeof(OnlineSoftmax<Acc<T>>) * (block_threads / warp_size);
       sharpen_backward_kernel<T, group()><<<blocks_for(rows, group()), block_threads, shared, stream>>>(
-          static_cast<const T*>(grad), static_cast<const T*>(logits), rows, classes,
-          static_cast<Acc<T>>(inverse_T), static_cast<T*>(out));
+          static_cast<const T*>(grad), static_cast<const T*>(logits), rows, classes, static_cast<Acc<T>>(inverse_T),
+          static_cast<T*>(out));
     });
   });
 }
 
-#define PMX_INSTANTIATE(A)                                                                                  \
+#define PMX_INSTANTIATE(A)                                                                                        \
   template void cosine_backward<A>(const RowsLaunch&, const A*, RowRole, const Contrast<A>&, const RowScalar<A>&, \
-                                   void*);                                                                  \
-  template int64_t reduce_scratch<A>(const ContrastTerms<A>&, const Contrast<A>&);                          \
+                                   void*);                                                                        \
+  template int64_t reduce_scratch<A>(const ContrastTerms<A>&, const Contrast<A>&);                                \
   template void reduce<A>(const ContrastTerms<A>&, const Contrast<A>&, A*, void*, Dtype, void*, cudaStream_t);
 PMX_INSTANTIATE(float)
 PMX_INSTANTIATE(double)
