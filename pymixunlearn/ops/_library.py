@@ -52,8 +52,9 @@ def _load(name: str) -> LibraryStatus:
     try:
         torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
     except (OSError, RuntimeError) as error:
-        first_line = str(error).splitlines()[0]
-        return LibraryStatus(False, f"{path.name} does not load under torch {torch.__version__}: {first_line}")
+        # torch names the file; what the loader said is the cause.
+        reason = str(error.__cause__ or error).splitlines()[0]
+        return LibraryStatus(False, f"{path.name} does not load under torch {torch.__version__}: {reason}")
     return LibraryStatus(True)
 
 

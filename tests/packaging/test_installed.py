@@ -9,17 +9,21 @@ import sys
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 import pymixunlearn
 from pymixunlearn import ops
 
+PROGRAM = Path(sys.executable).parent / "mixunlearn-cli"
+
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}
-    )
+    # From an empty folder, since the working directory would come before the installation.
+    command = [sys.executable, "-c", code]
+    with TemporaryDirectory() as empty:
+        return subprocess.run(command, capture_output=True, text=True, cwd=empty, env={**os.environ, **environment})
 
 
 def test_version_has_one_home() -> None:
@@ -35,7 +39,7 @@ def test_build_facts_name_compiler_abi_and_instruction_set() -> None:
 
 
 def test_info_prints_versions_devices_and_build_facts() -> None:
-    result = subprocess.run([shutil.which("mixunlearn-cli") or "", "info"], capture_output=True, text=True)
+    result = subprocess.run([PROGRAM, "info"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     for word in ("pymixunlearn", "torch", "cpu", ops.status().facts["cpu_isa"], ops.status().facts["compiler"]):
         assert word in result.stdout
@@ -82,7 +86,8 @@ def test_a_library_that_does_not_load_is_reported(without_libraries: str) -> Non
     result = run(code, PYTHONPATH=without_libraries)
     assert result.returncode == 0, result.stderr
     assert "_ops_cpu.so does not load" in result.stdout
-    assert "reference" in result.stdout
+    assert "plain PyTorch instead" in result.stdout
+    assert "file too short" in result.stdout or "invalid ELF header" in result.stdout
 
 
 def test_a_build_with_cuda_imports_where_no_driver_is() -> None:
