@@ -1,6 +1,8 @@
 // The kernels for avx2. Only this file's own code may be compiled with it: the standard headers come first, because
 // an inline function of theirs compiled here could be the copy that the linker keeps for everybody.
 #if defined(__x86_64__)
+#include <immintrin.h>
+
 #include <cmath>
 #include <cstdint>
 #include <cstring>

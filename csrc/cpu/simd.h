@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "../core/scalar.h"
 
@@ -88,13 +89,42 @@ static inline void store_part(T* to, typename Simd<Acc<T>>::vector v, int count)
   for (int i = 0; i < count; ++i) to[i] = narrow<T>(v[i]);
 }
 
+// With 10 classes a row is nothing but a remainder, so the commonest type has masked loads and stores.
+#if defined(__x86_64__) && PMX_VECTOR_BYTES == 64
+static inline FloatVector load_part(const float* from, int count, float fill) {
+  return (FloatVector)_mm512_mask_loadu_ps(_mm512_set1_ps(fill), static_cast<__mmask16>((1u << count) - 1), from);
+}
+static inline void store_part(float* to, FloatVector v, int count) {
+  _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), (__m512)v);
+}
+#elif defined(__x86_64__) && PMX_VECTOR_BYTES == 32
+static inline IntVector first_lanes(int count) { return (IntVector{0, 1, 2, 3, 4, 5, 6, 7} < count); }
+static inline FloatVector load_part(const float* from, int count, float fill) {
+  const IntVector mask = first_lanes(count);
+  return mask ? (FloatVector)_mm256_maskload_ps(from, (__m256i)mask) : broadcast<FloatVector>(fill);
+}
+static inline void store_part(float* to, FloatVector v, int count) {
+  _mm256_maskstore_ps(to, (__m256i)first_lanes(count), (__m256)v);
+}
+#endif
+
 // --- reductions ------------------------------------------------------------------------------------------------------
+
+// Folds halves onto each other: a chain of additions as long as the vector would take several times longer.
+template <class V, class Combine>
+static inline auto fold(V v, Combine&& combine) {
+  constexpr int lanes = sizeof(V) / sizeof(v[0]);
+  std::remove_reference_t<decltype(v[0])> part[lanes];
+  memcpy(part, &v, sizeof v);
+  for (int half = lanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) part[i] = combine(part[i], part[i + half]);
+  }
+  return part[0];
+}
 
 template <class V>
 static inline auto sum(V v) {
-  auto total = v[0];
-  for (size_t i = 1; i < sizeof(V) / sizeof(v[0]); ++i) total += v[i];
-  return total;
+  return fold(v, [](auto a, auto b) { return a + b; });
 }
 
 template <class V>
@@ -104,9 +134,7 @@ static inline V maximum(V a, V b) {
 
 template <class V>
 static inline auto largest(V v) {
-  auto top = v[0];
-  for (size_t i = 1; i < sizeof(V) / sizeof(v[0]); ++i) top = v[i] > top ? v[i] : top;
-  return top;
+  return fold(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 // --- exp -------------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ ops = torch.ops.pymixunlearn
 # Eager functions call the kernels from below autograd: their own formula is already in charge.
 below_autograd: Any = torch._C._AutoDispatchBelowAutograd
 
+_CPU, _CUDA = _library.STATUS.cpu.available, _library.STATUS.cuda.available
 _HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -36,8 +37,9 @@ def compiled(*tensors: object) -> bool:
     They must be tensors on devices that have compiled operators. Under function transforms and forward-mode
     differentiation, for which the kernels have no rules, the reference serves instead of silently dropping tangents.
     """
-    if not all(isinstance(t, Tensor) and t.device.type in _library.COMPILED_DEVICES for t in tensors):
-        return False
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor) or not ((_CPU and tensor.is_cpu) or (_CUDA and tensor.is_cuda)):
+            return False
     return torch.compiler.is_compiling() or not _transformed()
 
 

@@ -89,8 +89,3 @@ def _load_all() -> Status:
 
 
 STATUS = _load_all()
-
-#: Device types whose tensors go to compiled operators.
-COMPILED_DEVICES = frozenset(
-    name for name, library in (("cpu", STATUS.cpu), ("cuda", STATUS.cuda)) if library.available
-)
