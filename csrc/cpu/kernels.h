@@ -1,4 +1,4 @@
-// The CPU kernels as raw function pointers, one table per instruction set; dispatch.h picks the table at run time.
+// The CPU kernels as raw function pointers, one table per instruction set; dispatch.cpp picks the table at run time.
 #pragma once
 
 #include <cstdint>

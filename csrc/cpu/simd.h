@@ -1,6 +1,6 @@
 // Fixed-width vectors on the compiler's vector extension: one source for every instruction set.
 //
-// A kernel source is compiled once per instruction set (see dispatch.h) inside its own inline namespace PMX_ISA, so
+// A kernel source is compiled once per instruction set (see dispatch.cpp) inside its own inline namespace PMX_ISA, so
 // that the linker can never mix the versions. PMX_VECTOR_BYTES is the register width of that version.
 #pragma once
 
