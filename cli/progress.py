@@ -32,11 +32,14 @@ def make_console() -> Console:
 
 
 def print_table(console: Console, rows: Sequence[Row]) -> None:
-    """Print a result table."""
-    from pymixunlearn.reporting import rich_table
+    """Print a result table, and below it the metrics beyond the paper's where there are any."""
+    from pymixunlearn.reporting import further_rows, rich_table
 
+    plain = not console.is_terminal
     console.print()
-    console.print(rich_table(rows, plain=not console.is_terminal))
+    console.print(rich_table(rows, plain=plain))
+    if further := further_rows(rows):
+        console.print(rich_table(further, plain=plain, further=True))
 
 
 @contextmanager

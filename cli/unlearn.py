@@ -38,6 +38,9 @@ INTERRUPTED = 130
 @options.machine_options
 @options.settings_options("epochs=5 or initial.lr=0.01")
 @click.option("--no-retrain", is_flag=True, help="Do not train Retrain; the table then shows no gaps.")
+@click.option(
+    "--relearn", is_flag=True, help="Measure also after how many training steps each model knows the forgotten again."
+)
 @options.out_option("runs/, and a name that says what was run")
 @click.pass_context
 def unlearn(ctx: click.Context, /, **values: Any) -> None:
@@ -70,6 +73,7 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
         seed=values["seed"],
         settings=settings_of(ctx, values["assignments"]),
         retrain=not values["no_retrain"],
+        relearn=values["relearn"],
     )
     command_line = shlex.join(["mixunlearn-cli", *ctx.obj])
     console = make_console()

@@ -1,16 +1,30 @@
-"""What a model knows and betrays: accuracies, membership inference, and the gap to Retrain."""
+"""What a model knows and betrays: accuracies, membership inference, distances, and the gap to Retrain."""
 
 from pymixunlearn.evaluation.accuracy import accuracy, predict_logits
+from pymixunlearn.evaluation.catalogue import FURTHER_METRICS, METRICS, PAPER_METRICS, MetricInfo
 from pymixunlearn.evaluation.membership import ATTACKERS, attack_success_rate
-from pymixunlearn.evaluation.metrics import METRIC_LABELS, Metrics, evaluate, metric_keys
+from pymixunlearn.evaluation.metrics import Metrics, evaluate, forget_accuracy, metric_keys
+from pymixunlearn.evaluation.predictions import Predictions, predict
+from pymixunlearn.evaluation.relearn import Relearning, relearn_steps
+from pymixunlearn.evaluation.score_attacks import Estimate, score_attacks
 
 __all__ = [
     "ATTACKERS",
-    "METRIC_LABELS",
+    "FURTHER_METRICS",
+    "METRICS",
+    "PAPER_METRICS",
+    "Estimate",
+    "MetricInfo",
     "Metrics",
+    "Predictions",
+    "Relearning",
     "accuracy",
     "attack_success_rate",
     "evaluate",
+    "forget_accuracy",
     "metric_keys",
+    "predict",
     "predict_logits",
+    "relearn_steps",
+    "score_attacks",
 ]

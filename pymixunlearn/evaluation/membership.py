@@ -12,11 +12,10 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.errors import UserError, unknown_name
-from pymixunlearn.evaluation.accuracy import predict_logits
+from pymixunlearn.evaluation.predictions import Predictions
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.tasks import Split
 
@@ -27,15 +26,7 @@ MAX_MEMBERS = 5000
 TREES = 100
 
 
-def attack_success_rate(
-    model: nn.Module,
-    split: Split,
-    *,
-    device: torch.device | str,
-    seed: int = 0,
-    attacker: str = "hist-gradient-boosting",
-    batch_size: int = 512,
-) -> float:
+def attack_success_rate(predictions: Predictions, *, seed: int = 0, attacker: str = "hist-gradient-boosting") -> float:
     """Return how often the attacker is right about forgotten and unseen samples, in percent.
 
     It learns from ``m = min(5000, |D_r|, |test| // 2)`` remaining samples and as many test samples, and is scored on
@@ -43,27 +34,19 @@ def attack_success_rate(
     are depends on ``seed`` and the split alone, so that two models are attacked with the same ones.
 
     Args:
-        model: The model under attack, on ``device``.
-        split: What was forgotten and what remains.
-        device: Where the model runs.
+        predictions: What the model under attack says.
         seed: Fixes the samples and the attacker.
         attacker: One of :data:`ATTACKERS`.
-        batch_size: Images per forward pass.
 
     Raises:
         UserError: The attacker is unknown or not installed, or the test set is too small to attack with.
     """
-    members, learn_unseen, score_unseen = _choose_samples(split, seed)
-
-    def features(images: ImageSet) -> Tensor:
-        logits = predict_logits(model, images, split.preprocess, device=device, batch_size=batch_size)
-        return logits.double().softmax(dim=1).sort(dim=1).values
-
+    members, learn_unseen, score_unseen = _choose_samples(predictions.split, seed)
     classifier = _build_attacker(attacker, derive_seed(seed, "asr", "attacker") % 2**31)
-    learn = torch.cat([features(split.train.subset(members)), features(split.test.subset(learn_unseen))])
+    learn = _features(predictions.train[members], predictions.test[learn_unseen])
     learn_labels = _labels(len(members), len(learn_unseen))
-    score = torch.cat([features(split.forget), features(split.test.subset(score_unseen))])
-    score_labels = _labels(len(split.forget_indices), len(score_unseen))
+    score = _features(predictions.forget, predictions.test[score_unseen])
+    score_labels = _labels(len(predictions.forget), len(score_unseen))
     from threadpoolctl import threadpool_limits
 
     # One thread: sums over threads come in any order, and one seed has to fix the last bit.
@@ -71,6 +54,10 @@ def attack_success_rate(
         classifier.fit(learn.numpy(), learn_labels.numpy())
         told = torch.as_tensor(classifier.predict(score.numpy()))
     return 100.0 * int((told == score_labels).sum()) / len(score_labels)
+
+
+def _features(*logits: Tensor) -> Tensor:
+    return torch.cat(logits).double().softmax(dim=1).sort(dim=1).values
 
 
 def _choose_samples(split: Split, seed: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,27 +1,27 @@
-"""The paper's metrics for each task, and how far they are from Retrain's."""
+"""All metrics of a model on a split, and how far they are from Retrain's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from pymixunlearn.evaluation.accuracy import accuracy, predict_logits
+from pymixunlearn.evaluation import distances
+from pymixunlearn.evaluation.accuracy import accuracy
+from pymixunlearn.evaluation.catalogue import PAPER_METRICS
 from pymixunlearn.evaluation.membership import attack_success_rate
-from pymixunlearn.seeding import derive_seed
+from pymixunlearn.evaluation.predictions import Predictions, predict
+from pymixunlearn.evaluation.relearn import relearn_steps
+from pymixunlearn.evaluation.score_attacks import score_attacks
 from pymixunlearn.tasks import Split
 from pymixunlearn.training.device import resolve_device
 
-METRIC_LABELS: dict[str, str] = {
-    "train_r": "Train_r",
-    "train_f": "Train_f",
-    "test_r": "Test_r",
-    "test_f": "Test_f",
-    "test": "Test",
-    "asr": "ASR",
-}
-"""How the paper writes each metric."""
+Values: TypeAlias = "dict[str, float | None]"
+
+MAX_CONFUSION_CLASSES = 100
+"""Up to so many classes the confusion matrix is part of the details."""
 
 
 def metric_keys(task: str) -> tuple[str, ...]:
@@ -29,34 +29,48 @@ def metric_keys(task: str) -> tuple[str, ...]:
     return ("test_r", "test_f", "asr") if task == "class" else ("train_r", "train_f", "test", "asr")
 
 
-class Metrics(dict[str, float | None]):
-    """Metrics by key, in percent; None where there is no sample to measure on.
+class Metrics(dict[str, "float | None"]):
+    """Metrics by key (:data:`pymixunlearn.evaluation.METRICS` explains each); None where one cannot be known.
 
-    A plain dictionary otherwise, so ``json.dumps`` takes it as it is.
+    That is so where there is no sample to measure on, and without Retrain for those that compare with it. A plain
+    dictionary otherwise, so ``json.dumps`` takes it as it is.
 
     Attributes:
         reference: The metrics of Retrain, if there is one to compare with.
+        details: What is more than a number per metric, JSON-able: "intervals" (95 %, by key), "per_class" (test
+            accuracy of every class in percent) and, up to 100 classes, "confusion" (test samples by class and answer).
+        predictions: What the metrics were computed from; None for metrics that were read from a file.
     """
 
-    def __init__(self, values: Mapping[str, float | None], reference: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, float | None],
+        reference: Metrics | None = None,
+        *,
+        details: Mapping[str, object] | None = None,
+        predictions: Predictions | None = None,
+    ) -> None:
         super().__init__(values)
         self.reference = reference
+        self.details = dict(details or {})
+        self.predictions = predictions
 
     @property
-    def gap(self) -> dict[str, float | None] | None:
+    def gap(self) -> Values | None:
         """The gap to :attr:`reference`, or None without one."""
         return None if self.reference is None else self.gap_to(self.reference)
 
-    def gap_to(self, other: Mapping[str, float | None]) -> dict[str, float | None]:
-        """Return ``|metric - other's metric|`` for every key, and under "mean" their mean.
+    def gap_to(self, other: Mapping[str, float | None]) -> Values:
+        """Return ``|metric - other's metric|`` for every key, and under "mean" the mean over the paper's metrics.
 
         A metric that either side lacks has the gap None and stays out of the mean.
         """
-        gaps: dict[str, float | None] = {}
+        gaps: Values = {}
         for key, value in self.items():
             theirs = other.get(key)
             gaps[key] = None if value is None or theirs is None else abs(value - theirs)
-        known = [gap for gap in gaps.values() if gap is not None]
+        published = (gaps.get(info.key) for info in PAPER_METRICS)
+        known = [gap for gap in published if gap is not None]
         return {**gaps, "mean": sum(known) / len(known) if known else None}
 
 
@@ -69,22 +83,26 @@ def evaluate(
     seed: int = 0,
     attacker: str = "hist-gradient-boosting",
     batch_size: int = 512,
+    relearn_to: float | None = None,
 ) -> Metrics:
-    """Measure ``model`` with the paper's metrics for the split's task.
+    """Measure ``model`` with the paper's metrics for the split's task, and with what researchers ask for besides.
 
     Task "class": test accuracy on the remaining classes (``test_r``) and on the forgotten ones (``test_f``), and the
     membership attack's success (``asr``). Every other task: accuracy on the remaining and on the forgotten training
     samples with the training augmentation on (``train_r``, ``train_f``), on the test set (``test``), and ``asr``.
-    Every metric is good when it is close to Retrain's, not when it is high or low.
+    Every one of these is good when it is close to Retrain's, not when it is high or low. The further metrics are
+    listed in :data:`pymixunlearn.evaluation.METRICS`; those that compare with Retrain's answers are None without it.
 
     Args:
         model: Maps images to logits. It is moved to ``device``, and comes back in the mode it was in.
         split: What was forgotten and what remains.
-        reference: Retrain, or its metrics; the result then carries the gap to it.
+        reference: Retrain, or its metrics as this function returned them; the result then carries the gap to it. From
+            plain numbers the comparisons of answers cannot be computed.
         device: Where to compute; by default CUDA if there is one.
-        seed: Fixes the augmentation, the attacked samples and the attacker.
-        attacker: The classifier that attacks, see :func:`attack_success_rate`.
+        seed: Fixes the augmentation, the attacked samples and the attackers.
+        attacker: The classifier that attacks for ``asr``, see :func:`attack_success_rate`.
         batch_size: Images per forward pass.
+        relearn_to: Measure the relearn time too: steps until the accuracy on D_f is back at this percentage.
 
     Raises:
         UserError: The device or the attacker is not available, or the test set is too small to attack with.
@@ -93,36 +111,93 @@ def evaluate(
     if isinstance(reference, nn.Module):
         reference = evaluate(reference, split, device=where, seed=seed, attacker=attacker, batch_size=batch_size)
     model = model.to(where)
-    measure = _class_accuracies if split.task == "class" else _sample_accuracies
-    values = measure(model, split, where, seed, batch_size)
-    values["asr"] = attack_success_rate(model, split, device=where, seed=seed, attacker=attacker, batch_size=batch_size)
-    return Metrics(values, None if reference is None else Metrics(reference))
+    predictions = predict(model, split, device=where, seed=seed, batch_size=batch_size)
+    values = _class_accuracies(predictions) if split.task == "class" else _sample_accuracies(predictions)
+    values["asr"] = attack_success_rate(predictions, seed=seed, attacker=attacker)
+
+    attacks = score_attacks(predictions, seed=seed)
+    retrain = None if reference is None else reference if isinstance(reference, Metrics) else Metrics(reference)
+    mia_loss = None if attacks["mia_loss"] is None else attacks["mia_loss"].value
+    values |= _beside_retrain(predictions, mia_loss, retrain)
+    values |= {key: None if estimate is None else estimate.value for key, estimate in attacks.items()}
+    values["zrf"] = distances.zero_retrain_forgetting(
+        model, predictions, device=where, seed=seed, batch_size=batch_size
+    )
+    values["loss_kde_distance"] = distances.loss_kde_distance(predictions, seed=seed)
+    if relearn_to is not None:
+        steps = relearn_steps(model, split, relearn_to, device=where, seed=seed)
+        values["relearn_steps"] = None if steps is None else float(steps)
+    intervals = {key: [estimate.low, estimate.high] for key, estimate in attacks.items() if estimate is not None}
+    details = {"intervals": intervals, **_by_class(predictions)}
+    return Metrics(values, retrain, details=details, predictions=predictions)
 
 
-def _class_accuracies(
-    model: nn.Module, split: Split, device: torch.device, seed: int, batch_size: int
-) -> dict[str, float | None]:
-    logits = predict_logits(model, split.test, split.preprocess, device=device, batch_size=batch_size)
-    targets = split.test.targets.cpu()
-    forgotten: Tensor = torch.isin(targets, torch.tensor(split.forget_classes))
+def forget_accuracy(predictions: Predictions) -> float:
+    """Return the accuracy on D_f without augmentation, in percent."""
+    measured = accuracy(predictions.forget, predictions.forget_targets)
+    assert measured is not None  # a split has something to forget
+    return measured
+
+
+def _class_accuracies(predictions: Predictions) -> Values:
+    logits, targets = predictions.test, predictions.test_targets
+    forgotten: Tensor = torch.isin(targets, torch.tensor(predictions.split.forget_classes))
     return {
         "test_r": accuracy(logits[~forgotten], targets[~forgotten]),
         "test_f": accuracy(logits[forgotten], targets[forgotten]),
     }
 
 
-def _sample_accuracies(
-    model: nn.Module, split: Split, device: torch.device, seed: int, batch_size: int
-) -> dict[str, float | None]:
-    augment_seed = derive_seed(seed, "evaluate", "augmentation") if split.preprocess.augments else None
-    trained = predict_logits(
-        model, split.train, split.preprocess, device=device, batch_size=batch_size, augment_seed=augment_seed
-    )
-    targets = split.train.targets.cpu()
-    unseen = predict_logits(model, split.test, split.preprocess, device=device, batch_size=batch_size)
-    retain, forget = split.retain_indices.cpu(), split.forget_indices.cpu()
+def _sample_accuracies(predictions: Predictions) -> Values:
+    logits = predictions.train if predictions.augmented is None else predictions.augmented
+    retain, forget = predictions.split.retain_indices, predictions.split.forget_indices
+    targets = predictions.train_targets
     return {
-        "train_r": accuracy(trained[retain], targets[retain]),
-        "train_f": accuracy(trained[forget], targets[forget]),
-        "test": accuracy(unseen, split.test.targets),
+        "train_r": accuracy(logits[retain], targets[retain]),
+        "train_f": accuracy(logits[forget], targets[forget]),
+        "test": accuracy(predictions.test, predictions.test_targets),
     }
+
+
+def _beside_retrain(predictions: Predictions, mia_loss: float | None, retrain: Metrics | None) -> Values:
+    """The metrics that compare with Retrain's answers sample by sample, or with its accuracy on all three sets."""
+    theirs = None if retrain is None else retrain.predictions
+    if retrain is None or theirs is None:
+        return dict.fromkeys(("tow", "tow_mia", "activation_distance", "js_divergence"))
+    forget, *others = (
+        abs(a - b) / 100 for a, b in zip(_three_accuracies(predictions), _three_accuracies(theirs), strict=True)
+    )
+    kept = (1 - others[0]) * (1 - others[1])
+    their_mia = retrain.get("mia_loss")
+    attacked = None if mia_loss is None or their_mia is None else abs(mia_loss - their_mia) / 100
+    mine, reference = predictions.forget_probabilities, theirs.forget_probabilities
+    return {
+        "tow": (1 - forget) * kept,
+        "tow_mia": None if attacked is None else (1 - attacked) * kept,
+        "activation_distance": distances.activation_distance(mine, reference),
+        "js_divergence": float(distances.jensen_shannon(mine, reference).mean()),
+    }
+
+
+def _three_accuracies(predictions: Predictions) -> tuple[float, float, float]:
+    """Accuracies on D_f, D_r and the test set without augmentation, in percent."""
+    retain = predictions.split.retain_indices
+    on_retain = accuracy(predictions.train[retain], predictions.train_targets[retain])
+    on_test = accuracy(predictions.test, predictions.test_targets)
+    assert on_retain is not None and on_test is not None  # neither set can be empty
+    return forget_accuracy(predictions), on_retain, on_test
+
+
+def _by_class(predictions: Predictions) -> dict[str, object]:
+    """Test accuracy of every class, and which class its samples were taken for."""
+    classes, targets = predictions.split.num_classes, predictions.test_targets
+    answers = predictions.test.argmax(dim=1)
+    counts = torch.bincount(targets, minlength=classes)
+    hits = torch.bincount(targets[answers == targets], minlength=classes)
+    per_class = [
+        100.0 * hit / count if count else None for hit, count in zip(hits.tolist(), counts.tolist(), strict=True)
+    ]
+    if classes > MAX_CONFUSION_CLASSES:
+        return {"per_class": per_class}
+    confusion = torch.bincount(targets * classes + answers, minlength=classes * classes).view(classes, classes)
+    return {"per_class": per_class, "confusion": confusion.tolist()}

@@ -77,7 +77,13 @@ def run_evaluation(
     }
     with suited_threads(split.dataset, device):
         metrics = evaluate_models(
-            networks, split, device=device, seed=request.seed, observer=watcher, attacker=request.attacker
+            networks,
+            split,
+            device=device,
+            seed=request.seed,
+            observer=watcher,
+            attacker=request.attacker,
+            reference="reference",
         )
     theirs = metrics.get("reference")
     record = {
@@ -88,6 +94,7 @@ def run_evaluation(
         "metrics": metrics["model"],
         "reference": theirs,
         "gap": None if theirs is None else metrics["model"].gap_to(theirs),
+        "details": {name: measured.details for name, measured in metrics.items()},
         "versions": versions(),
     }
     if folder is not None:

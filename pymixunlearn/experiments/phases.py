@@ -15,10 +15,9 @@ from torch import nn
 from pymixunlearn import models
 from pymixunlearn.data import Dataset, cache_dir
 from pymixunlearn.errors import UserError
-from pymixunlearn.evaluation import ATTACKERS, Metrics, evaluate
+from pymixunlearn.evaluation import ATTACKERS, Metrics, evaluate, forget_accuracy, predict
 from pymixunlearn.experiments.observer import Observer, PhaseCallback
 from pymixunlearn.methods import Method, Retrain, RetrainConfig, UnlearnResult
-from pymixunlearn.methods.retrain import fresh_weights
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import (
@@ -28,6 +27,7 @@ from pymixunlearn.training import (
     StateDict,
     TrainConfig,
     TrainResult,
+    fresh_weights,
     train,
     training_key,
 )
@@ -131,15 +131,43 @@ def evaluate_models(
     seed: int,
     observer: Observer,
     attacker: str = ATTACKERS[0],
+    reference: str = "Retrain",
+    relearn: bool = False,
 ) -> dict[str, Metrics]:
-    """Measure every model on the same samples."""
+    """Measure every model on the same samples.
+
+    Args:
+        networks: The models by name.
+        split: What was forgotten and what remains.
+        device: Where to compute.
+        seed: Fixes augmentation and attacks.
+        observer: Told of the progress.
+        attacker: The classifier that attacks for ``asr``.
+        reference: The name of the model that the others are compared with; it is measured first, if it is there.
+        relearn: Measure the relearn time too, back to the accuracy that the model "initial" has on D_f.
+
+    Returns:
+        The metrics in the order of ``networks``.
+    """
     observer.phase_started("evaluation", len(networks))
-    measured = {}
-    for done, (name, model) in enumerate(networks.items()):
+    measured: dict[str, Metrics] = {}
+    known_before = None
+    if relearn:
+        initial = predict(networks["initial"].to(device), split, device=device)
+        known_before = forget_accuracy(initial)
+    for done, name in enumerate(sorted(networks, key=lambda name: name != reference)):
         observer.phase_advanced("evaluation", done, name)
-        measured[name] = evaluate(model, split, device=device, seed=seed, attacker=attacker)
+        measured[name] = evaluate(
+            networks[name],
+            split,
+            reference=measured.get(reference),
+            device=device,
+            seed=seed,
+            attacker=attacker,
+            relearn_to=known_before,
+        )
     observer.phase_finished("evaluation", f"{len(networks)} models" if len(networks) > 1 else "1 model")
-    return measured
+    return {name: measured[name] for name in networks}
 
 
 def _cached(

@@ -60,6 +60,7 @@ class Plan:
             "checkpoint_sha256": self.initial.sha256,
             "initial": None if self.initial_config is None else self.initial_config.to_dict(),
             "retrain": None if self.retrain_config is None else self.retrain_config.to_dict(),
+            "relearn": self.request.relearn,
             "seed": self.request.seed,
             "device": str(self.device),
         }

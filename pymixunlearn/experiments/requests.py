@@ -141,6 +141,7 @@ class RunRequest:
         seed: Fixes the whole run.
         settings: Dotted setting names to values, on top of defaults and preset.
         retrain: Whether to train Retrain for comparison.
+        relearn: Whether to measure how soon each model learns the forgotten samples again.
     """
 
     method: str = "mixunlearn"
@@ -152,6 +153,7 @@ class RunRequest:
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     retrain: bool = True
+    relearn: bool = False
 
 
 def check_name(kind: str, name: str, known: Iterable[str]) -> None:

@@ -85,7 +85,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     if plan.retrain_config is not None:
         retrain = train_retrain(initial.model, split, plan.retrain_config, device=device, seed=seed, observer=watcher)
         networks["Retrain"] = retrain.model
-    metrics = evaluate_models(networks, split, device=device, seed=seed, observer=watcher)
+    metrics = evaluate_models(networks, split, device=device, seed=seed, observer=watcher, relearn=plan.request.relearn)
 
     reference = metrics.get("Retrain")
     record: dict[str, Any] = {
@@ -98,6 +98,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         "retrain": reference,
         "gap": None if reference is None else metrics["unlearned"].gap_to(reference),
         "initial_gap": None if reference is None else metrics["initial"].gap_to(reference),
+        "details": {name: measured.details for name, measured in metrics.items()},
         "seconds": {
             "unlearn": unlearned.seconds,
             "retrain": None if retrain is None else retrain.seconds,

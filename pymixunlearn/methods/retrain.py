@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import nn
 
-from pymixunlearn import models
-from pymixunlearn.errors import UserError
 from pymixunlearn.methods.base import Job, Method, MethodConfig, Outcome, register, setting
 from pymixunlearn.seeding import derive_seed
-from pymixunlearn.training.device import seeded_layers
+from pymixunlearn.training.fresh import architecture_name, fresh_weights
 from pymixunlearn.training.supervised import TrainConfig, defaults_for, train
 
 NAME = "retrain"
@@ -41,7 +38,7 @@ class Retrain(Method):
 
     def resolve(self, model: nn.Module) -> TrainConfig:
         """Return the training settings with the defaults of this network filled in."""
-        name = _architecture_name(model)
+        name = architecture_name(model)
         # A network of the user's own has no published settings: it gets those of the small one.
         published = defaults_for(name if name is not None else "cnn", "retrain")
         chosen = {field: value for field, value in self.config.to_dict().items() if value is not None}
@@ -61,45 +58,3 @@ class Retrain(Method):
             name=NAME,
         )
         return Outcome(trained.model, trained.history, RetrainConfig(**config.to_dict()))
-
-
-def fresh_weights(model: nn.Module, seed: int) -> nn.Module:
-    """Return a network of the same architecture, on the CPU, with weights that know nothing of ``model``'s.
-
-    Networks of :mod:`pymixunlearn.models` are built anew; ``model`` itself is kept as it is. Any other network is
-    reset in place, layer by layer, by the ``reset_parameters`` that PyTorch's layers have.
-
-    Args:
-        model: The network to take after.
-        seed: Fixes the weights.
-
-    Raises:
-        UserError: A layer holds parameters but cannot reset them, so that old knowledge would remain.
-    """
-    if _architecture_name(model) is not None:
-        return models.build(**model.architecture, seed=seed)  # type: ignore[arg-type]
-    resets = []
-    for name, module in model.named_modules():
-        if next(module.parameters(recurse=False), None) is None:
-            continue
-        # PyTorch's attention spells it with an underscore.
-        reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-        if reset is None:
-            raise UserError(
-                f"'{name or type(model).__name__}' has parameters but no reset_parameters(); expected one, "
-                "to retrain from fresh weights"
-            )
-        resets.append(reset)
-    cpu = torch.device("cpu")
-    model.to(cpu)
-    with seeded_layers(cpu, seed, "weights"):
-        for reset in resets:
-            reset()
-    return model
-
-
-def _architecture_name(model: nn.Module) -> str | None:
-    """Name of the network in :mod:`pymixunlearn.models`, or None for a network of the user's own."""
-    architecture = getattr(model, "architecture", None)
-    name = architecture.get("name") if isinstance(architecture, dict) else None
-    return name if name in models.available() else None

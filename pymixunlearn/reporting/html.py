@@ -7,8 +7,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pymixunlearn.evaluation.catalogue import METRICS
 from pymixunlearn.reporting import curves
-from pymixunlearn.reporting.table import column_label, columns, format_cell, result_rows
+from pymixunlearn.reporting.table import Row, column_label, columns, format_cell, further_rows, result_rows
 
 _TASKS = {
     "class": "every training sample of the forgotten classes",
@@ -40,18 +41,28 @@ def render_report(
     )
     environment.filters["setting"] = _setting_text
     rows = result_rows(record)
-    keys = columns(rows)
+    further = further_rows(rows)
+    further_keys = columns(further, further=True)
     return environment.get_template("report.html.j2").render(
         config=config,
         record=record,
         split=split,
         task_meaning=_TASKS[split["task"]],
         classes=[config["class_names"][label] for label in split["params"].get("classes", [])],
-        headings=[column_label(key) for key in keys],
-        rows=[(row.label, row.emphasis, [format_cell(key, row) for key in keys]) for row in rows],
+        results=_table(rows, columns(rows)),
+        further=_table(further, further_keys),
+        explained=[METRICS[key] for key in further_keys],
         charts=curves.charts(history),
         size=curves,
     )
+
+
+def _table(rows: Sequence[Row], keys: Sequence[str]) -> dict[str, Any]:
+    """Return the headings and the lines (label, emphasis, cells) of a table."""
+    return {
+        "headings": [column_label(key) for key in keys],
+        "rows": [(row.label, row.emphasis, [format_cell(key, row) for key in keys]) for row in rows],
+    }
 
 
 def _setting_text(value: object) -> str:

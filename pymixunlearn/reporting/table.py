@@ -9,9 +9,12 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from pymixunlearn.evaluation.metrics import METRIC_LABELS
+from pymixunlearn.evaluation.catalogue import FURTHER_METRICS, METRICS, PAPER_METRICS
 
-_LABELS = {**METRIC_LABELS, "train": "Train", "mean": "Mean gap", "seconds": "Seconds"}
+_LABELS = {"train": "Train", "mean": "Mean gap", "seconds": "Seconds"}
+_MAIN = ("train", *(info.key for info in PAPER_METRICS), "mean", "seconds")
+_DECIMALS = {"%": 2, "": 3, "s": 1, "steps": 0}
+_FURTHER = tuple(info.key for info in FURTHER_METRICS)
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,20 @@ def evaluation_rows(record: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def columns(rows: Sequence[Row]) -> list[str]:
-    """Return every column key that some row has, metrics in the paper's order, seconds last."""
+def further_rows(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that have metrics beyond the paper's; a gap of a comparison would be a comparison twice over."""
+    return [row for row in rows if any(row.cells.get(key) is not None for key in _FURTHER) and "mean" not in row.cells]
+
+
+def columns(rows: Sequence[Row], *, further: bool = False) -> list[str]:
+    """Return every column key that some row has: the paper's metrics and seconds, or the ``further`` metrics."""
     present = {key for row in rows for key in row.cells}
-    known = ["train", *METRIC_LABELS, "mean", "seconds"]
-    return [key for key in known if key in present]
+    return [key for key in (_FURTHER if further else _MAIN) if key in present]
 
 
 def column_label(key: str) -> str:
     """Return how a column is headed."""
-    return _LABELS[key]
+    return _LABELS[key] if key in _LABELS else METRICS[key].label
 
 
 def format_cell(key: str, row: Row) -> str:
@@ -74,20 +81,22 @@ def format_cell(key: str, row: Row) -> str:
     value = row.cells[key]
     if value is None:
         return "-"
-    return f"{value:.1f}" if key == "seconds" else f"{value:.2f}"
+    unit = METRICS[key].unit if key in METRICS else "s" if key == "seconds" else "%"
+    return f"{value:.{_DECIMALS[unit]}f}"
 
 
-def rich_table(rows: Sequence[Row], *, title: str | None = None, plain: bool = False) -> Table:
+def rich_table(rows: Sequence[Row], *, title: str | None = None, plain: bool = False, further: bool = False) -> Table:
     """Lay rows out for a terminal.
 
     Args:
         rows: The lines, top to bottom.
         title: What stands above the table.
         plain: Use ASCII rules only, for output that is not a terminal.
+        further: Show the metrics beyond the paper's instead of the paper's.
     """
     table = Table(title=title, title_justify="left", box=box.ASCII2 if plain else box.SIMPLE_HEAD)
     table.add_column("", no_wrap=True)
-    keys = columns(rows)
+    keys = columns(rows, further=further)
     for key in keys:
         table.add_column(column_label(key), justify="right", no_wrap=True)
     for row in rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pymixunlearn.training.cache import CachedModel, ModelCache, training_key
 from pymixunlearn.training.checkpoints import load_model, model_hash, read_metadata, save_model
 from pymixunlearn.training.device import resolve_device, seeded_layers
+from pymixunlearn.training.fresh import fresh_weights
 from pymixunlearn.training.loop import Callback, StateDict, run_epochs
 from pymixunlearn.training.supervised import TrainConfig, TrainResult, defaults_for, train
 
@@ -16,6 +17,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "defaults_for",
+    "fresh_weights",
     "load_model",
     "model_hash",
     "read_metadata",

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pymixunlearn import data, tasks
-from pymixunlearn.evaluation import Metrics, evaluate, metric_keys
+from pymixunlearn.evaluation import FURTHER_METRICS, METRICS, Metrics, evaluate, forget_accuracy, metric_keys, predict
 
 
 class Forgetful(nn.Module):
@@ -27,7 +28,7 @@ class Forgetful(nn.Module):
 
 def test_class_task_separates_forgotten_from_remaining_classes(model: nn.Module, class_task: tasks.Split) -> None:
     metrics = evaluate(Forgetful(model), class_task, device="cpu")
-    assert tuple(metrics) == metric_keys("class")
+    assert tuple(metrics)[:3] == metric_keys("class")
     assert metrics["test_r"] == 100.0
     assert metrics["test_f"] == 0.0
     assert metrics.gap is None
@@ -35,7 +36,7 @@ def test_class_task_separates_forgotten_from_remaining_classes(model: nn.Module,
 
 def test_sample_task_measures_training_samples(model: nn.Module, sample_task: tasks.Split) -> None:
     metrics = evaluate(Forgetful(model), sample_task, device="cpu")
-    assert tuple(metrics) == metric_keys("data") == metric_keys("indices")
+    assert tuple(metrics)[:4] == metric_keys("data") == metric_keys("indices")
     # Only the retain set and the test set have samples of class 0.
     assert metrics["train_f"] == 100.0
     assert metrics["train_r"] == pytest.approx(100 * 120 / 180)
@@ -46,8 +47,9 @@ def test_gap_to_a_reference_model_or_its_metrics(model: nn.Module, class_task: t
     retrain = evaluate(Forgetful(model), class_task, device="cpu")
     against_model = evaluate(model, class_task, device="cpu", reference=Forgetful(model))
     against_metrics = evaluate(model, class_task, device="cpu", reference=dict(retrain))
-    assert against_model.gap == against_metrics.gap
-    assert against_model.gap is not None
+    assert against_model.gap is not None and against_metrics.gap is not None
+    for key in (*metric_keys("class"), "mean"):
+        assert against_model.gap[key] == against_metrics.gap[key]
     assert against_model.gap["test_f"] == 100.0
     assert against_model.gap["mean"] == pytest.approx((100 + against_model.gap["asr"]) / 3)
 
@@ -75,3 +77,60 @@ def test_the_model_keeps_its_mode_and_weights(class_task: tasks.Split) -> None:
     evaluate(model, class_task, device="cpu")
     assert model.training and model[0].training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+COMPARISONS = ("tow", "tow_mia", "activation_distance", "js_divergence")
+
+
+def test_every_metric_is_explained(model: nn.Module, class_task: tasks.Split, sample_task: tasks.Split) -> None:
+    measured = {
+        **evaluate(model, class_task, device="cpu", relearn_to=0.0),
+        **evaluate(model, sample_task, device="cpu"),
+    }
+    assert set(measured) == set(METRICS)
+
+
+def test_every_metric_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text("utf-8")
+    assert all(f"| `{key}` |" in page for key in METRICS)
+
+
+def test_without_retrain_comparisons_are_unknown_and_the_rest_is_not(model: nn.Module, class_task: tasks.Split) -> None:
+    metrics = evaluate(model, class_task, device="cpu")
+    assert [info.key for info in FURTHER_METRICS if info.needs_retrain] == list(COMPARISONS)
+    assert all((metrics[key] is None) == (key in COMPARISONS) for key in metrics if key != "zrf")
+
+
+def test_retrain_beside_itself_is_the_ideal(model: nn.Module, class_task: tasks.Split) -> None:
+    metrics = evaluate(model, class_task, device="cpu", reference=model)
+    assert [metrics[key] for key in COMPARISONS] == [METRICS[key].ideal for key in COMPARISONS] == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_tow_multiplies_the_three_differences(model: nn.Module, class_task: tasks.Split) -> None:
+    metrics = evaluate(model, class_task, device="cpu", reference=Forgetful(model))
+    # Right against wrong on all of D_f; alike on D_r; on the test set a quarter differs.
+    assert metrics["tow"] == 0.0
+    assert metrics.reference is not None
+    attacked = abs(metrics["mia_loss"] - metrics.reference["mia_loss"]) / 100
+    assert metrics["tow_mia"] == pytest.approx((1 - attacked) * 0.75)
+
+
+def test_details_tell_classes_apart_and_say_how_sure_the_attacks_are(model: nn.Module, class_task: tasks.Split) -> None:
+    details = evaluate(Forgetful(model), class_task, device="cpu").details
+    assert details["per_class"] == [0.0, 100.0, 100.0, 100.0]
+    assert details["confusion"] == [[0, 40, 0, 0], [0, 40, 0, 0], [0, 0, 40, 0], [0, 0, 0, 40]]
+    low, high = details["intervals"]["mia_loss"]
+    assert 0 <= low <= high <= 100
+    assert json.loads(json.dumps(details)) == details
+
+
+def test_training_samples_are_augmented_where_the_paper_says_so(leaky: data.Dataset) -> None:
+    flipping = data.Dataset("flipped", leaky.train, leaky.test, data.Preprocess(flip=True))
+    assert predict(nn.Flatten(), tasks.class_split(flipping), device="cpu").augmented is None
+    predictions = predict(nn.Flatten(), tasks.data_split(flipping, classes=(1, 2)), device="cpu")
+    assert predictions.augmented is not None and not torch.equal(predictions.augmented, predictions.train)
+
+
+def test_forget_accuracy_is_that_of_the_forgotten_samples(model: nn.Module, class_task: tasks.Split) -> None:
+    assert forget_accuracy(predict(model, class_task, device="cpu")) == 100.0
+    assert forget_accuracy(predict(Forgetful(model), class_task, device="cpu")) == 0.0

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from pymixunlearn.evaluation import METRICS
 from pymixunlearn.experiments import RunRequest, SplitRequest, resolve, run
+from pymixunlearn.reporting import Row, format_cell
 from pymixunlearn.reporting.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, charts
 
 _VOID = {"meta", "line", "polyline", "circle", "br", "hr", "img", "input", "link"}
@@ -67,8 +69,9 @@ def test_the_report_is_one_well_formed_file(reports: dict[str, tuple[str, dict[s
     page = checked(html)
     assert page.references == [] and "script" not in page.elements
     assert not re.search(r"url\(|@import|https?://", html)
-    for value in record["metrics"].values():
-        assert f"{value:.2f}" in page.text
+    for key, value in record["metrics"].items():
+        assert format_cell(key, Row("unlearned", record["metrics"])) in page.text
+        assert METRICS[key].label in page.text or value is None
     for sha256 in record["hashes"].values():
         assert sha256 in page.text
     assert record["versions"]["torch"] in page.text

@@ -1,0 +1,99 @@
+"""What a model says of every sample of a split: computed once, and read by every metric."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pymixunlearn.evaluation.accuracy import predict_logits
+from pymixunlearn.seeding import derive_seed
+from pymixunlearn.tasks import Split
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Logits of one model in eval mode, float32 on the CPU.
+
+    Attributes:
+        split: Whose samples they are of.
+        train: Of the training images as stored, ``[N, classes]``.
+        test: Of the test images, ``[M, classes]``.
+        augmented: Of the training images under the training augmentation, ``[N, classes]``; None where there is none.
+    """
+
+    split: Split
+    train: Tensor
+    test: Tensor
+    augmented: Tensor | None
+
+    @cached_property
+    def forget(self) -> Tensor:
+        """Logits of D_f, ``[N_f, classes]``."""
+        return self.train[self.split.forget_indices]
+
+    @cached_property
+    def forget_probabilities(self) -> Tensor:
+        """Softmax of :attr:`forget`, in float64."""
+        return self.forget.double().softmax(dim=1)
+
+    @cached_property
+    def train_targets(self) -> Tensor:
+        """Labels of the training samples, ``[N]`` int64 on the CPU."""
+        return self.split.train.targets.cpu()
+
+    @cached_property
+    def test_targets(self) -> Tensor:
+        """Labels of the test samples, ``[M]`` int64 on the CPU."""
+        return self.split.test.targets.cpu()
+
+    @cached_property
+    def forget_targets(self) -> Tensor:
+        """Labels of D_f, ``[N_f]`` int64 on the CPU."""
+        return self.train_targets[self.split.forget_indices]
+
+    @cached_property
+    def unseen_like_forget(self) -> Tensor:
+        """Indices of the test samples whose class occurs in D_f: what D_f would look like had it never been seen.
+
+        Comparing a forgotten class with test samples of *all* classes would tell the classes apart, not the members.
+        """
+        return torch.isin(self.test_targets, self.forget_targets).nonzero().squeeze(1)
+
+    def cross_entropies(self) -> tuple[Tensor, Tensor]:
+        """Return the losses of D_f, ``[N_f]``, and of :attr:`unseen_like_forget`, both float64."""
+        unseen = self.unseen_like_forget
+        return (
+            F.cross_entropy(self.forget.double(), self.forget_targets, reduction="none"),
+            F.cross_entropy(self.test[unseen].double(), self.test_targets[unseen], reduction="none"),
+        )
+
+
+def predict(
+    model: nn.Module, split: Split, *, device: torch.device | str, seed: int = 0, batch_size: int = 512
+) -> Predictions:
+    """Pass every sample of ``split`` through ``model`` once; training samples a second time where they are augmented.
+
+    Args:
+        model: Maps images ``[N, C, H, W]`` to logits ``[N, classes]``; it must be on ``device``.
+        split: The samples.
+        device: Where to compute.
+        seed: Fixes the augmentation.
+        batch_size: Images per forward pass.
+    """
+
+    def logits_of_train(augment_seed: int | None) -> Tensor:
+        return predict_logits(
+            model, split.train, split.preprocess, device=device, batch_size=batch_size, augment_seed=augment_seed
+        )
+
+    augments = split.preprocess.augments and split.task != "class"  # the class task has no metric on augmented images
+    return Predictions(
+        split,
+        logits_of_train(None),
+        predict_logits(model, split.test, split.preprocess, device=device, batch_size=batch_size),
+        logits_of_train(derive_seed(seed, "evaluate", "augmentation")) if augments else None,
+    )

@@ -1,0 +1,52 @@
+"""Fresh weights for a network: the same architecture, knowing nothing."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pymixunlearn import models
+from pymixunlearn.errors import UserError
+from pymixunlearn.training.device import seeded_layers
+
+
+def fresh_weights(model: nn.Module, seed: int) -> nn.Module:
+    """Return a network of the same architecture, on the CPU, with weights that know nothing of ``model``'s.
+
+    Networks of :mod:`pymixunlearn.models` are built anew; ``model`` itself is kept as it is. Any other network is
+    reset in place, layer by layer, by the ``reset_parameters`` that PyTorch's layers have.
+
+    Args:
+        model: The network to take after.
+        seed: Fixes the weights.
+
+    Raises:
+        UserError: A layer holds parameters but cannot reset them, so that old knowledge would remain.
+    """
+    if architecture_name(model) is not None:
+        return models.build(**model.architecture, seed=seed)  # type: ignore[arg-type]
+    resets = []
+    for name, module in model.named_modules():
+        if next(module.parameters(recurse=False), None) is None:
+            continue
+        # PyTorch's attention spells it with an underscore.
+        reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+        if reset is None:
+            raise UserError(
+                f"'{name or type(model).__name__}' has parameters but no reset_parameters(); expected one, "
+                "to retrain from fresh weights"
+            )
+        resets.append(reset)
+    cpu = torch.device("cpu")
+    model.to(cpu)
+    with seeded_layers(cpu, seed, "weights"):
+        for reset in resets:
+            reset()
+    return model
+
+
+def architecture_name(model: nn.Module) -> str | None:
+    """Return the name of the network in :mod:`pymixunlearn.models`, or None for a network of the user's own."""
+    architecture = getattr(model, "architecture", None)
+    name = architecture.get("name") if isinstance(architecture, dict) else None
+    return name if name in models.available() else None
