@@ -16,6 +16,7 @@ import click
 
 from pymixunlearn import __version__
 
+from .bench import bench
 from .evaluate import evaluate
 from .info import info
 from .retrain import retrain
@@ -121,5 +122,5 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (unlearn, train, retrain, evaluate, info):
+for _command in (unlearn, train, retrain, evaluate, bench, info):
     main.add_command(_command)

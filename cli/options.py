@@ -104,6 +104,38 @@ machine_options = _group(
 )
 
 
+bench_options = _group(
+    click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."),
+    click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: PyTorch's]"),
+    click.option(
+        "--case",
+        "patterns",
+        multiple=True,
+        metavar="PATTERN",
+        help="Only cases whose names match, for example 'mask_mix-*' or '*-small-float32'; repeat for several.",
+    ),
+    click.option(
+        "--dtype",
+        "dtypes",
+        multiple=True,
+        metavar="NAME",
+        help="float32, bfloat16, float16 or float64; repeat for several.  "
+        "[default: float32 and bfloat16; on GPUs float16 too]",
+    ),
+    click.option("--quick", is_flag=True, help="Only small and medium sizes, in float32, and fewer runs."),
+    click.option(
+        "--seconds",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="S",
+        help="About how long to time each case.  [default: 1.5, quick 0.3]",
+    ),
+    click.option("--no-compile", is_flag=True, help="Leave torch.compile out: compiling takes most of the time."),
+    click.option(
+        "--out", type=_PATH, metavar="FILE.csv", help="Where the rows go.  [default: runs/, and a name that says which]"
+    ),
+)
+
+
 def settings_options(example: str) -> Callable[[F], F]:
     """Return ``--set`` and ``--config``, with an example of a setting."""
     return _group(

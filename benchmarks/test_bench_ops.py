@@ -1,0 +1,69 @@
+"""The operators and their rivals under pytest-benchmark: the cases of ``mixunlearn-cli bench ops``.
+
+    pytest benchmarks/test_bench_ops.py -k small-float32 --benchmark-group-by=group
+    pytest benchmarks/test_bench_ops.py -m "not large"
+
+The command compares providers within one run and is what docs/performance.md is made with; this suite is for looking at
+single ones, and for pytest-benchmark's own comparisons between versions. Set OMP_NUM_THREADS to fix the threads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from pymixunlearn import ops
+from pymixunlearn.benchmarking import PROVIDERS, SIZES, Case, grid
+from pymixunlearn.benchmarking.agreement import check_agreement
+from pymixunlearn.benchmarking.cases import MODES
+from pymixunlearn.benchmarking.memory import available_memory
+from pymixunlearn.benchmarking.problems import build, runnable
+
+DEVICES = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
+CASES = [
+    pytest.param(case, id=case.name, marks=[pytest.mark.large] if case.size == "large" else [])
+    for case in grid(SIZES, ("float32", "bfloat16"))
+]
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+def test_op(benchmark: BenchmarkFixture, device: torch.device, case: Case, mode: str, provider: str) -> None:
+    if provider == "sdpa" and case.op != "mixblock_attention":
+        pytest.skip("only the attention has a rival of its own in PyTorch")
+    free = available_memory(device)
+    if free is not None and case.memory() > free:
+        pytest.skip(f"may need {case.memory() / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
+    benchmark.group = f"{case.name} {mode} {device}"
+    benchmark.extra_info.update(threads=torch.get_num_threads(), torch=torch.__version__, **ops.status().facts)
+    torch.compiler.reset()
+    problem = build(case, device)
+    fused, job = runnable(problem, "fused"), runnable(problem, provider)
+    expected, actual = ((value := each.forward(), *each.backward(value)) for each in (fused, job))
+    check_agreement(provider, expected, actual)
+    del expected, actual
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def forward() -> Any:
+        result = job.forward()
+        wait()
+        return result
+
+    def backward(result: Any) -> None:
+        job.backward(result)
+        wait()
+
+    if mode == "forward":
+        benchmark(forward)
+    elif mode == "both":
+        benchmark(lambda: backward(job.forward()))
+    else:
+        benchmark.pedantic(backward, setup=lambda: ((forward(),), {}), rounds=20, warmup_rounds=3)

@@ -1,0 +1,152 @@
+"""``mixunlearn-cli bench``: measurements, and the page that they make."""
+
+from __future__ import annotations
+
+import shlex
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import bench_options
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+
+    from pymixunlearn.benchmarking import Case, ResultFile, Settings
+
+INTERRUPTED = 130
+_PATH = click.Path(path_type=Path)
+
+
+@click.group()
+def bench() -> None:
+    """Measure how fast it is here, beside what PyTorch offers."""
+
+
+@bench.command()
+@bench_options
+@click.pass_context
+def ops(ctx: click.Context, /, **values: Any) -> None:
+    """Time every operator, forward and backward, beside plain PyTorch, torch.compile and SDPA.
+
+    Every rival's value and gradients are compared with the fused operator's first. The rows of a case are in the file
+    as soon as it is measured; the same command goes on where an interrupted one stopped. Everything takes about a
+    quarter of an hour on two cores, --quick about two minutes.
+
+    \b
+    Examples:
+      mixunlearn-cli bench ops --quick
+      mixunlearn-cli bench ops --case 'mix_contrastive_loss-*' --dtype float32 --threads 1
+      mixunlearn-cli bench ops --out cpu.csv && mixunlearn-cli bench report cpu.csv --page performance.md
+    """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
+    import torch
+
+    from pymixunlearn.benchmarking import ResultFile, Settings, describe_machine
+    from pymixunlearn.benchmarking.comparison import summary_table
+    from pymixunlearn.benchmarking.machine import copy_bandwidth
+    from pymixunlearn.training import resolve_device
+
+    from .progress import make_console
+
+    device = resolve_device(values["device"])
+    quick = values["quick"]
+    cases = _cases(values, device)
+    out = values["out"] or Path("runs") / f"bench-ops-{device.type}{'-quick' if quick else ''}.csv"
+    seconds = values["seconds"] or (0.3 if quick else 1.5)
+    console = make_console()
+    before = torch.get_num_threads()
+    torch.set_num_threads(values["threads"] or before)
+    try:
+        machine = describe_machine(device)
+        results = ResultFile(out, machine, seconds)
+        settings = Settings(device, seconds, not values["no_compile"], copy_bandwidth(device))
+        try:
+            _measure(console, cases, settings, results)
+        except KeyboardInterrupt:
+            command_line = shlex.join(["mixunlearn-cli", *ctx.obj])
+            click.echo(f"Interrupted; the measured cases are kept in {out}. To go on: {command_line}", err=True)
+            ctx.exit(INTERRUPTED)
+    finally:
+        torch.set_num_threads(before)
+    rows = [row for row in results.rows if row.case in cases]
+    console.print(summary_table(rows, plain=not console.is_terminal))
+    console.print("Ratios are a rival's median over the fused operator's: above 1 the fused one is faster.")
+    console.print(f"Forward, backward and all columns: {out}", soft_wrap=True, markup=False)
+    failed = list(dict.fromkeys(row.case.name for row in rows if row.status == "failed"))
+    if failed:
+        click.echo(f"Error: {len(failed)} of {len(cases)} cases failed: {', '.join(failed)}", err=True)
+        ctx.exit(1)
+
+
+def _cases(values: dict[str, Any], device: torch.device) -> list[Case]:
+    """Return the cases that the options choose."""
+    from pymixunlearn.benchmarking import DTYPES, OPERATORS, SIZES, grid
+    from pymixunlearn.errors import unknown_name
+
+    quick = values["quick"]
+    halves = ("bfloat16", "float16") if device.type == "cuda" else ("bfloat16",)
+    dtypes = values["dtypes"] or ("float32", *(() if quick else halves))
+    for dtype in dtypes:
+        if dtype not in DTYPES:
+            raise click.UsageError(str(unknown_name("dtype", dtype, DTYPES)))
+    every = list(grid(("small", "medium") if quick else tuple(SIZES), dict.fromkeys(dtypes)))
+    patterns = values["patterns"] or ("*",)
+    for pattern in patterns:
+        if not any(fnmatchcase(case.name, pattern) for case in every):
+            raise click.UsageError(
+                f"--case '{pattern}' matches none of {len(every)} cases; expected names such as "
+                f"{every[0].name}, of the operators {', '.join(OPERATORS)}."
+            )
+    return [case for case in every if any(fnmatchcase(case.name, pattern) for pattern in patterns)]
+
+
+def _measure(console: Console, cases: list[Case], settings: Settings, results: ResultFile) -> None:
+    """Measure what the file does not have yet, and show how it goes."""
+    from pymixunlearn.benchmarking import describe_machine, measure_case
+
+    from .progress import watching
+
+    machine = describe_machine(settings.device)
+    missing = [case for case in cases if not results.has(case, settings.providers(case), settings.launches)]
+    with watching(console) as observer:
+        observer.note(
+            f"{len(cases)} cases, {len(cases) - len(missing)} of them measured already; {machine.device}, "
+            f"{machine.threads} threads; a large copy moves {settings.bandwidth / 1e9:.1f} GB/s."
+        )
+        if not settings.compile:
+            observer.note("torch.compile is left out.")
+        observer.phase_started("bench ops", len(cases), len(cases) - len(missing))
+        for index, case in enumerate(missing):
+            done = len(cases) - len(missing) + index
+            observer.phase_advanced("bench ops", done, case.name)
+            rows = measure_case(case, settings, machine)
+            results.add(rows)
+            for status, reason in dict.fromkeys((row.status, row.reason) for row in rows if row.provider == "fused"):
+                if reason:
+                    observer.note(f"{case.name} {status}: {reason}.")
+        observer.phase_finished("bench ops", f"{len(missing)} cases measured")
+
+
+@bench.command()
+@click.argument("files", metavar="FILE.csv...", nargs=-1, required=True, type=_PATH)
+@click.option("--page", type=_PATH, default=Path("docs/performance.md"), show_default=True, metavar="PAGE.md")
+def report(files: tuple[Path, ...], page: Path) -> None:
+    """Write the page of measurements, and its plots beside it.
+
+    FILE.csv are files of `bench ops`, one per machine. Of an existing page only the measurements' part is replaced.
+    """
+    from pymixunlearn.benchmarking import read_results, write_page
+    from pymixunlearn.errors import UserError
+
+    sources = []
+    for file in files:
+        rows = read_results(file)
+        if not rows:
+            raise UserError(f"'{file}' holds no measurements; expected those of 'mixunlearn-cli bench ops'")
+        threads = "" if rows[0].device.startswith("NVIDIA") else f" --threads {rows[0].threads}"
+        sources.append((f"mixunlearn-cli bench ops{threads} --out {file}", rows))
+    for path in write_page(page, sources):
+        click.echo(f"Written: {path}")

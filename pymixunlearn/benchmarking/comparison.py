@@ -1,0 +1,94 @@
+"""Rows of one case brought together: the fused operator's times and its ratio to every rival."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rich import box
+from rich.table import Table
+
+from pymixunlearn.benchmarking.measure import PROVIDERS
+from pymixunlearn.benchmarking.results import FAILED, MEASURED, Measurement
+
+RIVALS = tuple(provider for provider in PROVIDERS if provider != "fused")
+_BYTE_UNITS = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"), (1, "B"))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The providers of one case, mode and way of launching; one that was left out has a row without times."""
+
+    fused: Measurement
+    rivals: dict[str, Measurement]
+
+    @property
+    def lost_to(self) -> list[str]:
+        """The rivals that were faster."""
+        return [name for name, row in self.rivals.items() if row.ratio is not None and row.ratio < 1]
+
+    def ratio(self, rival: str) -> str:
+        """The rival's median over the fused one's, "-" where it was not measured."""
+        row = self.rivals.get(rival)
+        if row is None:
+            return ""
+        return "-" if row.ratio is None else f"{row.ratio:.2f}"
+
+
+def compare(rows: Iterable[Measurement]) -> list[Comparison]:
+    """Group rows by case, mode and way of launching, in the order in which these first appear."""
+    groups: dict[tuple[object, ...], dict[str, Measurement]] = {}
+    for row in rows:
+        groups.setdefault((row.case, row.launch, row.mode), {})[row.provider] = row
+    return [
+        Comparison(group["fused"], {name: row for name, row in group.items() if name != "fused"})
+        for group in groups.values()
+    ]
+
+
+def duration(milliseconds: float | None) -> str:
+    """Write a time with three digits and the unit that suits it."""
+    if milliseconds is None:
+        return "-"
+    factor, unit = (1e3, "µs") if milliseconds < 1 else (1.0, "ms") if milliseconds < 1e3 else (1e-3, "s")
+    value = milliseconds * factor
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
+
+
+def size_of(count: int | None) -> str:
+    """Write bytes with three digits and the unit that suits them."""
+    if not count:
+        return "-" if count is None else "0 B"
+    factor, unit = next((size, unit) for size, unit in _BYTE_UNITS if count >= size)
+    value = count / factor
+    return f"{value:.{2 if value < 10 and factor > 1 else 1 if value < 100 and factor > 1 else 0}f} {unit}"
+
+
+def share(value: float | None) -> str:
+    """Write a share in percent."""
+    return "-" if value is None else f"{100 * value:.0f} %" if value >= 0.095 else f"{100 * value:.1f} %"
+
+
+def summary_table(rows: Iterable[Measurement], *, plain: bool = False) -> Table:
+    """Lay out forward and backward together, for a terminal; the file has the rest.
+
+    Args:
+        rows: Of a result file.
+        plain: Use ASCII rules only, for output that is not a terminal.
+    """
+    chosen = [entry for entry in compare(rows) if entry.fused.mode == "both"]
+    launches = {entry.fused.launch for entry in chosen} != {"plain"}
+    table = Table(box=box.ASCII2 if plain else box.SIMPLE_HEAD)
+    table.add_column("forward + backward", no_wrap=True)
+    for heading in (*(("launch",) if launches else ()), "fused", *(PROVIDERS[rival] for rival in RIVALS), "of copy"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for entry in chosen:
+        fused = entry.fused
+        cells = [fused.case.name, *((fused.launch,) if launches else ())]
+        if fused.status != MEASURED:
+            table.add_row(*cells, fused.status, style="bold red" if fused.status == FAILED else "dim")
+            continue
+        ratios = [entry.ratio(rival) + (" ×" if entry.ratio(rival) not in ("", "-") else "") for rival in RIVALS]
+        style = "yellow" if entry.lost_to else None
+        table.add_row(*cells, duration(fused.p50_ms), *ratios, share(fused.share_of_copy), style=style)
+    return table

@@ -1,0 +1,84 @@
+"""Where a measurement is made: the device in words, the versions, and how fast it copies."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+import pymixunlearn
+from pymixunlearn import ops
+
+_COPY_BYTES = {"cpu": 256 << 20, "cuda": 2 << 30}
+_COPIES = 7
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What results from different runs must agree in to be one table.
+
+    Attributes:
+        device: The processor or GPU in words.
+        threads: PyTorch's CPU threads.
+        versions: Of everything that was compared.
+    """
+
+    device: str
+    threads: int
+    versions: str
+
+
+def describe_machine(device: torch.device) -> Machine:
+    """Name the device and the versions; nothing that tells whose machine it is."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    facts = ops.status().facts
+    versions = {
+        "pymixunlearn": pymixunlearn.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "CUDA": torch.version.cuda if device.type == "cuda" else None,
+        "kernels": facts.get("cpu_isa") if device.type == "cpu" else None,
+        "compiler": facts.get("compiler"),
+    }
+    return Machine(
+        name, torch.get_num_threads(), ", ".join(f"{key} {value}" for key, value in versions.items() if value)
+    )
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def copy_bandwidth(device: torch.device, size: int | None = None) -> float:
+    """Return the bytes per second, read and written, of cloning a large tensor; the median of a few.
+
+    Args:
+        device: Where to copy.
+        size: Bytes of the tensor; by default far beyond the caches.
+    """
+    source = torch.ones((size or _COPY_BYTES[device.type]) // 4, device=device)
+    seconds = []
+    for _ in range(_COPIES + 1):
+        _wait(device)
+        start = perf_counter()
+        copy = source.clone()
+        _wait(device)
+        seconds.append(perf_counter() - start)
+        del copy
+    # The first one warms up.
+    median = sorted(seconds[1:])[_COPIES // 2]
+    return 2 * source.nbytes / median
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
