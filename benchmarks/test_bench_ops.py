@@ -24,18 +24,19 @@ from pymixunlearn.benchmarking.problems import build, runnable
 
 DEVICES = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
 CASES = [
-    pytest.param(case, id=case.name, marks=[pytest.mark.large] if case.size == "large" else [])
+    pytest.param(
+        case, provider, id=f"{case.name}-{provider}", marks=[pytest.mark.large] if case.size == "large" else []
+    )
     for case in grid(SIZES, ("float32", "bfloat16"))
+    for provider in PROVIDERS
+    if provider != "sdpa" or case.op == "mixblock_attention"
 ]
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "provider"), CASES)
 @pytest.mark.parametrize("device", DEVICES, ids=str)
-def test_op(benchmark: BenchmarkFixture, device: torch.device, case: Case, mode: str, provider: str) -> None:
-    if provider == "sdpa" and case.op != "mixblock_attention":
-        pytest.skip("only the attention has a rival of its own in PyTorch")
+def test_op(benchmark: BenchmarkFixture, device: torch.device, case: Case, provider: str, mode: str) -> None:
     free = available_memory(device)
     if free is not None and case.memory() > free:
         pytest.skip(f"may need {case.memory() / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")

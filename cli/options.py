@@ -120,7 +120,7 @@ bench_options = _group(
         multiple=True,
         metavar="NAME",
         help="float32, bfloat16, float16 or float64; repeat for several.  "
-        "[default: float32 and bfloat16; on GPUs float16 too]",
+        "[default: float32 and bfloat16; on GPUs float16 too; on CPUs the large size in float32 only]",
     ),
     click.option("--quick", is_flag=True, help="Only small and medium sizes, in float32, and fewer runs."),
     click.option(

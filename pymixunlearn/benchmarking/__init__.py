@@ -5,20 +5,23 @@ What is measured is in :mod:`.cases`, how in :mod:`.measure`. The suite in ``ben
 
 from pymixunlearn.benchmarking.cases import DTYPES, OPERATORS, SIZES, Case, grid
 from pymixunlearn.benchmarking.machine import Machine, describe_machine
-from pymixunlearn.benchmarking.measure import PROVIDERS, Settings, measure_case
-from pymixunlearn.benchmarking.page import write_page
+from pymixunlearn.benchmarking.measure import PROVIDERS, QUICK_SECONDS, SECONDS, Settings, measure_case
+from pymixunlearn.benchmarking.page import command_line, write_page
 from pymixunlearn.benchmarking.results import Measurement, ResultFile, read_results
 
 __all__ = [
     "DTYPES",
     "OPERATORS",
     "PROVIDERS",
+    "QUICK_SECONDS",
+    "SECONDS",
     "SIZES",
     "Case",
     "Machine",
     "Measurement",
     "ResultFile",
     "Settings",
+    "command_line",
     "describe_machine",
     "grid",
     "measure_case",

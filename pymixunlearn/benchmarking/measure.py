@@ -18,6 +18,9 @@ from pymixunlearn.benchmarking.timing import Clock, CpuClock, CudaClock, Sample,
 #: Who is compared, and how readers know them.
 PROVIDERS = {"fused": "fused", "pytorch": "PyTorch", "compile": "torch.compile", "sdpa": "SDPA"}
 
+#: How long a case is timed by default, of everything and of a quick selection.
+SECONDS, QUICK_SECONDS = 1.5, 0.3
+
 NOT_COMPILED = "left out by --no-compile"
 # The rest is for what is not counted, and for whoever else is on the machine.
 _SHARE_OF_MEMORY = 0.8

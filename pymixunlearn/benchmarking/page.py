@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pymixunlearn.benchmarking.cases import SIZES, Case, grid
 from pymixunlearn.benchmarking.comparison import RIVALS, Comparison, compare, duration, share, size_of
 from pymixunlearn.benchmarking.expected import COPY_SHARE, GPUS, expected_ms
-from pymixunlearn.benchmarking.measure import PROVIDERS
+from pymixunlearn.benchmarking.measure import NOT_COMPILED, PROVIDERS, QUICK_SECONDS, SECONDS
 from pymixunlearn.benchmarking.plot import ratio_plot
-from pymixunlearn.benchmarking.results import MEASURED, SKIPPED, Measurement
+from pymixunlearn.benchmarking.results import MEASURED, Measurement
 from pymixunlearn.errors import UserError
 from pymixunlearn.training.files import write_atomically
 
@@ -81,6 +82,24 @@ def write_page(path: Path, sources: Sequence[tuple[str, Sequence[Measurement]]])
     part = "\n".join(sections).rstrip()
     write_atomically(path, f"{before}{_BEGIN}\n\n{part}\n\n{_END}{after}".encode())
     return [path, *written]
+
+
+def command_line(rows: Sequence[Measurement], name: str) -> str:
+    """Return the command that measures like these rows, apart from a selection by --case or --dtype.
+
+    Args:
+        rows: At least one, of one machine.
+        name: Of the file they come from.
+    """
+    first = rows[0]
+    words = ["mixunlearn-cli", "bench", "ops", "--threads", str(first.threads)]
+    if first.seconds == QUICK_SECONDS:
+        words.append("--quick")
+    elif first.seconds != SECONDS:
+        words += ["--seconds", f"{first.seconds:g}"]
+    if all(row.reason == NOT_COMPILED for row in rows if row.provider == "compile"):
+        words.append("--no-compile")
+    return shlex.join([*words, "--out", name])
 
 
 def _slug(text: str) -> str:
@@ -178,7 +197,7 @@ def _left_out(rows: Sequence[Measurement]) -> Iterator[str]:
     lines = [f"- {name}: {status}, {reason}." for name, status, reason in reasons if status != MEASURED]
     if lines:
         yield from ["", "Not measured:", "", *lines]
-    if any(row.provider == "compile" and row.status == SKIPPED and row.reason.startswith("left out") for row in rows):
+    if any(row.reason == NOT_COMPILED for row in rows):
         yield from ["", "Where a dash stands under torch.compile, it was left out by `--no-compile`."]
 
 
