@@ -33,8 +33,8 @@ def ops(ctx: click.Context, /, **values: Any) -> None:
     """Time every operator, forward and backward, beside plain PyTorch, torch.compile and SDPA.
 
     Every rival's value and gradients are compared with the fused operator's first. The rows of a case are in the file
-    as soon as it is measured; the same command goes on where an interrupted one stopped. Everything takes about a
-    quarter of an hour on two cores, --quick about two minutes.
+    as soon as it is measured; the same command goes on where an interrupted one stopped. Large cases and compiling take
+    most of the time; --quick and --no-compile leave them out.
 
     \b
     Examples:
@@ -94,7 +94,7 @@ def _cases(values: dict[str, Any], device: torch.device) -> list[Case]:
             raise click.UsageError(str(unknown_name("dtype", dtype, DTYPES)))
     every = list(grid(("small", "medium") if quick else tuple(SIZES), dict.fromkeys(dtypes)))
     if not values["dtypes"] and device.type == "cpu":
-        # Half precision at the large size takes as long as all of the rest.
+        # Large cases are most of the time, and half precision would double them.
         every = [case for case in every if case.size != "large" or case.dtype == "float32"]
     patterns = values["patterns"] or ("*",)
     for pattern in patterns:
