@@ -1,9 +1,9 @@
 // The loss operators over a backend: argument guards, allocation and the sequence of kernels. The CPU and the CUDA
 // library instantiate the same code with their own Backend, which provides
 //
-//     cosine_forward(rows, logits dtype, target dtype, kind, targets, states, sim)
-//     reduce<A>(terms, contrast, lse, loss, dtype)                loss and log-sum-exp of each column
-//     cosine_backward(rows, ..., states, role, contrast, grad, out)
+//     cosine_forward(pass, states, sim)
+//     cosine_backward(pass, states, contrast, grad, out)
+//     contrast(pass, terms, contrast, states, lse, loss, out)     states, loss and, unless out is null, the gradient
 //     sharpen_forward / sharpen_backward
 //
 // Guards cover memory safety alone. The Python wrapper explains a refused call (ops/_checks.py).
@@ -16,8 +16,13 @@ namespace pmx {
 // Logits and targets in kernel layout, with the tensors that own the memory.
 class Rows {
  public:
-  Rows(const Tensor& logits, std::optional<double> sharpen_T)
-      : dtype_(dtype_of(logits)), classes_(logits.sizes()[logits.dim() - 1]), logits_(with_contiguous_rows(logits)) {
+  // Targets keep the dtype of the logits if all of them have it (`narrow`), else they are brought to accumulation type.
+  Rows(const Tensor& logits, std::optional<double> sharpen_T, bool narrow)
+      : dtype_(dtype_of(logits)),
+        target_dtype_(narrow || dtype_ == Dtype::f64 ? dtype_ : Dtype::f32),
+        target_type_(narrow ? logits.scalar_type() : accumulation_type(dtype_)),
+        classes_(logits.sizes()[logits.dim() - 1]),
+        logits_(with_contiguous_rows(logits)) {
     STD_TORCH_CHECK(classes_ > 0, "expected at least one class");
     in_.rows = 1;
     for (int64_t d = 0; d + 1 < logits.dim(); ++d) in_.rows *= logits.sizes()[d];
@@ -30,7 +35,7 @@ class Rows {
 
   void add_target(const Tensor& target, int64_t divisor, int64_t modulus) {
     check_same_device(target, logits_);
-    STD_TORCH_CHECK(target.sizes()[0] == modulus, "expected one target for each row");
+    STD_TORCH_CHECK(target.dim() > 0 && target.sizes()[0] == modulus, "expected one target for each row");
     const bool labels = target.scalar_type() == ScalarType::Long;
     const TargetKind kind = labels       ? TargetKind::labels
                             : sharpened_ ? TargetKind::teacher_logits
@@ -55,17 +60,14 @@ class Rows {
   int64_t state_size() const { return in_.rows * state_width(targets_); }
 
  private:
-  // Targets keep the dtype of the logits or the accumulation type; both targets of a loss share one dtype.
   Tensor convert(const Tensor& target) {
-    const ScalarType type = target.scalar_type(), own = logits_.scalar_type();
-    const bool same = targets_ == 0 ? type == own : target_dtype_ == dtype_;
-    target_dtype_ = same ? dtype_ : (dtype_ == Dtype::f64 ? Dtype::f64 : Dtype::f32);
-    const ScalarType wanted = same ? own : accumulation_type(dtype_);
-    return with_contiguous_rows(type == wanted ? target : torch::stable::to(target, wanted));
+    return with_contiguous_rows(target.scalar_type() == target_type_ ? target
+                                                                     : torch::stable::to(target, target_type_));
   }
 
   Dtype dtype_;
-  Dtype target_dtype_ = Dtype::f32;
+  Dtype target_dtype_;
+  ScalarType target_type_;
   int64_t classes_;
   bool sharpened_;
   Tensor logits_;
@@ -73,6 +75,40 @@ class Rows {
   CosineRows in_{};
   TargetKind kind_ = TargetKind::probabilities;
   int targets_ = 0;
+};
+
+// Whether every target that is not labels has the dtype of the logits.
+template <class... Targets>
+bool narrow_targets(const Tensor& logits, const Targets&... targets) {
+  const auto fits = [&](const Tensor& target) {
+    return target.scalar_type() == logits.scalar_type() || target.scalar_type() == ScalarType::Long;
+  };
+  return (fits(targets) && ...);
+}
+
+// What one pass of the row kernels works on; the second set of rows is empty, or the retain side of L_real.
+struct Pass {
+  RowSets sets;
+  Dtype dtype;
+  Dtype target_dtype;
+  TargetKind kind;
+  int targets;
+  RowRole role;  // of the first set
+
+  Pass(const Rows& rows, RowRole role_)
+      : sets{rows.in(), {}},
+        dtype(rows.dtype()),
+        target_dtype(rows.target_dtype()),
+        kind(rows.kind()),
+        targets(rows.targets()),
+        role(role_) {}
+  Pass(const Rows& forget, const Rows& retain) : Pass(forget, RowRole::forget) { sets.second = retain.in(); }
+};
+
+// Where a pass writes its gradients.
+struct Gradients {
+  void* first = nullptr;
+  void* second = nullptr;
 };
 
 // Calls `body` with a value of the accumulation type of `dtype`.
@@ -113,24 +149,25 @@ struct Losses {
 
   static std::tuple<Tensor, Tensor> sim_loss(const Tensor& logits, const Tensor& target,
                                              std::optional<double> sharpen_T) {
-    STD_TORCH_CHECK(logits.dim() == 2, "expected logits [N, C]");
-    Rows rows(logits, sharpen_T);
-    rows.add_target(target, 1, rows.in().rows);
+    const Rows rows = sim_rows(logits, target, sharpen_T);
     Tensor state = allocate<1>(logits, {rows.state_size()}, accumulation_type(rows.dtype()));
     Tensor loss = allocate<1>(logits, {rows.in().rows}, logits.scalar_type());
-    Backend(logits).cosine_forward(rows, state.data_ptr(), loss.data_ptr());
+    Backend(logits).cosine_forward(Pass(rows, RowRole::sim), state.data_ptr(), loss.data_ptr());
     return {loss, state};
   }
 
   static Tensor sim_loss_backward(const Tensor& grad, const Tensor& logits, const Tensor& target, const Tensor& state,
                                   std::optional<double> sharpen_T) {
-    Rows rows(logits, sharpen_T);
-    rows.add_target(target, 1, rows.in().rows);
+    const Rows rows = sim_rows(logits, target, sharpen_T);
+    check_state(state, rows, rows.state_size());
     STD_TORCH_CHECK(grad.dim() == 1 && grad.sizes()[0] == rows.in().rows, "expected one gradient for each row");
     return with_accumulation(rows.dtype(), [&](auto zero) {
       using A = decltype(zero);
       const auto [incoming, owner] = row_scalar<A>(grad, logits);
-      return backward(Backend(logits), rows, state, 0, RowRole::sim, Contrast<A>{}, incoming);
+      const Tensor out = like_logits(rows);
+      Backend(logits).cosine_backward(Pass(rows, RowRole::sim), data<A>(state), Contrast<A>{}, incoming,
+                                      {out.data_ptr()});
+      return out;
     });
   }
 
@@ -138,23 +175,20 @@ struct Losses {
                                                          const Tensor& target_retain, std::optional<Tensor> lam,
                                                          double lam_value, std::optional<Tensor> tau, double tau_value,
                                                          bool grid, bool mean, std::optional<double> sharpen_T) {
-    const Rows rows = mix_rows(logits, target_forget, target_retain, grid, sharpen_T);
-    return with_accumulation(rows.dtype(), [&](auto zero) -> std::tuple<Tensor, Tensor> {
-      using A = decltype(zero);
-      const Scalars<A> scalars(lam, lam_value, tau, tau_value, logits, rows.in().rows);
-      const Contrast<A> contrast = mix_contrast<A>(logits, scalars, grid, mean, nullptr);
-      Tensor state = allocate<1>(logits, {rows.state_size() + contrast.columns}, accumulation_type(rows.dtype()));
-      Tensor loss = allocate<0>(logits, {}, logits.scalar_type());
-      Backend backend(logits);
-      backend.cosine_forward(rows, state.data_ptr(), nullptr);
-      const int64_t terms = contrast.columns > 0 ? rows.in().rows / contrast.columns : 0;
-      const int width = state_width(2);
-      const ContrastTerms<A> sums = {{data<A>(state), width, sim_slot(0), terms, contrast.columns},
-                                     {data<A>(state), width, sim_slot(1), terms, contrast.columns},
-                                     true};
-      backend.reduce(sums, contrast, data<A>(state) + rows.state_size(), loss.data_ptr(), rows.dtype());
-      return {loss, state};
-    });
+    const auto [loss, state, gradient] =
+        mix_forward(logits, target_forget, target_retain, lam, lam_value, tau, tau_value, grid, mean, sharpen_T, false);
+    return {loss, state};
+  }
+
+  static std::tuple<Tensor, Tensor> mix_contrastive_loss_and_gradient(const Tensor& logits, const Tensor& target_forget,
+                                                                      const Tensor& target_retain,
+                                                                      std::optional<Tensor> lam, double lam_value,
+                                                                      std::optional<Tensor> tau, double tau_value,
+                                                                      bool grid, bool mean,
+                                                                      std::optional<double> sharpen_T) {
+    const auto [loss, state, gradient] =
+        mix_forward(logits, target_forget, target_retain, lam, lam_value, tau, tau_value, grid, mean, sharpen_T, true);
+    return {loss, *gradient};
   }
 
   static Tensor mix_contrastive_loss_backward(const Tensor& grad, const Tensor& logits, const Tensor& target_forget,
@@ -162,13 +196,16 @@ struct Losses {
                                               std::optional<Tensor> lam, double lam_value, std::optional<Tensor> tau,
                                               double tau_value, bool grid, bool mean, std::optional<double> sharpen_T) {
     const Rows rows = mix_rows(logits, target_forget, target_retain, grid, sharpen_T);
+    check_state(state, rows, rows.state_size() + (grid ? logits.sizes()[1] : 1));
+    STD_TORCH_CHECK(grad.dim() == 0, "expected one gradient");
     return with_accumulation(rows.dtype(), [&](auto zero) {
       using A = decltype(zero);
       const Scalars<A> scalars(lam, lam_value, tau, tau_value, logits, rows.in().rows);
       const Contrast<A> contrast = mix_contrast<A>(logits, scalars, grid, mean, data<A>(state) + rows.state_size());
-      STD_TORCH_CHECK(state.numel() == rows.state_size() + contrast.columns, "expected the state of this call");
       const auto [incoming, owner] = row_scalar<A>(grad, logits);
-      return backward(Backend(logits), rows, state, 0, RowRole::mixed, contrast, incoming);
+      const Tensor out = like_logits(rows);
+      Backend(logits).cosine_backward(Pass(rows, RowRole::mixed), data<A>(state), contrast, incoming, {out.data_ptr()});
+      return out;
     });
   }
 
@@ -176,46 +213,46 @@ struct Losses {
                                                           const Tensor& target_forget, const Tensor& target_retain,
                                                           std::optional<Tensor> tau, double tau_value, bool mean,
                                                           std::optional<double> sharpen_T) {
-    const auto [forget, retain] = real_rows(logits_forget, logits_retain, target_forget, target_retain, sharpen_T);
-    return with_accumulation(
-        forget.dtype(), [&, &forget = forget, &retain = retain](auto zero) -> std::tuple<Tensor, Tensor> {
-          using A = decltype(zero);
-          const Scalars<A> scalars(std::nullopt, 1.0, tau, tau_value, logits_retain, 0);
-          const Contrast<A> contrast = real_contrast<A>(retain.in().rows, scalars, mean, nullptr);
-          const int64_t forget_size = forget.state_size(), size = forget_size + retain.state_size();
-          Tensor state = allocate<1>(logits_retain, {size + 1}, accumulation_type(retain.dtype()));
-          Tensor loss = allocate<0>(logits_retain, {}, logits_retain.scalar_type());
-          Backend backend(logits_retain);
-          backend.cosine_forward(forget, data<A>(state), nullptr);
-          backend.cosine_forward(retain, data<A>(state) + forget_size, nullptr);
-          const int width = state_width(1);
-          const ContrastTerms<A> sums = {{data<A>(state), width, sim_slot(0), forget.in().rows, 1},
-                                         {data<A>(state) + forget_size, width, sim_slot(0), retain.in().rows, 1},
-                                         false};
-          backend.reduce(sums, contrast, data<A>(state) + size, loss.data_ptr(), retain.dtype());
-          return {loss, state};
-        });
+    const auto [loss, state, forget, retain] = real_forward(logits_forget, logits_retain, target_forget, target_retain,
+                                                            tau, tau_value, mean, sharpen_T, false);
+    return {loss, state};
   }
 
-  static std::tuple<Tensor, Tensor> real_contrastive_loss_backward(const Tensor& grad, const Tensor& logits_forget,
-                                                                   const Tensor& logits_retain,
-                                                                   const Tensor& target_forget,
-                                                                   const Tensor& target_retain, const Tensor& state,
-                                                                   std::optional<Tensor> tau, double tau_value,
-                                                                   bool mean, std::optional<double> sharpen_T) {
+  static std::tuple<Tensor, Tensor, Tensor> real_contrastive_loss_and_gradients(
+      const Tensor& logits_forget, const Tensor& logits_retain, const Tensor& target_forget,
+      const Tensor& target_retain, std::optional<Tensor> tau, double tau_value, bool mean,
+      std::optional<double> sharpen_T) {
+    const auto [loss, state, forget, retain] =
+        real_forward(logits_forget, logits_retain, target_forget, target_retain, tau, tau_value, mean, sharpen_T, true);
+    return {loss, *forget, *retain};
+  }
+
+  // Only the wanted gradients are computed; another one comes back empty.
+  static std::tuple<Tensor, Tensor> real_contrastive_loss_backward(
+      const Tensor& grad, const Tensor& logits_forget, const Tensor& logits_retain, const Tensor& target_forget,
+      const Tensor& target_retain, const Tensor& state, std::optional<Tensor> tau, double tau_value, bool mean,
+      std::optional<double> sharpen_T, bool want_forget, bool want_retain) {
     const auto [forget, retain] = real_rows(logits_forget, logits_retain, target_forget, target_retain, sharpen_T);
-    return with_accumulation(
-        forget.dtype(), [&, &forget = forget, &retain = retain](auto zero) -> std::tuple<Tensor, Tensor> {
-          using A = decltype(zero);
-          const int64_t forget_size = forget.state_size(), size = forget_size + retain.state_size();
-          STD_TORCH_CHECK(state.numel() == size + 1, "expected the state of this call");
-          const Scalars<A> scalars(std::nullopt, 1.0, tau, tau_value, logits_retain, 0);
-          const Contrast<A> contrast = real_contrast<A>(retain.in().rows, scalars, mean, data<A>(state) + size);
-          const auto [incoming, owner] = row_scalar<A>(grad, logits_retain);
-          Backend backend(logits_retain);
-          return {backward(backend, forget, state, 0, RowRole::forget, contrast, incoming),
-                  backward(backend, retain, state, forget_size, RowRole::retain, contrast, incoming)};
-        });
+    const int64_t forget_size = forget.state_size(), size = forget_size + retain.state_size();
+    check_state(state, retain, size + 1);
+    STD_TORCH_CHECK(grad.dim() == 0, "expected one gradient");
+    const Tensor grad_forget = want_forget ? like_logits(forget) : nothing_like(forget);
+    const Tensor grad_retain = want_retain ? like_logits(retain) : nothing_like(retain);
+    if (!want_forget && !want_retain) return {grad_forget, grad_retain};
+    const Pass pass = want_forget && want_retain ? Pass(forget, retain)
+                      : want_forget              ? Pass(forget, RowRole::forget)
+                                                 : Pass(retain, RowRole::retain);
+    with_accumulation(pass.dtype, [&, &retain = retain](auto zero) {
+      using A = decltype(zero);
+      const Scalars<A> scalars(std::nullopt, 1.0, tau, tau_value, logits_retain, 0);
+      const Contrast<A> contrast = real_contrast<A>(retain.in().rows, scalars, mean, data<A>(state) + size);
+      const auto [incoming, owner] = row_scalar<A>(grad, logits_retain);
+      Backend(logits_retain)
+          .cosine_backward(pass, data<A>(state) + (want_forget ? 0 : forget_size), contrast, incoming,
+                           want_forget ? Gradients{grad_forget.data_ptr(), grad_retain.data_ptr()}
+                                       : Gradients{grad_retain.data_ptr()});
+    });
+    return {grad_forget, grad_retain};
   }
 
  private:
@@ -239,10 +276,17 @@ struct Losses {
     }
   };
 
+  static Rows sim_rows(const Tensor& logits, const Tensor& target, std::optional<double> sharpen_T) {
+    STD_TORCH_CHECK(logits.dim() == 2, "expected logits [N, C]");
+    Rows rows(logits, sharpen_T, narrow_targets(logits, target));
+    rows.add_target(target, 1, rows.in().rows);
+    return rows;
+  }
+
   static Rows mix_rows(const Tensor& logits, const Tensor& target_forget, const Tensor& target_retain, bool grid,
                        std::optional<double> sharpen_T) {
     STD_TORCH_CHECK(logits.dim() == (grid ? 3 : 2), "expected logits [N, C], or [N_f, N_r, C] in grid pairing");
-    Rows rows(logits, sharpen_T);
+    Rows rows(logits, sharpen_T, narrow_targets(logits, target_forget, target_retain));
     const int64_t n_forget = logits.sizes()[0], n_retain = grid ? logits.sizes()[1] : n_forget;
     rows.add_target(target_forget, grid ? n_retain : 1, n_forget);
     rows.add_target(target_retain, 1, n_retain);
@@ -257,10 +301,64 @@ struct Losses {
                         logits_forget.scalar_type() == logits_retain.scalar_type(),
                     "expected both logits with the same classes and dtype");
     check_same_device(logits_forget, logits_retain);
-    Rows forget(logits_forget, sharpen_T), retain(logits_retain, sharpen_T);
+    const bool narrow = narrow_targets(logits_retain, target_forget, target_retain);
+    Rows forget(logits_forget, sharpen_T, narrow), retain(logits_retain, sharpen_T, narrow);
     forget.add_target(target_forget, 1, forget.in().rows);
     retain.add_target(target_retain, 1, retain.in().rows);
+    STD_TORCH_CHECK(forget.kind() == retain.kind(), "expected both targets of one kind");
     return {std::move(forget), std::move(retain)};
+  }
+
+  // Loss, state and, if wanted, the gradient of the loss.
+  static std::tuple<Tensor, Tensor, std::optional<Tensor>> mix_forward(
+      const Tensor& logits, const Tensor& target_forget, const Tensor& target_retain, const std::optional<Tensor>& lam,
+      double lam_value, const std::optional<Tensor>& tau, double tau_value, bool grid, bool mean,
+      std::optional<double> sharpen_T, bool with_gradient) {
+    const Rows rows = mix_rows(logits, target_forget, target_retain, grid, sharpen_T);
+    const int64_t columns = grid ? logits.sizes()[1] : 1;
+    const Tensor state = allocate<1>(logits, {rows.state_size() + columns}, accumulation_type(rows.dtype()));
+    const Tensor loss = allocate<0>(logits, {}, logits.scalar_type());
+    std::optional<Tensor> gradient;
+    if (with_gradient) gradient = like_logits(rows);
+    with_accumulation(rows.dtype(), [&](auto zero) {
+      using A = decltype(zero);
+      const Scalars<A> scalars(lam, lam_value, tau, tau_value, logits, rows.in().rows);
+      A* lse = data<A>(state) + rows.state_size();
+      const int64_t terms = columns > 0 ? rows.in().rows / columns : 0;
+      const int width = state_width(2);
+      const ContrastTerms<A> sums = {{data<A>(state), width, sim_slot(0), terms, columns},
+                                     {data<A>(state), width, sim_slot(1), terms, columns},
+                                     true};
+      Backend(logits).contrast(Pass(rows, RowRole::mixed), sums, mix_contrast<A>(logits, scalars, grid, mean, lse),
+                               data<A>(state), lse, loss.data_ptr(), {gradient ? gradient->data_ptr() : nullptr});
+    });
+    return {loss, state, gradient};
+  }
+
+  static std::tuple<Tensor, Tensor, std::optional<Tensor>, std::optional<Tensor>> real_forward(
+      const Tensor& logits_forget, const Tensor& logits_retain, const Tensor& target_forget,
+      const Tensor& target_retain, const std::optional<Tensor>& tau, double tau_value, bool mean,
+      std::optional<double> sharpen_T, bool with_gradients) {
+    const auto [forget, retain] = real_rows(logits_forget, logits_retain, target_forget, target_retain, sharpen_T);
+    const int64_t forget_size = forget.state_size(), size = forget_size + retain.state_size();
+    const Tensor state = allocate<1>(logits_retain, {size + 1}, accumulation_type(retain.dtype()));
+    const Tensor loss = allocate<0>(logits_retain, {}, logits_retain.scalar_type());
+    std::optional<Tensor> grad_forget, grad_retain;
+    if (with_gradients) grad_forget = like_logits(forget), grad_retain = like_logits(retain);
+    with_accumulation(retain.dtype(), [&, &forget = forget, &retain = retain](auto zero) {
+      using A = decltype(zero);
+      const Scalars<A> scalars(std::nullopt, 1.0, tau, tau_value, logits_retain, 0);
+      A* lse = data<A>(state) + size;
+      const int width = state_width(1);
+      const ContrastTerms<A> sums = {{data<A>(state), width, sim_slot(0), forget.in().rows, 1},
+                                     {data<A>(state) + forget_size, width, sim_slot(0), retain.in().rows, 1},
+                                     false};
+      const Gradients out = with_gradients ? Gradients{grad_forget->data_ptr(), grad_retain->data_ptr()} : Gradients{};
+      Backend(logits_retain)
+          .contrast(Pass(forget, retain), sums, real_contrast<A>(retain.in().rows, scalars, mean, lse), data<A>(state),
+                    lse, loss.data_ptr(), out);
+    });
+    return {loss, state, grad_forget, grad_retain};
   }
 
   // Weights of math.md, section 3; in grid pairing every retain image is a column of its own.
@@ -279,30 +377,35 @@ struct Losses {
     return {1, scalars.lam, scalars.tau, scale * n_retain, scale, lse};
   }
 
-  template <class A>
-  static Tensor backward(const Backend& backend, const Rows& rows, const Tensor& state, int64_t offset, RowRole role,
-                         const Contrast<A>& contrast, const RowScalar<A>& incoming) {
-    const auto sizes = rows.logits().sizes();
-    STD_TORCH_CHECK(
-        state.scalar_type() == accumulation_type(rows.dtype()) && state.numel() >= offset + rows.state_size(),
-        "expected the state of this call");
-    const ScalarType type = rows.logits().scalar_type();
-    const Tensor out = sizes.size() == 2 ? allocate<2>(rows.logits(), {sizes[0], sizes[1]}, type)
-                                         : allocate<3>(rows.logits(), {sizes[0], sizes[1], sizes[2]}, type);
-    backend.cosine_backward(rows, data<A>(state) + offset, role, contrast, incoming, out.data_ptr());
-    return out;
+  static void check_state(const Tensor& state, const Rows& rows, int64_t size) {
+    check_same_device(state, rows.logits());
+    STD_TORCH_CHECK(state.scalar_type() == accumulation_type(rows.dtype()) && state.dim() == 1 &&
+                        state.numel() == size && (size < 2 || state.stride(0) == 1),
+                    "expected the state of this call");
   }
+
+  static Tensor like_logits(const Rows& rows) {
+    const auto sizes = rows.logits().sizes();
+    const ScalarType type = rows.logits().scalar_type();
+    return sizes.size() == 2 ? allocate<2>(rows.logits(), {sizes[0], sizes[1]}, type)
+                             : allocate<3>(rows.logits(), {sizes[0], sizes[1], sizes[2]}, type);
+  }
+
+  static Tensor nothing_like(const Rows& rows) { return allocate<1>(rows.logits(), {0}, rows.logits().scalar_type()); }
 };
 
 // Registers every loss operator of a backend under its schema's name.
-#define PMX_REGISTER_LOSSES(library, Backend)                                                                     \
-  library.impl("sharpen", TORCH_BOX(&pmx::Losses<Backend>::sharpen));                                             \
-  library.impl("sharpen_backward", TORCH_BOX(&pmx::Losses<Backend>::sharpen_backward));                           \
-  library.impl("sim_loss", TORCH_BOX(&pmx::Losses<Backend>::sim_loss));                                           \
-  library.impl("sim_loss_backward", TORCH_BOX(&pmx::Losses<Backend>::sim_loss_backward));                         \
-  library.impl("mix_contrastive_loss", TORCH_BOX(&pmx::Losses<Backend>::mix_contrastive_loss));                   \
-  library.impl("mix_contrastive_loss_backward", TORCH_BOX(&pmx::Losses<Backend>::mix_contrastive_loss_backward)); \
-  library.impl("real_contrastive_loss", TORCH_BOX(&pmx::Losses<Backend>::real_contrastive_loss));                 \
-  library.impl("real_contrastive_loss_backward", TORCH_BOX(&pmx::Losses<Backend>::real_contrastive_loss_backward))
+#define PMX_REGISTER_LOSSES(library, Backend)                               \
+  PMX_REGISTER_LOSS(library, Backend, sharpen);                             \
+  PMX_REGISTER_LOSS(library, Backend, sharpen_backward);                    \
+  PMX_REGISTER_LOSS(library, Backend, sim_loss);                            \
+  PMX_REGISTER_LOSS(library, Backend, sim_loss_backward);                   \
+  PMX_REGISTER_LOSS(library, Backend, mix_contrastive_loss);                \
+  PMX_REGISTER_LOSS(library, Backend, mix_contrastive_loss_and_gradient);   \
+  PMX_REGISTER_LOSS(library, Backend, mix_contrastive_loss_backward);       \
+  PMX_REGISTER_LOSS(library, Backend, real_contrastive_loss);               \
+  PMX_REGISTER_LOSS(library, Backend, real_contrastive_loss_and_gradients); \
+  PMX_REGISTER_LOSS(library, Backend, real_contrastive_loss_backward)
+#define PMX_REGISTER_LOSS(library, Backend, name) library.impl(#name, TORCH_BOX(&pmx::Losses<Backend>::name))
 
 }  // namespace pmx

@@ -13,40 +13,32 @@ int64_t row_grain(int64_t classes) { return std::max<int64_t>(1, 16384 / (classe
 struct Cpu {
   explicit Cpu(const Tensor& like) { STD_TORCH_CHECK(like.is_cpu(), "expected a CPU tensor"); }
 
-  void cosine_forward(const Rows& rows, void* states, void* sim) const {
-    const CosineKernels table = kernels().cosine(rows.dtype(), target_dtype(rows), rows.kind(), rows.targets());
-    torch::stable::parallel_for(0, rows.in().rows, row_grain(rows.in().classes),
-                                [&](int64_t begin, int64_t end) { table.forward(rows.in(), begin, end, states, sim); });
+  void cosine_forward(const Pass& pass, void* states, void* sim) const {
+    over_rows(pass, [&](const CosineRows& in, bool second, int64_t begin, int64_t end) {
+      void* own = second ? static_cast<char*>(states) + state_bytes(pass) * pass.sets.first.rows : states;
+      table(pass).forward(in, begin, end, own, sim);
+    });
   }
 
   template <class A>
-  void reduce(const ContrastTerms<A>& terms, const Contrast<A>& contrast, A* lse, void* loss, Dtype dtype) const {
-    const A total = reduce_columns(terms, contrast, lse, [](int64_t count, int64_t grain, const auto& body) {
-      torch::stable::parallel_for(0, count, grain, body);
+  void cosine_backward(const Pass& pass, const A* states, const Contrast<A>& contrast, const RowScalar<A>& grad,
+                       const Gradients& out) const {
+    over_rows(pass, [&](const CosineRows& in, bool second, int64_t begin, int64_t end) {
+      const A* own = second ? states + state_width(pass.targets) * pass.sets.first.rows : states;
+      table(pass).backward(in, begin, end, own, role_of(pass.role, second), &contrast, &grad,
+                           second ? out.second : out.first);
     });
-    switch (dtype) {
-      case Dtype::f32:
-        *static_cast<float*>(loss) = static_cast<float>(total);
-        break;
-      case Dtype::f64:
-        *static_cast<double*>(loss) = total;
-        break;
-      case Dtype::bf16:
-        *static_cast<BFloat16*>(loss) = narrow<BFloat16>(static_cast<float>(total));
-        break;
-      case Dtype::f16:
-        *static_cast<Half*>(loss) = narrow<Half>(static_cast<float>(total));
-        break;
-    }
   }
 
   template <class A>
-  void cosine_backward(const Rows& rows, const A* states, RowRole role, const Contrast<A>& contrast,
-                       const RowScalar<A>& grad, void* out) const {
-    const CosineKernels table = kernels().cosine(rows.dtype(), target_dtype(rows), rows.kind(), rows.targets());
-    torch::stable::parallel_for(0, rows.in().rows, row_grain(rows.in().classes), [&](int64_t begin, int64_t end) {
-      table.backward(rows.in(), begin, end, states, role, &contrast, &grad, out);
-    });
+  void contrast(const Pass& pass, const ContrastTerms<A>& terms, const Contrast<A>& contrast, A* states, A* lse,
+                void* loss, const Gradients& out) const {
+    cosine_forward(pass, states, nullptr);
+    const A total = reduce_columns(
+        kernels().column<A>(), terms, contrast, lse,
+        [](int64_t count, int64_t grain, const auto& body) { torch::stable::parallel_for(0, count, grain, body); });
+    write(loss, total, pass.dtype);
+    if (out.first != nullptr) cosine_backward(pass, states, contrast, {nullptr, 0, A(1)}, out);
   }
 
   void sharpen_forward(Dtype dtype, const void* logits, int64_t rows, int64_t classes, double inverse_T,
@@ -66,8 +58,42 @@ struct Cpu {
   }
 
  private:
-  static Dtype target_dtype(const Rows& rows) {
-    return rows.kind() == TargetKind::labels ? rows.dtype() : rows.target_dtype();
+  static CosineKernels table(const Pass& pass) {
+    const Dtype target = pass.kind == TargetKind::labels ? pass.dtype : pass.target_dtype;
+    return kernels().cosine(pass.dtype, target, pass.kind, pass.targets);
+  }
+
+  static int64_t state_bytes(const Pass& pass) {
+    return state_width(pass.targets) * static_cast<int64_t>(pass.dtype == Dtype::f64 ? sizeof(double) : sizeof(float));
+  }
+
+  // Calls body(rows, whether they are the second set, begin, end) from as many threads as pay, both sets in one go.
+  template <class Body>
+  static void over_rows(const Pass& pass, const Body& body) {
+    const int64_t first = pass.sets.first.rows;
+    torch::stable::parallel_for(0, pass.sets.rows(), row_grain(pass.sets.first.classes),
+                                [&](int64_t begin, int64_t end) {
+                                  if (begin < first) body(pass.sets.first, false, begin, std::min(end, first));
+                                  if (end > first)
+                                    body(pass.sets.second, true, std::max(begin, first) - first, end - first);
+                                });
+  }
+
+  static void write(void* to, double value, Dtype dtype) {
+    switch (dtype) {
+      case Dtype::f32:
+        *static_cast<float*>(to) = static_cast<float>(value);
+        break;
+      case Dtype::f64:
+        *static_cast<double*>(to) = value;
+        break;
+      case Dtype::bf16:
+        *static_cast<BFloat16*>(to) = narrow<BFloat16>(static_cast<float>(value));
+        break;
+      case Dtype::f16:
+        *static_cast<Half*>(to) = narrow<Half>(static_cast<float>(value));
+        break;
+    }
   }
 };
 

@@ -16,23 +16,29 @@ class Cuda {
     stream_ = static_cast<cudaStream_t>(stream);
   }
 
-  void cosine_forward(const Rows& rows, void* states, void* sim) const {
-    cuda::cosine_forward(launch(rows), states, sim);
+  void cosine_forward(const Pass& pass, void* states, void* sim) const {
+    cuda::cosine_forward(launch(pass), states, sim);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
   template <class A>
-  void reduce(const ContrastTerms<A>& terms, const Contrast<A>& contrast, A* lse, void* loss, Dtype dtype) const {
+  void cosine_backward(const Pass& pass, const A* states, const Contrast<A>& contrast, const RowScalar<A>& grad,
+                       const Gradients& out) const {
+    cuda::cosine_backward(launch(pass), states, contrast, grad, out.first, out.second);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+
+  template <class A>
+  void contrast(const Pass& pass, const ContrastTerms<A>& terms, const Contrast<A>& contrast, A* states, A* lse,
+                void* loss, const Gradients& out) const {
     const int64_t words = cuda::reduce_scratch(terms, contrast) / static_cast<int64_t>(sizeof(A));
-    const Tensor scratch = allocate<1>(like_, {words}, accumulation_type(dtype));
-    cuda::reduce(terms, contrast, lse, loss, dtype, scratch.data_ptr(), stream_);
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
-  }
-
-  template <class A>
-  void cosine_backward(const Rows& rows, const A* states, RowRole role, const Contrast<A>& contrast,
-                       const RowScalar<A>& grad, void* out) const {
-    cuda::cosine_backward(launch(rows), states, role, contrast, grad, out);
+    const Tensor scratch = allocate<1>(like_, {words}, accumulation_type(pass.dtype));
+    if (!cuda::at_once(launch(pass), terms, contrast, states, lse, loss, scratch.data_ptr(), out.first, out.second)) {
+      cosine_forward(pass, states, nullptr);
+      cuda::reduce(terms, contrast, lse, loss, pass.dtype, scratch.data_ptr(), stream_);
+      STD_CUDA_KERNEL_LAUNCH_CHECK();
+      if (out.first != nullptr) cosine_backward(pass, states, contrast, {nullptr, 0, A(1)}, out);
+    }
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
@@ -49,8 +55,8 @@ class Cuda {
   }
 
  private:
-  cuda::RowsLaunch launch(const Rows& rows) const {
-    return {rows.in(), rows.dtype(), rows.target_dtype(), rows.kind(), rows.targets(), stream_};
+  cuda::RowsLaunch launch(const Pass& pass) const {
+    return {pass.sets, pass.dtype, pass.target_dtype, pass.kind, pass.targets, pass.role, stream_};
   }
 
   Tensor like_;

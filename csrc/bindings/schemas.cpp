@@ -12,6 +12,11 @@ STABLE_TORCH_LIBRARY(pymixunlearn, m) {
   m.def(
       "mix_contrastive_loss(Tensor logits, Tensor target_forget, Tensor target_retain, Tensor? lam, float lam_value, "
       "Tensor? tau, float tau_value, bool grid, bool mean, float? sharpen_T) -> (Tensor loss, Tensor state)");
+  // The loss and its gradient in one call, for small inputs, where calls are the cost.
+  m.def(
+      "mix_contrastive_loss_and_gradient(Tensor logits, Tensor target_forget, Tensor target_retain, Tensor? lam, "
+      "float lam_value, Tensor? tau, float tau_value, bool grid, bool mean, float? sharpen_T) "
+      "-> (Tensor loss, Tensor gradient)");
   m.def(
       "mix_contrastive_loss_backward(Tensor grad, Tensor logits, Tensor target_forget, Tensor target_retain, "
       "Tensor state, Tensor? lam, float lam_value, Tensor? tau, float tau_value, bool grid, bool mean, "
@@ -20,7 +25,12 @@ STABLE_TORCH_LIBRARY(pymixunlearn, m) {
       "real_contrastive_loss(Tensor logits_forget, Tensor logits_retain, Tensor target_forget, Tensor target_retain, "
       "Tensor? tau, float tau_value, bool mean, float? sharpen_T) -> (Tensor loss, Tensor state)");
   m.def(
+      "real_contrastive_loss_and_gradients(Tensor logits_forget, Tensor logits_retain, Tensor target_forget, "
+      "Tensor target_retain, Tensor? tau, float tau_value, bool mean, float? sharpen_T) "
+      "-> (Tensor loss, Tensor grad_forget, Tensor grad_retain)");
+  // Gradients that are not wanted come back empty.
+  m.def(
       "real_contrastive_loss_backward(Tensor grad, Tensor logits_forget, Tensor logits_retain, Tensor target_forget, "
-      "Tensor target_retain, Tensor state, Tensor? tau, float tau_value, bool mean, float? sharpen_T) "
-      "-> (Tensor grad_forget, Tensor grad_retain)");
+      "Tensor target_retain, Tensor state, Tensor? tau, float tau_value, bool mean, float? sharpen_T, "
+      "bool want_forget, bool want_retain) -> (Tensor grad_forget, Tensor grad_retain)");
 }

@@ -28,7 +28,11 @@ struct TargetRows {
   int64_t divisor;
   int64_t modulus;
 
-  PMX_HD int64_t row(int64_t n) const { return (n / divisor) % modulus; }
+  // Divisions of 64-bit numbers are slow and in zip pairing nothing is left to divide.
+  PMX_HD int64_t row(int64_t n) const {
+    const int64_t quotient = divisor == 1 ? n : n / divisor;
+    return quotient < modulus ? quotient : quotient % modulus;
+  }
 };
 
 // Logits and one or two targets for each of their rows.
@@ -39,6 +43,15 @@ struct CosineRows {
   int64_t classes;
   TargetRows targets[2];
   double inverse_T;  // 1 / T of teacher logits
+};
+
+// The rows of one pass: one set, or the forget and then the retain rows of L_real, of the same width and types. The
+// states of the second set follow those of the first.
+struct RowSets {
+  CosineRows first;
+  CosineRows second;
+
+  PMX_HD int64_t rows() const { return first.rows + second.rows; }
 };
 
 // The state of a row: max(z), then for each target s, 1/(|e||t|), b and, for teacher logits, max(u).
@@ -52,7 +65,8 @@ constexpr int sim_slot(int target) { return 1 + 4 * target; }
 template <class A>
 PMX_HD void store_row_state(A* state, A max, A e2, int num_targets, const A* dot, const A* norm2, const A* target_max) {
   state[0] = max;
-  for (int k = 0; k < num_targets; ++k) {
+  for (int k = 0; k < 2; ++k) {
+    if (k >= num_targets) break;
     A* of_target = state + sim_slot(k);
     const A scale = norm2[k] == A(0) ? A(0) : A(1) / (std::sqrt(e2) * std::sqrt(norm2[k]));
     of_target[0] = A(1) - dot[k] * scale;
@@ -95,6 +109,9 @@ enum class RowRole : int {
   mixed    // two targets: forget, retain
 };
 
+// The role of a row in a pass whose first rows have `first`.
+PMX_HD RowRole role_of(RowRole first, bool second) { return second ? RowRole::retain : first; }
+
 // dL/ds of the row for each of its targets, times the incoming gradient.
 template <class A>
 PMX_HD void row_weights(RowRole role, const Contrast<A>& contrast, const RowScalar<A>& grad, int64_t row,
@@ -122,7 +139,8 @@ struct GradientRow {
   A b[2] = {0, 0};
 
   PMX_HD GradientRow(int num_targets, const A* state, const A* weight) {
-    for (int k = 0; k < num_targets; ++k) {
+    for (int k = 0; k < 2; ++k) {
+      if (k >= num_targets) break;
       pull[k] = weight[k] * state[sim_slot(k) + 1];
       b[k] = state[sim_slot(k) + 2];
     }

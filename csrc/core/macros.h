@@ -1,8 +1,10 @@
 // Marks a function for host and device when nvcc compiles it, and for the host alone elsewhere.
 #pragma once
 
+// Always inlined: a kernel compiled for wide registers must not call into a copy of the core that was compiled for the
+// baseline, which costs a transition between instruction encodings for every row.
 #if defined(__CUDACC__)
 #define PMX_HD __host__ __device__ __forceinline__
 #else
-#define PMX_HD inline
+#define PMX_HD inline __attribute__((always_inline))
 #endif

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../core/contrastive.h"
+#include "kernels.h"
 
 namespace pmx {
 
@@ -14,7 +14,8 @@ constexpr int64_t stretch_terms = 4096;
 
 // `parallel_for(count, grain, body)` calls body(begin, end) over [0, count), from as many threads as it likes.
 template <class A, class ParallelFor>
-A reduce_columns(const ContrastTerms<A>& terms, const Contrast<A>& contrast, A* lse, ParallelFor&& parallel_for) {
+A reduce_columns(ColumnKernel<A> column_sum, const ContrastTerms<A>& terms, const Contrast<A>& contrast, A* lse,
+                 ParallelFor&& parallel_for) {
   const int64_t longest = std::max(terms.forget.terms, terms.retain.terms);
   const int64_t stretches = std::max<int64_t>(1, (longest + stretch_terms - 1) / stretch_terms);
   const int64_t count = contrast.columns * stretches;
@@ -23,8 +24,7 @@ A reduce_columns(const ContrastTerms<A>& terms, const Contrast<A>& contrast, A* 
   parallel_for(count, grain, [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {
       const int64_t column = k / stretches, first = (k % stretches) * stretch_terms;
-      const int64_t last = std::min(longest, first + stretch_terms);
-      for (int64_t i = first; i < last; ++i) sums[k].add(terms, contrast, i, column);
+      sums[k] = column_sum(terms, contrast, column, first, std::min(longest, first + stretch_terms));
     }
   });
   A loss = A(0);

@@ -23,9 +23,25 @@ struct SharpenKernels {
                    void* out);
 };
 
+// What the terms [begin, end) of a column contribute to a contrastive loss.
+template <class A>
+using ColumnKernel = ColumnSum<A> (*)(const ContrastTerms<A>& terms, const Contrast<A>& contrast, int64_t column,
+                                      int64_t begin, int64_t end);
+
 struct KernelTable {
   CosineKernels (*cosine)(Dtype logits, Dtype target, TargetKind kind, int targets);
   SharpenKernels (*sharpen)(Dtype dtype);
+  ColumnKernel<float> column_float;
+  ColumnKernel<double> column_double;
+
+  template <class A>
+  ColumnKernel<A> column() const {
+    if constexpr (std::is_same_v<A, double>) {
+      return column_double;
+    } else {
+      return column_float;
+    }
+  }
 };
 
 // The table of the instruction set that isa.h chose.

@@ -27,30 +27,34 @@ typedef int64_t LongVector __attribute__((vector_size(PMX_VECTOR_BYTES)));
 typedef uint16_t HalfBits __attribute__((vector_size(PMX_VECTOR_BYTES / 2)));
 typedef uint32_t WordVector __attribute__((vector_size(PMX_VECTOR_BYTES)));
 
+// Always inlined: a function that is called keeps no vectors in registers, and a row of few classes is over in one or
+// two vectors.
+#define PMX_INLINE static inline __attribute__((always_inline))
+
 template <class V, class A>
-static inline V broadcast(A value) {
+PMX_INLINE V broadcast(A value) {
   return V{} + value;
 }
 
 // --- loads and stores, widening to the accumulation type -------------------------------------------------------------
 
-static inline FloatVector load(const float* from) {
+PMX_INLINE FloatVector load(const float* from) {
   FloatVector v;
   memcpy(&v, from, sizeof v);
   return v;
 }
-static inline DoubleVector load(const double* from) {
+PMX_INLINE DoubleVector load(const double* from) {
   DoubleVector v;
   memcpy(&v, from, sizeof v);
   return v;
 }
-static inline FloatVector load(const BFloat16* from) {
+PMX_INLINE FloatVector load(const BFloat16* from) {
   HalfBits bits;
   memcpy(&bits, from, sizeof bits);
   const WordVector words = __builtin_convertvector(bits, WordVector) << 16;
   return (FloatVector)words;
 }
-static inline FloatVector load(const Half* from) {
+PMX_INLINE FloatVector load(const Half* from) {
   HalfBits bits;
   memcpy(&bits, from, sizeof bits);
   const WordVector words = __builtin_convertvector(bits, WordVector);
@@ -62,22 +66,22 @@ static inline FloatVector load(const Half* from) {
   return (FloatVector)(value | ((words & 0x8000u) << 16));
 }
 
-static inline void store(float* to, FloatVector v) { memcpy(to, &v, sizeof v); }
-static inline void store(double* to, DoubleVector v) { memcpy(to, &v, sizeof v); }
-static inline void store(BFloat16* to, FloatVector v) {
+PMX_INLINE void store(float* to, FloatVector v) { memcpy(to, &v, sizeof v); }
+PMX_INLINE void store(double* to, DoubleVector v) { memcpy(to, &v, sizeof v); }
+PMX_INLINE void store(BFloat16* to, FloatVector v) {
   const WordVector bits = (WordVector)v;
   const WordVector rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const WordVector words = v == v ? rounded : broadcast<WordVector>(0x7fc0u);
   const HalfBits half = __builtin_convertvector(words, HalfBits);
   memcpy(to, &half, sizeof half);
 }
-static inline void store(Half* to, FloatVector v) {
+PMX_INLINE void store(Half* to, FloatVector v) {
   for (int i = 0; i < Simd<float>::lanes; ++i) to[i] = narrow<Half>(v[i]);
 }
 
 // The first `count` lanes from memory, the rest `fill`.
 template <class T>
-static inline typename Simd<Acc<T>>::vector load_part(const T* from, int count, Acc<T> fill) {
+PMX_INLINE typename Simd<Acc<T>>::vector load_part(const T* from, int count, Acc<T> fill) {
   constexpr int lanes = Simd<Acc<T>>::lanes;
   Acc<T> padded[lanes];
   for (int i = 0; i < lanes; ++i) padded[i] = i < count ? widen(from[i]) : fill;
@@ -85,55 +89,63 @@ static inline typename Simd<Acc<T>>::vector load_part(const T* from, int count, 
 }
 
 template <class T>
-static inline void store_part(T* to, typename Simd<Acc<T>>::vector v, int count) {
+PMX_INLINE void store_part(T* to, typename Simd<Acc<T>>::vector v, int count) {
   for (int i = 0; i < count; ++i) to[i] = narrow<T>(v[i]);
 }
 
 // With 10 classes a row is nothing but a remainder, so the commonest type has masked loads and stores.
 #if defined(__x86_64__) && PMX_VECTOR_BYTES == 64
-static inline FloatVector load_part(const float* from, int count, float fill) {
+PMX_INLINE FloatVector load_part(const float* from, int count, float fill) {
   return (FloatVector)_mm512_mask_loadu_ps(_mm512_set1_ps(fill), static_cast<__mmask16>((1u << count) - 1), from);
 }
-static inline void store_part(float* to, FloatVector v, int count) {
+PMX_INLINE void store_part(float* to, FloatVector v, int count) {
   _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), (__m512)v);
 }
 #elif defined(__x86_64__) && PMX_VECTOR_BYTES == 32
-static inline IntVector first_lanes(int count) { return (IntVector{0, 1, 2, 3, 4, 5, 6, 7} < count); }
-static inline FloatVector load_part(const float* from, int count, float fill) {
+PMX_INLINE IntVector first_lanes(int count) { return (IntVector{0, 1, 2, 3, 4, 5, 6, 7} < count); }
+PMX_INLINE FloatVector load_part(const float* from, int count, float fill) {
   const IntVector mask = first_lanes(count);
   return mask ? (FloatVector)_mm256_maskload_ps(from, (__m256i)mask) : broadcast<FloatVector>(fill);
 }
-static inline void store_part(float* to, FloatVector v, int count) {
+PMX_INLINE void store_part(float* to, FloatVector v, int count) {
   _mm256_maskstore_ps(to, (__m256i)first_lanes(count), (__m256)v);
 }
 #endif
 
 // --- reductions ------------------------------------------------------------------------------------------------------
 
+template <class A, int lanes>
+struct Lanes {
+  typedef A vector __attribute__((vector_size(lanes * sizeof(A))));
+};
+
 // Folds halves onto each other: a chain of additions as long as the vector would take several times longer.
 template <class V, class Combine>
-static inline auto fold(V v, Combine&& combine) {
-  constexpr int lanes = sizeof(V) / sizeof(v[0]);
-  std::remove_reference_t<decltype(v[0])> part[lanes];
-  memcpy(part, &v, sizeof v);
-  for (int half = lanes / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) part[i] = combine(part[i], part[i + half]);
+PMX_INLINE auto fold(V v, Combine&& combine) {
+  using A = std::remove_reference_t<decltype(v[0])>;
+  constexpr int lanes = sizeof(V) / sizeof(A);
+  if constexpr (lanes == 2) {
+    return combine(A(v[0]), A(v[1]));
+  } else {
+    typename Lanes<A, lanes / 2>::vector low, high;
+    memcpy(&low, &v, sizeof low);
+    memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof low, sizeof high);
+    return fold(combine(low, high), combine);
   }
-  return part[0];
 }
 
 template <class V>
-static inline auto sum(V v) {
+PMX_INLINE auto sum(V v) {
   return fold(v, [](auto a, auto b) { return a + b; });
 }
 
 template <class V>
-static inline V maximum(V a, V b) {
+PMX_INLINE V maximum(V a, V b) {
   return a > b ? a : b;
 }
 
 template <class V>
-static inline auto largest(V v) {
+PMX_INLINE auto largest(V v) {
   return fold(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
@@ -143,7 +155,7 @@ static inline auto largest(V v) {
 // below the rounding error at these degrees. Arguments are at most 0 here (a row's maximum is subtracted first). Below
 // the smallest normal number the result is 0; a NaN stays NaN because every comparison with it is false.
 
-static inline FloatVector exp(FloatVector x) {
+PMX_INLINE FloatVector exp(FloatVector x) {
   const FloatVector shifted = x * 0x1.715476p+0f + 0x1.8p23f;  // the magic constant rounds to an integer
   const FloatVector n = shifted - 0x1.8p23f;
   const FloatVector r = (x - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;  // ln 2 in two parts: the first product is exact
@@ -160,7 +172,7 @@ static inline FloatVector exp(FloatVector x) {
   return x < -87.3f ? FloatVector{} : result;
 }
 
-static inline DoubleVector exp(DoubleVector x) {
+PMX_INLINE DoubleVector exp(DoubleVector x) {
   const DoubleVector shifted = x * 0x1.71547652b82fep+0 + 0x1.8p52;
   const DoubleVector n = shifted - 0x1.8p52;
   const DoubleVector r = (x - n * 0x1.62e42fee00000p-1) - n * 0x1.a39ef35793c76p-33;

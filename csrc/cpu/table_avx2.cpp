@@ -3,6 +3,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -19,6 +20,7 @@
 #endif
 #define PMX_ISA avx2
 #define PMX_VECTOR_BYTES 32
+#include "column_kernels.h"
 #include "rows_kernels.h"
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -27,6 +29,6 @@
 #endif
 
 namespace pmx {
-const KernelTable avx2_kernels = {cosine_kernels, sharpen_kernels};
+const KernelTable avx2_kernels = {cosine_kernels, sharpen_kernels, column_sum<float>, column_sum<double>};
 }
 #endif

@@ -3,6 +3,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -20,6 +21,7 @@
 #endif
 #define PMX_ISA avx512
 #define PMX_VECTOR_BYTES 64
+#include "column_kernels.h"
 #include "rows_kernels.h"
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -28,6 +30,6 @@
 #endif
 
 namespace pmx {
-const KernelTable avx512_kernels = {cosine_kernels, sharpen_kernels};
+const KernelTable avx512_kernels = {cosine_kernels, sharpen_kernels, column_sum<float>, column_sum<double>};
 }
 #endif

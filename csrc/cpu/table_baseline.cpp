@@ -1,8 +1,9 @@
 // The kernels for the processor that the compiler targets by default (SSE2 on x86-64, NEON on 64-bit Arm).
 #define PMX_ISA baseline
 #define PMX_VECTOR_BYTES 16
+#include "column_kernels.h"
 #include "rows_kernels.h"
 
 namespace pmx {
-const KernelTable baseline_kernels = {cosine_kernels, sharpen_kernels};
+const KernelTable baseline_kernels = {cosine_kernels, sharpen_kernels, column_sum<float>, column_sum<double>};
 }

@@ -103,18 +103,34 @@ PMX_HD int64_t row_of(const Block& block) {
   return block.index() * (block.threads() / group) + block.thread() / group;
 }
 
+// The set of row n of a pass. Copied field by field: kernel arguments that are indexed or pointed to would move to
+// local memory.
+PMX_HD CosineRows set_of(const RowSets& sets, bool second) {
+  CosineRows in = sets.first;
+  if (second) {
+    in.logits = sets.second.logits;
+    in.stride = sets.second.stride;
+    in.targets[0] = sets.second.targets[0];
+  }
+  return in;
+}
+
+// The state of row n of a pass, by its group of threads; n may lie behind the last row.
 // Shared memory: one OnlineRow for each warp when the group is the block.
 template <class T, class U, TargetKind kind, int group, int pack, class Block>
-PMX_HD void cosine_forward_body(Block& block, const CosineRows& in, int targets, Acc<T>* states, T* sim) {
+PMX_HD void cosine_forward_row(Block& block, const RowSets& sets, int targets, int64_t n, Acc<T>* states, T* sim) {
   using A = Acc<T>;
-  const int64_t row = row_of<group>(block);
-  const bool live = row < in.rows;  // idle groups still take part in the exchanges
+  const bool live = n < sets.rows();  // idle groups still take part in the exchanges
+  const bool second = live && n >= sets.first.rows;
+  const CosineRows in = set_of(sets, second);
+  const int64_t row = second ? n - sets.first.rows : n;
   const T* z = static_cast<const T*>(in.logits) + (live ? row : 0) * in.stride;
   const A inverse_T = static_cast<A>(in.inverse_T);
   OnlineRow<A> sums;
   const U* target[2] = {nullptr, nullptr};
   int64_t label[2] = {-1, -1};
-  for (int k = 0; k < targets && live; ++k) {
+  for (int k = 0; k < 2; ++k) {
+    if (k >= targets || !live) break;
     const int64_t at = in.targets[k].row(row);
     if constexpr (kind == TargetKind::labels) {
       label[k] = static_cast<const int64_t*>(in.targets[k].data)[at];
@@ -128,7 +144,9 @@ PMX_HD void cosine_forward_body(Block& block, const CosineRows& in, int targets,
       for (int i = 0; i < pack; ++i) sums.add_logit(widen(logits.at[i]));
     } else {
       Pack<U, pack> values[2];
-      for (int k = 0; k < targets; ++k) values[k] = load_pack<U, pack>(target[k] + j);
+      for (int k = 0; k < 2; ++k) {
+        if (k < targets) values[k] = load_pack<U, pack>(target[k] + j);
+      }
       for (int i = 0; i < pack; ++i) {
         const A e = sums.add_logit(widen(logits.at[i]));
         for (int k = 0; k < 2; ++k) {
@@ -145,27 +163,38 @@ PMX_HD void cosine_forward_body(Block& block, const CosineRows& in, int targets,
   combine_group<group>(block, sums, inverse_T);
   if (!live || block.thread() % group != 0) return;
   if constexpr (kind == TargetKind::labels) {
-    for (int k = 0; k < targets; ++k) {
+    for (int k = 0; k < 2; ++k) {
+      if (k >= targets) break;
       // A label out of range makes its row NaN: visible in the loss, and without waiting for the device.
       const bool valid = label[k] >= 0 && label[k] < in.classes;
       sums.norm2[k] = valid ? A(1) : A(NAN);
       sums.dot[k] = valid ? std::exp(static_cast<A>(widen(z[label[k]])) - sums.max) : A(NAN);
     }
   }
-  A* state = states + row * state_width(targets);
+  A* state = states + n * state_width(targets);
   store_row_state(state, sums.max, sums.e2, targets, sums.dot, sums.norm2, sums.target_max);
-  if (sim != nullptr) sim[row] = narrow<T>(state[sim_slot(0)]);
+  if (sim != nullptr) sim[n] = narrow<T>(state[sim_slot(0)]);
 }
 
 template <class T, class U, TargetKind kind, int group, int pack, class Block>
-PMX_HD void cosine_backward_body(Block& block, const CosineRows& in, int targets, const Acc<T>* states, RowRole role,
-                                 const Contrast<Acc<T>>& contrast, const RowScalar<Acc<T>>& grad, T* out) {
+PMX_HD void cosine_forward_body(Block& block, const RowSets& sets, int targets, Acc<T>* states, T* sim) {
+  cosine_forward_row<T, U, kind, group, pack>(block, sets, targets, row_of<group>(block), states, sim);
+}
+
+// The gradient of row n of a pass, by its group of threads; n may lie behind the last row.
+template <class T, class U, TargetKind kind, int group, int pack, class Block>
+PMX_HD void cosine_backward_row(Block& block, const RowSets& sets, int targets, int64_t n, const Acc<T>* states,
+                                RowRole first_role, const Contrast<Acc<T>>& contrast, const RowScalar<Acc<T>>& grad,
+                                T* out_first, T* out_second) {
   using A = Acc<T>;
-  const int64_t row = row_of<group>(block);
-  if (row >= in.rows) return;  // no exchange follows
+  if (n >= sets.rows()) return;  // no exchange follows
+  const bool second = n >= sets.first.rows;
+  const CosineRows in = set_of(sets, second);
+  const RowRole role = role_of(first_role, second);
+  const int64_t row = second ? n - sets.first.rows : n;
   const T* z = static_cast<const T*>(in.logits) + row * in.stride;
-  T* g = out + row * in.classes;
-  const A* state = states + row * state_width(targets);
+  T* g = (second ? out_second : out_first) + row * in.classes;
+  const A* state = states + n * state_width(targets);
   const A inverse_T = static_cast<A>(in.inverse_T);
   A weight[2] = {0, 0};
   row_weights(role, contrast, grad, row, state, weight);
@@ -174,7 +203,8 @@ PMX_HD void cosine_backward_body(Block& block, const CosineRows& in, int targets
   const U* target[2] = {nullptr, nullptr};
   int64_t label[2] = {-1, -1};
   A target_max[2] = {0, 0};
-  for (int k = 0; k < targets; ++k) {
+  for (int k = 0; k < 2; ++k) {
+    if (k >= targets) break;
     const int64_t at = in.targets[k].row(row);
     if constexpr (kind == TargetKind::labels) {
       label[k] = static_cast<const int64_t*>(in.targets[k].data)[at];
@@ -198,7 +228,9 @@ PMX_HD void cosine_backward_body(Block& block, const CosineRows& in, int targets
       }
     } else {
       Pack<U, pack> values[2];
-      for (int k = 0; k < targets; ++k) values[k] = load_pack<U, pack>(target[k] + j);
+      for (int k = 0; k < 2; ++k) {
+        if (k < targets) values[k] = load_pack<U, pack>(target[k] + j);
+      }
       for (int i = 0; i < pack; ++i) {
         const A e = std::exp(static_cast<A>(widen(logits.at[i])) - max);
         A toward = 0;
@@ -213,6 +245,14 @@ PMX_HD void cosine_backward_body(Block& block, const CosineRows& in, int targets
     }
     *reinterpret_cast<Pack<T, pack>*>(g + j) = result;
   });
+}
+
+template <class T, class U, TargetKind kind, int group, int pack, class Block>
+PMX_HD void cosine_backward_body(Block& block, const RowSets& sets, int targets, const Acc<T>* states, RowRole role,
+                                 const Contrast<Acc<T>>& contrast, const RowScalar<Acc<T>>& grad, T* out_first,
+                                 T* out_second) {
+  cosine_backward_row<T, U, kind, group, pack>(block, sets, targets, row_of<group>(block), states, role, contrast, grad,
+                                               out_first, out_second);
 }
 
 }  // namespace pmx

@@ -1,4 +1,5 @@
 #include "../core/plan.h"
+#include "at_once.cuh"
 #include "contrast.cuh"
 #include "cosine_rows.cuh"
 #include "losses.h"
@@ -8,16 +9,26 @@ namespace pmx::cuda {
 namespace {
 
 template <class T, class U, TargetKind kind, int group, int pack>
-__global__ void cosine_forward_kernel(CosineRows in, int targets, Acc<T>* states, T* sim) {
+__global__ void cosine_forward_kernel(RowSets sets, int targets, Acc<T>* states, T* sim) {
   DeviceBlock block;
-  cosine_forward_body<T, U, kind, group, pack>(block, in, targets, states, sim);
+  cosine_forward_body<T, U, kind, group, pack>(block, sets, targets, states, sim);
 }
 
 template <class T, class U, TargetKind kind, int group, int pack>
-__global__ void cosine_backward_kernel(CosineRows in, int targets, const Acc<T>* states, RowRole role,
-                                       Contrast<Acc<T>> contrast, RowScalar<Acc<T>> grad, T* out) {
+__global__ void cosine_backward_kernel(RowSets sets, int targets, const Acc<T>* states, RowRole role,
+                                       Contrast<Acc<T>> contrast, RowScalar<Acc<T>> grad, T* out_first, T* out_second) {
   DeviceBlock block;
-  cosine_backward_body<T, U, kind, group, pack>(block, in, targets, states, role, contrast, grad, out);
+  cosine_backward_body<T, U, kind, group, pack>(block, sets, targets, states, role, contrast, grad, out_first,
+                                                out_second);
+}
+
+template <class T, class U, TargetKind kind, int group>
+__global__ void at_once_kernel(RowSets sets, int targets, RowRole role, ContrastTerms<Acc<T>> terms,
+                               Contrast<Acc<T>> contrast, ColumnSum<Acc<T>>* partial, Acc<T>* states, Acc<T>* lse,
+                               T* loss, T* out_first, T* out_second) {
+  DeviceBlock block;
+  at_once_body<T, U, kind, group>(block, sets, targets, role, terms, contrast, partial, states, lse, loss, out_first,
+                                  out_second);
 }
 
 template <class A, int tile>
@@ -108,43 +119,75 @@ void with_types(const RowsLaunch& launch, Body&& body) {
   with_dtype(launch.dtype, [&](auto type) { with_target<typename decltype(type)::type>(launch, body); });
 }
 
+// Whether both sets of a launch can be read and written in packs.
+template <class T, class U>
+bool sets_packable(const RowsLaunch& launch, const void* out_first, const void* out_second) {
+  const bool labels = launch.kind == TargetKind::labels;
+  const RowSets& sets = launch.sets;
+  return rows_packable(sets.first, launch.targets, sizeof(T), sizeof(U), labels, out_first) &&
+         (sets.second.rows == 0 ||
+          rows_packable(sets.second, launch.targets, sizeof(T), sizeof(U), labels, out_second));
+}
+
 unsigned blocks_for(int64_t rows, int group) { return static_cast<unsigned>(ceil_div(rows, block_threads / group)); }
 
 }  // namespace
 
 void cosine_forward(const RowsLaunch& launch, void* states, void* sim) {
-  if (launch.in.rows == 0) return;
+  if (launch.sets.rows() == 0) return;
   with_types(launch, [&](auto logits, auto target, auto kind) {
     using T = typename decltype(logits)::type;
     using U = typename decltype(target)::type;
-    const bool labels = kind() == TargetKind::labels;
-    const bool packable = rows_packable(launch.in, launch.targets, sizeof(T), sizeof(U), labels, nullptr);
-    with_group<T>(launch.in.classes, packable, [&](auto group, auto pack) {
+    with_group<T>(launch.sets.first.classes, sets_packable<T, U>(launch, nullptr, nullptr), [&](auto group, auto pack) {
       const size_t shared = group() > warp_size ? sizeof(OnlineRow<Acc<T>>) * (block_threads / warp_size) : 0;
       cosine_forward_kernel<T, U, kind(), group(), pack()>
-          <<<blocks_for(launch.in.rows, group()), block_threads, shared, launch.stream>>>(
-              launch.in, launch.targets, static_cast<Acc<T>*>(states), static_cast<T*>(sim));
+          <<<blocks_for(launch.sets.rows(), group()), block_threads, shared, launch.stream>>>(
+              launch.sets, launch.targets, static_cast<Acc<T>*>(states), static_cast<T*>(sim));
     });
   });
 }
 
 template <class A>
-void cosine_backward(const RowsLaunch& launch, const A* states, RowRole role, const Contrast<A>& contrast,
-                     const RowScalar<A>& grad, void* out) {
-  if (launch.in.rows == 0) return;
+void cosine_backward(const RowsLaunch& launch, const A* states, const Contrast<A>& contrast, const RowScalar<A>& grad,
+                     void* out_first, void* out_second) {
+  if (launch.sets.rows() == 0) return;
   with_types(launch, [&](auto logits, auto target, auto kind) {
     using T = typename decltype(logits)::type;
     using U = typename decltype(target)::type;
     if constexpr (std::is_same_v<Acc<T>, A>) {
-      const bool labels = kind() == TargetKind::labels;
-      const bool packable = rows_packable(launch.in, launch.targets, sizeof(T), sizeof(U), labels, out);
-      with_group<T>(launch.in.classes, packable, [&](auto group, auto pack) {
+      const bool packable = sets_packable<T, U>(launch, out_first, out_second);
+      with_group<T>(launch.sets.first.classes, packable, [&](auto group, auto pack) {
         cosine_backward_kernel<T, U, kind(), group(), pack()>
-            <<<blocks_for(launch.in.rows, group()), block_threads, 0, launch.stream>>>(
-                launch.in, launch.targets, states, role, contrast, grad, static_cast<T*>(out));
+            <<<blocks_for(launch.sets.rows(), group()), block_threads, 0, launch.stream>>>(
+                launch.sets, launch.targets, states, launch.role, contrast, grad, static_cast<T*>(out_first),
+                static_cast<T*>(out_second));
       });
     }
   });
+}
+
+template <class A>
+bool at_once(const RowsLaunch& launch, const ContrastTerms<A>& terms, const Contrast<A>& contrast, A* states, A* lse,
+             void* loss, void* scratch, void* out_first, void* out_second) {
+  if (!fits_at_once(launch.sets, terms, contrast)) return false;
+  with_types(launch, [&](auto logits, auto target, auto kind) {
+    using T = typename decltype(logits)::type;
+    using U = typename decltype(target)::type;
+    if constexpr (std::is_same_v<Acc<T>, A>) {
+      const auto start = [&](auto group) {
+        at_once_kernel<T, U, kind(), group()>
+            <<<1, block_threads, block_threads * sizeof(ColumnSum<A>), launch.stream>>>(
+                launch.sets, launch.targets, launch.role, terms, contrast, static_cast<ColumnSum<A>*>(scratch), states,
+                lse, static_cast<T*>(loss), static_cast<T*>(out_first), static_cast<T*>(out_second));
+      };
+      if (row_group(launch.sets.first.classes) == RowGroup::part_of_warp) {
+        start(Number<part_of_warp_threads>{});
+      } else {
+        start(Number<warp_size>{});
+      }
+    }
+  });
+  return true;
 }
 
 namespace {
@@ -211,10 +254,12 @@ void sharpen_backward(Dtype dtype, const void* grad, const void* logits, int64_t
   });
 }
 
-#define PMX_INSTANTIATE(A)                                                                                        \
-  template void cosine_backward<A>(const RowsLaunch&, const A*, RowRole, const Contrast<A>&, const RowScalar<A>&, \
-                                   void*);                                                                        \
-  template int64_t reduce_scratch<A>(const ContrastTerms<A>&, const Contrast<A>&);                                \
+#define PMX_INSTANTIATE(A)                                                                                       \
+  template void cosine_backward<A>(const RowsLaunch&, const A*, const Contrast<A>&, const RowScalar<A>&, void*,  \
+                                   void*);                                                                       \
+  template bool at_once<A>(const RowsLaunch&, const ContrastTerms<A>&, const Contrast<A>&, A*, A*, void*, void*, \
+                           void*, void*);                                                                        \
+  template int64_t reduce_scratch<A>(const ContrastTerms<A>&, const Contrast<A>&);                               \
   template void reduce<A>(const ContrastTerms<A>&, const Contrast<A>&, A*, void*, Dtype, void*, cudaStream_t);
 PMX_INSTANTIATE(float)
 PMX_INSTANTIATE(double)

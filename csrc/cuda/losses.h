@@ -9,11 +9,12 @@ namespace pmx::cuda {
 
 // The logits and targets of a launch and how to read them.
 struct RowsLaunch {
-  CosineRows in;
+  RowSets sets;
   Dtype dtype;
   Dtype target_dtype;
   TargetKind kind;
   int targets;
+  RowRole role;  // of the first set
   cudaStream_t stream;
 };
 
@@ -21,8 +22,14 @@ struct RowsLaunch {
 void cosine_forward(const RowsLaunch& launch, void* states, void* sim);
 
 template <class A>
-void cosine_backward(const RowsLaunch& launch, const A* states, RowRole role, const Contrast<A>& contrast,
-                     const RowScalar<A>& grad, void* out);
+void cosine_backward(const RowsLaunch& launch, const A* states, const Contrast<A>& contrast, const RowScalar<A>& grad,
+                     void* out_first, void* out_second);
+
+// States, loss and, unless `out_first` is null, the gradient in a single launch. False, and nothing done, if the
+// problem is too large for that. `scratch` is as for `reduce`.
+template <class A>
+bool at_once(const RowsLaunch& launch, const ContrastTerms<A>& terms, const Contrast<A>& contrast, A* states, A* lse,
+             void* loss, void* scratch, void* out_first, void* out_second);
 
 // Bytes of scratch memory that `reduce` needs.
 template <class A>

@@ -86,8 +86,69 @@ def eager_function(
     return type(f"Eager_{name}", (torch.autograd.Function,), methods)
 
 
+class AtOnce:
+    """An operator for eager calls whose forward computes the gradients too, so that its backward is one scaling.
+
+    Worth it for few elements, where calls are the cost. Only the differentiable arguments go through
+    ``autograd.Function.apply``; each of the others would cost there again.
+
+    Args:
+        name: The operator's, in the dispatcher: it returns the loss and a gradient for each differentiable argument.
+        differentiable: Number of leading arguments that have a gradient.
+        gradients: As for :func:`eager_function`; serves when a graph of the backward is wanted.
+        keep: As for :func:`eager_function`; it must save the gradients last.
+    """
+
+    #: Above this many elements, or in half precision (which would round twice), the gradient waits for the backward.
+    MAX_ELEMENTS = 16384
+    DTYPES = (torch.float32, torch.float64)
+
+    def __init__(
+        self,
+        name: str,
+        differentiable: int,
+        gradients: Callable[[Any, Tensor], Any],
+        keep: Callable[[Any, tuple[Any, ...], Any], None],
+    ) -> None:
+        def forward(ctx: Any, *packed: Any) -> Any:
+            arguments = (*packed[:-1], *packed[-1])
+            with below_autograd():
+                output = getattr(ops, name).default(*arguments)
+            keep(ctx, arguments, output)
+            return output[0]
+
+        def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+            if torch.is_grad_enabled():
+                return (*gradients(ctx, grad)[:differentiable], None)
+            pairs = zip(ctx.saved_tensors[-differentiable:], ctx.needs_input_grad, strict=False)
+            return (*(grad * unit if wanted else None for unit, wanted in pairs), None)
+
+        methods = {
+            "forward": staticmethod(forward),
+            "backward": staticmethod(backward),
+            "__doc__": f"Eager ``{name}``.",
+        }
+        self._function: Any = type(f"AtOnce_{name}", (torch.autograd.Function,), methods)
+        self._differentiable = differentiable
+
+    def pays(self, arguments: tuple[Any, ...]) -> bool:
+        """Whether this is the shortest way for these arguments."""
+        first = arguments[0]
+        elements = sum(tensor.numel() for tensor in arguments[: self._differentiable])
+        return elements <= self.MAX_ELEMENTS and first.dtype in self.DTYPES
+
+    def apply(self, *arguments: Any) -> Any:
+        """Call the operator with the arguments of its schema."""
+        return self._function.apply(*arguments[: self._differentiable], arguments[self._differentiable :])
+
+
 def run(
-    operator: Any, function: Any, differentiable: bool, arguments: tuple[Any, ...], check: Callable[[], None]
+    operator: Any,
+    function: Any,
+    differentiable: bool,
+    arguments: tuple[Any, ...],
+    check: Callable[[], None],
+    at_once: AtOnce | None = None,
 ) -> Any:
     """Call a compiled operator by the shortest route that serves this call.
 
@@ -97,11 +158,14 @@ def run(
         differentiable: Whether an argument requires grad.
         arguments: Of the schema, in order.
         check: Explains a refused call by raising; if it finds nothing wrong the original error goes on.
+        at_once: The same with the gradients computed in the forward, used where that pays.
     """
     try:
         if torch.compiler.is_compiling():
             return operator(*arguments)
         if differentiable and torch.is_grad_enabled():
+            if at_once is not None and at_once.pays(arguments):
+                return at_once.apply(*arguments)
             return function.apply(*arguments)
         with below_autograd():
             return operator(*arguments)

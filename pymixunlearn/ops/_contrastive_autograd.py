@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from pymixunlearn.ops import reference
-from pymixunlearn.ops._call import eager_function, ops
+from pymixunlearn.ops._call import AtOnce, below_autograd, eager_function, ops
+from pymixunlearn.ops._register import register_derivative, register_float32_autocast, register_no_derivative
 
 
 def _twice_differentiable(operator: Callable[..., Tensor], inputs: tuple[Tensor, ...], grad: Tensor) -> Any:
@@ -35,7 +36,8 @@ def sharpen_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
     (logits,) = ctx.saved_tensors
     if torch.is_grad_enabled():
         return *_twice_differentiable(lambda z: reference.sharpen(z, ctx.T), (logits,), grad), None
-    return ops.sharpen_backward.default(grad, logits, ctx.T), None
+    with below_autograd():
+        return ops.sharpen_backward.default(grad, logits, ctx.T), None
 
 
 def sim_loss_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
@@ -44,12 +46,13 @@ def sim_loss_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     if torch.is_grad_enabled():
         twice = _twice_differentiable(lambda z: reference.sim_loss(z, target, sharpen_T=ctx.sharpen_T), (logits,), grad)
         return *twice, None, None
-    return ops.sim_loss_backward.default(grad, logits, target, state, ctx.sharpen_T), None, None
+    with below_autograd():
+        return ops.sim_loss_backward.default(grad, logits, target, state, ctx.sharpen_T), None, None
 
 
 def mix_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """Gradient of ``mix_contrastive_loss`` for its logits."""
-    logits, target_forget, target_retain, state, lam, tau = ctx.saved_tensors
+    logits, target_forget, target_retain, lam, tau, state = ctx.saved_tensors
     lam_value, tau_value, grid, mean, sharpen_T = ctx.numbers
     constants = (None,) * 9
     if torch.is_grad_enabled():
@@ -68,15 +71,16 @@ def mix_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
             grad,
         )
         return *twice, *constants
-    grad_logits = ops.mix_contrastive_loss_backward.default(
-        grad, logits, target_forget, target_retain, state, lam, lam_value, tau, tau_value, grid, mean, sharpen_T
-    )
+    with below_autograd():
+        grad_logits = ops.mix_contrastive_loss_backward.default(
+            grad, logits, target_forget, target_retain, state, lam, lam_value, tau, tau_value, grid, mean, sharpen_T
+        )
     return grad_logits, *constants
 
 
 def real_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of ``real_contrastive_loss`` for its two logits."""
-    logits_forget, logits_retain, target_forget, target_retain, state, tau = ctx.saved_tensors
+    logits_forget, logits_retain, target_forget, target_retain, tau, *state = ctx.saved_tensors
     tau_value, mean, sharpen_T = ctx.numbers
     constants = (None,) * 6
     if torch.is_grad_enabled():
@@ -94,14 +98,17 @@ def real_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
             grad,
         )
         return *twice, *constants
-    grad_forget, grad_retain = ops.real_contrastive_loss_backward.default(
-        grad, logits_forget, logits_retain, target_forget, target_retain, state, tau, tau_value, mean, sharpen_T
-    )
-    return grad_forget, grad_retain, *constants
+    wanted = ctx.needs_input_grad[:2]
+    inputs = (logits_forget, logits_retain, target_forget, target_retain)
+    with below_autograd():
+        grads = ops.real_contrastive_loss_backward.default(
+            grad, *inputs, *state, tau, tau_value, mean, sharpen_T, *wanted
+        )
+    return *(one if want else None for one, want in zip(grads, wanted, strict=True)), *constants
 
 
-# What the backward needs. The dispatcher is told that the state, the second output, has no gradient; eager functions do
-# not return it.
+# What the backward needs: the inputs and, last, the state or, where the forward computed them, the gradients. The
+# dispatcher is told that these have no gradient of their own; eager functions do not return them.
 
 
 def _keep_sharpen(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -117,15 +124,15 @@ def _keep_sim_loss(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 def _keep_mix(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     logits, target_forget, target_retain, lam, lam_value, tau, tau_value, grid, mean, sharpen_T = inputs
-    ctx.save_for_backward(logits, target_forget, target_retain, output[1], lam, tau)
+    ctx.save_for_backward(logits, target_forget, target_retain, lam, tau, output[1])
     ctx.mark_non_differentiable(output[1])
     ctx.numbers = (lam_value, tau_value, grid, mean, sharpen_T)
 
 
-def _keep_real(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _keep_real(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     logits_forget, logits_retain, target_forget, target_retain, tau, tau_value, mean, sharpen_T = inputs
-    ctx.save_for_backward(logits_forget, logits_retain, target_forget, target_retain, output[1], tau)
-    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(logits_forget, logits_retain, target_forget, target_retain, tau, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
     ctx.numbers = (tau_value, mean, sharpen_T)
 
 
@@ -133,6 +140,8 @@ Sharpen = eager_function("sharpen", sharpen_gradients, _keep_sharpen)
 SimLoss = eager_function("sim_loss", sim_loss_gradients, _keep_sim_loss)
 MixContrastiveLoss = eager_function("mix_contrastive_loss", mix_gradients, _keep_mix)
 RealContrastiveLoss = eager_function("real_contrastive_loss", real_gradients, _keep_real)
+MixAtOnce = AtOnce("mix_contrastive_loss_and_gradient", 1, mix_gradients, _keep_mix)
+RealAtOnce = AtOnce("real_contrastive_loss_and_gradients", 2, real_gradients, _keep_real)
 
 
 def _of_loss(gradients: Callable[[Any, Tensor], Any]) -> Callable[[Any, Tensor, Tensor], Any]:
@@ -141,11 +150,21 @@ def _of_loss(gradients: Callable[[Any, Tensor], Any]) -> Callable[[Any, Tensor, 
 
 
 def register() -> None:
-    """Register the formulas with the dispatcher."""
-    for name, gradients, keep in (
-        ("sharpen", sharpen_gradients, _keep_sharpen),
-        ("sim_loss", _of_loss(sim_loss_gradients), _keep_sim_loss),
-        ("mix_contrastive_loss", _of_loss(mix_gradients), _keep_mix),
-        ("real_contrastive_loss", _of_loss(real_gradients), _keep_real),
+    """Register the formulas, and autocast to float32, with the dispatcher."""
+    for name, differentiable, gradients, keep in (
+        ("sharpen", 1, sharpen_gradients, _keep_sharpen),
+        ("sim_loss", 1, _of_loss(sim_loss_gradients), _keep_sim_loss),
+        ("mix_contrastive_loss", 1, _of_loss(mix_gradients), _keep_mix),
+        ("real_contrastive_loss", 2, _of_loss(real_gradients), _keep_real),
     ):
-        torch.library.register_autograd(f"pymixunlearn::{name}", gradients, setup_context=keep)
+        register_derivative(name, differentiable, gradients, keep)
+        register_float32_autocast(name)
+    for name in (
+        "sharpen_backward",
+        "sim_loss_backward",
+        "mix_contrastive_loss_backward",
+        "mix_contrastive_loss_and_gradient",
+        "real_contrastive_loss_backward",
+        "real_contrastive_loss_and_gradients",
+    ):
+        register_no_derivative(name)

@@ -50,6 +50,21 @@ def _mix_contrastive_loss(
     return logits.new_empty(()), _state(logits, rows * _state_width(2) + columns)
 
 
+def _mix_contrastive_loss_and_gradient(
+    logits: Tensor,
+    target_forget: Tensor,
+    target_retain: Tensor,
+    lam: Tensor | None,
+    lam_value: float,
+    tau: Tensor | None,
+    tau_value: float,
+    grid: bool,
+    mean: bool,
+    sharpen_T: float | None,
+) -> tuple[Tensor, Tensor]:
+    return logits.new_empty(()), torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
 def _mix_contrastive_loss_backward(
     grad: Tensor,
     logits: Tensor,
@@ -81,6 +96,24 @@ def _real_contrastive_loss(
     return logits_retain.new_empty(()), _state(logits_retain, rows * _state_width(1) + 1)
 
 
+def _real_contrastive_loss_and_gradients(
+    logits_forget: Tensor,
+    logits_retain: Tensor,
+    target_forget: Tensor,
+    target_retain: Tensor,
+    tau: Tensor | None,
+    tau_value: float,
+    mean: bool,
+    sharpen_T: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    contiguous = torch.contiguous_format
+    return (
+        logits_retain.new_empty(()),
+        torch.empty_like(logits_forget, memory_format=contiguous),
+        torch.empty_like(logits_retain, memory_format=contiguous),
+    )
+
+
 def _real_contrastive_loss_backward(
     grad: Tensor,
     logits_forget: Tensor,
@@ -92,11 +125,13 @@ def _real_contrastive_loss_backward(
     tau_value: float,
     mean: bool,
     sharpen_T: float | None,
+    want_forget: bool,
+    want_retain: bool,
 ) -> tuple[Tensor, Tensor]:
     contiguous = torch.contiguous_format
     return (
-        torch.empty_like(logits_forget, memory_format=contiguous),
-        torch.empty_like(logits_retain, memory_format=contiguous),
+        torch.empty_like(logits_forget, memory_format=contiguous) if want_forget else logits_forget.new_empty((0,)),
+        torch.empty_like(logits_retain, memory_format=contiguous) if want_retain else logits_retain.new_empty((0,)),
     )
 
 
@@ -108,8 +143,10 @@ def register() -> None:
         _sim_loss,
         _sim_loss_backward,
         _mix_contrastive_loss,
+        _mix_contrastive_loss_and_gradient,
         _mix_contrastive_loss_backward,
         _real_contrastive_loss,
+        _real_contrastive_loss_and_gradients,
         _real_contrastive_loss_backward,
     ):
         torch.library.register_fake(f"pymixunlearn::{fake.__name__.removeprefix('_')}", fake)

@@ -145,6 +145,7 @@ def mix_contrastive_loss(
         lambda: checks.check_mix_contrastive_loss(
             logits, target_forget, target_retain, lam, tau, pairing, reduction, sharpen_T
         ),
+        functions.MixAtOnce,
     )
     return _first(output)
 
@@ -210,5 +211,6 @@ def real_contrastive_loss(
         lambda: checks.check_real_contrastive_loss(
             logits_forget, logits_retain, target_forget, target_retain, tau, reduction, sharpen_T
         ),
+        functions.RealAtOnce,
     )
     return _first(output)

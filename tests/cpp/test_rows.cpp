@@ -9,6 +9,7 @@
 #include "cuda/sharpen.cuh"
 #include "emulator.h"
 #include "reference.h"
+#include "tables.h"
 
 using namespace pmx;
 
@@ -129,15 +130,15 @@ Runner<T> emulated_kind() {
           [shape](const Problem<T>& p, std::vector<Acc<T>>& states, std::vector<T>& sim) {
             emulator::launch(shape(p.rows), {emulator::output("states", states), emulator::output("sim", sim)},
                              [&](emulator::Block& block) {
-                               cosine_forward_body<T, T, kind, group, pack>(block, p.in, p.targets, states.data(),
-                                                                            sim.data());
+                               cosine_forward_body<T, T, kind, group, pack>(block, RowSets{p.in, {}}, p.targets,
+                                                                            states.data(), sim.data());
                              });
           },
           [shape](const Problem<T>& p, const std::vector<Acc<T>>& states, RowRole role,
                   const Contrast<Acc<T>>& contrast, const RowScalar<Acc<T>>& grad, std::vector<T>& out) {
             emulator::launch(shape(p.rows), {emulator::output("out", out)}, [&](emulator::Block& block) {
-              cosine_backward_body<T, T, kind, group, pack>(block, p.in, p.targets, states.data(), role, contrast, grad,
-                                                            out.data());
+              cosine_backward_body<T, T, kind, group, pack>(block, RowSets{p.in, {}}, p.targets, states.data(), role,
+                                                            contrast, grad, out.data(), static_cast<T*>(nullptr));
             });
           }};
 }
@@ -152,19 +153,6 @@ Runner<T> emulated(TargetKind kind) {
     default:
       return emulated_kind<T, TargetKind::teacher_logits, group, pack>();
   }
-}
-
-std::vector<std::pair<const char*, const KernelTable*>> tables() {
-  std::vector<std::pair<const char*, const KernelTable*>> all = {{"baseline", &baseline_kernels}};
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) all.push_back({"avx2", &avx2_kernels});
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl")) {
-    all.push_back({"avx512", &avx512_kernels});
-  }
-#endif
-  return all;
 }
 
 // Forward values and the gradient of sum_n weight_n (s_1 or mix) against the reference.
@@ -222,7 +210,7 @@ constexpr int64_t widths[] = {1, 2, 3, 7, 8, 9, 10, 15, 16, 17, 31, 32, 33, 64, 
 
 template <class T>
 void compare_cpu() {
-  for (const auto& [isa, table] : tables()) {
+  for (const auto& [isa, table] : cpu::tables()) {
     const Runner<T> runner = cpu_runner<T>(isa, *table);
     for (TargetKind kind : kinds) {
       for (int64_t classes : widths) {
@@ -283,7 +271,7 @@ TEST(the_reference_gradient_is_a_derivative) {
 // range is NaN.
 TEST(numerical_corners) {
   std::vector<Runner<float>> runners;
-  for (const auto& [isa, table] : tables()) runners.push_back(cpu_runner<float>(isa, *table));
+  for (const auto& [isa, table] : cpu::tables()) runners.push_back(cpu_runner<float>(isa, *table));
   runners.push_back(emulated<float, part_of_warp_threads, 1>(TargetKind::probabilities));
   for (const Runner<float>& runner : runners) {
     check::Context what(runner.name);
@@ -354,7 +342,7 @@ void compare_sharpen() {
           "gradient", out.size(), [&](size_t i) { return widen(out[i]); }, [&](size_t i) { return gradient[i]; },
           [&](size_t i) { return eps * std::fabs(gradient[i]) + 60 * acc_eps * probability[i] + tiny + 1e-36; });
     };
-    for (const auto& [isa, table] : tables()) {
+    for (const auto& [isa, table] : cpu::tables()) {
       const SharpenKernels kernels = table->sharpen(dtype_of<T>);
       compare_with(
           isa, [&](std::vector<T>& out) { kernels.forward(z.data(), classes, 1 / 0.4, 0, rows, out.data()); },

@@ -267,6 +267,84 @@ def test_any_layout_gives_what_the_contiguous_one_gives(
     assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
 
 
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_any_layout_of_the_contrastive_losses_gives_what_the_contiguous_one_gives(data: st.DataObject) -> None:
+    n_forget, n_retain = data.draw(st.integers(0, 12), "n_forget"), data.draw(st.integers(0, 12), "n_retain")
+    classes, dtype = data.draw(st.integers(1, 40), "classes"), data.draw(st.sampled_from(DTYPES), "dtype")
+    kind, loss = data.draw(st.sampled_from(KINDS), "kind"), data.draw(st.sampled_from(["zip", "grid", "real"]), "loss")
+    layout = data.draw(st.sampled_from(["transposed", "sliced", "expanded", "stepped"]), "layout")
+    reduction = data.draw(st.sampled_from(["sum", "mean"]), "reduction")
+    n_retain = n_forget if loss == "zip" else n_retain
+    if layout == "expanded" and 0 in (n_forget, n_retain):
+        return
+    forget, retain = (targets_of(kind, n, classes, n, dtype, "cpu") for n in (n_forget, n_retain))
+    if kind != "labels":
+        forget, retain = laid_out(forget, layout), laid_out(retain, layout)
+    rows = n_forget * n_retain if loss == "grid" else n_forget
+    lam = laid_out(torch.rand(rows, 1, generator=torch.Generator().manual_seed(3)).to(dtype), layout)[:, 0]
+    z, z_r = laid_out(logits_of(rows, classes, seed=0, dtype=dtype), layout), logits_of(n_retain, classes, seed=1)
+    z_r = laid_out(z_r.to(dtype), layout)
+    if loss == "grid":
+        z, lam = z.unflatten(0, (n_forget, n_retain)), lam.unflatten(0, (n_forget, n_retain))
+
+    def run(*tensors: Tensor) -> list[Tensor]:
+        z, z_r, forget, retain, lam = tensors
+        leaves = [tensor.detach().requires_grad_() for tensor in ((z, z_r) if loss == "real" else (z,))]
+        extra = {"reduction": reduction, **keywords(kind)}
+        if loss == "real":
+            value = ops.real_contrastive_loss(*leaves, forget, retain, 2.0, **extra)
+        else:
+            value = ops.mix_contrastive_loss(leaves[0], forget, retain, lam, 2.0, pairing=loss, **extra)
+        return [value.detach(), *torch.autograd.grad(value, leaves)]
+
+    arguments = (z, z_r, forget, retain, lam)
+    assert all(map(torch.equal, run(*arguments), run(*(tensor.contiguous() for tensor in arguments))))
+
+
+@pytest.mark.parametrize("layout", ["transposed", "sliced", "expanded", "stepped"])
+def test_sharpen_takes_any_layout(layout: str) -> None:
+    results = []
+    for arrange in (lambda dense: laid_out(dense, layout), lambda dense: laid_out(dense, layout).contiguous()):
+        leaf = arrange(logits_of(9, 13, seed=0)).detach().requires_grad_()
+        value = ops.sharpen(leaf, 0.5)
+        results.append((value, *torch.autograd.grad(value, leaf, arrange(logits_of(9, 13, seed=1)))))
+    assert all(map(torch.equal, *results))
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(1, 200_000), (2, 70_001), (300_000, 2), (1, 1)])
+def test_from_one_row_to_very_many_and_very_many_classes(device: str, rows: int, classes: int) -> None:
+    labels = targets_of("labels", rows, classes, 1, torch.float32, device)
+    retain = labels.flip(0)
+    compare_with_truth(
+        lambda z: ops.mix_contrastive_loss(z, labels, retain, 0.3, 5.0, reduction="mean"),
+        lambda z: reference.mix_contrastive_loss(z, labels, retain, 0.3, 5.0, reduction="mean"),
+        [logits_of(rows, classes, seed=0, device=device)],
+    )
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("classes", [2, 1000, 200_000])
+def test_more_than_two_to_the_31_elements(device: str, classes: int) -> None:
+    """The last rows, whose offsets need 64 bits, are those of the same rows on their own. About 14 GB."""
+    rows = 2**31 // classes + 50
+    z = torch.zeros(rows, classes, dtype=torch.float16, device=device)
+    tail = logits_of(40, classes, seed=0, dtype=torch.float16, device=device)
+    z[-40:] = tail
+    labels = (torch.arange(rows, device=device) * 7) % classes
+    with torch.no_grad():
+        assert torch.equal(ops.sharpen(z)[-40:], ops.sharpen(tail))
+    leaf, own = z.requires_grad_(), tail.clone().requires_grad_()
+    loss, expected = ops.sim_loss(leaf, labels), ops.sim_loss(own, labels[-40:])
+    assert torch.equal(loss[-40:], expected)
+    (grad,) = torch.autograd.grad(loss.sum(), leaf)
+    assert torch.equal(grad[-40:], torch.autograd.grad(expected.sum(), own)[0])
+    del grad, loss
+    mixed = ops.mix_contrastive_loss(leaf, labels, labels.flip(0), 0.3, 5.0, reduction="mean")
+    (grad,) = torch.autograd.grad(mixed, leaf, torch.tensor(2.0**14, dtype=torch.float16, device=device))
+    assert torch.isfinite(mixed) and torch.isfinite(grad[-40:]).all()
+
+
 def test_float_targets_keep_their_precision_beside_half_logits() -> None:
     z, target = logits_of(16, 50, seed=0), logits_of(16, 50, seed=1).softmax(1)
     for dtype in (torch.bfloat16, torch.float16):
@@ -276,3 +354,15 @@ def test_float_targets_keep_their_precision_beside_half_logits() -> None:
         # The rounding of the output is all that is lost: the state behind it is in float32.
         _, state = torch.ops.pymixunlearn.sim_loss(half, target, None)
         torch.testing.assert_close(state.view(16, 5)[:, 1].double(), truth, rtol=1e-5, atol=1e-6)
+
+
+def test_two_targets_of_two_dtypes_keep_the_finer_one() -> None:
+    z, wide = logits_of(16, 50, seed=0).bfloat16(), logits_of(16, 50, seed=1).softmax(1)
+    coarse = wide.flip(0).bfloat16()
+    for pair in ((wide, coarse), (coarse, wide)):
+        state = torch.ops.pymixunlearn.mix_contrastive_loss(z, *pair, None, 0.3, None, 5.0, False, False, None)[1]
+        for slot, target in zip((1, 5), pair, strict=True):
+            truth = reference.sim_loss(z.double(), target.double())
+            torch.testing.assert_close(state[:-1].view(16, 9)[:, slot].double(), truth, rtol=1e-5, atol=1e-6)
+        loss = ops.real_contrastive_loss(z, z, *pair, 5.0)
+        torch.testing.assert_close(loss, ops.real_contrastive_loss(z, z, pair[0].float(), pair[1].float(), 5.0))

@@ -44,30 +44,83 @@ def test_gradcheck(device: str, kind: str) -> None:
         assert torch.autograd.gradcheck(operator, [x.clone().requires_grad_() for x in inputs])
 
 
-def test_gradient_only_where_asked() -> None:
-    z_f, z_r = logits_of(3, 4, seed=0), logits_of(5, 4, seed=1).requires_grad_()
-    labels = torch.arange(5) % 4
-    loss = ops.real_contrastive_loss(z_f, z_r, labels[:3], labels, 1.0)
-    (grad,) = torch.autograd.grad(loss, [z_r])
-    assert grad.shape == z_r.shape
-    assert not ops.real_contrastive_loss(z_f, z_r.detach(), labels[:3], labels, 1.0).requires_grad
+@pytest.mark.parametrize("rows", [5, 3000])
+@pytest.mark.parametrize("wanted", [(True, False), (False, True)])
+def test_gradient_only_where_asked(device: str, rows: int, wanted: tuple[bool, bool]) -> None:
+    z_f, z_r = logits_of(3, 10, seed=0, device=device), logits_of(rows, 10, seed=1, device=device)
+    labels = torch.arange(rows, device=device) % 10
+    both = [z.clone().requires_grad_() for z in (z_f, z_r)]
+    expected = torch.autograd.grad(ops.real_contrastive_loss(*both, labels[:3], labels, 1.0), both)
+    some = [z.clone().requires_grad_(want) for z, want in zip((z_f, z_r), wanted, strict=True)]
+    ops.real_contrastive_loss(*some, labels[:3], labels, 1.0).backward()
+    for z, want, grad in zip(some, wanted, expected, strict=True):
+        assert torch.equal(z.grad, grad) if want else z.grad is None
+    assert not ops.real_contrastive_loss(z_f, z_r, labels[:3], labels, 1.0).requires_grad
     with torch.no_grad():
-        assert not ops.sim_loss(z_r, labels).requires_grad
+        assert not ops.sim_loss(both[1], labels).requires_grad
 
 
-def test_saved_memory_is_the_inputs_and_a_few_numbers_per_row() -> None:
+def saved_by(call: Callable[[], Tensor], inputs: list[Tensor]) -> list[int]:
+    """Numbers of elements that a call saves for its backward, its inputs apart."""
     sizes: list[int] = []
-    z = logits_of(256, 100, seed=0).requires_grad_()
-    target = torch.softmax(logits_of(256, 100, seed=1), 1)
 
     def pack(tensor: Tensor) -> Tensor:
-        if tensor.data_ptr() not in (z.data_ptr(), target.data_ptr()):
+        if tensor.data_ptr() not in [own.data_ptr() for own in inputs]:
             sizes.append(tensor.numel())
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        ops.mix_contrastive_loss(z, target, target, 0.3, 1.0)
-    assert sizes == [256 * 9 + 1]
+        call()
+    return sizes
+
+
+def test_saved_memory_is_the_inputs_and_a_few_numbers_per_row(device: str) -> None:
+    z = logits_of(256, 100, seed=0, device=device).requires_grad_()
+    target = torch.softmax(logits_of(256, 100, seed=1, device=device), 1)
+    inputs = [z, target]
+    assert saved_by(lambda: ops.sharpen(z), inputs) == []
+    assert saved_by(lambda: ops.sim_loss(z, target), inputs) == [256 * 5]
+    assert saved_by(lambda: ops.sim_loss(z, target, sharpen_T=0.3), inputs) == [256 * 5]
+    assert saved_by(lambda: ops.mix_contrastive_loss(z, target, target, 0.3, 1.0), inputs) == [256 * 9 + 1]
+    assert saved_by(lambda: ops.real_contrastive_loss(z, z, target, target, 1.0), inputs) == [512 * 5 + 1]
+    # Few elements: the forward computes the gradients, which then are what is saved.
+    z, target = z[:16], target[:16]
+    assert saved_by(lambda: ops.mix_contrastive_loss(z, target, target, 0.3, 1.0), [z, target]) == [1600]
+    assert saved_by(lambda: ops.real_contrastive_loss(z, z, target, target, 1.0), [z, target]) == [1600, 1600]
+
+
+def test_no_target_is_materialised() -> None:
+    z, teacher = logits_of(512, 1000, seed=0).requires_grad_(), logits_of(512, 1000, seed=1)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        loss = ops.mix_contrastive_loss(z, teacher, teacher.flip(0), 0.3, 1.0, sharpen_T=0.3)
+        flipped = loss * 1
+        flipped.backward()
+    sizes = [event.cpu_memory_usage for event in profile.events() if event.name.startswith("aten::empty")]
+    # The flipped copy that the test makes, and the gradient.
+    assert sum(size >= z.numel() * z.element_size() for size in sizes) == 2
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "labels", "teacher"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_of_the_forward_are_those_of_the_backward(device: str, dtype: torch.dtype, kind: str) -> None:
+    z, z_r, grid = (logits_of(*s, seed=0, dtype=dtype, device=device) for s in ((4, 5), (6, 5), (4, 6, 5)))
+    p, p_r = (targets_of(kind, n, 5, n, dtype, device) for n in (4, 6))
+    T, scale = 0.3 if kind == "teacher" else None, torch.tensor(-2.5, dtype=dtype, device=device)
+    for leaves, small, arguments in (
+        ([z], ops.mix_contrastive_loss, (p, p.flip(0), None, 0.3, None, 0.7, False, True, T)),
+        ([grid], ops.mix_contrastive_loss, (p, p_r, None, 0.3, None, 0.7, True, False, T)),
+        ([z, z_r], ops.real_contrastive_loss, (p, p_r, None, 0.7, True, T)),
+    ):
+        own = [leaf.clone().requires_grad_() for leaf in leaves]
+        loss, _ = getattr(registered, small.__name__)(*own, *arguments)
+        expected = torch.autograd.grad(loss, own, scale)
+        keywords: dict[str, Any] = {"sharpen_T": T, "reduction": "mean" if arguments[-2] else "sum"}
+        if small is ops.mix_contrastive_loss:
+            keywords |= {"lam": 0.3, "pairing": "grid" if arguments[-3] else "zip"}
+        value = small(*own, *arguments[:2], tau=0.7, **keywords)
+        actual = torch.autograd.grad(value, own, scale)
+        torch.testing.assert_close(value, loss)
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_backward_twice_needs_retain_graph_and_agrees() -> None:
@@ -107,107 +160,54 @@ def test_function_transforms(device: str) -> None:
     torch.testing.assert_close(stacked, torch.stack([mix(z), mix(tangent)]))
 
 
-# --- the dispatcher --------------------------------------------------------------------------------------------------
-
-
-def samples(device: str, dtype: torch.dtype) -> list[tuple[Any, tuple[Any, ...]]]:
-    z, z_r, grid = (logits_of(*s, seed=0, dtype=dtype, device=device) for s in ((4, 5), (6, 5), (4, 6, 5)))
-    p, p_r = (targets_of("probabilities", n, 5, n, dtype, device) for n in (4, 6))
-    labels = torch.arange(4, device=device)
-    tau, one = torch.tensor(0.7, device=device), torch.ones((), dtype=dtype, device=device)
-    sim_state = registered.sim_loss(z, p, None)[1]
-    mix_state = registered.mix_contrastive_loss(grid, p, p_r, None, 0.3, tau, 0.0, True, False, None)[1]
-    real_state = registered.real_contrastive_loss(z, z_r, p, p_r, None, 0.7, True, 0.3)[1]
-    grad = z.detach()
-    leaf, leaf_r, leaf_grid = (x.clone().requires_grad_() for x in (z, z_r, grid))
-    return [
-        (registered.sharpen, (leaf, 0.3)),
-        (registered.sharpen_backward, (grad, z, 0.3)),
-        (registered.sim_loss, (leaf, labels, None)),
-        (registered.sim_loss, (leaf, p, 0.3)),
-        (registered.sim_loss_backward, (torch.ones(4, dtype=dtype, device=device), z, p, sim_state, None)),
-        (registered.mix_contrastive_loss, (leaf, labels, labels, None, 0.3, None, 0.7, False, True, None)),
-        (registered.mix_contrastive_loss, (leaf_grid, p, p_r, None, 0.3, tau, 0.0, True, False, None)),
-        (
-            registered.mix_contrastive_loss_backward,
-            (one, grid, p, p_r, mix_state, None, 0.3, tau, 0.0, True, False, None),
-        ),
-        (registered.real_contrastive_loss, (leaf, leaf_r, p, p_r, None, 0.7, True, 0.3)),
-        (registered.real_contrastive_loss_backward, (one, z, z_r, p, p_r, real_state, None, 0.7, True, 0.3)),
-    ]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("index", range(10))
-def test_opcheck(device: str, index: int, dtype: torch.dtype) -> None:
-    operator, arguments = samples(device, dtype)[index]
-    torch.library.opcheck(operator.default, arguments)
-
-
-def losses(z: Tensor, z_r: Tensor, target: Tensor, target_r: Tensor) -> Tensor:
-    mixed = ops.mix_contrastive_loss(z, target, target.flip(0), 0.3, 2.0)
-    return mixed + ops.real_contrastive_loss(z, z_r, target, target_r, 2.0) + ops.sim_loss(z, target).sum()
-
-
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_compile_traces_one_graph_for_all_sizes(device: str, backend: str) -> None:
-    torch._dynamo.reset()
-    counter = torch._dynamo.testing.CompileCounterWithBackend(backend)
-    compiled = torch.compile(losses, backend=counter, fullgraph=True, dynamic=True)
-    for rows in (4, 7, 12):
-        inputs = [logits_of(rows + i, 5, seed=i, device=device) for i in (0, 3)]
-        targets = [targets_of("probabilities", rows + i, 5, i, torch.float32, device) for i in (0, 3)]
-        plain = [z.clone().requires_grad_() for z in inputs]
-        traced = [z.clone().requires_grad_() for z in inputs]
-        expected, actual = losses(*plain, *targets), compiled(*traced, *targets)
-        expected.backward()
-        actual.backward()
-        torch.testing.assert_close(actual, expected)
-        for a, b in zip(traced, plain, strict=True):
-            torch.testing.assert_close(a.grad, b.grad)
-    assert counter.frame_count == 1
-
-
-def test_export_keeps_the_operator() -> None:
-    class Loss(torch.nn.Module):
-        def forward(self, z: Tensor, target: Tensor) -> Tensor:
-            return ops.mix_contrastive_loss(z, target, target, 0.3, 2.0)
-
-    arguments = (logits_of(4, 5, seed=0), torch.arange(4))
-    program = torch.export.export(Loss(), arguments)
-    assert any("mix_contrastive_loss" in str(node.target) for node in program.graph.nodes)
-    torch.testing.assert_close(program.module()(*arguments), Loss()(*arguments))
-
-
-def test_autocast_computes_in_float32(device: str) -> None:
-    z = logits_of(8, 5, seed=0, device=device).bfloat16().requires_grad_()
-    with torch.autocast(device, dtype=torch.bfloat16):
-        loss = mix(z)
-    loss.backward()
-    assert loss.dtype == torch.float32 and z.grad is not None and z.grad.dtype == torch.bfloat16
-    torch.testing.assert_close(loss, mix(z.detach().float()))
-    assert mix(z.detach()).dtype == torch.bfloat16
-
-
 # --- reproducibility -------------------------------------------------------------------------------------------------
 
 
-def test_bitwise_equal_over_repeats_and_threads() -> None:
-    z, target = logits_of(20_000, 33, seed=0), torch.softmax(logits_of(20_000, 33, seed=1), 1)
+def values_and_gradients(z: Tensor, target: Tensor) -> list[Tensor]:
+    """Every loss and its gradients, on one set of logits [N, C]."""
+    grid_rows = 8
+    grid = z[: grid_rows * grid_rows].reshape(grid_rows, grid_rows, -1)
+    calls: list[tuple[Callable[..., Tensor], list[Tensor]]] = [
+        (lambda x: ops.sharpen(x), [z]),
+        (lambda x: ops.sim_loss(x, target), [z]),
+        (lambda x: ops.mix_contrastive_loss(x, target, target.flip(0), 0.3, 2.0), [z]),
+        (
+            lambda x: ops.mix_contrastive_loss(x, target[:grid_rows], target[-grid_rows:], 0.3, 2.0, pairing="grid"),
+            [grid],
+        ),
+        (lambda x, y: ops.real_contrastive_loss(x, y, target[: len(x)], target, 2.0), [z[: len(z) // 3], z]),
+    ]
+    results: list[Tensor] = []
+    for call, inputs in calls:
+        leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+        value = call(*leaves)
+        results += [value.detach(), *torch.autograd.grad(value.sum(), leaves)]
+    return results
+
+
+@pytest.mark.parametrize("rows", [64, 20_000])
+def test_bitwise_equal_over_threads(rows: int) -> None:
+    z, target = logits_of(rows, 33, seed=0), torch.softmax(logits_of(rows, 33, seed=1), 1)
     threads = torch.get_num_threads()
-    results = []
+    expected = values_and_gradients(z, target)
     try:
-        for count in (1, 2, 3, 1):
+        for count in (1, 2, 3):
             torch.set_num_threads(count)
-            leaf = z.clone().requires_grad_()
-            loss = ops.mix_contrastive_loss(leaf, target, target.flip(0), 0.3, 2.0)
-            loss.backward()
-            results.append((loss.detach(), leaf.grad))
+            assert all(map(torch.equal, values_and_gradients(z, target), expected))
     finally:
         torch.set_num_threads(threads)
-    assert all(torch.equal(a, results[0][0]) and torch.equal(b, results[0][1]) for a, b in results)  # type: ignore[arg-type]
-    small = z[:64]
-    assert len({mix(small).item() for _ in range(100)}) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bitwise_equal_over_a_hundred_runs_in_deterministic_mode(device: str, dtype: torch.dtype) -> None:
+    z = logits_of(64, 33, seed=0, dtype=dtype, device=device)
+    target = targets_of("probabilities", 64, 33, 1, dtype, device)
+    expected = values_and_gradients(z, target)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert all(all(map(torch.equal, values_and_gradients(z, target), expected)) for _ in range(100))
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
@@ -292,47 +292,56 @@ def test_bad_arguments_are_named(call: Callable[[], Tensor], error: type[Excepti
 
 
 @pytest.mark.cuda
-def test_no_synchronisation_and_side_stream() -> None:
-    z = logits_of(64, 10, seed=0, device="cuda").requires_grad_()
+@pytest.mark.parametrize("rows", [64, 20_000])
+def test_no_synchronisation_and_side_stream(rows: int) -> None:
+    z, target = logits_of(rows, 33, seed=0, device="cuda"), torch.softmax(logits_of(rows, 33, seed=1, device="cuda"), 1)
     lam, tau = torch.tensor(0.3, device="cuda"), torch.tensor(2.0, device="cuda")
-    labels = torch.arange(64, device="cuda") % 10
-    expected = ops.mix_contrastive_loss(z, labels, labels, lam, tau)
+    expected = values_and_gradients(z, target)
+    expected_mix = ops.mix_contrastive_loss(z, target, target, lam, tau)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     torch.cuda.set_sync_debug_mode("error")
     try:
         with torch.cuda.stream(stream):
-            loss = ops.mix_contrastive_loss(z, labels, labels, lam, tau)
-            loss.backward()
+            actual = values_and_gradients(z, target)
+            mixed = ops.mix_contrastive_loss(z, target, target, lam, tau)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     stream.synchronize()
-    assert torch.equal(loss, expected)
+    assert all(map(torch.equal, actual, expected)) and torch.equal(mixed, expected_mix)
 
 
 @pytest.mark.cuda
-def test_cuda_graph_replays_with_changed_inputs() -> None:
-    z = logits_of(32, 10, seed=0, device="cuda").requires_grad_()
-    labels = torch.arange(32, device="cuda") % 10
+@pytest.mark.parametrize("rows", [64, 20_000])
+def test_cuda_graph_replays_with_changed_inputs(rows: int) -> None:
+    z, target = logits_of(rows, 33, seed=0, device="cuda"), torch.softmax(logits_of(rows, 33, seed=1, device="cuda"), 1)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        mix(z).backward()
+        values_and_gradients(z, target)
     torch.cuda.current_stream().wait_stream(stream)
-    z.grad = None
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        loss = ops.mix_contrastive_loss(z, labels, labels, 0.3, 2.0)
-        loss.backward()
-    fresh = logits_of(32, 10, seed=9, device="cuda")
-    with torch.no_grad():
-        z.copy_(fresh)
+        captured = values_and_gradients(z, target)
+    z.copy_(logits_of(rows, 33, seed=9, device="cuda"))
     graph.replay()
-    leaf = fresh.clone().requires_grad_()
-    expected = ops.mix_contrastive_loss(leaf, labels, labels, 0.3, 2.0)
-    expected.backward()
-    torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(z.grad, leaf.grad)
+    assert all(map(torch.equal, captured, values_and_gradients(z, target)))
+
+
+@pytest.mark.cuda
+def test_work_goes_to_the_device_of_the_tensors() -> None:
+    last = torch.device("cuda", torch.cuda.device_count() - 1)
+    z, target = (
+        logits_of(64, 33, seed=0, device=str(last)),
+        torch.softmax(logits_of(64, 33, seed=1, device=str(last)), 1),
+    )
+    with torch.cuda.device(last):
+        expected = values_and_gradients(z, target)
+    with torch.cuda.device(0):
+        actual = values_and_gradients(z, target)
+        assert torch.cuda.current_device() == 0
+    assert all(result.device == last for result in actual)
+    assert all(map(torch.equal, actual, expected))
 
 
 @pytest.mark.cuda

@@ -1,0 +1,77 @@
+"""What the dispatcher is told about an operator besides its kernels: derivatives, the lack of them, and autocast.
+
+A direct call of ``torch.ops.pymixunlearn.*`` must never end in silent zeros. Where a rule is missing it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+class _NoTangents(torch.library.Library):
+    """Registers autograd kernels that refuse tangents, which the kernel below would drop."""
+
+    def impl(self, op_name: Any, fn: Any, *arguments: Any, **keywords: Any) -> Any:
+        def guarded(keyset: Any, *inputs: Any) -> Any:
+            if forward_ad._current_level >= 0 and any(map(_has_tangent, inputs)):
+                raise NotImplementedError(
+                    f"pymixunlearn::{op_name} has no forward-mode derivative; its function in pymixunlearn.ops has one"
+                )
+            return fn(keyset, *inputs)
+
+        return super().impl(op_name, guarded, *arguments, **keywords)
+
+
+def _has_tangent(value: Any) -> bool:
+    return isinstance(value, Tensor) and forward_ad.unpack_dual(value).tangent is not None
+
+
+#: Registrations live as long as the library they were made through.
+_library = _NoTangents("pymixunlearn", "FRAGMENT")
+
+
+def register_derivative(
+    name: str, differentiable: int, gradients: Callable[..., Any], keep: Callable[..., None]
+) -> None:
+    """Register the formula of an operator for calls through the dispatcher, as tracing makes them.
+
+    Args:
+        name: The operator's.
+        differentiable: Number of leading arguments that have a gradient; the others must not require one.
+        gradients: From the context and the gradients of the outputs to one gradient per argument.
+        keep: Saves in the context what ``gradients`` needs.
+    """
+
+    def keep_checked(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        if any(ctx.needs_input_grad[differentiable:]):
+            raise ValueError(
+                f"pymixunlearn::{name} differentiates its first {differentiable} argument(s), but a later one requires "
+                "grad; pass it detached"
+            )
+        keep(ctx, inputs, output)
+
+    torch.library.register_autograd(f"pymixunlearn::{name}", gradients, setup_context=keep_checked, lib=_library)
+
+
+def register_no_derivative(name: str) -> None:
+    """Make differentiating an operator that has no formula an error."""
+
+    def refuse(ctx: Any, *grads: Any) -> Any:
+        raise NotImplementedError(
+            f"pymixunlearn::{name} has no derivative; for second derivatives use the functions of pymixunlearn.ops "
+            "with create_graph=True"
+        )
+
+    torch.library.register_autograd(f"pymixunlearn::{name}", refuse, lib=_library)
+
+
+def register_float32_autocast(name: str) -> None:
+    """Let autocast run an operator in float32, as it does PyTorch's own losses."""
+    for device in ("cpu", "cuda"):
+        if torch.amp.is_autocast_available(device):
+            torch.library.register_autocast(f"pymixunlearn::{name}", device, torch.float32, lib=_library)
