@@ -329,8 +329,9 @@ struct Losses {
       const ContrastTerms<A> sums = {{data<A>(state), width, sim_slot(0), terms, columns},
                                      {data<A>(state), width, sim_slot(1), terms, columns},
                                      true};
+      const Gradients out = {gradient ? gradient->data_ptr() : nullptr};
       Backend(logits).contrast(Pass(rows, RowRole::mixed), sums, mix_contrast<A>(logits, scalars, grid, mean, lse),
-                               data<A>(state), lse, loss.data_ptr(), {gradient ? gradient->data_ptr() : nullptr});
+                               data<A>(state), lse, loss.data_ptr(), gradient ? &out : nullptr);
     });
     return {loss, state, gradient};
   }
@@ -356,7 +357,7 @@ struct Losses {
       const Gradients out = with_gradients ? Gradients{grad_forget->data_ptr(), grad_retain->data_ptr()} : Gradients{};
       Backend(logits_retain)
           .contrast(Pass(forget, retain), sums, real_contrast<A>(retain.in().rows, scalars, mean, lse), data<A>(state),
-                    lse, loss.data_ptr(), out);
+                    lse, loss.data_ptr(), with_gradients ? &out : nullptr);
     });
     return {loss, state, grad_forget, grad_retain};
   }

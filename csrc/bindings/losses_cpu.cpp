@@ -32,13 +32,13 @@ struct Cpu {
 
   template <class A>
   void contrast(const Pass& pass, const ContrastTerms<A>& terms, const Contrast<A>& contrast, A* states, A* lse,
-                void* loss, const Gradients& out) const {
+                void* loss, const Gradients* out) const {
     cosine_forward(pass, states, nullptr);
     const A total = reduce_columns(
         kernels().column<A>(), terms, contrast, lse,
         [](int64_t count, int64_t grain, const auto& body) { torch::stable::parallel_for(0, count, grain, body); });
     write(loss, total, pass.dtype);
-    if (out.first != nullptr) cosine_backward(pass, states, contrast, {nullptr, 0, A(1)}, out);
+    if (out != nullptr) cosine_backward(pass, states, contrast, {nullptr, 0, A(1)}, *out);
   }
 
   void sharpen_forward(Dtype dtype, const void* logits, int64_t rows, int64_t classes, double inverse_T,

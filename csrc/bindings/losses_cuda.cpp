@@ -30,14 +30,16 @@ class Cuda {
 
   template <class A>
   void contrast(const Pass& pass, const ContrastTerms<A>& terms, const Contrast<A>& contrast, A* states, A* lse,
-                void* loss, const Gradients& out) const {
+                void* loss, const Gradients* out) const {
     const int64_t words = cuda::reduce_scratch(terms, contrast) / static_cast<int64_t>(sizeof(A));
     const Tensor scratch = allocate<1>(like_, {words}, accumulation_type(pass.dtype));
-    if (!cuda::at_once(launch(pass), terms, contrast, states, lse, loss, scratch.data_ptr(), out.first, out.second)) {
+    const Gradients gradients = out != nullptr ? *out : Gradients{};
+    if (!cuda::at_once(launch(pass), terms, contrast, states, lse, loss, scratch.data_ptr(), out != nullptr,
+                       gradients.first, gradients.second)) {
       cosine_forward(pass, states, nullptr);
       cuda::reduce(terms, contrast, lse, loss, pass.dtype, scratch.data_ptr(), stream_);
       STD_CUDA_KERNEL_LAUNCH_CHECK();
-      if (out.first != nullptr) cosine_backward(pass, states, contrast, {nullptr, 0, A(1)}, out);
+      if (out != nullptr) cosine_backward(pass, states, contrast, {nullptr, 0, A(1)}, *out);
     }
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }

@@ -18,13 +18,13 @@ bool fits_at_once(const RowSets& sets, const ContrastTerms<A>& terms, const Cont
          contrast.columns <= warp_size && longest <= device_stretch;
 }
 
-// One block. `partial` is scratch memory, [columns]; `contrast.lse` is `lse`; without `out_first` no gradient is
-// wanted. Shared memory: one ColumnSum for each thread.
+// One block. `partial` is scratch memory, [columns]; `contrast.lse` is `lse`. Shared memory: one ColumnSum for each
+// thread.
 template <class T, class U, TargetKind kind, int group, class Block>
 PMX_HD void at_once_body(Block& block, const RowSets& sets, int targets, RowRole role,
                          const ContrastTerms<Acc<T>>& terms, const Contrast<Acc<T>>& contrast,
-                         ColumnSum<Acc<T>>* partial, Acc<T>* states, Acc<T>* lse, T* loss, T* out_first,
-                         T* out_second) {
+                         ColumnSum<Acc<T>>* partial, Acc<T>* states, Acc<T>* lse, T* loss, bool with_gradient,
+                         T* out_first, T* out_second) {
   using A = Acc<T>;
   const int groups = block.threads() / group, own = block.thread() / group;
   for (int64_t first = 0; first < sets.rows(); first += groups) {
@@ -34,7 +34,7 @@ PMX_HD void at_once_body(Block& block, const RowSets& sets, int targets, RowRole
   column_sums_body<A, warp_size>(block, terms, contrast, 1, partial);
   block.sync();
   column_losses_body<T>(block, contrast, 1, partial, lse, loss);
-  if (out_first == nullptr) return;
+  if (!with_gradient) return;
   block.sync();
   const RowScalar<A> one = {nullptr, 0, A(1)};
   for (int64_t first = 0; first < sets.rows(); first += groups) {

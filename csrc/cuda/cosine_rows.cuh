@@ -19,6 +19,17 @@ PMX_HD Pack<T, pack> load_pack(const T* from) {
   return *reinterpret_cast<const Pack<T, pack>*>(from);
 }
 
+// A NaN compares false and is skipped here; it comes back through exp(z - max) and ends in every sum.
+template <class T, int pack>
+PMX_HD Acc<T> largest(const Pack<T, pack>& values) {
+  Acc<T> top = widen(values.at[0]);
+  for (int i = 1; i < pack; ++i) {
+    const Acc<T> value = widen(values.at[i]);
+    top = value > top || top != top ? value : top;
+  }
+  return top;
+}
+
 // Sums of a row (or of a lane's share of it) relative to the maxima seen so far.
 template <class A>
 struct OnlineRow {
@@ -33,13 +44,26 @@ struct OnlineRow {
     return x == -INFINITY ? A(0) : std::exp((x - top) * inverse_T);
   }
 
+  // Makes the sums relative to `top` if it is the largest logit so far. Once for a pack of elements: the chain of
+  // dependent operations per element is then a multiplication and an addition.
+  PMX_HD void raise(A top) {
+    if (!(top > max)) return;
+    const A shrink = rescale(max, top);
+    e2 *= shrink * shrink;
+    for (int k = 0; k < 2; ++k) dot[k] *= shrink;
+    max = top;
+  }
+
+  PMX_HD void raise_target(int k, A top, A inverse_T) {
+    if (!(top > target_max[k])) return;
+    const A shrink = rescale(target_max[k], top, inverse_T);
+    norm2[k] *= shrink * shrink;
+    dot[k] *= shrink;
+    target_max[k] = top;
+  }
+
+  // The following elements must not exceed the maxima.
   PMX_HD A add_logit(A z) {
-    if (z > max) {
-      const A shrink = rescale(max, z);
-      e2 *= shrink * shrink;
-      for (int k = 0; k < 2; ++k) dot[k] *= shrink;
-      max = z;
-    }
     const A e = rescale(z, max);
     e2 += e * e;
     return e;
@@ -50,15 +74,7 @@ struct OnlineRow {
     norm2[k] += t * t;
   }
 
-  PMX_HD void add_teacher(int k, A e, A u, A inverse_T) {
-    if (u > target_max[k]) {
-      const A shrink = rescale(target_max[k], u, inverse_T);
-      norm2[k] *= shrink * shrink;
-      dot[k] *= shrink;
-      target_max[k] = u;
-    }
-    add_probability(k, e, rescale(u, target_max[k], inverse_T));
-  }
+  PMX_HD void add_teacher(int k, A e, A u, A inverse_T) { add_probability(k, e, rescale(u, target_max[k], inverse_T)); }
 
   PMX_HD void merge(const OnlineRow& other, A inverse_T) {
     const A top = other.max > max ? other.max : max;
@@ -140,12 +156,15 @@ PMX_HD void cosine_forward_row(Block& block, const RowSets& sets, int targets, i
   }
   over_lane<group, pack>(block, live ? in.classes : 0, [&](int64_t j) {
     const Pack<T, pack> logits = load_pack<T, pack>(z + j);
+    sums.raise(largest(logits));
     if constexpr (kind == TargetKind::labels) {
       for (int i = 0; i < pack; ++i) sums.add_logit(widen(logits.at[i]));
     } else {
-      Pack<U, pack> values[2];
+      Pack<U, pack> values[2] = {};
       for (int k = 0; k < 2; ++k) {
-        if (k < targets) values[k] = load_pack<U, pack>(target[k] + j);
+        if (k >= targets) break;
+        values[k] = load_pack<U, pack>(target[k] + j);
+        if constexpr (kind == TargetKind::teacher_logits) sums.raise_target(k, largest(values[k]), inverse_T);
       }
       for (int i = 0; i < pack; ++i) {
         const A e = sums.add_logit(widen(logits.at[i]));
@@ -227,7 +246,7 @@ PMX_HD void cosine_backward_row(Block& block, const RowSets& sets, int targets, 
         result.at[i] = narrow<T>(e * toward);
       }
     } else {
-      Pack<U, pack> values[2];
+      Pack<U, pack> values[2] = {};
       for (int k = 0; k < 2; ++k) {
         if (k < targets) values[k] = load_pack<U, pack>(target[k] + j);
       }

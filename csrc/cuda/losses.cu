@@ -25,10 +25,10 @@ __global__ void cosine_backward_kernel(RowSets sets, int targets, const Acc<T>* 
 template <class T, class U, TargetKind kind, int group>
 __global__ void at_once_kernel(RowSets sets, int targets, RowRole role, ContrastTerms<Acc<T>> terms,
                                Contrast<Acc<T>> contrast, ColumnSum<Acc<T>>* partial, Acc<T>* states, Acc<T>* lse,
-                               T* loss, T* out_first, T* out_second) {
+                               T* loss, bool with_gradient, T* out_first, T* out_second) {
   DeviceBlock block;
-  at_once_body<T, U, kind, group>(block, sets, targets, role, terms, contrast, partial, states, lse, loss, out_first,
-                                  out_second);
+  at_once_body<T, U, kind, group>(block, sets, targets, role, terms, contrast, partial, states, lse, loss,
+                                  with_gradient, out_first, out_second);
 }
 
 template <class A, int tile>
@@ -168,7 +168,7 @@ void cosine_backward(const RowsLaunch& launch, const A* states, const Contrast<A
 
 template <class A>
 bool at_once(const RowsLaunch& launch, const ContrastTerms<A>& terms, const Contrast<A>& contrast, A* states, A* lse,
-             void* loss, void* scratch, void* out_first, void* out_second) {
+             void* loss, void* scratch, bool with_gradient, void* out_first, void* out_second) {
   if (!fits_at_once(launch.sets, terms, contrast)) return false;
   with_types(launch, [&](auto logits, auto target, auto kind) {
     using T = typename decltype(logits)::type;
@@ -178,7 +178,7 @@ bool at_once(const RowsLaunch& launch, const ContrastTerms<A>& terms, const Cont
         at_once_kernel<T, U, kind(), group()>
             <<<1, block_threads, block_threads * sizeof(ColumnSum<A>), launch.stream>>>(
                 launch.sets, launch.targets, launch.role, terms, contrast, static_cast<ColumnSum<A>*>(scratch), states,
-                lse, static_cast<T*>(loss), static_cast<T*>(out_first), static_cast<T*>(out_second));
+                lse, static_cast<T*>(loss), with_gradient, static_cast<T*>(out_first), static_cast<T*>(out_second));
       };
       if (row_group(launch.sets.first.classes) == RowGroup::part_of_warp) {
         start(Number<part_of_warp_threads>{});
@@ -254,12 +254,12 @@ void sharpen_backward(Dtype dtype, const void* grad, const void* logits, int64_t
   });
 }
 
-#define PMX_INSTANTIATE(A)                                                                                       \
-  template void cosine_backward<A>(const RowsLaunch&, const A*, const Contrast<A>&, const RowScalar<A>&, void*,  \
-                                   void*);                                                                       \
-  template bool at_once<A>(const RowsLaunch&, const ContrastTerms<A>&, const Contrast<A>&, A*, A*, void*, void*, \
-                           void*, void*);                                                                        \
-  template int64_t reduce_scratch<A>(const ContrastTerms<A>&, const Contrast<A>&);                               \
+#define PMX_INSTANTIATE(A)                                                                                             \
+  template void cosine_backward<A>(const RowsLaunch&, const A*, const Contrast<A>&, const RowScalar<A>&, void*,        \
+                                   void*);                                                                             \
+  template bool at_once<A>(const RowsLaunch&, const ContrastTerms<A>&, const Contrast<A>&, A*, A*, void*, void*, bool, \
+                           void*, void*);                                                                              \
+  template int64_t reduce_scratch<A>(const ContrastTerms<A>&, const Contrast<A>&);                                     \
   template void reduce<A>(const ContrastTerms<A>&, const Contrast<A>&, A*, void*, Dtype, void*, cudaStream_t);
 PMX_INSTANTIATE(float)
 PMX_INSTANTIATE(double)

@@ -25,11 +25,11 @@ template <class A>
 void cosine_backward(const RowsLaunch& launch, const A* states, const Contrast<A>& contrast, const RowScalar<A>& grad,
                      void* out_first, void* out_second);
 
-// States, loss and, unless `out_first` is null, the gradient in a single launch. False, and nothing done, if the
+// States, loss and, if asked for, the gradient in a single launch. False, and nothing done, if the
 // problem is too large for that. `scratch` is as for `reduce`.
 template <class A>
 bool at_once(const RowsLaunch& launch, const ContrastTerms<A>& terms, const Contrast<A>& contrast, A* states, A* lse,
-             void* loss, void* scratch, void* out_first, void* out_second);
+             void* loss, void* scratch, bool with_gradient, void* out_first, void* out_second);
 
 // Bytes of scratch memory that `reduce` needs.
 template <class A>

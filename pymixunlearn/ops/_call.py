@@ -133,9 +133,10 @@ class AtOnce:
 
     def pays(self, arguments: tuple[Any, ...]) -> bool:
         """Whether this is the shortest way for these arguments."""
-        first = arguments[0]
-        elements = sum(tensor.numel() for tensor in arguments[: self._differentiable])
-        return elements <= self.MAX_ELEMENTS and first.dtype in self.DTYPES
+        elements = 0
+        for tensor in arguments[: self._differentiable]:
+            elements += tensor.numel()
+        return elements <= self.MAX_ELEMENTS and arguments[0].dtype in self.DTYPES
 
     def apply(self, *arguments: Any) -> Any:
         """Call the operator with the arguments of its schema."""

@@ -24,15 +24,15 @@ class _NoTangents(torch.library.Library):
                 )
             return fn(keyset, *inputs)
 
-        return super().impl(op_name, guarded, *arguments, **keywords)
+        return super().impl(op_name, guarded, *arguments, **keywords)  # type: ignore[no-untyped-call]
 
 
 def _has_tangent(value: Any) -> bool:
-    return isinstance(value, Tensor) and forward_ad.unpack_dual(value).tangent is not None
+    return isinstance(value, Tensor) and forward_ad.unpack_dual(value).tangent is not None  # type: ignore[no-untyped-call]
 
 
 #: Registrations live as long as the library they were made through.
-_library = _NoTangents("pymixunlearn", "FRAGMENT")
+_library = _NoTangents("pymixunlearn", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 def register_derivative(

@@ -89,13 +89,13 @@ void run_cpu(const Case<A>& c) {
   for (const auto& [isa, table] : cpu::tables()) {
     check::Context what(isa);
     std::vector<A> lse(c.contrast.columns), again(c.contrast.columns);
-    const A loss = reduce_columns(table->column<A>(), c.terms, c.contrast, lse.data(),
+    const A loss = reduce_columns(table->template column<A>(), c.terms, c.contrast, lse.data(),
                                   [](int64_t count, int64_t, const auto& body) {
                                     if (count > 0) body(0, count);
                                   });
     verify(c, loss, lse);
     // Cut into single pieces, in reverse: not a bit may change.
-    const A other = reduce_columns(table->column<A>(), c.terms, c.contrast, again.data(),
+    const A other = reduce_columns(table->template column<A>(), c.terms, c.contrast, again.data(),
                                    [](int64_t count, int64_t, const auto& body) {
                                      for (int64_t i = count; i-- > 0;) body(i, i + 1);
                                    });

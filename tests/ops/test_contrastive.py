@@ -324,9 +324,9 @@ def test_from_one_row_to_very_many_and_very_many_classes(device: str, rows: int,
 
 
 @pytest.mark.large
-@pytest.mark.parametrize("classes", [2, 1000, 200_000])
+@pytest.mark.parametrize("classes", [1000, 200_000])
 def test_more_than_two_to_the_31_elements(device: str, classes: int) -> None:
-    """The last rows, whose offsets need 64 bits, are those of the same rows on their own. About 14 GB."""
+    """The last rows, whose offsets need 64 bits, are those of the same rows on their own. About 10 GB."""
     rows = 2**31 // classes + 50
     z = torch.zeros(rows, classes, dtype=torch.float16, device=device)
     tail = logits_of(40, classes, seed=0, dtype=torch.float16, device=device)
