@@ -33,4 +33,14 @@ STABLE_TORCH_LIBRARY(pymixunlearn, m) {
       "real_contrastive_loss_backward(Tensor grad, Tensor logits_forget, Tensor logits_retain, Tensor target_forget, "
       "Tensor target_retain, Tensor state, Tensor? tau, float tau_value, bool mean, float? sharpen_T, "
       "bool want_forget, bool want_retain) -> (Tensor grad_forget, Tensor grad_retain)");
+  // `mean` and `std` are empty, or hold one value for each channel of uint8 images.
+  m.def(
+      "mask_mix(Tensor x_forget, Tensor x_retain, Tensor mask_logits, bool grid, float[] mean, float[] std, "
+      "ScalarType dtype) -> Tensor");
+  m.def(
+      "mask_mix_backward_mask(Tensor grad, Tensor x_forget, Tensor x_retain, Tensor mask_logits, bool grid, "
+      "float[] mean, float[] std) -> Tensor");
+  m.def(
+      "mask_mix_backward_image(Tensor grad, Tensor mask_logits, bool grid, bool retain_side, SymInt n_forget, "
+      "SymInt n_retain, ScalarType dtype, bool channels_last) -> Tensor");
 }

@@ -19,8 +19,8 @@ namespace pmx {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-inline Dtype dtype_of(const Tensor& tensor) {
-  switch (tensor.scalar_type()) {
+inline Dtype dtype_of(ScalarType type) {
+  switch (type) {
     case ScalarType::Float:
       return Dtype::f32;
     case ScalarType::Double:
@@ -33,6 +33,8 @@ inline Dtype dtype_of(const Tensor& tensor) {
       STD_TORCH_CHECK(false, "expected float32, float64, bfloat16 or float16");
   }
 }
+
+inline Dtype dtype_of(const Tensor& tensor) { return dtype_of(tensor.scalar_type()); }
 
 inline ScalarType accumulation_type(Dtype dtype) {
   return dtype == Dtype::f64 ? ScalarType::Double : ScalarType::Float;

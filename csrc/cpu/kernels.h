@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "../core/contrastive.h"
+#include "mix.h"
 
 namespace pmx {
 
@@ -28,9 +29,17 @@ template <class A>
 using ColumnKernel = ColumnSum<A> (*)(const ContrastTerms<A>& terms, const Contrast<A>& contrast, int64_t column,
                                       int64_t begin, int64_t end);
 
+// Tasks [begin, end) of a plan, with its workspace in the type that the kernels compute in.
+struct MixKernels {
+  void (*forward)(const MixPlan& plan, int64_t begin, int64_t end, void* workspace);
+  void (*mask_gradient)(const MixPlan& plan, int64_t begin, int64_t end, void* workspace);
+  void (*image_gradient)(const MixPlan& plan, int64_t begin, int64_t end, void* workspace);
+};
+
 struct KernelTable {
   CosineKernels (*cosine)(Dtype logits, Dtype target, TargetKind kind, int targets);
   SharpenKernels (*sharpen)(Dtype dtype);
+  MixKernels (*mix)(bool in_double);
   ColumnKernel<float> column_float;
   ColumnKernel<double> column_double;
 

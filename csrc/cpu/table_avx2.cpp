@@ -21,6 +21,7 @@
 #define PMX_ISA avx2
 #define PMX_VECTOR_BYTES 32
 #include "column_kernels.h"
+#include "mix_kernels.h"
 #include "rows_kernels.h"
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -29,6 +30,6 @@
 #endif
 
 namespace pmx {
-const KernelTable avx2_kernels = {cosine_kernels, sharpen_kernels, column_sum<float>, column_sum<double>};
+const KernelTable avx2_kernels = {cosine_kernels, sharpen_kernels, mix_kernels, column_sum<float>, column_sum<double>};
 }
 #endif

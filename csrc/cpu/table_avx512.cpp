@@ -22,6 +22,7 @@
 #define PMX_ISA avx512
 #define PMX_VECTOR_BYTES 64
 #include "column_kernels.h"
+#include "mix_kernels.h"
 #include "rows_kernels.h"
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -30,6 +31,7 @@
 #endif
 
 namespace pmx {
-const KernelTable avx512_kernels = {cosine_kernels, sharpen_kernels, column_sum<float>, column_sum<double>};
+const KernelTable avx512_kernels = {cosine_kernels, sharpen_kernels, mix_kernels, column_sum<float>,
+                                    column_sum<double>};
 }
 #endif

@@ -2,8 +2,10 @@
 #define PMX_ISA baseline
 #define PMX_VECTOR_BYTES 16
 #include "column_kernels.h"
+#include "mix_kernels.h"
 #include "rows_kernels.h"
 
 namespace pmx {
-const KernelTable baseline_kernels = {cosine_kernels, sharpen_kernels, column_sum<float>, column_sum<double>};
+const KernelTable baseline_kernels = {cosine_kernels, sharpen_kernels, mix_kernels, column_sum<float>,
+                                      column_sum<double>};
 }

@@ -173,3 +173,11 @@ def run(
     except RuntimeError:
         check()
         raise
+
+
+def twice_differentiable(operator: Callable[..., Tensor], inputs: tuple[Tensor, ...], grad: Tensor) -> Any:
+    """Gradients of a reference operator that can be differentiated again."""
+    with torch.enable_grad():
+        wanted = [tensor for tensor in inputs if tensor.requires_grad]
+        grads = iter(torch.autograd.grad(operator(*inputs), wanted, grad, create_graph=True))
+    return tuple(next(grads) if tensor.requires_grad else None for tensor in inputs)

@@ -7,12 +7,15 @@ dtype problems ``TypeError``.
 
 from __future__ import annotations
 
-from torch import Tensor, float16, float32, float64, int64, uint8
+from collections.abc import Sequence
+
+from torch import Tensor, dtype, float16, float32, float64, int64, uint8
 from torch import bfloat16 as bf16
 
 FLOATING = (float32, float64, bf16, float16)
 PAIRINGS = ("zip", "grid")
 REDUCTIONS = ("sum", "mean")
+NORMALISED_CHANNELS = 64  # as max_normalised_channels in csrc/core/mix.h
 
 
 def _shape(tensor: Tensor) -> list[int]:
@@ -233,17 +236,26 @@ def check_mixblock_attention(
         raise ValueError(f"q_f must have d, h and w of at least 1, got shape {_shape(q_f)}")
 
 
-def check_mask_mix(x_forget: Tensor, x_retain: Tensor, mask_logits: Tensor, pairing: str) -> None:
+def check_mask_mix(
+    x_forget: Tensor,
+    x_retain: Tensor,
+    mask_logits: Tensor,
+    pairing: str,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    dtype: dtype | None,
+) -> None:
     """Arguments of ``mask_mix``."""
     check_floating("mask_logits", mask_logits)
     check_dims("mask_logits", mask_logits, "[P, h, w]")
     for name, image in (("x_forget", x_forget), ("x_retain", x_retain)):
         check_tensor(name, image)
-        if image.dtype == uint8:
-            raise TypeError(f"{name} must be a floating image, got torch.uint8; scale it to [0, 1] first")
-        check_floating(name, image)
+        if image.dtype not in (*FLOATING, uint8):
+            raise TypeError(f"{name} must be float32, float64, bfloat16, float16 or uint8, got {image.dtype}")
         check_dims(name, image, "[N, C, H, W]")
         _check_same_device(name, image, "mask_logits", mask_logits)
+        if 0 in image.shape[1:]:
+            raise ValueError(f"{name} must have C, H and W of at least 1, got shape {_shape(image)}")
     if x_retain.dtype != x_forget.dtype:
         raise TypeError(f"x_retain must have the dtype of x_forget ({x_forget.dtype}), got {x_retain.dtype}")
     if x_retain.shape[1:] != x_forget.shape[1:]:
@@ -253,3 +265,26 @@ def check_mask_mix(x_forget: Tensor, x_retain: Tensor, mask_logits: Tensor, pair
         raise ValueError(f"mask_logits must have {pairs} rows, one per pair, got {mask_logits.shape[0]}")
     if 0 in mask_logits.shape[1:]:
         raise ValueError(f"mask_logits must have h and w of at least 1, got shape {_shape(mask_logits)}")
+    _check_normalisation(x_forget, mean, std)
+    if dtype is not None and dtype not in FLOATING:
+        raise TypeError(f"dtype must be float32, float64, bfloat16 or float16, got {dtype}")
+
+
+def _check_normalisation(images: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    if mean is None and std is None:
+        return
+    if mean is None or std is None:
+        raise ValueError(f"mean and std must be given together, got mean={mean} and std={std}")
+    if images.dtype != uint8:
+        raise TypeError(f"mean and std are for uint8 images, got {images.dtype}")
+    channels = images.shape[1]
+    if channels > NORMALISED_CHANNELS:
+        raise ValueError(f"mean and std serve images of up to {NORMALISED_CHANNELS} channels, got {channels}")
+    for name, values in (("mean", mean), ("std", std)):
+        # A tensor may live on a device, whose numbers cannot be read without waiting for it.
+        if isinstance(values, Tensor) or not all(type(value) in (int, float) for value in values):
+            raise TypeError(f"{name} must be a sequence of numbers, got {values!r}")
+        if len(values) != channels:
+            raise ValueError(f"{name} must have {channels} values, one per channel, got {len(values)}")
+    if not min(std) > 0:
+        raise ValueError(f"std must be above 0, got {list(std)}")

@@ -15,17 +15,8 @@ import torch
 from torch import Tensor
 
 from pymixunlearn.ops import reference
-from pymixunlearn.ops._call import AtOnce, below_autograd, eager_function, ops
+from pymixunlearn.ops._call import AtOnce, below_autograd, eager_function, ops, twice_differentiable
 from pymixunlearn.ops._register import register_derivative, register_float32_autocast, register_no_derivative
-
-
-def _twice_differentiable(operator: Callable[..., Tensor], inputs: tuple[Tensor, ...], grad: Tensor) -> Any:
-    """Gradients of a reference operator that can be differentiated again."""
-    with torch.enable_grad():
-        wanted = [tensor for tensor in inputs if tensor.requires_grad]
-        grads = iter(torch.autograd.grad(operator(*inputs), wanted, grad, create_graph=True))
-    return tuple(next(grads) if tensor.requires_grad else None for tensor in inputs)
-
 
 # The engine runs a backward with gradients enabled exactly when it is asked for a graph of it (create_graph=True). The
 # kernels have no second derivative; the reference then takes over.
@@ -35,7 +26,7 @@ def sharpen_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
     """Gradient of ``sharpen`` for its logits."""
     (logits,) = ctx.saved_tensors
     if torch.is_grad_enabled():
-        return *_twice_differentiable(lambda z: reference.sharpen(z, ctx.T), (logits,), grad), None
+        return *twice_differentiable(lambda z: reference.sharpen(z, ctx.T), (logits,), grad), None
     with below_autograd():
         return ops.sharpen_backward.default(grad, logits, ctx.T), None
 
@@ -44,7 +35,7 @@ def sim_loss_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     """Gradient of ``sim_loss`` for its logits."""
     logits, target, state = ctx.saved_tensors
     if torch.is_grad_enabled():
-        twice = _twice_differentiable(lambda z: reference.sim_loss(z, target, sharpen_T=ctx.sharpen_T), (logits,), grad)
+        twice = twice_differentiable(lambda z: reference.sim_loss(z, target, sharpen_T=ctx.sharpen_T), (logits,), grad)
         return *twice, None, None
     with below_autograd():
         return ops.sim_loss_backward.default(grad, logits, target, state, ctx.sharpen_T), None, None
@@ -56,7 +47,7 @@ def mix_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     lam_value, tau_value, grid, mean, sharpen_T = ctx.numbers
     constants = (None,) * 9
     if torch.is_grad_enabled():
-        twice = _twice_differentiable(
+        twice = twice_differentiable(
             lambda z: reference.mix_contrastive_loss(
                 z,
                 target_forget,
@@ -84,7 +75,7 @@ def real_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     tau_value, mean, sharpen_T = ctx.numbers
     constants = (None,) * 6
     if torch.is_grad_enabled():
-        twice = _twice_differentiable(
+        twice = twice_differentiable(
             lambda z_forget, z_retain: reference.real_contrastive_loss(
                 z_forget,
                 z_retain,

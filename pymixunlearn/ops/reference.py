@@ -10,6 +10,7 @@ Equation numbers are those of "Adversarial Mixup Unlearning" (ICLR 2025).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -144,17 +145,50 @@ def mixblock_attention(
     return difference.reshape(-1, h, w)
 
 
-def mask_mix(x_forget: Tensor, x_retain: Tensor, mask_logits: Tensor, *, pairing: str = "zip") -> Tensor:
+def _image_values(
+    images: Tensor, dtype: torch.dtype, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> Tensor:
+    """Floating images as they are, uint8 images in [0, 1] and then normalised."""
+    values = images.to(dtype)
+    if images.dtype != torch.uint8:
+        return values
+    values = values / 255
+    if mean is None or std is None:
+        return values
+    constants = [torch.tensor(list(per_channel), dtype=dtype, device=images.device) for per_channel in (mean, std)]
+    shift, scale = (constant.view(-1, 1, 1) for constant in constants)
+    return (values - shift) / scale
+
+
+def mask_mix(
+    x_forget: Tensor,
+    x_retain: Tensor,
+    mask_logits: Tensor,
+    *,
+    pairing: str = "zip",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     """``x_f * M + x_r * (1 - M)``, ``M = sigmoid(upsample(mask_logits))``; see :func:`pymixunlearn.ops.mask_mix`."""
-    checks.check_mask_mix(x_forget, x_retain, mask_logits, pairing)
+    checks.check_mask_mix(x_forget, x_retain, mask_logits, pairing, mean, std, dtype)
+    result = mixed_dtype(x_forget, dtype)
+    compute = torch.float64 if torch.float64 in (x_forget.dtype, result) else torch.float32
     size = x_forget.shape[-2:]
-    dtype = _compute_dtype(mask_logits.dtype)
-    upsampled = F.interpolate(mask_logits.unsqueeze(1).to(dtype), size=size, mode="bilinear", align_corners=False)
+    upsampled = F.interpolate(mask_logits.unsqueeze(1).to(compute), size=size, mode="bilinear", align_corners=False)
     mask = torch.sigmoid(upsampled)
+    forget, retain = (_image_values(x, compute, mean, std) for x in (x_forget, x_retain))
     if pairing == "grid":
-        mask = mask.reshape(x_forget.shape[0], x_retain.shape[0], *mask.shape[1:])
-        x_forget, x_retain = x_forget.unsqueeze(1), x_retain.unsqueeze(0)
-    mixed = x_forget * mask + x_retain * (1 - mask)
+        mask = mask.reshape(forget.shape[0], retain.shape[0], *mask.shape[1:])
+        forget, retain = forget.unsqueeze(1), retain.unsqueeze(0)
+    mixed = forget * mask + retain * (1 - mask)
     if pairing == "grid":
         mixed = mixed.flatten(0, 1)
-    return mixed.to(x_forget.dtype)
+    return mixed.to(result)
+
+
+def mixed_dtype(images: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    """Dtype of the mixes of ``images``: as asked for, or that of floating images, or float32."""
+    if dtype is not None:
+        return dtype
+    return torch.float32 if images.dtype == torch.uint8 else images.dtype
