@@ -9,7 +9,7 @@ from pymixunlearn.data import cifar10, digits, imagefolder, mnist, svhn  # noqa:
 from pymixunlearn.data.batches import Batch, batches
 from pymixunlearn.data.cache import cache_dir
 from pymixunlearn.data.dataset import Dataset, from_tensors, hold_out
-from pymixunlearn.data.image_set import ImageSet
+from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
 from pymixunlearn.data.preprocess import Preprocess, natural_images
 from pymixunlearn.data.registry import Progress, Request, available, load, register
 
@@ -20,6 +20,7 @@ __all__ = [
     "Preprocess",
     "Progress",
     "Request",
+    "UnlabelledImages",
     "available",
     "batches",
     "cache_dir",

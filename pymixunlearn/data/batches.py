@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pymixunlearn import seeding
-from pymixunlearn.data.image_set import ImageSet
+from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
 from pymixunlearn.data.preprocess import Preprocess
 from pymixunlearn.errors import UserError
 
@@ -29,7 +29,7 @@ class Batch(NamedTuple):
 
 
 def batches(
-    images: ImageSet,
+    images: ImageSet | UnlabelledImages,
     preprocess: Preprocess,
     *,
     batch_size: int,
@@ -51,20 +51,28 @@ def batches(
         labels: False leaves ``targets`` None, so that a label-agnostic method cannot see them.
 
     Raises:
-        UserError: ``batch_size`` below 1, or ``augment`` without a seed.
+        UserError: ``batch_size`` below 1, ``augment`` without a seed, or ``labels`` of images that have none.
     """
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {batch_size}")
     if augment and seed is None:
         raise UserError("augment=True needs a seed to draw the augmentation from, got seed=None")
+    if labels and not isinstance(images, ImageSet):
+        raise UserError("labels=True needs an ImageSet, got images without labels")
     # Checked here and not in the generator below, whose body only runs once the first batch is taken.
     return _batches(images.to(device), preprocess, batch_size, seed, augment, labels)
 
 
 def _batches(
-    images: ImageSet, preprocess: Preprocess, batch_size: int, seed: int | None, augment: bool, labels: bool
+    images: ImageSet | UnlabelledImages,
+    preprocess: Preprocess,
+    batch_size: int,
+    seed: int | None,
+    augment: bool,
+    labels: bool,
 ) -> Iterator[Batch]:
     device = images.images.device
+    labelled = images.targets if labels and isinstance(images, ImageSet) else None
     noise = None
     if seed is None:
         order = torch.arange(len(images), device=device)
@@ -77,8 +85,10 @@ def _batches(
         stop = start + batch_size
         indices = order[start:stop]
         if seed is None:  # consecutive samples need no gathering
-            stored, targets = images.images[start:stop], images.targets[start:stop]
+            stored = images.images[start:stop]
+            targets = None if labelled is None else labelled[start:stop]
         else:
-            stored, targets = images.images.index_select(0, indices), images.targets.index_select(0, indices)
+            stored = images.images.index_select(0, indices)
+            targets = None if labelled is None else labelled.index_select(0, indices)
         inputs = preprocess.evaluation(stored) if noise is None else preprocess.training(stored, noise)
-        yield Batch(inputs, targets if labels else None, indices)
+        yield Batch(inputs, targets, indices)

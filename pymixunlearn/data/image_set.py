@@ -1,4 +1,4 @@
-"""A set of labelled images, held whole in memory as two tensors."""
+"""A set of images, with or without labels, held whole in memory."""
 
 from __future__ import annotations
 
@@ -80,6 +80,10 @@ class ImageSet:
         """Return the same images under other labels, int64 ``[N]``."""
         return ImageSet(self.images, targets, self.classes)
 
+    def unlabelled(self) -> UnlabelledImages:
+        """Return the images alone."""
+        return UnlabelledImages(self.images)
+
     def fingerprint(self) -> str:
         """Return a sha256 (hex) over shape, dtype, pixels and labels; computed once."""
         return self._digest
@@ -90,3 +94,27 @@ class ImageSet:
         for tensor in (self.images, self.targets):
             digest.update(tensor.detach().cpu().contiguous().numpy().data)
         return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class UnlabelledImages:
+    """Images for whoever must not see labels: there is nothing in it to read one from.
+
+    Attributes:
+        images: As in :class:`ImageSet`.
+    """
+
+    images: Tensor
+
+    def __len__(self) -> int:
+        """Return the number of images N."""
+        return self.images.shape[0]
+
+    def subset(self, indices: Tensor) -> UnlabelledImages:
+        """Return the images at ``indices`` (int64 ``[M]``, each in 0..N-1), in that order."""
+        return UnlabelledImages(self.images.index_select(0, indices.to(self.images.device)))
+
+    def to(self, device: torch.device | str) -> UnlabelledImages:
+        """Return this set on ``device``; itself when it is there already."""
+        images = self.images.to(device)
+        return self if images is self.images else UnlabelledImages(images)

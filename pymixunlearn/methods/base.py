@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pymixunlearn.errors import UserError, unknown_name
 from pymixunlearn.methods.config import MethodConfig, setting
+from pymixunlearn.methods.view import SplitView
 from pymixunlearn.tasks import Split
 from pymixunlearn.training.device import resolve_device
 from pymixunlearn.training.loop import Callback, StateDict
@@ -67,7 +68,7 @@ class Job:
     """One request to unlearn. ``model`` is a private copy on ``device`` that the method may change."""
 
     model: nn.Module
-    split: Split
+    split: SplitView
     device: torch.device
     seed: int
     callbacks: Sequence[Callback]
@@ -100,7 +101,7 @@ class Method(ABC):
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the method reads the labels of the training images."""
+        """Whether the method reads the labels of the training images; a method that does not is given none."""
         return True
 
     def unlearn(
@@ -128,7 +129,8 @@ class Method(ABC):
         """
         set_up = _SetUp()
         where = resolve_device(device)
-        job = Job(copy.deepcopy(model).to(where), split, where, seed, [set_up, *callbacks], resume)
+        view = SplitView.of(split, labels=self.needs_labels)
+        job = Job(copy.deepcopy(model).to(where), view, where, seed, [set_up, *callbacks], resume)
         unlearned, history, config = self._run(job)
         unlearned.zero_grad(set_to_none=True)
         seconds = set_up.seconds + sum(record["seconds"] for record in history)

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import nn
 
 from pymixunlearn.methods.base import Job, Method, MethodConfig, Outcome, register, setting
+from pymixunlearn.methods.view import labelled
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.fresh import architecture_name, fresh_weights
 from pymixunlearn.training.supervised import TrainConfig, defaults_for, train
@@ -48,7 +49,7 @@ class Retrain(Method):
         config = self.resolve(job.model)
         trained = train(
             fresh_weights(job.model, derive_seed(job.seed, NAME)),
-            job.split.retain,
+            labelled(job.split.retain),
             job.split.preprocess,
             config,
             device=job.device,

@@ -30,7 +30,7 @@ class Callback:
         Args:
             name: The loop's name, for people ("initial", "mixunlearn").
             epochs: How many epochs the whole loop has.
-            steps_per_epoch: How many steps each of them has.
+            steps_per_epoch: How many steps each of them has; the mean, rounded up, where they differ.
             first_epoch: The index (from 0) of the epoch that runs first; above 0 when resuming.
         """
 
@@ -54,7 +54,7 @@ class Callback:
 def run_epochs(
     name: str,
     epochs: int,
-    steps_per_epoch: int,
+    steps_per_epoch: int | Sequence[int],
     run_epoch: Callable[[int, Callable[[], None]], Mapping[str, float]],
     *,
     state: Callable[[], StateDict],
@@ -67,7 +67,7 @@ def run_epochs(
     Args:
         name: The loop's name; a snapshot is only accepted by the loop of the same name.
         epochs: How many epochs to run in all, at least 0.
-        steps_per_epoch: How many times ``run_epoch`` will report a step.
+        steps_per_epoch: How many times ``run_epoch`` will report a step; one number for each epoch where they differ.
         run_epoch: Takes the epoch's index (from 0) and a function to call after each step; returns the epoch's
             measurements. It should read them from the device once, at the end.
         state: Returns everything that changes from epoch to epoch (weights, optimiser); the loop copies it.
@@ -86,10 +86,11 @@ def run_epochs(
         history = _history_of(resume, name, epochs, steps_per_epoch)
         load_state(resume["state"])
     first = len(history)
+    lengths = [steps_per_epoch] * epochs if isinstance(steps_per_epoch, int) else list(steps_per_epoch)
     for callback in callbacks:
-        callback.on_loop_start(name, epochs, steps_per_epoch, first)
+        callback.on_loop_start(name, epochs, -(-sum(lengths) // max(epochs, 1)), first)
 
-    steps = first * steps_per_epoch
+    steps = sum(lengths[:first])
 
     def step_done() -> None:
         nonlocal steps
@@ -102,7 +103,7 @@ def run_epochs(
             "format": _FORMAT,
             "name": name,
             "epochs": epochs,
-            "steps_per_epoch": steps_per_epoch,
+            "steps_per_epoch": steps_per_epoch if isinstance(steps_per_epoch, int) else list(steps_per_epoch),
             "history": [dict(record) for record in history],
             "state": _copied(state()),
         }
@@ -119,13 +120,16 @@ def run_epochs(
     return history
 
 
-def _history_of(resume: StateDict, name: str, epochs: int, steps_per_epoch: int) -> list[dict[str, float]]:
+def _history_of(
+    resume: StateDict, name: str, epochs: int, steps_per_epoch: int | Sequence[int]
+) -> list[dict[str, float]]:
     """Check that ``resume`` is this loop's snapshot and return the records of the epochs it has behind it."""
     if resume.get("format") != _FORMAT:
         raise UserError(
             f"resume is not a snapshot of a training loop: its format is {resume.get('format')!r}, expected {_FORMAT!r}"
         )
-    expected = {"name": name, "epochs": epochs, "steps_per_epoch": steps_per_epoch}
+    steps = steps_per_epoch if isinstance(steps_per_epoch, int) else list(steps_per_epoch)
+    expected = {"name": name, "epochs": epochs, "steps_per_epoch": steps}
     for field, value in expected.items():
         if resume.get(field) != value:
             raise UserError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pymixunlearn import data, models, tasks
 from pymixunlearn.methods.base import Job
+from pymixunlearn.methods.view import SplitView
 from pymixunlearn.training import TrainConfig, train
 
 CPU = torch.device("cpu")
@@ -69,8 +70,9 @@ class TinyWorld:
             torch.manual_seed(seed)
             return Tiny(dropout=dropout)
 
-    def job(self, split: tasks.Split | None = None, model: nn.Module | None = None) -> Job:
-        return Job(model or self.model(), split or self.split(), CPU, 0, (), None)
+    def job(self, split: tasks.Split | None = None, model: nn.Module | None = None, labels: bool = True) -> Job:
+        view = SplitView.of(split or self.split(), labels=labels)
+        return Job(model or self.model(), view, CPU, 0, (), None)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,47 @@
+"""What a method may see of a split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
+from pymixunlearn.data.preprocess import Preprocess
+from pymixunlearn.tasks import Split
+
+Images: TypeAlias = ImageSet | UnlabelledImages
+
+
+@dataclass(frozen=True)
+class SplitView:
+    """The training samples of a split: never the test samples, and labels only for a method that needs them.
+
+    Attributes:
+        forget: D_f.
+        retain: D_r.
+        preprocess: What turns the stored images into network inputs.
+        num_classes: The number of classes, forgotten ones included.
+    """
+
+    forget: Images
+    retain: Images
+    preprocess: Preprocess
+    num_classes: int
+
+    @classmethod
+    def of(cls, split: Split, *, labels: bool) -> SplitView:
+        """Return the view of ``split`` with or without ``labels``."""
+        if labels:
+            return cls(split.forget, split.retain, split.preprocess, split.num_classes)
+        return cls(split.forget.unlabelled(), split.retain.unlabelled(), split.preprocess, split.num_classes)
+
+
+def labelled(images: Images) -> ImageSet:
+    """Return ``images`` as a set with labels, for a method whose ``needs_labels`` is true.
+
+    Raises:
+        TypeError: The labels were withheld: the method declares that it needs none.
+    """
+    if not isinstance(images, ImageSet):
+        raise TypeError("these images have no labels: the method's needs_labels is false")
+    return images
