@@ -3,17 +3,62 @@
 from __future__ import annotations
 
 from pymixunlearn.methods.base import Method, MethodConfig, UnlearnResult, available, get, register
+from pymixunlearn.methods.boundary_expand import BoundaryExpand, BoundaryExpandConfig
+from pymixunlearn.methods.boundary_shrink import BoundaryShrink, BoundaryShrinkConfig
+from pymixunlearn.methods.fine_tune import FineTune, FineTuneConfig
+from pymixunlearn.methods.gli import Gli, GliConfig
+from pymixunlearn.methods.gradient_ascent import GradientAscent, GradientAscentConfig
+from pymixunlearn.methods.l_mix import LMix, LMixConfig
+from pymixunlearn.methods.laf import Laf, LafConfig
+from pymixunlearn.methods.laf_repair import LafRepair, LafRepairConfig
 from pymixunlearn.methods.mixunlearn import MixUnlearn, MixUnlearnConfig
+from pymixunlearn.methods.neggrad import NegGrad, NegGradConfig
+from pymixunlearn.methods.randlabel import RandLabel, RandLabelConfig
 from pymixunlearn.methods.retrain import Retrain, RetrainConfig
+from pymixunlearn.methods.salun import SalUn, SalUnConfig
+from pymixunlearn.methods.scrub import Scrub, ScrubConfig
+from pymixunlearn.methods.ssd import Ssd, SsdConfig
+from pymixunlearn.methods.teachers import Teachers, TeachersConfig
+from pymixunlearn.methods.unroll import Unroll, UnrollConfig
 
 __all__ = [
+    "BoundaryExpand",
+    "BoundaryExpandConfig",
+    "BoundaryShrink",
+    "BoundaryShrinkConfig",
+    "FineTune",
+    "FineTuneConfig",
+    "Gli",
+    "GliConfig",
+    "GradientAscent",
+    "GradientAscentConfig",
+    "LMix",
+    "LMixConfig",
+    "Laf",
+    "LafConfig",
+    "LafRepair",
+    "LafRepairConfig",
     "Method",
     "MethodConfig",
     "MixUnlearn",
     "MixUnlearnConfig",
+    "NegGrad",
+    "NegGradConfig",
+    "RandLabel",
+    "RandLabelConfig",
     "Retrain",
     "RetrainConfig",
+    "SalUn",
+    "SalUnConfig",
+    "Scrub",
+    "ScrubConfig",
+    "Ssd",
+    "SsdConfig",
+    "Teachers",
+    "TeachersConfig",
     "UnlearnResult",
+    "Unroll",
+    "UnrollConfig",
     "available",
     "get",
     "register",

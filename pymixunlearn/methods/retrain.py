@@ -9,8 +9,9 @@ from torch import nn
 
 from pymixunlearn.methods.base import Job, Method, MethodConfig, Outcome, register, setting
 from pymixunlearn.methods.view import labelled
+from pymixunlearn.models import architecture_name
 from pymixunlearn.seeding import derive_seed
-from pymixunlearn.training.fresh import architecture_name, fresh_weights
+from pymixunlearn.training.fresh import fresh_weights
 from pymixunlearn.training.supervised import TrainConfig, defaults_for, train
 
 NAME = "retrain"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import torch
+
 from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
 from pymixunlearn.data.preprocess import Preprocess
 from pymixunlearn.tasks import Split
@@ -45,3 +47,11 @@ def labelled(images: Images) -> ImageSet:
     if not isinstance(images, ImageSet):
         raise TypeError("these images have no labels: the method's needs_labels is false")
     return images
+
+
+def together(forget: Images, retain: Images) -> Images:
+    """Return D_f followed by D_r as one set: the sample at index i is to be forgotten if i < len(forget)."""
+    images = torch.cat([forget.images, retain.images])
+    if isinstance(forget, ImageSet) and isinstance(retain, ImageSet):
+        return ImageSet(images, torch.cat([forget.targets, retain.targets]), forget.classes)
+    return UnlabelledImages(images)

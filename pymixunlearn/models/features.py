@@ -10,7 +10,7 @@ import math
 import sys
 import weakref
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ class FeatureExtractor:
         UserError: The layer does not exist, or none was given and none can be told without a trial run.
     """
 
+    setting: ClassVar[str] = "feature_layer"
+    """What users call the layer, for error messages."""
     layer: str
 
     def __init__(self, model: nn.Module, layer: str | None = None) -> None:
@@ -46,7 +48,7 @@ class FeatureExtractor:
             )
         modules = dict(model.named_modules())
         if name not in modules:
-            raise unknown_name("feature_layer", name, (known for known in modules if known))
+            raise unknown_name(self.setting, name, (known for known in modules if known))
         self.layer = name
         self._model = model
         self._tap = _Tap()
@@ -79,13 +81,17 @@ class FeatureExtractor:
             self._tap.output = None
         if output is None:
             raise UserError(
-                f"feature_layer '{self.layer}' did not run in the forward pass of {type(self._model).__name__}"
+                f"{self.setting} '{self.layer}' did not run in the forward pass of {type(self._model).__name__}"
             )
-        return logits, _as_map(output, self.layer)
+        return logits, self.shaped(output)
+
+    def shaped(self, output: Tensor) -> Tensor:
+        """Return the layer's output as a feature map [N, C', h, w]."""
+        return _as_map(output, self.layer)
 
     def channels(self, example: Tensor) -> int:
         """Return the number of channels C' of the feature map, by a run of ``example`` that changes nothing."""
-        with _Untouched(self._model):
+        with Untouched(self._model):
             return self(example)[1].shape[1]
 
     def close(self) -> None:
@@ -125,7 +131,7 @@ def find_feature_layer(model: nn.Module, example: Tensor) -> str:
 
     def listen(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            tensor = _first_tensor(output)
+            tensor = first_tensor(output)
             if tensor is not None and tensor.dim() == 4 and tensor.shape[1] > 1 and tensor[0, 0].numel() > 1:
                 found.append(name)
 
@@ -135,7 +141,7 @@ def find_feature_layer(model: nn.Module, example: Tensor) -> str:
         for name, module in model.named_modules():
             if name:
                 handles.append(module.register_forward_hook(listen(name)))
-        with _Untouched(model):
+        with Untouched(model):
             model(example)
     finally:
         for handle in handles:
@@ -160,10 +166,10 @@ class _Tap:
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         if self.listening:
-            self.output = _first_tensor(output)
+            self.output = first_tensor(output)
 
 
-class _Untouched:
+class Untouched:
     """Evaluation mode without gradients for a block, each module's own mode restored afterwards."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -198,7 +204,7 @@ def _declared_layer(model: nn.Module) -> str | None:
     return None
 
 
-def _first_tensor(output: Any) -> Tensor | None:
+def first_tensor(output: Any) -> Tensor | None:
     """Return a layer's output, or the first of several, which by convention is the hidden state."""
     if isinstance(output, (tuple, list)) and output:
         output = output[0]

@@ -79,3 +79,10 @@ def build(name: str, *, num_classes: int, in_channels: int, image_size: int, see
     for attribute, content in attributes.items():
         setattr(model, attribute, content)
     return model
+
+
+def architecture_name(model: nn.Module) -> str | None:
+    """Return the name under which :func:`build` made ``model``, or None for a network of the user's own."""
+    architecture = getattr(model, "architecture", None)
+    name = architecture.get("name") if isinstance(architecture, dict) else None
+    return name if name in _ENTRIES else None

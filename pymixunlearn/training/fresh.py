@@ -23,7 +23,7 @@ def fresh_weights(model: nn.Module, seed: int) -> nn.Module:
     Raises:
         UserError: A layer holds parameters but cannot reset them, so that old knowledge would remain.
     """
-    if architecture_name(model) is not None:
+    if models.architecture_name(model) is not None:
         return models.build(**model.architecture, seed=seed)  # type: ignore[arg-type]
     resets = []
     for name, module in model.named_modules():
@@ -43,10 +43,3 @@ def fresh_weights(model: nn.Module, seed: int) -> nn.Module:
         for reset in resets:
             reset()
     return model
-
-
-def architecture_name(model: nn.Module) -> str | None:
-    """Return the name of the network in :mod:`pymixunlearn.models`, or None for a network of the user's own."""
-    architecture = getattr(model, "architecture", None)
-    name = architecture.get("name") if isinstance(architecture, dict) else None
-    return name if name in models.available() else None

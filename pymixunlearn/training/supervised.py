@@ -18,6 +18,7 @@ from pymixunlearn.models import available
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.device import seeded_layers
 from pymixunlearn.training.loop import Callback, StateDict, run_epochs
+from pymixunlearn.training.optimizers import OptimizerName, make_optimizer
 
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "epochs": (lambda value: isinstance(value, int) and value >= 0, "an integer of at least 0"),
@@ -46,7 +47,7 @@ class TrainConfig:
     lr: float = 1e-3
     weight_decay: float = 1e-4
     batch_size: int = 32
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: OptimizerName = "adam"
     momentum: float = 0.9
 
     def __post_init__(self) -> None:
@@ -141,8 +142,10 @@ def train(
         raise UserError("the training set is empty; expected at least one image")
     model.to(device)
     images = images.to(device)
-    optimizer = _optimizer(model, config, device)
-    lone = _drops_lone_image(model, len(images), config.batch_size)
+    optimizer = make_optimizer(
+        model, config.optimizer, config.lr, weight_decay=config.weight_decay, momentum=config.momentum
+    )
+    lone = drops_lone_image(model, len(images), config.batch_size)
     steps = math.ceil(len(images) / config.batch_size) - lone
 
     def run_epoch(epoch: int, step_done: Callable[[], None]) -> Mapping[str, float]:
@@ -196,18 +199,7 @@ def _measured(totals: Tensor, epoch: int) -> dict[str, float]:
     return {"loss": loss / count, "accuracy": 100 * hits / count}
 
 
-def _optimizer(model: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
-    """Make the optimiser; fused where PyTorch has it, which is one pass over the weights instead of ten."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    fused = device.type in ("cpu", "cuda")
-    if config.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
-    return torch.optim.SGD(
-        parameters, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum, fused=fused
-    )
-
-
-def _drops_lone_image(model: nn.Module, count: int, batch_size: int) -> bool:
+def drops_lone_image(model: nn.Module, count: int, batch_size: int) -> bool:
     """Tell whether the last batch must be left out: batch normalisation cannot train on a single image."""
     normalises = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
     return normalises and batch_size > 1 and count > 1 and count % batch_size == 1

@@ -1,0 +1,115 @@
+"""GLI: fine-tune on retain images that are moved away from the forget images' answers without losing their own label.
+
+Choi, Choi, Lee, Seo, Na, "Towards Efficient Machine Unlearning with Data Augmentation: Guided Loss-Increasing (GLI) to
+Prevent the Catastrophic Model Utility Drop", CVPR Workshops 2024; MixUnlearn's authors tuned the number of
+perturbation steps (Appendix A.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pymixunlearn.data.batches import Batch
+from pymixunlearn.methods.base import Job, held_fixed, register
+from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.loop import Loop, LoopConfig, LoopMethod, Measured, Stage, Tensors, cross_entropy, descend
+from pymixunlearn.methods.pixels import PixelRange
+from pymixunlearn.training.optimizers import make_optimizer
+
+NAME = "gli"
+
+
+@dataclass(frozen=True)
+class GliConfig(LoopConfig):
+    """Settings of :class:`Gli`."""
+
+    epochs: int = setting(1, "passes over the retain set", low=1)
+    batch_size: int = setting(64, "images of each set per step", low=1)
+    lr: float = setting(1e-3, "learning rate (SGD)", above=0)
+    momentum: float = setting(0.0, "momentum", low=0, below=1)
+    perturb_steps: int = setting(3, "perturbation steps per batch; tuned over 2 to 5", low=1)
+    perturb_size: float = setting(0.01, "size of each of them, as a share of the range of pixel values", above=0)
+    guide_first: float = setting(200.0, "weight of the cross entropy in the perturbation, in the first step", low=0)
+    guide_last: float = setting(1000.0, "the same in an epoch's last step; it rises linearly", low=0)
+    validation: float = setting(0.1, "share of D_r held out to say when to stop", above=0, below=1)
+    tolerance: float = setting(2.0, "stop when the accuracy on it has fallen by more than this, in percent", low=0)
+    check_interval: int = setting(10, "steps from one such check to the next", low=1)
+
+
+class GliLoop(Loop[GliConfig]):
+    """Steps on retain batches that are perturbed against forget batches."""
+
+    name = NAME
+
+    def __init__(self, config: GliConfig, job: Job) -> None:
+        """Hold the validation samples out and take the initial accuracy on them."""
+        super().__init__(config, job)
+        self.held_out = self.hold_out(config.validation)
+        self.pixels = PixelRange.of(job.split, self.device)
+        self.optimizer = self.parts["optimizer"] = make_optimizer(
+            self.model, "sgd", config.lr, momentum=config.momentum
+        )
+        self.parts["check"] = self.check = Tensors(
+            initial=torch.tensor(self._accuracy(), dtype=torch.float64), stopped=torch.tensor(False)
+        )
+
+    def stages(self) -> list[Stage]:
+        """Return passes over D_r, which the check may cut short."""
+        return [Stage(self.config.epochs, self.steps(self.retain_set), self._epoch)]
+
+    def _epoch(self, epoch: int) -> Iterator[Measured]:
+        steps = self.steps(self.retain_set)
+        for step, (forget, retain) in enumerate(self.cycled_pairs(epoch)):
+            if self.check["stopped"]:
+                return
+            yield self.step(forget, retain, self.guide_weight(step, steps))
+            if (step + 1) % self.config.check_interval == 0:
+                fallen = self.check["initial"] - self._accuracy()
+                self.check["stopped"] = fallen > self.config.tolerance
+
+    def guide_weight(self, step: int, steps: int) -> float:
+        """Return w of an epoch's step, counted from 0: linear from the first to the last."""
+        first, last = self.config.guide_first, self.config.guide_last
+        return first + (last - first) * step / max(steps - 1, 1)
+
+    def perturb(self, forget: Batch, retain: Batch, weight: float) -> Tensor:
+        """Return x_r + delta, where delta climbs J = -w CE(f(x_r + delta), y_r) + MSE(f(x_r + delta), f(x_f))."""
+        size = self.config.perturb_size * self.pixels.span
+        with held_fixed(self.model):
+            with torch.no_grad():
+                answers = self.model(forget.images)
+                # A forget batch may be shorter than the retain batch: it is then gone through again.
+                beside = answers[torch.arange(len(retain.images), device=self.device) % len(answers)]
+            delta = torch.zeros_like(retain.images)
+            for _ in range(self.config.perturb_steps):
+                delta.requires_grad_()
+                logits = self.model(self.pixels.clamp(retain.images + delta))
+                J = -weight * cross_entropy(logits, retain) + F.mse_loss(logits, beside)
+                (gradient,) = torch.autograd.grad(J, delta)
+                delta = delta.detach() + size * gradient.sign()
+        return self.pixels.clamp(retain.images + delta)
+
+    def step(self, forget: Batch, retain: Batch, weight: float) -> Measured:
+        """CE of the perturbed retain images with their own labels."""
+        loss = cross_entropy(self.model(self.perturb(forget, retain, weight)), retain)
+        descend(self.optimizer, loss)
+        return {"retain": loss}
+
+    def _accuracy(self) -> float:
+        """Percent of the held-out samples that are classified as labelled."""
+        return 100 * (self.answers(self.held_out) == self.held_out.targets.cpu()).double().mean().item()
+
+
+@register
+class Gli(LoopMethod):
+    """Guided loss-increasing augmentation of the retain set; needs its labels."""
+
+    name = NAME
+    summary = "training on remaining data that is perturbed away from the forgotten data"
+    config_class = GliConfig
+    loop_class = GliLoop

@@ -1,0 +1,83 @@
+"""LAF+R: label-agnostic forgetting, and then one epoch of supervised repair of the classifier.
+
+Shen, Zhang, Zhao, Bialkowski, Chen, Xu, "Label-Agnostic Forgetting: A Supervision-Free Unlearning in Deep Models", ICLR
+2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from pymixunlearn.data.batches import Batch
+from pymixunlearn.methods.base import Job, register
+from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.laf import LafConfig, LafLoop, resolved
+from pymixunlearn.methods.loop import LoopMethod, Measured, Stage, cross_entropy, descend
+from pymixunlearn.training.optimizers import make_optimizer
+
+NAME = "laf+r"
+
+
+@dataclass(frozen=True)
+class LafRepairConfig(LafConfig):
+    """Settings of :class:`LafRepair`: LAF's, and those of the repair."""
+
+    repair_epochs: int = setting(1, "epochs of the repair", low=1)
+    repair_lr: float = setting(1e-4, "learning rate of the repair (Adam)", above=0)
+
+
+class LafRepairLoop(LafLoop[LafRepairConfig]):
+    """LAF, then cross entropy on D_r for the layers behind the embedding."""
+
+    name = NAME
+
+    def __init__(self, config: LafRepairConfig, job: Job) -> None:
+        """Set up the optimiser of the repair."""
+        super().__init__(config, job)
+        self.repair_optimizer = self.parts["repair_optimizer"] = make_optimizer(self.model, "adam", config.repair_lr)
+
+    def stages(self) -> list[Stage]:
+        """Return LAF's stages and the repair."""
+        return [
+            *super().stages(),
+            Stage(self.config.repair_epochs, self.steps(self.retain_set), self._repair_epoch),
+        ]
+
+    def _repair_epoch(self, epoch: int) -> Iterator[Measured]:
+        # Normalisation before the embedding must keep its statistics, since its weights are kept too.
+        self.model.eval()
+        for retain in self.retain_batches(epoch):
+            yield self.repair_step(retain)
+
+    def repair_step(self, retain: Batch) -> Measured:
+        """CE on D_r; the embedding is cut off from its past, so that only the layers behind it get a gradient."""
+        cut = self.model.get_submodule(self.layer).register_forward_hook(_detached)
+        try:
+            loss = cross_entropy(self.model(retain.images), retain)
+        finally:
+            cut.remove()
+        descend(self.repair_optimizer, loss)
+        return {"repair": loss}
+
+
+def _detached(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    return output.detach()
+
+
+@register
+class LafRepair(LoopMethod):
+    """LAF with a supervised repair of the classifier; needs labels for that."""
+
+    name = NAME
+    summary = "label-agnostic forgetting, then one supervised epoch for the classifier"
+    config_class = LafRepairConfig
+    config: LafRepairConfig
+    loop_class = LafRepairLoop
+
+    def resolve(self, model: nn.Module) -> LafRepairConfig:
+        """Return the settings with those of the network filled in."""
+        return resolved(self.config, model)

@@ -1,0 +1,82 @@
+"""NegGrad: descend on what remains while ascending on what is to be forgotten.
+
+Golatkar, Achille, Soatto, "Eternal Sunshine of the Spotless Net", CVPR 2020; here as a baseline of
+"Adversarial Mixup Unlearning", ICLR 2025 (Appendix A.2). The convex form is that of Kurmanji et al., NeurIPS 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from pymixunlearn.data.batches import Batch
+from pymixunlearn.methods.base import Job, register
+from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.loop import Loop, LoopConfig, LoopMethod, Measured, Stage, cross_entropy, descend, frozen_copy
+from pymixunlearn.training.optimizers import make_optimizer
+
+NAME = "neggrad"
+
+
+@dataclass(frozen=True)
+class NegGradConfig(LoopConfig):
+    """Settings of :class:`NegGrad`."""
+
+    form: Literal["weighted", "convex"] = setting(
+        "weighted", "w CE_r - CE_f (MixUnlearn's baseline), or alpha CE_r - (1 - alpha) CE_f, pulled to the start"
+    )
+    retain_weight: float = setting(1.0, "w of the weighted form; tuned over 0.001, 0.01, 0.1, 1, 10, 100", above=0)
+    alpha: float = setting(0.95, "alpha of the convex form", low=0, high=1)
+    pull: float = setting(5e-4, "convex form: weight of the squared distance to the initial weights, halved", low=0)
+    lr: float = setting(0.01, "learning rate (SGD)", above=0)
+    momentum: float = setting(0.0, "momentum", low=0, below=1)
+    epochs: int = setting(10, "passes over the retain set", low=1)
+
+
+class NegGradLoop(Loop[NegGradConfig]):
+    """Steps on pairs of batches; D_f starts again whenever it ends."""
+
+    name = NAME
+
+    def __init__(self, config: NegGradConfig, job: Job) -> None:
+        """Set up the optimiser."""
+        super().__init__(config, job)
+        self.start = list(frozen_copy(self.model).parameters())
+        self.optimizer = self.parts["optimizer"] = make_optimizer(
+            self.model, "sgd", config.lr, momentum=config.momentum
+        )
+
+    def stages(self) -> list[Stage]:
+        """Return passes over D_r."""
+        return [Stage(self.config.epochs, self.steps(self.retain_set), self._epoch)]
+
+    def _epoch(self, epoch: int) -> Iterator[Measured]:
+        for forget, retain in self.cycled_pairs(epoch):
+            yield self.step(forget, retain)
+
+    def step(self, forget: Batch, retain: Batch) -> Measured:
+        """W CE_r - CE_f; or alpha (CE_r + pull/2 |theta - theta_0|^2) - (1 - alpha) CE_f."""
+        loss_r = cross_entropy(self.model(retain.images), retain)
+        loss_f = cross_entropy(self.model(forget.images), forget)
+        if self.config.form == "weighted":
+            loss = self.config.retain_weight * loss_r - loss_f
+        else:
+            pairs = zip(self.model.parameters(), self.start, strict=True)
+            distance = torch.stack([(now - start).square().sum() for now, start in pairs]).sum()
+            alpha = self.config.alpha
+            loss = alpha * (loss_r + self.config.pull / 2 * distance) - (1 - alpha) * loss_f
+        descend(self.optimizer, loss)
+        return {"retain": loss_r, "forget": loss_f, "total": loss}
+
+
+@register
+class NegGrad(LoopMethod):
+    """Positive gradients on the retain set, negative ones on the forget set; needs labels."""
+
+    name = NAME
+    summary = "gradient descent on the remaining data, ascent on the forgotten"
+    config_class = NegGradConfig
+    loop_class = NegGradLoop

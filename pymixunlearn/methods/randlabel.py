@@ -1,0 +1,82 @@
+"""RandLabel: random answers on what is to be forgotten, the old answers on what remains.
+
+A label-agnostic baseline of "Adversarial Mixup Unlearning", ICLR 2025 (Section 4.1, Appendix A.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pymixunlearn.data.batches import Batch
+from pymixunlearn.methods.base import Job, register
+from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.loop import Loop, LoopConfig, LoopMethod, Measured, Stage, descend, frozen_copy
+from pymixunlearn.training.optimizers import make_optimizer
+
+NAME = "randlabel"
+
+
+@dataclass(frozen=True)
+class RandLabelConfig(LoopConfig):
+    """Settings of :class:`RandLabel`; epochs, batch size and learning rate are MixUnlearn's."""
+
+    epochs: int = setting(20, "passes over the smaller of forget and retain set", low=1)
+    lr: float = setting(5e-5, "learning rate (Adam)", above=0)
+    retain_weight: float = setting(1.0, "weight of the retain loss; tuned over 1e-4, 0.01, 0.1, 1, 10, 100", low=0)
+
+
+class RandLabelLoop(Loop[RandLabelConfig]):
+    """Steps on pairs of batches."""
+
+    name = NAME
+
+    def __init__(self, config: RandLabelConfig, job: Job) -> None:
+        """Keep the initial model, which answers for D_r."""
+        super().__init__(config, job)
+        self.initial = frozen_copy(self.model)
+        self.optimizer = self.parts["optimizer"] = make_optimizer(self.model, "adam", config.lr)
+
+    def stages(self) -> list[Stage]:
+        """Return passes over the smaller set."""
+        return [Stage(self.config.epochs, self.pair_steps(), self._epoch)]
+
+    def _epoch(self, epoch: int) -> Iterator[Measured]:
+        draw = self.generator("labels", epoch)
+        for forget, retain in self.pairs(epoch):
+            yield self.step(forget, retain, random_targets(len(forget.images), self.num_classes, draw))
+
+    def step(self, forget: Batch, retain: Batch, labels: Tensor) -> Measured:
+        """MSE(f(x_f), random label) + w MSE(f(x_r), f_D(x_r)), on probabilities; labels are one-hot [N, classes]."""
+        p_f = torch.softmax(self.model(forget.images), 1)
+        p_r = torch.softmax(self.model(retain.images), 1)
+        with torch.no_grad():
+            target = torch.softmax(self.initial(retain.images), 1)
+        loss_f, loss_r = F.mse_loss(p_f, labels.to(p_f.dtype)), F.mse_loss(p_r, target)
+        loss = loss_f + self.config.retain_weight * loss_r
+        descend(self.optimizer, loss)
+        return {"forget": loss_f, "retain": loss_r, "total": loss}
+
+
+@register
+class RandLabel(LoopMethod):
+    """Random labels for the forget set, the initial model's own answers for the retain set; needs no labels."""
+
+    name = NAME
+    summary = "random labels on the forgotten data, the model's own answers on the rest"
+    config_class = RandLabelConfig
+    loop_class = RandLabelLoop
+
+    @property
+    def needs_labels(self) -> bool:
+        """False."""
+        return False
+
+
+def random_targets(count: int, num_classes: int, draw: torch.Generator) -> Tensor:
+    """Draw ``count`` labels uniformly over all classes: one-hot [count, num_classes] int64 on ``draw``'s device."""
+    return F.one_hot(torch.randint(num_classes, (count,), generator=draw, device=draw.device), num_classes)

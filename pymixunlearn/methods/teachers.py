@@ -1,0 +1,182 @@
+"""T-S: a student between two teachers.
+
+Chundawat, Tarun, Mandal, Kankanhalli, "Can Bad Teaching Induce Forgetting?", AAAI 2023, whose bad teacher knows
+nothing; and the extension that "Adversarial Mixup Unlearning" (ICLR 2025, Appendix A.2) compares with, whose teachers
+are trained, one on D_f and one on D_r.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pymixunlearn.data.batches import Batch
+from pymixunlearn.methods.base import Job, register
+from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.loop import (
+    Loop,
+    LoopConfig,
+    LoopMethod,
+    Measured,
+    Stage,
+    cross_entropy,
+    descend,
+    frozen_copy,
+    kl_divergence,
+)
+from pymixunlearn.methods.view import Images, together
+from pymixunlearn.models import architecture_name
+from pymixunlearn.seeding import derive_seed
+from pymixunlearn.training.fresh import fresh_weights
+from pymixunlearn.training.optimizers import make_optimizer
+from pymixunlearn.training.supervised import defaults_for
+
+NAME = "ts"
+_EPOCHS = {"trained": 10, "bad": 1}
+
+
+@dataclass(frozen=True)
+class TeachersConfig(LoopConfig):
+    """Settings of :class:`Teachers`; the original's where MixUnlearn's authors give none of their own."""
+
+    teachers: Literal["trained", "bad"] = setting(
+        "trained", "one teacher trained on D_f and one on D_r, or the initial model and one that knows nothing"
+    )
+    epochs: int | None = setting(
+        None, "passes over the smaller set (trained: 10), or over D_f and retain_share of D_r (bad: 1)", low=1
+    )
+    batch_size: int = setting(256, "images per step, of each set for trained teachers", low=1)
+    lr: float = setting(1e-4, "learning rate of the student (Adam)", above=0)
+    T: float = setting(1.0, "temperature; tuned over 0.5, 1, 2, 3", above=0)
+    retain_weight: float = setting(
+        1.0, "trained: weight of the retain teacher; tuned over 1e-4, 0.01, 0.1, 1, 10, 100", low=0
+    )
+    teacher_epochs: int = setting(10, "trained: epochs of each teacher", low=1)
+    teacher_lr: float | None = setting(None, "trained: their learning rate; none takes the network's default", above=0)
+    teacher_batch_size: int = setting(32, "trained: images per step of their training", low=1)
+    retain_share: float = setting(0.3, "bad: random share of D_r that is looked at", above=0, high=1)
+
+    def resolve(self) -> TeachersConfig:
+        """Return the settings with the epochs filled in."""
+        return replace(self, epochs=self.epochs or _EPOCHS[self.teachers])
+
+
+class TrainedTeachersLoop(Loop[TeachersConfig]):
+    """First both teachers learn, each its own set; then the student flees the one and follows the other."""
+
+    name = NAME
+
+    def __init__(self, config: TeachersConfig, job: Job) -> None:
+        """Set up the teachers with fresh weights, and all optimisers."""
+        super().__init__(config, job)
+        training = defaults_for(architecture_name(self.model) or "cnn", "initial")
+        lr = config.teacher_lr or training.lr
+        self.teachers: dict[str, nn.Module] = {}
+        self.teacher_optimizers: dict[str, torch.optim.Optimizer] = {}
+        for side in ("forget", "retain"):
+            stream = derive_seed(self.seed, NAME, side)
+            teacher = fresh_weights(copy.deepcopy(self.model), stream).to(self.device)
+            optimizer = make_optimizer(teacher, "adam", lr, weight_decay=training.weight_decay)
+            self.teachers[side] = self.parts[f"{side}_teacher"] = teacher
+            self.teacher_optimizers[side] = self.parts[f"{side}_teacher_optimizer"] = optimizer
+        self.optimizer = self.parts["optimizer"] = make_optimizer(self.model, "adam", config.lr)
+
+    def stages(self) -> list[Stage]:
+        """Return the teachers' training, then the student's."""
+        teacher_epochs, size = self.config.teacher_epochs, self.config.teacher_batch_size
+        assert self.config.epochs is not None
+        return [
+            Stage(teacher_epochs, self.steps(self.forget_set, size), self._forget_teacher_epoch),
+            Stage(teacher_epochs, self.steps(self.retain_set, size), self._retain_teacher_epoch),
+            Stage(self.config.epochs, self.pair_steps(), self._epoch),
+        ]
+
+    def _forget_teacher_epoch(self, epoch: int) -> Iterator[Measured]:
+        return self._teacher_epoch("forget", self.forget_set, epoch)
+
+    def _retain_teacher_epoch(self, epoch: int) -> Iterator[Measured]:
+        return self._teacher_epoch("retain", self.retain_set, epoch)
+
+    def _teacher_epoch(self, side: str, images: Images, epoch: int) -> Iterator[Measured]:
+        teacher = self.teachers[side].train()
+        for batch in self.batches(images, "teacher", epoch, batch_size=self.config.teacher_batch_size):
+            loss = cross_entropy(teacher(batch.images), batch)
+            descend(self.teacher_optimizers[side], loss)
+            yield {f"{side}_teacher": loss}
+
+    def _epoch(self, epoch: int) -> Iterator[Measured]:
+        for teacher in self.teachers.values():
+            teacher.eval()
+        for forget, retain in self.pairs(epoch):
+            yield self.step(forget, retain)
+
+    def step(self, forget: Batch, retain: Batch) -> Measured:
+        """-KL_T(t_f || s) on D_f + w KL_T(t_r || s) on D_r, with the factor T^2."""
+        with torch.no_grad():
+            t_f, t_r = self.teachers["forget"](forget.images), self.teachers["retain"](retain.images)
+        away = kl_divergence(t_f, self.model(forget.images), self.config.T)
+        towards = kl_divergence(t_r, self.model(retain.images), self.config.T)
+        descend(self.optimizer, self.config.retain_weight * towards - away)
+        return {"forget": away, "retain": towards}
+
+
+class BadTeacherLoop(Loop[TeachersConfig]):
+    """The student learns from a network that knows nothing what to answer on D_f, and from itself on D_r."""
+
+    name = NAME
+
+    def __init__(self, config: TeachersConfig, job: Job) -> None:
+        """Choose the share of D_r, and set up the teachers."""
+        super().__init__(config, job)
+        self.good = frozen_copy(self.model)
+        stranger = fresh_weights(copy.deepcopy(self.model), derive_seed(self.seed, NAME, "bad"))
+        self.bad = frozen_copy(stranger).to(self.device)
+        count = max(1, round(config.retain_share * len(self.retain_set)))
+        chosen = torch.randperm(len(self.retain_set), generator=self.generator("share"), device=self.device)[:count]
+        self.samples = together(self.forget_set, self.retain_set.subset(chosen))
+        self.optimizer = self.parts["optimizer"] = make_optimizer(self.model, "adam", config.lr)
+
+    def stages(self) -> list[Stage]:
+        """Return passes over D_f and the share of D_r together."""
+        assert self.config.epochs is not None
+        return [Stage(self.config.epochs, self.steps(self.samples), self._epoch)]
+
+    def _epoch(self, epoch: int) -> Iterator[Measured]:
+        for batch in self.batches(self.samples, "samples", epoch):
+            yield self.step(batch.images, batch.indices < len(self.forget_set))
+
+    def step(self, images: Tensor, is_forget: Tensor) -> Measured:
+        """KL(l bad + (1 - l) good || s), l = 1 on D_f; the mean over all elements, as in the released code."""
+        T = self.config.T
+        with torch.no_grad():
+            logits = torch.where(is_forget[:, None], self.bad(images), self.good(images))
+            teacher = torch.softmax(logits / T, 1)
+        loss = F.kl_div(torch.log_softmax(self.model(images) / T, 1), teacher, reduction="mean")
+        descend(self.optimizer, loss)
+        return {"total": loss}
+
+
+@register
+class Teachers(LoopMethod):
+    """Student and two teachers; with trained teachers it needs labels, with the bad teacher it does not."""
+
+    name = NAME
+    summary = "a student that flees a teacher of the forgotten data and follows one of the rest"
+    config_class = TeachersConfig
+    config: TeachersConfig
+
+    @property
+    def needs_labels(self) -> bool:
+        """True if the teachers are to be trained."""
+        return self.config.teachers == "trained"
+
+    def make_loop(self, job: Job) -> Loop[TeachersConfig]:
+        """Return the loop of the chosen form."""
+        form = TrainedTeachersLoop if self.config.teachers == "trained" else BadTeacherLoop
+        return form(self.config.resolve(), job)

@@ -1,0 +1,152 @@
+"""Unrolling: take back, in one addition, the gradients that D_f contributed to the training.
+
+Thudi, Deza, Chandrasekaran, Papernot, "Unrolling SGD: Understanding Factors Influencing Machine Unlearning", EuroS&P
+2022. Training with SGD from theta_0 adds -eta grad of every batch; to first order the share of D_f is eta times the
+gradients of its batches, once per epoch.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pymixunlearn.data.batches import Batch
+from pymixunlearn.methods.base import Job, register
+from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.loop import Loop, LoopConfig, LoopMethod, Measured, Stage, Tensors, cross_entropy
+from pymixunlearn.methods.view import together
+from pymixunlearn.models import architecture_name
+from pymixunlearn.seeding import derive_seed
+from pymixunlearn.training.fresh import fresh_weights
+from pymixunlearn.training.supervised import defaults_for
+
+NAME = "unroll"
+_HESSIAN_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class UnrollConfig(LoopConfig):
+    """Settings of :class:`Unroll`; those left at none are those the network is trained with by default."""
+
+    point: Literal["trained", "start"] = setting(
+        "trained", "where the gradients are taken: the model itself, or theta_0, the weights its training started from"
+    )
+    lr: float | None = setting(None, "eta: learning rate of the training to unroll; cnn 1e-3, resnet18 5e-5", above=0)
+    train_epochs: int | None = setting(None, "E: its epochs; cnn 10, resnet18 20", low=1)
+    batch_size: int = setting(32, "its images per step", low=1)
+    power_iterations: int = setting(10, "start: steps towards the Hessian's largest eigenvalue, for the error", low=0)
+
+    def resolve(self, model: nn.Module) -> UnrollConfig:
+        """Return the settings with those of the network's training filled in."""
+        training = defaults_for(architecture_name(model) or "cnn", "initial")
+        return replace(self, lr=self.lr or training.lr, train_epochs=self.train_epochs or training.epochs)
+
+
+class UnrollLoop(Loop[UnrollConfig]):
+    """One pass over D_f that sums gradients, and one addition."""
+
+    name = NAME
+
+    def __init__(self, config: UnrollConfig, job: Job, start: nn.Module | None = None) -> None:
+        """Set up the network whose gradients are taken."""
+        super().__init__(config, job)
+        self.checkpoint = copy.deepcopy(self.model)
+        if config.point == "start":
+            fresh = fresh_weights(self.checkpoint, derive_seed(self.seed, "initial")) if start is None else start
+            self.checkpoint = copy.deepcopy(fresh).to(self.device).train()
+        self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        pairs = zip(self.checkpoint.parameters(), self.model.parameters(), strict=True)
+        self.points = [point.requires_grad_() for point, weight in pairs if weight.requires_grad]
+        self.sums = self.parts["sums"] = Tensors(
+            {str(place): torch.zeros_like(weight) for place, weight in enumerate(self.weights)}
+        )
+
+    def stages(self) -> list[Stage]:
+        """Return one pass over D_f."""
+        return [Stage(1, self.steps(self.forget_set), self._epoch)]
+
+    def _epoch(self, epoch: int) -> Iterator[Measured]:
+        error = self.verification_error() if self.config.point == "start" and self.config.power_iterations else {}
+        for forget in self.forget_batches(epoch):
+            yield {**self.add_gradient(forget), **error}
+        self.add_back()
+
+    def add_gradient(self, forget: Batch) -> Measured:
+        """Sum the gradients of CE at the checkpoint, which itself stays as it is."""
+        loss = cross_entropy(self.checkpoint(forget.images), forget)
+        for total, gradient in zip(self.sums.values(), torch.autograd.grad(loss, self.points), strict=True):
+            total += gradient
+        return {"forget": loss}
+
+    @torch.no_grad()
+    def add_back(self) -> None:
+        """Theta = theta_T + eta E Sum_b grad CE(batch b of D_f; checkpoint)."""
+        assert self.config.lr is not None and self.config.train_epochs is not None
+        for weight, total in zip(self.weights, self.sums.values(), strict=True):
+            weight.add_(total, alpha=self.config.lr * self.config.train_epochs)
+
+    def verification_error(self) -> Measured:
+        """eta^2 (T - 1) / 2 |theta_T - theta_0| sqrt(lambda_max): how far the result is from Retrain, to first order.
+
+        T counts the steps of the training; lambda_max is the largest eigenvalue of the Hessian of CE on one batch of
+        training images at theta_T, by power iteration.
+        """
+        assert self.config.lr is not None and self.config.train_epochs is not None
+        steps = self.config.train_epochs * math.ceil(
+            (len(self.forget_set) + len(self.retain_set)) / self.config.batch_size
+        )
+        moved = [now.detach() - start.detach() for now, start in zip(self.weights, self.points, strict=True)]
+        batch = next(self.batches(together(self.forget_set, self.retain_set), "hessian", batch_size=_HESSIAN_IMAGES))
+        loss = cross_entropy(self.model.eval()(batch.images), batch)
+        gradients = torch.autograd.grad(loss, self.weights, create_graph=True)
+        direction = moved
+        for _ in range(self.config.power_iterations):
+            direction = [part / _norm(direction) for part in direction]
+            product = torch.autograd.grad(gradients, self.weights, grad_outputs=direction, retain_graph=True)
+            direction = [part.detach() for part in product]
+        self.model.train()
+        largest = _norm(direction)
+        eta = self.config.lr
+        return {"verification_error": eta**2 * (steps - 1) / 2 * _norm(moved) * largest.sqrt()}
+
+
+def _norm(parts: list[Tensor]) -> Tensor:
+    """The Euclidean norm of all parts together."""
+    return torch.stack([part.square().sum() for part in parts]).sum().sqrt()
+
+
+@register
+class Unroll(LoopMethod):
+    """Unrolled SGD, to first order; needs the forget set's labels.
+
+    Args:
+        config: The settings; None takes the defaults.
+        start: For ``point="start"``: theta_0. None builds the weights that ``mixunlearn-cli`` trains from with the same
+            seed; for a model that was trained elsewhere they are not its own, and the result means nothing.
+        **fields: Single settings.
+    """
+
+    name = NAME
+    summary = "adds back the gradients of the forgotten data, as if training had not taken them"
+    config_class = UnrollConfig
+    config: UnrollConfig
+    loop_class = UnrollLoop
+
+    def __init__(self, config: UnrollConfig | None = None, *, start: nn.Module | None = None, **fields: Any) -> None:
+        """Check and keep the settings."""
+        super().__init__(config, **fields)
+        self.start = start
+
+    def resolve(self, model: nn.Module) -> UnrollConfig:
+        """Return the settings with those of the network's training filled in."""
+        return self.config.resolve(model)
+
+    def make_loop(self, job: Job) -> UnrollLoop:
+        """Return the loop of one run."""
+        return UnrollLoop(self.resolve(job.model), job, self.start)
