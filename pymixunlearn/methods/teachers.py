@@ -157,7 +157,7 @@ class BadTeacherLoop(Loop[TeachersConfig]):
         with torch.no_grad():
             logits = torch.where(is_forget[:, None], self.bad(images), self.good(images))
             teacher = torch.softmax(logits / T, 1)
-        loss = F.kl_div(torch.log_softmax(self.model(images) / T, 1), teacher, reduction="mean")
+        loss = F.kl_div(torch.log_softmax(self.model(images) / T, 1), teacher, reduction="none").mean()
         descend(self.optimizer, loss)
         return {"total": loss}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -73,6 +74,18 @@ class TinyWorld:
     def job(self, split: tasks.Split | None = None, model: nn.Module | None = None, labels: bool = True) -> Job:
         view = SplitView.of(split or self.split(), labels=labels)
         return Job(model or self.model(), view, CPU, 0, (), None)
+
+    def double_job(self, split: tasks.Split | None = None, labels: bool = True, seed: int = 5) -> Job:
+        """A job whose images reach the network in double precision, for exact comparisons."""
+        job = self.job(split, self.model(seed).double(), labels)
+        return replace(job, split=replace(job.split, preprocess=DoublePreprocess()))
+
+
+class DoublePreprocess(data.Preprocess):
+    """Network inputs in double precision."""
+
+    def evaluation(self, images: Tensor) -> Tensor:
+        return super().evaluation(images).double()
 
 
 @pytest.fixture(scope="session")
