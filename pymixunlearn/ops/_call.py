@@ -120,8 +120,11 @@ class AtOnce:
         def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
             if torch.is_grad_enabled():
                 return (*gradients(ctx, grad)[:differentiable], None)
-            pairs = zip(ctx.saved_tensors[-differentiable:], ctx.needs_input_grad, strict=False)
-            return (*(grad * unit if wanted else None for unit, wanted in pairs), None)
+            saved, wanted = ctx.saved_tensors, ctx.needs_input_grad
+            if differentiable == 1:
+                return grad * saved[-1], None
+            scaled = [grad * saved[k - differentiable] if wanted[k] else None for k in range(differentiable)]
+            return *scaled, None
 
         methods = {
             "forward": staticmethod(forward),
