@@ -1,4 +1,4 @@
-"""Batches of network inputs from images that lie whole on the device."""
+"""Batches of stored images, and of the network inputs that they become, on the device that computes."""
 
 from __future__ import annotations
 
@@ -28,6 +28,27 @@ class Batch(NamedTuple):
     indices: Tensor
 
 
+class StoredBatch(NamedTuple):
+    """One step's samples before preprocessing, with all that chance has to say about them.
+
+    Attributes:
+        images: As stored, ``[B, C, H, W]``; not to be written to.
+        targets: int64 ``[B]``, or None where labels were not asked for.
+        indices: int64 ``[B]``, the samples' places in the image set.
+        uniform: The numbers for :meth:`Preprocess.augmented`; None where nothing is augmented.
+    """
+
+    images: Tensor
+    targets: Tensor | None
+    indices: Tensor
+    uniform: Tensor | None
+
+
+def shuffled(count: int, seed: int) -> Tensor:
+    """Return the order, int64 ``[count]`` on the CPU, in which batches with ``seed`` go through ``count`` samples."""
+    return torch.randperm(count, generator=seeding.generator(seed, "order"))
+
+
 def batches(
     images: ImageSet | UnlabelledImages,
     preprocess: Preprocess,
@@ -41,8 +62,8 @@ def batches(
     """Go once through ``images``; the last batch may be smaller.
 
     Args:
-        images: The samples. A set that is not on ``device`` is copied there first, so move it once with
-            :meth:`ImageSet.to` before going through it many times.
+        images: The samples. A set in memory that is not on ``device`` is copied there first, so move it once with
+            :meth:`ImageSet.to` before going through it many times; a streamed set stays in its file.
         preprocess: What turns stored images into network inputs.
         batch_size: Samples per batch, at least 1.
         device: Where the batches are.
@@ -53,6 +74,26 @@ def batches(
     Raises:
         UserError: ``batch_size`` below 1, ``augment`` without a seed, or ``labels`` of images that have none.
     """
+    stored = stored_batches(
+        images, preprocess, batch_size=batch_size, device=device, seed=seed, augment=augment, labels=labels
+    )
+    return (Batch(preprocess.augmented(batch.images, batch.uniform), batch.targets, batch.indices) for batch in stored)
+
+
+def stored_batches(
+    images: ImageSet | UnlabelledImages,
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    device: torch.device | str,
+    seed: int | None = None,
+    augment: bool = False,
+    labels: bool = True,
+) -> Iterator[StoredBatch]:
+    """Like :func:`batches`, with the preprocessing left to the caller.
+
+    ``preprocess.augmented(batch.images, batch.uniform)`` are the images of :func:`batches`, which also says what raises.
+    """
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {batch_size}")
     if augment and seed is None:
@@ -60,35 +101,23 @@ def batches(
     if labels and not isinstance(images, ImageSet):
         raise UserError("labels=True needs an ImageSet, got images without labels")
     # Checked here and not in the generator below, whose body only runs once the first batch is taken.
-    return _batches(images.to(device), preprocess, batch_size, seed, augment, labels)
+    return _stored_batches(images, preprocess, batch_size, device, seed, augment, labels)
 
 
-def _batches(
+def _stored_batches(
     images: ImageSet | UnlabelledImages,
     preprocess: Preprocess,
     batch_size: int,
+    device: torch.device | str,
     seed: int | None,
     augment: bool,
     labels: bool,
-) -> Iterator[Batch]:
-    device = images.images.device
-    labelled = images.targets if labels and isinstance(images, ImageSet) else None
-    noise = None
-    if seed is None:
-        order = torch.arange(len(images), device=device)
-    else:
-        order = torch.randperm(len(images), generator=seeding.generator(seed, "order")).to(device)
+) -> Iterator[StoredBatch]:
+    order, chance = None, None
+    if seed is not None:
+        order = shuffled(len(images), seed)
         if augment:
-            noise = seeding.generator(seed, "augmentation", device=device)
-
-    for start in range(0, len(images), batch_size):
-        stop = start + batch_size
-        indices = order[start:stop]
-        if seed is None:  # consecutive samples need no gathering
-            stored = images.images[start:stop]
-            targets = None if labelled is None else labelled[start:stop]
-        else:
-            stored = images.images.index_select(0, indices)
-            targets = None if labelled is None else labelled.index_select(0, indices)
-        inputs = preprocess.evaluation(stored) if noise is None else preprocess.training(stored, noise)
-        yield Batch(inputs, targets, indices)
+            chance = seeding.generator(seed, "augmentation", device=device)
+    for stored, targets, indices in images.walk(order, batch_size, device):
+        uniform = None if chance is None else preprocess.draw(len(stored), chance)
+        yield StoredBatch(stored, targets if labels else None, indices, uniform)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pymixunlearn.errors import UserError
+
+
+class Taken(NamedTuple):
+    """A batch of stored images [B, C, H, W], their labels [B] if they have any, and their places in the set [B]."""
+
+    images: Tensor
+    targets: Tensor | None
+    indices: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +76,20 @@ class ImageSet:
         indices = indices.to(self.images.device)
         return ImageSet(self.images.index_select(0, indices), self.targets.index_select(0, indices), self.classes)
 
+    def gather(self, indices: Tensor) -> Tensor:
+        """Return the stored images at ``indices`` (int64 ``[M]``, each in 0..N-1, on any device), ``[M, C, H, W]``."""
+        return self.images.index_select(0, indices.to(self.images.device))
+
+    def walk(self, order: Tensor | None, batch_size: int, device: torch.device | str) -> Iterator[Taken]:
+        """Go through the samples once, ``batch_size`` at a time; the last batch may be smaller.
+
+        Args:
+            order: int64 ``[M]`` on the CPU, the samples in the order to take them; None takes all as they are stored.
+            batch_size: Samples per batch, at least 1.
+            device: Where the batches are. The whole set is copied there first if it is elsewhere.
+        """
+        return _walk(self.images, self.targets, order, batch_size, device)
+
     def to(self, device: torch.device | str) -> ImageSet:
         """Return this set on ``device``; itself when it is there already."""
         images = self.images.to(device)
@@ -110,6 +134,14 @@ class UnlabelledImages:
         """Return the number of images N."""
         return self.images.shape[0]
 
+    def gather(self, indices: Tensor) -> Tensor:
+        """Return the stored images at ``indices``; see :meth:`ImageSet.gather`."""
+        return self.images.index_select(0, indices.to(self.images.device))
+
+    def walk(self, order: Tensor | None, batch_size: int, device: torch.device | str) -> Iterator[Taken]:
+        """Go through the samples once; see :meth:`ImageSet.walk`."""
+        return _walk(self.images, None, order, batch_size, device)
+
     def subset(self, indices: Tensor) -> UnlabelledImages:
         """Return the images at ``indices`` (int64 ``[M]``, each in 0..N-1), in that order."""
         return UnlabelledImages(self.images.index_select(0, indices.to(self.images.device)))
@@ -118,3 +150,18 @@ class UnlabelledImages:
         """Return this set on ``device``; itself when it is there already."""
         images = self.images.to(device)
         return self if images is self.images else UnlabelledImages(images)
+
+
+def _walk(
+    images: Tensor, targets: Tensor | None, order: Tensor | None, batch_size: int, device: torch.device | str
+) -> Iterator[Taken]:
+    images, targets = images.to(device), None if targets is None else targets.to(device)
+    indices = torch.arange(len(images), device=device) if order is None else order.to(device)
+    for start in range(0, len(indices), batch_size):
+        stop = start + batch_size
+        chosen = indices[start:stop]
+        if order is None:  # consecutive samples need no gathering
+            yield Taken(images[start:stop], None if targets is None else targets[start:stop], chosen)
+        else:
+            labels = None if targets is None else targets.index_select(0, chosen)
+            yield Taken(images.index_select(0, chosen), labels, chosen)

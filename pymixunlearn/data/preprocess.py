@@ -92,20 +92,36 @@ class Preprocess:
             generator: The only source of randomness. On the images' device nothing is copied between devices; a
                 generator on the CPU works with images anywhere.
         """
-        if not self.augments:
+        return self.augmented(images, self.draw(len(images), generator))
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor | None:
+        """Return all that chance decides for ``count`` images, ``[K, count]`` uniform in [0, 1); None if nothing.
+
+        The numbers are the randomness, :meth:`augmented` the work: what captures that work for a GPU draws outside.
+        """
+        rows = self.flip + (2 * _CROP_ATTEMPTS + 2) * self.random_crop
+        return torch.rand(rows, count, generator=generator, device=generator.device) if rows else None
+
+    def augmented(self, images: Tensor, uniform: Tensor | None) -> Tensor:
+        """Like :meth:`training`, with what :meth:`draw` returned in place of a generator.
+
+        Args:
+            images: ``[N, C, H, W]`` uint8 or float32.
+            uniform: ``[K, N]`` of :meth:`draw`, on any device; None augments nothing.
+        """
+        if uniform is None:
             return self.evaluation(images)
         height, width = self._input_size(images)
         inputs = _unit_range(images)
-        count = len(inputs)
+        uniform = uniform.to(inputs.device)
         mirrored = None
         if self.flip:
-            draws = torch.rand(count, generator=generator, device=generator.device)
-            mirrored = (draws < 0.5).to(inputs.device)
+            mirrored, uniform = uniform[0] < 0.5, uniform[1:]
         if self.random_crop:
             # Shrinking needs an antialiasing filter, which sampling has not; after it, a crop only ever enlarges.
             if inputs.shape[-2] > height or inputs.shape[-1] > width:
                 inputs = _resize(inputs, (height, width))
-            inputs = _random_resized_crop(inputs, (height, width), generator, mirrored)
+            inputs = _random_resized_crop(inputs, (height, width), uniform, mirrored)
         else:
             inputs = _resize(inputs, (height, width))
             if mirrored is not None:
@@ -168,13 +184,12 @@ def _resize(inputs: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(inputs, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def _crop_boxes(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Draw boxes [4, N] = (left, top, width, height) in pixels, not rounded to whole ones.
+def _crop_boxes(height: int, width: int, uniform: Tensor) -> Tensor:
+    """Make boxes [4, N] = (left, top, width, height) in pixels, not rounded to whole ones, of uniform numbers.
 
     A box that does not fit is drawn again, up to ten times; the last resort is the largest centred box of an allowed
     shape. All attempts are drawn at once, so that every call takes the same amount of randomness.
     """
-    uniform = torch.rand(2 * _CROP_ATTEMPTS + 2, count, generator=generator, device=generator.device)
     area = height * width * (_CROP_AREA[0] + (_CROP_AREA[1] - _CROP_AREA[0]) * uniform[:_CROP_ATTEMPTS])
     low, high = math.log(_CROP_RATIO[0]), math.log(_CROP_RATIO[1])
     ratio = torch.exp(low + (high - low) * uniform[_CROP_ATTEMPTS : 2 * _CROP_ATTEMPTS])
@@ -194,12 +209,10 @@ def _crop_boxes(count: int, height: int, width: int, generator: torch.Generator)
     return torch.stack([across * (width - box_width), down * (height - box_height), box_width, box_height])
 
 
-def _random_resized_crop(
-    inputs: Tensor, size: tuple[int, int], generator: torch.Generator, mirrored: Tensor | None
-) -> Tensor:
+def _random_resized_crop(inputs: Tensor, size: tuple[int, int], uniform: Tensor, mirrored: Tensor | None) -> Tensor:
     """Sample a random box of every image at ``size``, mirrored where asked; inputs must not exceed ``size``."""
     count, _, height, width = inputs.shape
-    left, top, box_width, box_height = _crop_boxes(count, height, width, generator).to(inputs.device).unsqueeze(-1)
+    left, top, box_width, box_height = _crop_boxes(height, width, uniform).unsqueeze(-1)
     columns = left + box_width * _pixel_centres(size[1], inputs.device)  # [N, size], in pixels of the stored image
     rows = top + box_height * _pixel_centres(size[0], inputs.device)
     if mirrored is not None:

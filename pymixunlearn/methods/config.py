@@ -100,6 +100,19 @@ class MethodConfig:
         return dataclasses.asdict(self)
 
 
+@dataclass(frozen=True)
+class StepConfig(MethodConfig):
+    """Settings of how, not what, a method computes: the same result up to rounding, sooner."""
+
+    fast: bool = setting(True, "the fast step; false takes the plain loop that it is checked against")
+    precision: Literal["float32", "bfloat16"] | None = setting(
+        None, "of the networks in the fast step; none takes bfloat16 on GPUs that compute in it"
+    )
+    channels_last: bool | None = setting(None, "memory layout of images in the fast step; none decides by device")
+    compile: bool = setting(False, "pass networks through torch.compile in the fast step")
+    cache_mb: int = setting(1024, "megabytes of the initial model's outputs that the fast step keeps", low=0)
+
+
 def _is_optional(kind: Any) -> bool:
     return get_origin(kind) in (Union, types.UnionType) and type(None) in get_args(kind)
 

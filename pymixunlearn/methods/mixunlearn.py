@@ -2,7 +2,7 @@
 
 A generator mixes forget images with retain images so that the unlearner gives the forgotten away; the unlearner
 learns not to, on the mixes (Eq. 5) and on the images themselves (Eq. 6). This file is the readable reference: one
-method per equation, in the order of a training step.
+method per equation, in the order of a training step. :mod:`.mixunlearn_fast` runs the same equations at speed.
 """
 
 from __future__ import annotations
@@ -13,27 +13,33 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pymixunlearn import ops
 from pymixunlearn.data.batches import Batch, batches
+from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.errors import UserError
 from pymixunlearn.losses import GeneratorLoss, MixContrastiveLoss, RealContrastiveLoss
-from pymixunlearn.methods.base import Job, Means, Method, MethodConfig, Outcome, held_fixed, register, setting
+from pymixunlearn.methods.base import Job, Means, Method, Outcome, held_fixed, register, setting
+from pymixunlearn.methods.config import StepConfig
 from pymixunlearn.mixblock import MixBlock, mixup
 from pymixunlearn.models.features import FeatureExtractor, find_feature_layer
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.training.device import seeded_layers
+from pymixunlearn.training.frozen import Observed
 from pymixunlearn.training.loop import StateDict, run_epochs
 
 NAME = "mixunlearn"
 
+Side = Literal["forget", "retain"]
+SIDES: tuple[Side, Side] = ("forget", "retain")
+
 
 @dataclass(frozen=True)
-class MixUnlearnConfig(MethodConfig):
+class MixUnlearnConfig(StepConfig):
     """Settings of :class:`MixUnlearn`; the defaults are the paper's where it gives one."""
 
     label_aware: bool = setting(False, "targets are the labels (Eq. 4); otherwise the sharpened initial model")
@@ -80,7 +86,10 @@ class MixUnlearn(Method):
         return self.config.label_aware
 
     def _run(self, job: Job) -> Outcome:
-        with MixUnlearnLoop(self.config, job) as loop:
+        # Imported here: the fast loop is built on the plain one below.
+        from pymixunlearn.methods.mixunlearn_fast import FastMixUnlearnLoop
+
+        with (FastMixUnlearnLoop if self.config.fast else MixUnlearnLoop)(self.config, job) as loop:
             history = run_epochs(
                 NAME,
                 self.config.epochs,
@@ -123,16 +132,17 @@ class MixUnlearnLoop:
         self.config = config
         self.device, self.seed = job.device, job.seed
         self.preprocess = job.split.preprocess
-        self.forget_set = job.split.forget.to(job.device)
-        self.retain_set = job.split.retain.to(job.device)
-        smaller = min(len(self.forget_set), len(self.retain_set))
+        split, device = job.split, job.device
+        self.sets: dict[Side, ImageSet] = {"forget": split.forget.to(device), "retain": split.retain.to(device)}
+        smaller = min(map(len, self.sets.values()))
         self.steps_per_epoch = -(-smaller // config.batch_size)
         self.closing = ExitStack()
 
         # f_U starts as f_D; f_D itself stays frozen, as teacher (Eq. 4) and feature extractor (Eq. 2).
         self.unlearner = job.model.train()
         self.initial = copy.deepcopy(job.model).eval().requires_grad_(False)
-        example = self.preprocess.evaluation(self.retain_set.images[:1])
+        first = torch.zeros(1, dtype=torch.int64)
+        example = self.preprocess.evaluation(self.sets["retain"].gather(first).to(device))
         _check_logits(self.initial(example), job.split.num_classes)
         self.mixblock = self._make_mixblock(example)
         self.adversary = self.unlearner
@@ -148,11 +158,15 @@ class MixUnlearnLoop:
         trainable = [parameter for parameter in self.unlearner.parameters() if parameter.requires_grad]
         if not trainable:
             raise UserError("model has no trainable parameters: all of them have requires_grad=False")
-        fused = job.device.type in ("cpu", "cuda")  # one pass over all weights instead of ten
-        self.optimizer = torch.optim.Adam(trainable, lr=config.lr, fused=fused)
+        self.optimizer = self._adam(trainable, config.lr)
         self.generator_optimizer = None
         if self.mixblock is not None:
-            self.generator_optimizer = torch.optim.Adam(self.mixblock.parameters(), lr=config.generator_lr, fused=fused)
+            self.generator_optimizer = self._adam(list(self.mixblock.parameters()), config.generator_lr)
+
+    def _adam(self, parameters: list[nn.Parameter], lr: float) -> torch.optim.Adam:
+        kind = self.device.type
+        # Fused: one pass over all weights instead of ten. Capturable: its count of steps may be part of a CUDA graph.
+        return torch.optim.Adam(parameters, lr=lr, fused=kind in ("cpu", "cuda"), capturable=kind == "cuda")
 
     def _make_mixblock(self, example: Tensor) -> MixBlock | None:
         if not self.config.use_mix_loss or self.config.generator == "vanilla":
@@ -176,13 +190,12 @@ class MixUnlearnLoop:
         means = Means()
         lam = self._draw_lam(epoch)
         shuffle = generator(self.seed, NAME, "pairs", epoch, device=self.device)
-        pairs = zip(self._batches("forget", epoch), self._batches("retain", epoch), strict=False)
         with seeded_layers(self.device, self.seed, NAME, "layers", epoch):
-            for step, (forget_batch, retain_batch) in enumerate(pairs):
-                forget, retain = self.observe(forget_batch, retain_batch)
+            for step, (forget, retain) in enumerate(self.samples(epoch)):
                 if (epoch * self.steps_per_epoch + step) % self.config.generator_interval == 0:
                     means.add(**self.train_generator(forget, retain, lam[step, 0]))
-                means.add(**self.train_unlearner(forget, retain, lam[step, 1], shuffle))
+                partners = self._draw_partners(len(retain.images), shuffle)
+                means.add(**self.train_unlearner(forget, retain, lam[step, 1], partners))
                 step_done()
         return _finite(means.read(), epoch)
 
@@ -193,16 +206,28 @@ class MixUnlearnLoop:
         rows = [[draw(alpha, alpha), draw(alpha, alpha)] for _ in range(self.steps_per_epoch)]
         return torch.tensor(rows, dtype=torch.float32, device=self.device)
 
-    def _batches(self, side: Literal["forget", "retain"], epoch: int) -> Iterator[Batch]:
-        return batches(
-            self.forget_set if side == "forget" else self.retain_set,
-            self.preprocess,
-            batch_size=self.config.batch_size,
-            device=self.device,
-            seed=derive_seed(self.seed, NAME, side, epoch),
-            augment=True,
-            labels=self.config.label_aware,
-        )
+    def _draw_partners(self, count: int, shuffle: torch.Generator) -> Tensor | None:
+        """Draw which retain sample each forget sample of a zip is mixed with: others than in the generator's mixes."""
+        if not self.config.use_mix_loss or self.config.pairing == "grid":
+            return None
+        return torch.randperm(count, generator=shuffle, device=self.device)
+
+    def samples(self, epoch: int) -> Iterator[tuple[Samples, Samples]]:
+        """Yield the forget and the retain samples of every step."""
+        for forget, retain in zip(*(batches(**self.sampling(side, epoch)) for side in SIDES), strict=False):
+            yield self.observe(forget, retain)
+
+    def sampling(self, side: Side, epoch: int) -> dict[str, Any]:
+        """Return the arguments of :func:`batches` for one side of an epoch."""
+        return {
+            "images": self.sets[side],
+            "preprocess": self.preprocess,
+            "batch_size": self.config.batch_size,
+            "device": self.device,
+            "seed": derive_seed(self.seed, NAME, side, epoch),
+            "augment": True,
+            "labels": self.config.label_aware,
+        }
 
     # One step
 
@@ -211,18 +236,29 @@ class MixUnlearnLoop:
         x_f, x_r = forget.images, retain.images
         if self.config.pairing == "zip":  # the last batch of the smaller set may be the shorter one
             x_f, x_r = x_f[: len(x_r)], x_r[: len(x_f)]
-        both, features = torch.cat([x_f, x_r]), None
-        with torch.no_grad():
-            if self.mixblock is not None:
-                target, features = self.extract(both)
-            elif not self.config.label_aware:
-                target = self.initial(both)
+        n = len(x_f)
+        target, features = self.teach(torch.cat([x_f, x_r])) if self.asks_teacher else (None, None)
         if self.config.label_aware:
             assert forget.targets is not None and retain.targets is not None
-            target = torch.cat([forget.targets[: len(x_f)], retain.targets[: len(x_r)]])
-        n = len(x_f)
+            target = torch.cat([forget.targets[:n], retain.targets[: len(x_r)]])
+        assert target is not None  # without labels the teacher was asked
         h_f, h_r = (None, None) if features is None else (features[:n], features[n:])
         return Samples(x_f, target[:n], h_f), Samples(x_r, target[n:], h_r)
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether f_D is asked at all: by MixBlock for features, or by the losses for targets."""
+        return self.mixblock is not None or not self.config.label_aware
+
+    @torch.no_grad()
+    def teach(self, images: Tensor) -> Observed:
+        """Return f_D's logits, and the features h_D where a generator looks at them, for ``images`` [N, C, H, W]."""
+        return Observed(self.initial(images), None) if self.mixblock is None else Observed(*self.extract(images))
+
+    def answer(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Return a network's logits [N, classes] for ``images`` [N, C, H, W]."""
+        logits: Tensor = network(images)
+        return logits
 
     def mix(self, forget: Samples, retain: Samples, lam: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mixes x_mix = g(x_i, x_j, lam) (Eqs. 1, 2) and the mean share of the forget images in them."""
@@ -240,7 +276,7 @@ class MixUnlearnLoop:
             return {}
         with held_fixed(self.adversary):
             mixed, _ = self.mix(forget, retain, lam)
-            logits = self._by_pair(self.adversary(mixed), forget, retain)
+            logits = self._by_pair(self.answer(self.adversary, mixed), forget, retain)
             loss = self.generator_loss(logits, forget.target, retain.target, lam)
             self.generator_optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
@@ -248,25 +284,25 @@ class MixUnlearnLoop:
         return {"generator": loss}
 
     def train_unlearner(
-        self, forget: Samples, retain: Samples, lam: Tensor, shuffle: torch.Generator
+        self, forget: Samples, retain: Samples, lam: Tensor, partners: Tensor | None
     ) -> dict[str, Tensor]:
-        """Eq. 7: one Adam step on L_mix + omega L_real."""
+        """Eq. 7: one Adam step on L_mix + omega L_real; in zip, forget n is mixed with retain ``partners[n]`` [N]."""
         seen: dict[str, Tensor] = {}
         images = [forget.images, retain.images]
         if self.config.use_mix_loss:
-            partners = retain
-            if self.config.pairing == "zip":  # other pairs than the generator's; targets go along with their images
-                partners = retain.take(torch.randperm(len(retain.images), generator=shuffle, device=self.device))
+            # Targets go along with their images.
+            partner = retain if partners is None else retain.take(partners)
             with torch.no_grad():
-                mixed, seen["mask"] = self.mix(forget, partners, lam)
+                mixed, seen["mask"] = self.mix(forget, partner, lam)
             images.append(mixed)
 
         # One forward for all: BatchNorm must normalise mixed and real images by the same statistics.
-        z_f, z_r, *z_mix = self.unlearner(torch.cat(images)).split([len(part) for part in images])
+        logits = self.answer(self.unlearner, torch.cat(images))
+        z_f, z_r, *z_mix = torch.split(logits, [len(part) for part in images])
 
         if self.config.use_mix_loss:
-            logits = self._by_pair(z_mix[0], forget, retain)
-            seen["mix"] = self.mix_loss(logits, forget.target, partners.target, lam)
+            z = self._by_pair(z_mix[0], forget, retain)
+            seen["mix"] = self.mix_loss(z, forget.target, partner.target, lam)
         if self.config.use_real_loss:
             seen["real"] = self.real_loss(z_f, z_r, forget.target, retain.target)
         loss = seen.get("mix", 0.0) + self.config.omega * seen.get("real", 0.0)

@@ -19,6 +19,12 @@ def stream(seed: int = 0) -> torch.Generator:
     return seeding.generator(seed, "test")
 
 
+def chance(count: int) -> torch.Tensor:
+    drawn = Preprocess(random_crop=True).draw(count, stream())
+    assert drawn is not None
+    return drawn
+
+
 def test_uint8_becomes_the_unit_range_and_float_is_left_alone() -> None:
     images = photos()
     scaled = Preprocess().evaluation(images)
@@ -75,7 +81,7 @@ def test_flip_mirrors_about_half_of_the_images() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 60), (90, 20)])
 def test_crop_boxes_keep_to_the_image_area_and_shape(height: int, width: int) -> None:
-    left, top, box_width, box_height = preprocess._crop_boxes(4000, height, width, stream())
+    left, top, box_width, box_height = preprocess._crop_boxes(height, width, chance(4000))
     slack = 1e-3
     assert left.min() >= 0 and (left + box_width).max() <= width + slack
     assert top.min() >= 0 and (top + box_height).max() <= height + slack
@@ -89,7 +95,7 @@ def test_crop_boxes_keep_to_the_image_area_and_shape(height: int, width: int) ->
 def test_the_last_resort_is_the_largest_centred_box(monkeypatch: pytest.MonkeyPatch) -> None:
     # An image of 10 x 1 has no room for a box of half its area with an allowed shape.
     monkeypatch.setattr(preprocess, "_CROP_AREA", (0.5, 1.0))
-    left, top, box_width, box_height = preprocess._crop_boxes(50, 1, 10, stream())
+    left, top, box_width, box_height = preprocess._crop_boxes(1, 10, chance(50))
     torch.testing.assert_close(box_width, torch.full((50,), 4 / 3))
     torch.testing.assert_close(box_height, torch.ones(50))
     torch.testing.assert_close(left, torch.full((50,), (10 - 4 / 3) / 2))
@@ -101,7 +107,7 @@ def test_crop_agrees_with_cutting_and_enlarging(monkeypatch: pytest.MonkeyPatch,
     boxes = torch.tensor([[4.0, 0.0], [2.0, 5.0], [8.0, 6.0], [9.0, 8.0]])  # left, top, width, height of two images
     monkeypatch.setattr(preprocess, "_crop_boxes", lambda *_: boxes)
     images = torch.rand(2, 3, 16, 16)
-    result = preprocess._random_resized_crop(images, (32, 32), stream(), torch.tensor([mirror, mirror]))
+    result = preprocess._random_resized_crop(images, (32, 32), chance(2), torch.tensor([mirror, mirror]))
     for image, sampled, (left, top, width, height) in zip(images, result, boxes.T.int().tolist(), strict=True):
         cut = image[None, :, top : top + height, left : left + width]
         expected = F.interpolate(cut, size=(32, 32), mode="bilinear", align_corners=False)[0]
@@ -116,6 +122,15 @@ def test_the_whole_image_is_a_crop_that_changes_nothing(monkeypatch: pytest.Monk
     images = photos(1).float() / 255
     cropped = Preprocess(random_crop=True).training(images, stream())
     torch.testing.assert_close(cropped, images)
+
+
+def test_drawing_first_and_augmenting_later_is_the_same() -> None:
+    for chosen in (natural_images(24), Preprocess(flip=True), Preprocess(random_crop=True)):
+        drawn = chosen.draw(8, stream())
+        assert drawn is not None and drawn.shape[1] == 8
+        assert torch.equal(chosen.augmented(photos(), drawn), chosen.training(photos(), stream()))
+    assert Preprocess().draw(8, stream()) is None
+    assert torch.equal(Preprocess().augmented(photos(), None), Preprocess().evaluation(photos()))
 
 
 def test_constants_made_under_inference_mode_serve_gradients_later() -> None:

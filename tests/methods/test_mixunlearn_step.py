@@ -176,7 +176,7 @@ def test_a_step_is_the_equations(fields: dict[str, Any], tiny: Any) -> None:
         expected = expected + config.omega * literal.real_loss(logits[:5], logits[5:10])
     expected.backward()
 
-    measured = loop.train_unlearner(forget, retain, LAM_MIX, torch.Generator().manual_seed(3))
+    measured = loop.train_unlearner(forget, retain, LAM_MIX, None if config.pairing == "grid" else order)
     _close(measured["total"], expected)
     for (name, parameter), mine in zip(network.named_parameters(), loop.unlearner.parameters(), strict=True):
         assert parameter.grad is not None and mine.grad is not None
@@ -222,7 +222,7 @@ def test_the_unlearner_step_leaves_the_generator_and_the_initial_model_alone(
     assert loop.mixblock is not None
     before = copy.deepcopy(loop.mixblock), copy.deepcopy(loop.initial)
     forget, retain = loop.observe(*_batches())
-    loop.train_unlearner(forget, retain, LAM_MIX, torch.Generator())
+    loop.train_unlearner(forget, retain, LAM_MIX, torch.arange(5))
     assert same_weights(before[0], loop.mixblock) and same_weights(before[1], loop.initial)
 
 

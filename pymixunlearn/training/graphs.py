@@ -1,0 +1,85 @@
+"""A function of tensors that a GPU replays as a CUDA graph, and that every other device simply runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+R = TypeVar("R")
+
+WARM_UP = 3
+"""Calls that run as they are before the capture: optimisers make their state, libraries choose their kernels."""
+
+
+class GraphedStep(Generic[R]):
+    """Runs ``function``; on a CUDA device its launches are recorded once and then replayed as one.
+
+    The first calls run like any other, so they count as work and nothing is done twice. A call whose arguments have
+    other shapes than the first call's (the last batch of an epoch) is run and not replayed.
+
+    Args:
+        function: Takes tensors, or None, and returns any structure of tensors. It may change tensors in place
+            (parameters, statistics); whatever else it does to Python objects happens only in the calls that run. It
+            must not wait for the device, and draws no randomness but from PyTorch's global generator.
+        device: Where the tensors are.
+    """
+
+    def __init__(self, function: Callable[..., R], device: torch.device) -> None:
+        """Remember the function; nothing is captured yet."""
+        self._function = function
+        self._captures = device.type == "cuda"
+        self._device = device
+        self._signature: tuple[object, ...] | None = None
+        self._calls = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._inputs: list[Tensor | None] = []
+        self._result: R | None = None
+
+    @property
+    def captured(self) -> bool:
+        """Whether calls are replayed by now."""
+        return self._graph is not None
+
+    def __call__(self, *inputs: Tensor | None) -> R:
+        """Run or replay; what a replay returns is overwritten by the next one."""
+        if not self._captures:
+            return self._function(*inputs)
+        signature = tuple(None if tensor is None else (tensor.shape, tensor.dtype) for tensor in inputs)
+        if self._signature is None:
+            self._signature = signature
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        if signature != self._signature:
+            return self._function(*inputs)
+        if self._calls < WARM_UP:
+            self._calls += 1
+            return self._run_aside(inputs)
+        if self._graph is None:
+            self._capture(inputs)
+        return self._replay(inputs)
+
+    def _run_aside(self, inputs: tuple[Tensor | None, ...]) -> R:
+        """Run on the stream that will capture: autograd must not have tied the parameters to another one."""
+        outside = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(outside)
+        with torch.cuda.stream(self._stream):
+            result = self._function(*inputs)
+        outside.wait_stream(self._stream)
+        return result
+
+    def _capture(self, inputs: tuple[Tensor | None, ...]) -> None:
+        self._inputs = [None if tensor is None else tensor.clone() for tensor in inputs]
+        graph = torch.cuda.CUDAGraph()
+        # Only this thread's calls are watched: another one may be fetching the next batches meanwhile.
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            self._result = self._function(*self._inputs)
+        self._graph = graph
+
+    def _replay(self, inputs: tuple[Tensor | None, ...]) -> R:
+        assert self._graph is not None and self._result is not None
+        places = [place for place in self._inputs if place is not None]
+        torch._foreach_copy_(places, [tensor for tensor in inputs if tensor is not None])
+        self._graph.replay()
+        return self._result
