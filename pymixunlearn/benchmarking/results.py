@@ -152,8 +152,17 @@ class ResultFile:
         """
         cases = {row.case for row in rows}
         self.rows = [row for row in self.rows if row.case not in cases] + list(rows)
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([_text(value) for value in asdict(row).values()] for row in self.rows)
-        write_atomically(self.path, stream.getvalue().encode())
+        write_rows(self.path, self.rows)
+
+
+def write_rows(path: Path, rows: Sequence[Any]) -> None:
+    """Write rows, objects of one dataclass, under its fields' names; the file appears whole or not at all.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(field.name for field in fields(rows[0]))
+    writer.writerows([_text(value) for value in asdict(row).values()] for row in rows)
+    write_atomically(path, stream.getvalue().encode())
