@@ -44,14 +44,14 @@ _PATH = click.Path(path_type=Path)
     default=20.0,
     show_default=True,
     metavar="S",
-    help="About how long to time the steps of each case, and again the parts.",
+    help="About how long to time each case.",
 )
 @click.option("--out", type=_PATH, metavar="FILE.csv", help="Where the rows go.  [default: runs/bench-step-DEVICE.csv]")
 def step(**values: Any) -> None:
     """Time training steps beside a loop in plain PyTorch, and the parts of a step.
 
-    All loops take turns in one run. The plain loop is written as the paper describes the method: f_D is asked in every
-    step, masks come from interpolate, losses from cosine_similarity, Adam is PyTorch's default.
+    All loops and parts take turns in one run. The plain loop is written as the paper describes the method: f_D is
+    asked in every step, masks come from interpolate, losses from cosine_similarity, Adam is PyTorch's default.
 
     \b
     Examples:

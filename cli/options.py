@@ -49,6 +49,12 @@ data_options = _group(
         metavar="PIXELS",
         help="Side of the network's input; 224 is the paper's for cifar10 and svhn.  [default: the data set's own]",
     ),
+    click.option(
+        "--stream/--in-memory",
+        default=None,
+        help="For imagefolder: read images from the decoded file batch by batch, or hold them all. The results are the "
+        "same.  [default: --stream above 4 GiB of images]",
+    ),
 )
 
 split_options = _group(
@@ -172,6 +178,7 @@ def data_request(values: dict[str, Any]) -> DataRequest:
         data_dir=values["data_dir"],
         download=not values["no_download"],
         image_size=values["image_size"],
+        stream=values["stream"],
     )
 
 

@@ -131,22 +131,22 @@ class StepRow:
 def measure_step(
     case: StepCase, *, batch: int, device: torch.device, seconds: float, precision: str | None, machine: Machine
 ) -> list[StepRow]:
-    """Time every provider's step, interleaved, then the parts of the fast one.
+    """Time every provider's step and the parts of the fast one, all in turn.
 
     Args:
         case: What to train.
         batch: Images of each set per step.
         device: Where.
-        seconds: About how long to time the steps, and again the parts.
+        seconds: About how long to go on.
         precision: Of the fast step: "float32", "bfloat16", or None for the device's default.
         machine: The device in words.
     """
     clock: Clock = CudaClock(device) if device.type == "cuda" else CpuClock()
     with rounds(case, batch=batch, device=device, precision=precision) as (jobs, fast):
-        steps = interleaved(clock, jobs, seconds)
         peaks = {name: peak_memory(job, device)[0].both for name, job in jobs.items()}
-        parts = _flattened(interleaved(clock, _parts(fast), seconds))
-    return _rows(case, batch, fast.execution.precision, machine, steps, parts, peaks)
+        samples = interleaved(clock, {**jobs, **_parts(fast)}, seconds)
+    steps = {name: samples.pop(name) for name in jobs}
+    return _rows(case, batch, fast.execution.precision, machine, steps, _flattened(samples), peaks)
 
 
 @contextmanager

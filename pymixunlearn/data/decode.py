@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pymixunlearn.data.optional import require
 from pymixunlearn.errors import UserError
@@ -33,14 +34,18 @@ class SquareDecoder:
 
     Attributes:
         limit: The largest side that is of use, or None.
-        images: What was decoded so far: [S, S] grey or [S, S, 3] colour.
+        memory: Bytes of decoded images to hold; beyond them they wait in a file in the folder for temporary ones.
+        shapes: Of what was decoded so far: [S, S] grey or [S, S, 3] colour.
     """
 
     limit: int | None
-    images: list[Pixels] = field(default_factory=list)
+    memory: int
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Import Pillow once, not once for each image."""
+        self._spool = SpooledTemporaryFile(max_size=self.memory)  # noqa: SIM115 (closed with the decoder)
+        self._starts: list[int] = []
         self._pil: Any = require("PIL.Image", purpose="the dataset 'imagefolder'", remedy="install Pillow")
 
     def add(self, content: bytes, where: str) -> None:
@@ -59,20 +64,28 @@ class SquareDecoder:
         # Pillow reports damage as OSError, SyntaxError, ValueError or struct.error, oversize by a class of its own.
         except Exception as error:
             raise UserError(f"'{where}' cannot be decoded as an image ({error})") from error
-        self.images.append(self._square(converted, self.limit))
+        square = self._square(converted, self.limit)
+        self._starts.append(self._spool.tell())
+        self.shapes.append(square.shape)
+        self._spool.write(np.ascontiguousarray(square).data)
 
-    def tensor(self, order: list[int]) -> Tensor:
-        """Return the images in ``order``, uint8 [N, C, S, S]; C is 1 if every image is grey, else 3."""
-        side = Counter(len(image) for image in self.images).most_common(1)[0][0]
-        colour = any(image.ndim == 3 for image in self.images)
-        result = np.empty((len(order), 3 if colour else 1, side, side), np.uint8)
-        for place, index in zip(result, order, strict=True):
-            image = self.images[index]
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, S, S) of the images that :meth:`rows` gives; C is 1 if every image is grey, else 3."""
+        side = Counter(shape[0] for shape in self.shapes).most_common(1)[0][0]
+        return (3 if any(len(shape) == 3 for shape in self.shapes) else 1, side, side)
+
+    def rows(self, order: list[int]) -> Iterator[Pixels]:
+        """Yield the images in ``order``, uint8 [C, S, S]."""
+        channels, side, _ = self.shape
+        for index in order:
+            shape = self.shapes[index]
+            self._spool.seek(self._starts[index])
+            image = np.frombuffer(self._spool.read(math.prod(shape)), np.uint8).reshape(shape)
             if len(image) != side:
                 image = np.asarray(self._pil.fromarray(image).resize((side, side), _BILINEAR))
             # A grey image among coloured ones fills all three channels alike.
-            place[...] = image.transpose(2, 0, 1) if image.ndim == 3 else image
-        return torch.from_numpy(result)
+            yield np.broadcast_to(image.transpose(2, 0, 1) if image.ndim == 3 else image, (channels, side, side))
 
     def _square(self, image: Any, limit: int | None) -> Pixels:
         width, height = image.size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import os
 import posixpath
 import tarfile
@@ -13,17 +13,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from pymixunlearn.data.cache import atomic_path, cache_dir
+from pymixunlearn.data.cache import cache_dir
 from pymixunlearn.data.dataset import Dataset, hold_out
 from pymixunlearn.data.decode import SUFFIXES, SquareDecoder
+from pymixunlearn.data.image_file import map_images, write_images
 from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.data.preprocess import Preprocess, natural_images
-from pymixunlearn.data.registry import Progress, Request, register
+from pymixunlearn.data.registry import Request, register
+from pymixunlearn.data.streamed import IN_MEMORY_LIMIT, StreamedImageSet
 from pymixunlearn.errors import UserError
 
 _CACHE_FORMAT = "pymixunlearn-images/1"
@@ -34,22 +35,36 @@ _TEST_NAMES = ("test", "val")  # the first of them that is there
 
 @dataclass(frozen=True)
 class _Decoded:
-    """Images, uint8 [N, C, S, S], and the path of each below its root, in ascending order."""
+    """Images, uint8 [M, C, S, S], in memory or in their file; the rows of those that count, and the path of each.
+
+    Paths are below the images' root, in ascending order.
+    """
 
     images: Tensor
+    streamed: bool
+    rows: Tensor
     paths: list[PurePosixPath]
 
     def below(self, shared: int, top: str) -> _Decoded:
         """Those whose path goes on with ``top`` after ``shared`` folders."""
         chosen = [index for index, path in enumerate(self.paths) if path.parts[shared] == top]
-        return _Decoded(self.images[torch.tensor(chosen)], [self.paths[index] for index in chosen])
+        paths = [self.paths[index] for index in chosen]
+        return _Decoded(self.images, self.streamed, self.rows[torch.tensor(chosen)], paths)
+
+    def labelled(self, labels: list[int], classes: tuple[str, ...]) -> ImageSet:
+        """Return them as a set; ``labels`` are one class index for each."""
+        targets = torch.tensor(labels, dtype=torch.int64)
+        if self.streamed:
+            return StreamedImageSet(self.images, targets, classes, self.rows)
+        everything = len(self.rows) == len(self.images)
+        return ImageSet(self.images if everything else self.images[self.rows], targets, classes)
 
     def shared_folders(self) -> int:
         """How many folders all paths begin with; the next one down tells images apart."""
         return len(PurePosixPath(posixpath.commonpath([path.parent for path in self.paths])).parts)
 
 
-@register("imagefolder")
+@register("imagefolder", streams=True)
 def load_imagefolder(request: Request) -> Dataset:
     """Load images whose class is the name of the directory that they lie in.
 
@@ -76,10 +91,10 @@ def load_imagefolder(request: Request) -> Dataset:
 def _train_and_test(source: Path, request: Request) -> tuple[ImageSet, ImageSet]:
     archives = _archive_pair(source) if source.is_dir() else None
     if archives is not None:
-        train, test = (_decoded(path, request.image_size, request.progress) for path in archives)
+        train, test = (_decoded(path, request) for path in archives)
         first = _label_train(train, source)
         return first, _label_test(test, source, first.classes)
-    everything = _decoded(source, request.image_size, request.progress)
+    everything = _decoded(source, request)
     shared = everything.shared_folders()
     tops = {path.parts[shared] for path in everything.paths}
     test_name = next((name for name in _TEST_NAMES if name in tops), None)
@@ -106,7 +121,7 @@ def _label_train(part: _Decoded, source: Path) -> ImageSet:
     names = [path.parts[shared] for path in part.paths]
     classes = tuple(sorted(set(names)))
     number = {name: label for label, name in enumerate(classes)}
-    return ImageSet(part.images, torch.tensor([number[name] for name in names], dtype=torch.int64), classes)
+    return part.labelled([number[name] for name in names], classes)
 
 
 def _label_test(part: _Decoded, source: Path, classes: tuple[str, ...]) -> ImageSet:
@@ -118,42 +133,61 @@ def _label_test(part: _Decoded, source: Path, classes: tuple[str, ...]) -> Image
         if label is None:
             raise UserError(f"'{path}' in the test set of '{source}' lies in none of the train set's class directories")
         labels.append(label)
-    return ImageSet(part.images, torch.tensor(labels, dtype=torch.int64), classes)
+    return part.labelled(labels, classes)
 
 
-def _decoded(source: Path, image_size: int | None, progress: Progress | None) -> _Decoded:
-    """Decode every image of ``source``, or read what an earlier call decoded."""
+def _decoded(source: Path, request: Request) -> _Decoded:
+    """Decode every image of ``source`` into a file, or find the file of an earlier call."""
     try:
         files = _files_below(source) if source.is_dir() else None
-        cached = cache_dir() / "images" / f"{_cache_key(source, files, image_size)}.safetensors"
-        known = _read_cache(cached)
-        if known is not None:
-            return known
-        decoded = _decode(source, files, image_size, progress)
+        cached = cache_dir() / "images" / f"{_cache_key(source, files, request.image_size)}.safetensors"
+        found = map_images(cached)
+        if found is None:
+            decoder, order, names = _decode(source, files, request)
+            try:
+                write_images(cached, decoder.rows(order), (len(order), *decoder.shape), names)
+                found = map_images(cached)
+            except OSError as error:
+                # A disk that is full or read-only costs time later but is no reason to fail now, if memory can do.
+                if _streams(request, len(order) * math.prod(decoder.shape)):
+                    raise
+                warnings.warn(f"the decoded images could not be kept in '{cached.parent}' ({error})", stacklevel=2)
+            if found is None:
+                stacked = np.stack(list(decoder.rows(order)))
+                return _whole(torch.from_numpy(stacked), False, names)
     except OSError as error:
         raise UserError(f"'{source}' cannot be read ({error})") from error
-    _write_cache(cached, decoded)
-    return decoded
+    streamed = _streams(request, found.images.nbytes)
+    return _whole(found.images if streamed else found.images.clone(), streamed, found.names)
+
+
+def _whole(images: Tensor, streamed: bool, names: list[str]) -> _Decoded:
+    return _Decoded(images, streamed, torch.arange(len(names)), [PurePosixPath(name) for name in names])
+
+
+def _streams(request: Request, size: int) -> bool:
+    return size > IN_MEMORY_LIMIT if request.stream is None else request.stream
 
 
 def _decode(
-    source: Path, files: list[PurePosixPath] | None, image_size: int | None, progress: Progress | None
-) -> _Decoded:
+    source: Path, files: list[PurePosixPath] | None, request: Request
+) -> tuple[SquareDecoder, list[int], list[str]]:
+    """Decode the images one by one; return them, their order by name, and the names in that order."""
     contents = _archive_contents(source) if files is None else ((path, (source / path).read_bytes()) for path in files)
-    decoder = SquareDecoder(image_size)
+    decoder = SquareDecoder(request.image_size, IN_MEMORY_LIMIT)
     paths: list[PurePosixPath] = []
     for path, content in contents:
         decoder.add(content, f"{source}/{path}")
         paths.append(path)
-        if progress is not None:
-            progress(len(paths), None if files is None else len(files))
+        if request.progress is not None:
+            request.progress(len(paths), None if files is None else len(files))
     if not paths:
         raise UserError(
             f"'{source}' holds no images; expected one directory per class of {', '.join(sorted(SUFFIXES))}"
         )
     # By name, so that a folder and an archive of it, in whatever order it was packed, are the same data.
     order = sorted(range(len(paths)), key=paths.__getitem__)
-    return _Decoded(decoder.tensor(order), [paths[index] for index in order])
+    return decoder, order, [str(paths[index]) for index in order]
 
 
 def _is_image(path: PurePosixPath) -> bool:
@@ -189,26 +223,3 @@ def _cache_key(source: Path, files: list[PurePosixPath] | None, image_size: int 
         status = path.stat()
         digest.update(f"\n{path} {status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()[:32]
-
-
-def _read_cache(path: Path) -> _Decoded | None:
-    """What was written there; None if nothing was, or if it is not whole."""
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            return _Decoded(
-                file.get_tensor("images"), [PurePosixPath(name) for name in json.loads(file.metadata()["paths"])]
-            )
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _write_cache(path: Path, decoded: _Decoded) -> None:
-    """Keep the decoded images; a disk that is full or read-only costs time later but is no reason to fail now."""
-    try:
-        with atomic_path(path) as partial:
-            names = json.dumps([str(name) for name in decoded.paths])
-            save_file({"images": decoded.images}, partial, metadata={"paths": names})
-    except (SafetensorError, OSError) as error:
-        warnings.warn(f"the decoded images could not be kept in '{path.parent}' ({error})", stacklevel=2)

@@ -22,6 +22,7 @@ class Request:
     download: bool
     image_size: int | None
     progress: Progress | None
+    stream: bool | None = None
 
     def resize_from(self, stored: int) -> int | None:
         """Return the size to bring images of side ``stored`` to: None when that is the one asked for, or none was."""
@@ -30,13 +31,16 @@ class Request:
 
 Loader = Callable[[Request], Dataset]
 _LOADERS: dict[str, Loader] = {}
+_STREAMING: set[str] = set()
 
 
-def register(name: str) -> Callable[[Loader], Loader]:
-    """Make a loader known as ``name``."""
+def register(name: str, *, streams: bool = False) -> Callable[[Loader], Loader]:
+    """Make a loader known as ``name``; ``streams`` says that it heeds ``Request.stream``."""
 
     def add(loader: Loader) -> Loader:
         _LOADERS[name] = loader
+        if streams:
+            _STREAMING.add(name)
         return loader
 
     return add
@@ -54,6 +58,7 @@ def load(
     download: bool = True,
     image_size: int | None = None,
     progress: Progress | None = None,
+    stream: bool | None = None,
 ) -> Dataset:
     """Load a data set by name.
 
@@ -65,16 +70,21 @@ def load(
         image_size: Side of the network's input in pixels; None for the data set's own. 224 gives the paper's
             preprocessing for ``cifar10`` and ``svhn``.
         progress: Told how far the decoding of an ``imagefolder`` has come.
+        stream: Whether the images of an ``imagefolder`` stay in the file that they are decoded into, and are read batch
+            by batch; None does so above 4 GiB (``streamed.IN_MEMORY_LIMIT``). The other data sets are small.
 
     Returns:
-        The whole data set in memory, on the CPU.
+        The whole data set in memory, on the CPU, unless it is streamed.
 
     Raises:
-        UserError: An unknown name, files that are missing, corrupt or cannot be downloaded.
+        UserError: An unknown name, files that are missing, corrupt or cannot be downloaded, or ``stream`` for a data
+            set that is always held in memory.
     """
     if name not in _LOADERS:
         raise unknown_name("dataset", name, _LOADERS)
     if image_size is not None and image_size < 1:
         raise UserError(f"image_size must be at least 1, got {image_size}")
+    if stream and name not in _STREAMING:
+        raise UserError(f"stream is set for '{name}', which is always held in memory; expected it for imagefolder only")
     folder = None if data_dir is None else Path(data_dir).expanduser()
-    return _LOADERS[name](Request(name, folder, download, image_size, progress))
+    return _LOADERS[name](Request(name, folder, download, image_size, progress, stream))

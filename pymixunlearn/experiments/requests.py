@@ -28,6 +28,7 @@ class DataRequest:
     data_dir: Path | None = None
     download: bool = True
     image_size: int | None = None
+    stream: bool | None = None
 
     def load(self, observer: Observer | None = None) -> Dataset:
         """Load it; where images have to be decoded, ``observer`` is told of it as the phase "data".
@@ -54,6 +55,7 @@ class DataRequest:
             download=self.download,
             image_size=self.image_size,
             progress=progress,
+            stream=self.stream,
         )
         if decoded:
             watcher.phase_finished("data", f"{decoded} images decoded")

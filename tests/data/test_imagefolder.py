@@ -12,6 +12,7 @@ from PIL import Image
 
 from pymixunlearn import data
 from pymixunlearn.data import decode, imagefolder
+from pymixunlearn.data.streamed import StreamedImageSet
 from pymixunlearn.errors import UserError
 
 
@@ -154,12 +155,12 @@ def test_the_middle_of_an_oblong_image_is_kept() -> None:
     pixels = np.zeros((4, 12, 3), np.uint8)
     pixels[:, 4:8] = 200
     for limit in (None, 2):
-        decoder = decode.SquareDecoder(limit)
+        decoder = decode.SquareDecoder(limit, memory=1)
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "png")
         decoder.add(file.getvalue(), "oblong.png")
-        square = decoder.tensor([0])
-        assert square.shape == (1, 3, limit or 4, limit or 4) and square.unique().tolist() == [200]
+        (square,) = decoder.rows([0])
+        assert square.shape == decoder.shape == (3, limit or 4, limit or 4) and np.unique(square).tolist() == [200]
 
 
 def test_grey_images_have_one_channel_unless_some_are_coloured(tmp_path: Path) -> None:
@@ -246,6 +247,31 @@ def test_damaged_images_and_archives_are_named(tmp_path: Path, own_cache: Path) 
     with pytest.raises(UserError, match="all.tar.gz' cannot be read"):
         load(archive)
     assert not own_cache.exists()
+
+
+def test_streamed_images_are_the_same_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for parts in (("train", "val"), ("all",)):
+        folder = picture_tree(tmp_path / parts[0], parts)
+        held, streamed = load(folder, stream=False), load(folder, stream=True)
+        assert isinstance(streamed.train, StreamedImageSet) and not isinstance(held.train, StreamedImageSet)
+        assert streamed.fingerprint() == held.fingerprint()
+        assert not isinstance(load(folder).train, StreamedImageSet)
+        monkeypatch.setattr(imagefolder, "IN_MEMORY_LIMIT", 100)
+        assert isinstance(load(folder).test, StreamedImageSet)
+        assert not isinstance(load(folder, stream=False).test, StreamedImageSet)
+        monkeypatch.undo()
+    with pytest.raises(UserError, match="stream is set for 'digits', which is always held in memory"):
+        data.load("digits", stream=True)
+
+
+def test_decoding_holds_no_more_in_memory_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = picture_tree(tmp_path / "pictures")
+    expected = pack(folder, tmp_path / "all.tar")
+    monkeypatch.setattr(imagefolder, "IN_MEMORY_LIMIT", 3 * 8 * 8)  # a single image: the others wait in a file
+    assert load(folder).fingerprint() == load(expected, stream=False).fingerprint()
+    monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(folder / "train" / "ant" / "0.png"))
+    with pytest.raises(UserError, match="pictures' cannot be read"):
+        load(folder, stream=True)
 
 
 @pytest.mark.real_data

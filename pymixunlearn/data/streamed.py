@@ -1,0 +1,119 @@
+"""A set of labelled images that stays in a file: only the batches that are coming up are in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pymixunlearn.data.image_set import ImageSet
+from pymixunlearn.errors import UserError
+
+IN_MEMORY_LIMIT = 4 * 2**30
+"""Bytes of images up to which a set is held in memory, and on the device that computes, unless asked otherwise."""
+
+AHEAD = 4
+"""Batches that are fetched before they are asked for."""
+
+_BLOCK = 256
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedImageSet(ImageSet):
+    """Like :class:`ImageSet`, bit for bit, with images that are read from a memory-mapped file when they are needed.
+
+    Moving it to a device moves nothing: its batches are gathered by a thread in the background, in pinned memory where
+    they go to a GPU, and copied there one by one.
+
+    Attributes:
+        images: ``[M, C, H, W]`` uint8, the whole of the mapped file; more than this set's where ``rows`` is given.
+        targets: ``[N]`` int64 class indices, on the CPU.
+        classes: The name of every class.
+        rows: int64 ``[N]``, the place of each of the set's images in the file; None where they are all of it, in order.
+
+    Raises:
+        UserError: As :class:`ImageSet`; or images that are not uint8 on the CPU.
+    """
+
+    rows: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Check shapes, dtypes and labels."""
+        if self.images.dtype != torch.uint8 or self.images.device.type != "cpu":
+            raise UserError(f"streamed images must be uint8 on cpu, got {self.images.dtype} on {self.images.device}")
+        # The checks of any set, on as many images as this one has; a view, so that none of them is read.
+        ImageSet(self.images[:1].expand(len(self), -1, -1, -1), self.targets, self.classes)
+        if self.rows is None and len(self.images) != len(self.targets):
+            raise UserError(f"targets must be of shape [{len(self.images)}] (one per image), got [{len(self.targets)}]")
+
+    def __len__(self) -> int:
+        """Return the number of images N."""
+        return len(self.targets) if self.rows is None else len(self.rows)
+
+    def subset(self, indices: Tensor) -> StreamedImageSet:
+        """Return the images at ``indices`` (int64 ``[M]``, each in 0..N-1), in that order, still in the file."""
+        indices = indices.cpu()
+        return StreamedImageSet(self.images, self.targets[indices], self.classes, self._places(indices))
+
+    def gather(self, indices: Tensor) -> Tensor:
+        """Read the images at ``indices`` (int64 ``[M]``, each in 0..N-1), ``[M, C, H, W]`` on the CPU."""
+        return self._read(indices.cpu(), pinned=False)
+
+    def walk(
+        self, order: Tensor | None, batch_size: int, device: torch.device | str
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Go through the samples once, reading a few batches ahead; see :meth:`ImageSet.walk`."""
+        indices = torch.arange(len(self)) if order is None else order
+        if not len(indices):
+            return
+        pinned = torch.device(device).type == "cuda"
+
+        def fetch(chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return self._read(chosen, pinned), self.targets[chosen], chosen
+
+        chunks = iter(torch.split(indices, batch_size))
+        # One thread keeps the order; it spends its time in the file system and in memcpy, outside Python's lock.
+        pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+        try:
+            coming: deque[Future[tuple[Tensor, Tensor, Tensor]]] = deque()
+            coming.extend(pool.submit(fetch, chunk) for chunk in islice(chunks, AHEAD))
+            while coming:
+                images, targets, chosen = coming.popleft().result()
+                coming.extend(pool.submit(fetch, chunk) for chunk in islice(chunks, 1))
+                yield tuple(part.to(device, non_blocking=True) for part in (images, targets, chosen))  # type: ignore[misc]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def to(self, device: torch.device | str) -> StreamedImageSet:
+        """Return this set: its images stay in the file, and its batches come to the device that they are asked for."""
+        return self
+
+    def with_targets(self, targets: Tensor) -> StreamedImageSet:
+        """Return the same images under other labels, int64 ``[N]``."""
+        return StreamedImageSet(self.images, targets, self.classes, self.rows)
+
+    def _places(self, indices: Tensor) -> Tensor:
+        return indices if self.rows is None else self.rows[indices]
+
+    def _read(self, indices: Tensor, pinned: bool) -> Tensor:
+        images = torch.empty(len(indices), *self.images.shape[1:], dtype=torch.uint8, pin_memory=pinned)
+        # NumPy's: it runs in the calling thread alone, where PyTorch's would take threads from the training.
+        np.take(self.images.numpy(), self._places(indices).numpy(), axis=0, out=images.numpy(), mode="clip")
+        return images
+
+    @cached_property
+    def _digest(self) -> str:
+        """The hash of the same set in memory."""
+        digest = hashlib.sha256(f"{(len(self), *self.images.shape[1:])} {self.images.dtype} ".encode())
+        for block in torch.split(torch.arange(len(self)), _BLOCK):
+            digest.update(self.gather(block).numpy().data)
+        digest.update(self.targets.numpy().data)
+        return digest.hexdigest()
