@@ -12,8 +12,8 @@ class SettingsCommand(click.Command):
     """A command whose ``--help`` ends with its settings.
 
     Args:
-        settings: Which groups to list: "method" (of the chosen ``--method``), "train" (plain names of a training),
-            "initial" and "retrain" (prefixed).
+        settings: Which groups to list: "method" (all methods, and the settings of the chosen ``--method``), "train"
+            (plain names of a training), "initial" and "retrain" (prefixed).
     """
 
     def __init__(self, *args: Any, settings: Sequence[str] = (), **keywords: Any) -> None:
@@ -23,10 +23,12 @@ class SettingsCommand(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the settings below the options."""
         super().format_epilog(ctx, formatter)
-        from pymixunlearn.methods import RetrainConfig, get
+        from pymixunlearn.methods import RetrainConfig, available, get
 
         trained = [name for name in self.settings if name in ("initial", "retrain")]
         if "method" in self.settings:
+            with formatter.section("Methods (--method NAME)"):
+                formatter.write_dl([(name, get(name).summary) for name in available()])
             method = get(ctx.params.get("method") or "mixunlearn")
             with formatter.section(f"Settings of {method.name} (--set NAME=VALUE)"):
                 formatter.write_dl(_listing(method.config_class))

@@ -24,7 +24,7 @@ INTERRUPTED = 130
     show_default=True,
     metavar="NAME",
     is_eager=True,
-    help="How to unlearn: mixunlearn, or retrain (from scratch). Its settings: --method NAME --help.",
+    help="How to unlearn; the methods are listed below. The settings of one: --method NAME --help.",
 )
 @options.data_options
 @options.split_options
@@ -32,7 +32,8 @@ INTERRUPTED = 130
     "--label-aware/--label-agnostic",
     "label_aware",
     default=None,
-    help="Whether the method may use the training labels.  [default: label-agnostic]",
+    help="Whether the method may use the training labels; mixunlearn can do either.  [default: whatever the method "
+    "needs; for mixunlearn label-agnostic]",
 )
 @options.model_options
 @options.machine_options

@@ -96,6 +96,8 @@ def resolve(request: RunRequest, *, observer: Observer | None = None) -> Plan:
     method = method_class(build_config(method_class.config_class, targets["method"]))
     if request.label_aware is False and method.needs_labels:
         raise BadRequest(f"method '{request.method}' needs labels; it cannot run label-agnostic")
+    if request.label_aware is True and not method.needs_labels:
+        raise BadRequest(f"method '{request.method}' uses no labels; it cannot run label-aware")
 
     initial = choose_model(request.model, split.dataset)
     return Plan(

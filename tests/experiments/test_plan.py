@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pymixunlearn import data, models
+from pymixunlearn import data, methods, models
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments import BadRequest, DataRequest, ModelRequest, Plan, RunRequest, SplitRequest, resolve
 from pymixunlearn.experiments.models import choose_model
@@ -94,6 +94,9 @@ def test_a_saved_split_comes_back(tmp_path: Path, small_plan: Make) -> None:
         ({"split": SplitRequest(task="data", indices=Path("ids.txt"))}, "leave out other tasks"),
         ({"split": SplitRequest(task="data", manifest=Path("split.json"))}, "leave out the task"),
         ({"method": "retrain", "label_aware": False}, "method 'retrain' needs labels"),
+        ({"method": "scrub", "label_aware": False}, "method 'scrub' needs labels; it cannot run label-agnostic"),
+        ({"method": "laf", "label_aware": True}, "method 'laf' uses no labels; it cannot run label-aware"),
+        ({"method": "ts", "settings": {"teachers": "good"}}, "unknown teachers 'good'"),
         ({"label_aware": False, "settings": {"label_aware": "yes"}}, "label_aware=true contradicts"),
     ],
 )
@@ -146,3 +149,18 @@ def test_a_checkpoint_for_other_data_is_refused(
     save_model(tmp_path / "other.safetensors", network(**changes))
     with pytest.raises(UserError, match=message):
         choose_model(ModelRequest(str(tmp_path / "other.safetensors")), digits)
+
+
+@pytest.mark.parametrize("name", methods.available())
+def test_every_method_runs_without_a_word_about_labels(name: str) -> None:
+    plan = resolve(RunRequest(method=name, device="cpu"))
+    assert plan.method.name == name
+    for label_aware in (True, False):
+        if name != "mixunlearn" and label_aware is not plan.method.needs_labels:
+            continue
+        assert resolve(RunRequest(method=name, device="cpu", label_aware=label_aware)).method.needs_labels is label_aware
+
+
+def test_settings_may_decide_about_labels() -> None:
+    request = RunRequest(method="ts", device="cpu", label_aware=False, settings={"teachers": "bad"})
+    assert not resolve(request).method.needs_labels
