@@ -116,3 +116,23 @@ def test_snapshots_of_other_loops_are_refused() -> None:
         Sum().run(callback=Recorder(), resume=recorder.states[0], epochs=4)
     with pytest.raises(UserError, match="not a snapshot"):
         Sum().run(callback=Recorder(), resume={"total": torch.zeros(1)})
+
+
+def test_epochs_of_different_lengths() -> None:
+    def run(recorder: Recorder, resume: StateDict | None = None, lengths: tuple[int, ...] = (3, 1, 1)) -> None:
+        def epoch(index: int, step_done: Callable[[], None]) -> Mapping[str, float]:
+            for _ in range(lengths[index]):
+                step_done()
+            return {"total": float(lengths[index])}
+
+        run_epochs("uneven", 3, lengths, epoch, state=dict, load_state=len, callbacks=[recorder], resume=resume)
+
+    whole = Recorder()
+    run(whole)
+    assert whole.calls[0] == ("start", "uneven", 3, 2, 0)  # five steps in three epochs
+    assert [call[1] for call in whole.calls if call[0] == "step"] == [1, 2, 3, 4, 5]
+    rest = Recorder()
+    run(rest, resume=whole.states[0])
+    assert [call[1] for call in rest.calls if call[0] == "step"] == [4, 5]
+    with pytest.raises(UserError, match=r"its steps_per_epoch is \[3, 1, 1\], expected \[3, 1, 2\]"):
+        run(Recorder(), resume=whole.states[0], lengths=(3, 1, 2))
