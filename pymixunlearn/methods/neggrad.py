@@ -28,10 +28,10 @@ class NegGradConfig(LoopConfig):
     form: Literal["weighted", "convex"] = setting(
         "weighted", "w CE_r - CE_f (MixUnlearn's baseline), or alpha CE_r - (1 - alpha) CE_f, pulled to the start"
     )
-    retain_weight: float = setting(1.0, "w of the weighted form; tuned over 0.001, 0.01, 0.1, 1, 10, 100", above=0)
+    retain_weight: float = setting(10.0, "w of the weighted form; tuned over 0.001, 0.01, 0.1, 1, 10, 100", above=0)
     alpha: float = setting(0.95, "alpha of the convex form", low=0, high=1)
     pull: float = setting(5e-4, "convex form: weight of the squared distance to the initial weights, halved", low=0)
-    lr: float = setting(0.01, "learning rate (SGD)", above=0)
+    lr: float = setting(3e-4, "learning rate (SGD); 0.01 was published for the convex form", above=0)
     momentum: float = setting(0.0, "momentum", low=0, below=1)
     epochs: int = setting(10, "passes over the retain set", low=1)
 
