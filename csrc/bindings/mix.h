@@ -73,8 +73,8 @@ struct Mixing {
                          std::vector<double> mean, std::vector<double> std, ScalarType dtype) {
     const Call call(x_forget, x_retain, mask_logits, grid, mean, std, dtype);
     const MixShape& shape = call.shape;
-    const Tensor out = allocate_images(x_forget, {shape.pairs(), shape.channels, shape.height, shape.width}, dtype,
-                                       shape.interleaved);
+    const Tensor out =
+        allocate_images(x_forget, {shape.pairs(), shape.channels, shape.height, shape.width}, dtype, shape.interleaved);
     MixOperands operands = call.operands;
     operands.result = out.data_ptr();
     if (out.numel() > 0) Backend(x_forget).mix_forward(shape, operands);
@@ -88,8 +88,8 @@ struct Mixing {
     const MixShape& shape = call.shape;
     const Images incoming(grad, shape.interleaved);
     check_gradient(grad, mask_logits, shape);
-    const Tensor out = allocate<3>(mask_logits, {shape.pairs(), shape.mask_height, shape.mask_width},
-                                   mask_logits.scalar_type());
+    const Tensor out =
+        allocate<3>(mask_logits, {shape.pairs(), shape.mask_height, shape.mask_width}, mask_logits.scalar_type());
     MixOperands operands = call.operands;
     operands.grad = incoming.data();
     operands.grad_stride = incoming.stride();
@@ -105,13 +105,12 @@ struct Mixing {
     const auto sizes = grad.sizes(), mask = mask_logits.sizes();
     const Images incoming(grad, interleaved);
     const Tensor logits = torch::stable::contiguous(mask_logits);
-    const MixShape shape = {n_forget, n_retain, grid,        sizes[1], sizes[2],        sizes[3],
-                            mask[1],  mask[2],  interleaved, false,    dtype_of(dtype), dtype_of(logits),
-                            dtype_of(grad)};
+    const MixShape shape = {n_forget, n_retain,    grid,  sizes[1],        sizes[2],         sizes[3],      mask[1],
+                            mask[2],  interleaved, false, dtype_of(dtype), dtype_of(logits), dtype_of(grad)};
     check_shape(shape, mask_logits);
     check_gradient(grad, mask_logits, shape);
-    const Tensor out = allocate_images(grad, {retain_side ? n_retain : n_forget, sizes[1], sizes[2], sizes[3]}, dtype,
-                                       interleaved);
+    const Tensor out =
+        allocate_images(grad, {retain_side ? n_retain : n_forget, sizes[1], sizes[2], sizes[3]}, dtype, interleaved);
     MixOperands operands{};
     operands.mask_logits = logits.data_ptr();
     operands.grad = incoming.data();
@@ -136,9 +135,7 @@ struct Mixing {
    private:
     Call(const Tensor& x_forget, const Tensor& x_retain, const Tensor& mask_logits, bool grid,
          const std::vector<double>& mean, const std::vector<double>& std, ScalarType dtype, bool interleaved)
-        : forget(x_forget, interleaved),
-          retain(x_retain, interleaved),
-          logits(torch::stable::contiguous(mask_logits)) {
+        : forget(x_forget, interleaved), retain(x_retain, interleaved), logits(torch::stable::contiguous(mask_logits)) {
       check_same_device(x_retain, x_forget);
       check_same_device(mask_logits, x_forget);
       STD_TORCH_CHECK(mask_logits.dim() == 3, "expected mask logits [P, h, w]");
@@ -146,11 +143,28 @@ struct Mixing {
       const auto f = x_forget.sizes(), r = x_retain.sizes(), mask = mask_logits.sizes();
       STD_TORCH_CHECK(f[1] == r[1] && f[2] == r[2] && f[3] == r[3], "expected both images of one shape");
       const bool bytes = x_forget.scalar_type() == ScalarType::Byte;
-      shape = {f[0],        r[0],  grid,  f[1], f[2], f[3], mask[1], mask[2],
-               interleaved, bytes, bytes ? Dtype::f32 : dtype_of(x_forget), dtype_of(logits), dtype_of(dtype)};
+      shape = {f[0],
+               r[0],
+               grid,
+               f[1],
+               f[2],
+               f[3],
+               mask[1],
+               mask[2],
+               interleaved,
+               bytes,
+               bytes ? Dtype::f32 : dtype_of(x_forget),
+               dtype_of(logits),
+               dtype_of(dtype)};
       check_shape(shape, mask_logits);
-      operands = {forget.data(),     retain.data(), forget.stride(), retain.stride(),
-                  logits.data_ptr(), nullptr,       0,               nullptr,
+      operands = {forget.data(),
+                  retain.data(),
+                  forget.stride(),
+                  retain.stride(),
+                  logits.data_ptr(),
+                  nullptr,
+                  0,
+                  nullptr,
                   normalisation(shape, mean, std)};
     }
   };
@@ -165,9 +179,9 @@ struct Mixing {
   static void check_gradient(const Tensor& grad, const Tensor& like, const MixShape& shape) {
     check_same_device(grad, like);
     const auto sizes = grad.sizes();
-    STD_TORCH_CHECK(sizes[0] == shape.pairs() && sizes[1] == shape.channels && sizes[2] == shape.height &&
-                        sizes[3] == shape.width,
-                    "expected a gradient of the mixed images' shape");
+    STD_TORCH_CHECK(
+        sizes[0] == shape.pairs() && sizes[1] == shape.channels && sizes[2] == shape.height && sizes[3] == shape.width,
+        "expected a gradient of the mixed images' shape");
   }
 
   static Normalisation normalisation(const MixShape& shape, const std::vector<double>& mean,
@@ -176,9 +190,9 @@ struct Mixing {
     result.per_channel = !mean.empty() || !std.empty();
     if (!result.per_channel) return result;
     const auto channels = static_cast<size_t>(shape.channels);
-    STD_TORCH_CHECK(shape.bytes && mean.size() == channels && std.size() == channels &&
-                        shape.channels <= max_normalised_channels,
-                    "expected one mean and one std for each channel of 8-bit images");
+    STD_TORCH_CHECK(
+        shape.bytes && mean.size() == channels && std.size() == channels && shape.channels <= max_normalised_channels,
+        "expected one mean and one std for each channel of 8-bit images");
     for (size_t c = 0; c < channels; ++c) {
       result.scales[c] = 1 / (255 * std[c]);
       result.shifts[c] = -mean[c] / std[c];
@@ -188,9 +202,9 @@ struct Mixing {
 };
 
 // Registers every operator of a backend under its schema's name.
-#define PMX_REGISTER_MIXING(library, Backend)                                                        \
-  library.impl("mask_mix", TORCH_BOX(&pmx::Mixing<Backend>::mask_mix));                              \
-  library.impl("mask_mix_backward_mask", TORCH_BOX(&pmx::Mixing<Backend>::mask_mix_backward_mask));  \
+#define PMX_REGISTER_MIXING(library, Backend)                                                       \
+  library.impl("mask_mix", TORCH_BOX(&pmx::Mixing<Backend>::mask_mix));                             \
+  library.impl("mask_mix_backward_mask", TORCH_BOX(&pmx::Mixing<Backend>::mask_mix_backward_mask)); \
   library.impl("mask_mix_backward_image", TORCH_BOX(&pmx::Mixing<Backend>::mask_mix_backward_image))
 
 }  // namespace pmx

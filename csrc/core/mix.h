@@ -34,7 +34,7 @@ struct MixShape {
   int64_t channels, height, width;
   int64_t mask_height, mask_width;
   bool interleaved;
-  bool bytes;   // images are uint8; otherwise of dtype `image`
+  bool bytes;  // images are uint8; otherwise of dtype `image`
   Dtype image;
   Dtype mask;
   Dtype out;

@@ -1,5 +1,5 @@
-// How mask_mix is cut into tasks on the CPU. A task is a chunk of rows of an image (forward, gradients of the images) or
-// a block of rows of a mask (gradient of the mask logits). No task reads what another one writes, and what a task
+// How mask_mix is cut into tasks on the CPU. A task is a chunk of rows of an image (forward, gradients of the images)
+// or a block of rows of a mask (gradient of the mask logits). No task reads what another one writes, and what a task
 // computes does not depend on the cut, so neither threads nor sizes change a bit of the result.
 #pragma once
 
@@ -59,9 +59,19 @@ class MixTaps {
       weight_[x] = A(1) - tap.t;
       weight_[width + x] = tap.t;
     }
-    plan_ = {shape, operands, retain_side, 0, 0, 0, 0, index_.data(), index_.data() + width, weight_.data(),
+    plan_ = {shape,
+             operands,
+             retain_side,
+             0,
+             0,
+             0,
+             0,
+             index_.data(),
+             index_.data() + width,
+             weight_.data(),
              weight_.data() + width};
-    plan_.rows_per_chunk = std::min(std::max<int64_t>(1, mix_chunk_elements / per_row), std::max<int64_t>(1, shape.height));
+    plan_.rows_per_chunk =
+        std::min(std::max<int64_t>(1, mix_chunk_elements / per_row), std::max<int64_t>(1, shape.height));
     plan_.chunks = (shape.height + plan_.rows_per_chunk - 1) / plan_.rows_per_chunk;
     // A block computes the rows above it once more, so masks are only cut up where there are few of them.
     const int64_t wanted = shape.pairs() > 0 ? (16 + shape.pairs() - 1) / shape.pairs() : 1;

@@ -1,8 +1,8 @@
 // The kernels of mask_mix, written once and compiled for each instruction set by the table_<isa>.cpp files.
 //
 // The mask rows are interpolated horizontally once per mask row, into two rows of image width (expanded); what is left
-// per pixel is a blend of these two and one sigmoid, shared by all channels. The gradient of the mask mirrors this: it is
-// summed over channels, then vertically into two rows of image width, and only these are folded horizontally.
+// per pixel is a blend of these two and one sigmoid, shared by all channels. The gradient of the mask mirrors this: it
+// is summed over channels, then vertically into two rows of image width, and only these are folded horizontally.
 #pragma once
 
 #include "kernels.h"
@@ -186,14 +186,14 @@ static void sum_channels(const A* from, A* to, int64_t pixels, int64_t channels)
 // One thread's memory; see MixPlan::workspace.
 template <class A>
 struct MixWorkspace {
-  A* expanded[2];                     // mask rows of even and of odd index at image width
-  int64_t held[2] = {-1, -1};         // which mask rows these are, counted through all pairs
-  A* mask_row;                        // [w]
-  A* sums[2];                         // [W]
-  A *forget, *retain, *pixel;         // shares, and a gradient, of the pixels of a chunk
-  A *wide_forget, *wide_retain;       // the shares once for every channel, if interleaved
-  A *wide_product, *scale, *shift;    // likewise
-  A* total;                           // [C, pixels of a chunk]
+  A* expanded[2];                   // mask rows of even and of odd index at image width
+  int64_t held[2] = {-1, -1};       // which mask rows these are, counted through all pairs
+  A* mask_row;                      // [w]
+  A* sums[2];                       // [W]
+  A *forget, *retain, *pixel;       // shares, and a gradient, of the pixels of a chunk
+  A *wide_forget, *wide_retain;     // the shares once for every channel, if interleaved
+  A *wide_product, *scale, *shift;  // likewise
+  A* total;                         // [C, pixels of a chunk]
 
   MixWorkspace(const MixPlan& plan, void* memory) {
     const MixShape& shape = plan.shape;
@@ -442,8 +442,9 @@ static void mix_mask_gradient(const MixPlan& plan, int64_t begin, int64_t end, v
   MixWorkspace<A> work(plan, memory);
   for (int64_t task = begin; task < end; ++task) {
     const int64_t pair = task / plan.blocks, first_row = task % plan.blocks * plan.mask_rows_per_block;
-    const int64_t last_row =
-        first_row + plan.mask_rows_per_block < shape.mask_height ? first_row + plan.mask_rows_per_block : shape.mask_height;
+    const int64_t last_row = first_row + plan.mask_rows_per_block < shape.mask_height
+                                 ? first_row + plan.mask_rows_per_block
+                                 : shape.mask_height;
     const void* forget = at(operands.forget, shape.forget_of(pair) * operands.forget_stride, image_bytes);
     const void* retain = at(operands.retain, shape.retain_of(pair) * operands.retain_stride, image_bytes);
     const void* grad = at(operands.grad, pair * operands.grad_stride, out_bytes);
@@ -506,7 +507,7 @@ static void mix_image_gradient(const MixPlan& plan, int64_t begin, int64_t end, 
     const Planes<A> planes(plan, work, top, bottom);
     memset(work.total, 0, sizeof(A) * planes.count * planes.size);
     for (int64_t partner = 0; partner < partners; ++partner) {
-      const int64_t pair = !shape.grid           ? image
+      const int64_t pair = !shape.grid        ? image
                            : plan.retain_side ? partner * shape.n_retain + image
                                               : image * shape.n_retain + partner;
       find_shares(plan, work, pair, top, bottom);

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from pymixunlearn.ops import reference
-from pymixunlearn.ops._call import eager_function, ops, twice_differentiable
+from pymixunlearn.ops._call import below_autograd, eager_function, ops, twice_differentiable
 from pymixunlearn.ops._mixing_fake import channels_last
+from pymixunlearn.ops._register import register_derivative, register_no_derivative
 
 
 def mask_mix_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -26,20 +27,16 @@ def mask_mix_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
             grad,
         )
         return *twice, *constants
-    grads: list[Tensor | None] = []
-    for needed, retain_side in zip(ctx.needs_input_grad[:2], (False, True), strict=True):
-        if needed:
-            sizes = x_forget.shape[0], x_retain.shape[0]
-            last = channels_last(x_forget, x_retain)
-            grads.append(
-                ops.mask_mix_backward_image.default(grad, mask_logits, grid, retain_side, *sizes, x_forget.dtype, last)
-            )
-        else:
-            grads.append(None)
-    if ctx.needs_input_grad[2]:
-        grads.append(ops.mask_mix_backward_mask.default(grad, x_forget, x_retain, mask_logits, grid, mean, std))
-    else:
-        grads.append(None)
+    need_forget, need_retain, need_mask = ctx.needs_input_grad[:3]
+    sizes = x_forget.shape[0], x_retain.shape[0], x_forget.dtype
+    last = (need_forget or need_retain) and channels_last(x_forget, x_retain)
+    by_image, by_mask = ops.mask_mix_backward_image.default, ops.mask_mix_backward_mask.default
+    with below_autograd():
+        grads = (
+            by_image(grad, mask_logits, grid, False, *sizes, last) if need_forget else None,
+            by_image(grad, mask_logits, grid, True, *sizes, last) if need_retain else None,
+            by_mask(grad, x_forget, x_retain, mask_logits, grid, mean, std) if need_mask else None,
+        )
     return *grads, *constants
 
 
@@ -52,5 +49,7 @@ MaskMix = eager_function("mask_mix", mask_mix_gradients, _keep)
 
 
 def register() -> None:
-    """Register the formula with the dispatcher."""
-    torch.library.register_autograd("pymixunlearn::mask_mix", mask_mix_gradients, setup_context=_keep)
+    """Register the formula with the dispatcher. Autocast changes nothing: the images decide the dtype."""
+    register_derivative("mask_mix", 3, mask_mix_gradients, _keep)
+    for name in ("mask_mix_backward_mask", "mask_mix_backward_image"):
+        register_no_derivative(name)

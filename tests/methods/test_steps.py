@@ -100,9 +100,7 @@ def test_boundary_expand(tiny: Any) -> None:
     assert torch.equal(fresh.weight[:4], initial.head.weight) and torch.equal(fresh.bias[:4], initial.head.bias)
     limit = (6 / (96 + 5)) ** 0.5  # Xavier's, of the whole new layer
     assert 0 < fresh.weight[4].abs().max() <= limit and fresh.bias[4] == 0
-    check_step(
-        loop.model, lambda: loop.step(f), lambda net: ce(net(f.images), torch.tensor([4, 4, 4])), sgd(0.01)
-    )
+    check_step(loop.model, lambda: loop.step(f), lambda net: ce(net(f.images), torch.tensor([4, 4, 4])), sgd(0.01))
     kept = loop.model.head.weight[:4].clone()
     unlearned = loop.unlearned()
     assert torch.equal(unlearned.head.weight, kept) and unlearned(f.images).shape == (3, 4)
@@ -235,9 +233,7 @@ def test_ssd(importance: Any, tiny: Any) -> None:
     for stage in loop.stages():
         list(stage.run(0))
     dampened = 0
-    for new, old, i_all, i_forget in zip(
-        loop.model.parameters(), network.parameters(), of_all, of_forget, strict=True
-    ):
+    for new, old, i_all, i_forget in zip(loop.model.parameters(), network.parameters(), of_all, of_forget, strict=True):
         chosen = i_forget > 1.5 * i_all
         factor = torch.minimum(0.8 * i_all / i_forget, torch.ones_like(i_all))
         close(new, torch.where(chosen, old * factor, old))
@@ -281,8 +277,7 @@ def test_unroll_from_the_start_and_its_verification_error(tiny: Any) -> None:
     def loss(flat: Tensor) -> Tensor:
         parts = flat.split([weight.numel() for weight in before.parameters()])
         weights = {
-            name: part.view_as(weight)
-            for name, part, weight in zip(names, parts, before.parameters(), strict=True)
+            name: part.view_as(weight) for name, part, weight in zip(names, parts, before.parameters(), strict=True)
         }
         return ce(torch.func.functional_call(before, weights, (images,)), targets)
 

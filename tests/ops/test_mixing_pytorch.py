@@ -188,6 +188,23 @@ def test_autocast_mixes_in_the_dtype_of_the_images(device: str) -> None:
     assert torch.equal(mixed, ops.mask_mix(x_f, x_r, half.detach()))
 
 
+def test_direct_calls_end_in_a_derivative_or_an_error(device: str) -> None:
+    x_f, x_r, mask = operands(2, 2, SHAPE, device=device)
+    arguments = (False, NO_NORMALISATION, NO_NORMALISATION, torch.float32)
+    leaf = mask.clone().requires_grad_()
+    assert torch.autograd.grad(registered.mask_mix(x_f, x_r, leaf, *arguments).sum(), leaf)[0].any()
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        dual = torch.autograd.forward_ad.make_dual(mask, torch.ones_like(mask))
+        registered.mask_mix(x_f, x_r, dual, *arguments)
+    grad = torch.ones_like(x_f).requires_grad_()
+    for backward in (
+        registered.mask_mix_backward_mask(grad, x_f, x_r, mask, *arguments[:3]),
+        registered.mask_mix_backward_image(grad, mask, False, False, 2, 2, torch.float32, False),
+    ):
+        with pytest.raises(NotImplementedError, match="has no derivative"):
+            backward.sum().backward()
+
+
 # --- reproducibility -------------------------------------------------------------------------------------------------
 
 
