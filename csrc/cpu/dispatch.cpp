@@ -3,9 +3,11 @@
 
 namespace pmx {
 
-const KernelTable& kernels() {
+const KernelTable& kernels() { return kernels(chosen_isa()); }
+
+const KernelTable& kernels(Isa isa) {
 #if defined(__x86_64__)
-  switch (chosen_isa()) {
+  switch (isa) {
     case Isa::avx512:
       return avx512_kernels;
     case Isa::avx2:

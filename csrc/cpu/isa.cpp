@@ -5,9 +5,8 @@
 #include <cstring>
 
 namespace pmx {
-namespace {
 
-Isa best_supported() {
+Isa best_isa() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return Isa::baseline;
@@ -19,8 +18,10 @@ Isa best_supported() {
 #endif
 }
 
+namespace {
+
 Isa limited() {
-  const Isa best = best_supported();
+  const Isa best = best_isa();
   const char* limit = std::getenv("PYMIXUNLEARN_CPU_ISA");
   if (limit == nullptr) return best;
   for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "../core/contrastive.h"
+#include "isa.h"
 #include "mix.h"
 
 namespace pmx {
@@ -55,6 +56,8 @@ struct KernelTable {
 
 // The table of the instruction set that isa.h chose.
 const KernelTable& kernels();
+// That of an instruction set this machine has.
+const KernelTable& kernels(Isa isa);
 
 extern const KernelTable baseline_kernels;
 #if defined(__x86_64__)

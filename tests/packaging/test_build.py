@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_every_source_is_listed_and_exists() -> None:
     listed = json.loads((ROOT / "csrc" / "sources.json").read_text())
-    built = {name for group in ("core", "ops_cpu", "ops_cuda", "introspection") for name in listed[group]}
+    built = {name for group in ("core", "api", "ops_cpu", "ops_cuda", "introspection") for name in listed[group]}
     present = {str(p.relative_to(ROOT / "csrc")) for p in (ROOT / "csrc").rglob("*") if p.suffix in (".cpp", ".cu")}
     assert built == present
     tests = {p.name for p in (ROOT / "tests" / "cpp").glob("test_*.cpp")}
@@ -23,7 +23,7 @@ def test_every_source_is_listed_and_exists() -> None:
 
 
 def test_kernel_sources_know_nothing_of_torch() -> None:
-    for folder in ("core", "cpu", "cuda"):
+    for folder in ("core", "cpu", "cuda", "api", "include/pymixunlearn"):
         for path in (ROOT / "csrc" / folder).iterdir():
             text = path.read_text()
             assert "torch/" not in text, f"{path} includes torch"
