@@ -1,5 +1,5 @@
-# What an installation holds: the public headers, the libraries, and a package for find_package(pymixunlearn) that can be
-# moved anywhere.
+# What an installation holds: the public headers, the libraries, and a package for find_package(pymixunlearn) that can
+# be moved anywhere.
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
 

@@ -1,5 +1,5 @@
-# The CPU operators of torch.ops.pymixunlearn as a library for LibTorch programs. The stable ABI needs torch's headers and
-# two of its libraries; find_package(Torch) would ask for a CUDA toolkit besides where torch has CUDA.
+# The CPU operators of torch.ops.pymixunlearn as a library for LibTorch programs. The stable ABI needs torch's headers
+# and two of its libraries; find_package(Torch) would ask for a CUDA toolkit besides where torch has CUDA.
 #
 # CMAKE_PREFIX_PATH is what torch.utils.cmake_prefix_path says, or the folder of an unpacked LibTorch.
 find_path(PYMIXUNLEARN_TORCH_INCLUDE torch/csrc/stable/library.h PATH_SUFFIXES ../../include)
@@ -7,8 +7,8 @@ find_library(PYMIXUNLEARN_TORCH_CPU torch_cpu PATH_SUFFIXES ../../lib)
 find_library(PYMIXUNLEARN_C10 c10 PATH_SUFFIXES ../../lib)
 foreach(found PYMIXUNLEARN_TORCH_INCLUDE PYMIXUNLEARN_TORCH_CPU PYMIXUNLEARN_C10)
   if(NOT ${found})
-    message(FATAL_ERROR "PYMIXUNLEARN_OPS needs LibTorch 2.10 or later in CMAKE_PREFIX_PATH, got '${CMAKE_PREFIX_PATH}' "
-                        "(${found} was not found)")
+    message(FATAL_ERROR "PYMIXUNLEARN_OPS needs LibTorch 2.10 or later in CMAKE_PREFIX_PATH, "
+                        "got '${CMAKE_PREFIX_PATH}' (${found} was not found)")
   endif()
 endforeach()
 

@@ -1,5 +1,5 @@
-# Installs the build, moves the installation elsewhere, and builds and runs the example against it as a user would. Nothing
-# in the package may name the build directory, or it would work on this machine alone.
+# Installs the build, moves the installation elsewhere, and builds and runs the example against it as a user would.
+# Nothing in the package may name the build directory, or it would work on this machine alone.
 set(work ${build}/installed_example)
 file(REMOVE_RECURSE ${work})
 

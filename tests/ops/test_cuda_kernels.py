@@ -1,0 +1,67 @@
+"""One small case for each way that the CUDA kernels are launched: what csrc/tools/cuda_sanitizer.sh runs.
+
+Inputs are made on the host and the comparison is there too, so that compute-sanitizer watches little but our kernels.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pymixunlearn import ops
+from tests.ops.agreement import assert_close
+
+F, R = 3, 5  # forget and retain images
+
+# Part of a warp for each row; a warp, in packs and element by element; a whole block.
+CLASSES = [10, 96, 101, 8200]
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+def random(*shape: int, seed: int) -> Tensor:
+    return 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def target(kind: str, rows: int, classes: int, seed: int) -> Tensor:
+    if kind == "labels":
+        return torch.arange(seed, seed + rows) % classes
+    return random(rows, classes, seed=seed) if kind == "teacher" else random(rows, classes, seed=seed).softmax(1)
+
+
+def losses(kind: str, classes: int, inputs: torch.dtype, compute: torch.dtype, device: str) -> list[Tensor]:
+    """Values and gradients of every loss, from inputs rounded to ``inputs`` and computed in ``compute``."""
+
+    def place(x: Tensor) -> Tensor:
+        return (x if x.dtype == torch.int64 else x.to(inputs).to(compute)).to(device)
+
+    def with_gradients(loss: Tensor, weight: Tensor, *logits: Tensor) -> list[Tensor]:
+        return [loss.detach(), *torch.autograd.grad(loss, logits, place(weight))]
+
+    sharpen_T = 0.5 if kind == "teacher" else None
+    forget, retain = (place(target(kind, n, classes, seed=n)) for n in (F, R))
+    if kind == "wide" and compute.itemsize == 2:  # half-precision logits with float32 targets
+        forget, retain = forget.float(), retain.float()
+    zip_z, grid_z = place(random(R, classes, seed=1)), place(random(F, R, classes, seed=2))
+    forget_z = place(random(F, classes, seed=3))
+    lam, one = place(torch.linspace(0, 1, F * R).to(torch.float64).reshape(F, R)), torch.ones(())
+    for z in (zip_z, grid_z, forget_z):
+        z.requires_grad_()
+    results = with_gradients(ops.sim_loss(zip_z, retain, sharpen_T=sharpen_T), torch.arange(R).double(), zip_z)
+    zipped = ops.mix_contrastive_loss(zip_z, retain, retain.flip(0), 0.4, 0.5, sharpen_T=sharpen_T)
+    grid = ops.mix_contrastive_loss(grid_z, forget, retain, lam, 0.5, pairing="grid", sharpen_T=sharpen_T)
+    real = ops.real_contrastive_loss(forget_z, zip_z, forget, retain, 0.5, sharpen_T=sharpen_T)
+    results += with_gradients(zipped, one, zip_z) + with_gradients(grid, one, grid_z)
+    results += with_gradients(real, one, forget_z, zip_z)
+    if kind == "probabilities":
+        results += with_gradients(ops.sharpen(grid_z, 0.5), random(F, R, classes, seed=4), grid_z)
+    return results
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "wide", "labels", "teacher"])
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_launch(device: str, dtype: torch.dtype, classes: int, kind: str) -> None:
+    truth = losses(kind, classes, dtype, torch.float64, "cpu")
+    for n, (actual, expected) in enumerate(zip(losses(kind, classes, dtype, dtype, device), truth, strict=True)):
+        assert_close(f"result {n}", actual, expected, dtype)
