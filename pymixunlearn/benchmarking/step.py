@@ -28,6 +28,7 @@ from pymixunlearn.methods.base import Job as UnlearnJob
 from pymixunlearn.methods.base import held_fixed
 from pymixunlearn.methods.mixunlearn import SIDES, MixUnlearnConfig, MixUnlearnLoop
 from pymixunlearn.methods.mixunlearn_fast import FastMixUnlearnLoop
+from pymixunlearn.methods.view import SplitView
 
 L = TypeVar("L", bound=MixUnlearnLoop)
 
@@ -158,12 +159,13 @@ def rounds(
         stack.enter_context(torch.random.fork_rng())
         torch.manual_seed(0)
         split = _split(case, batch)
+        view = SplitView.of(split, labels=False)
         model = models.build(case.network, num_classes=10, in_channels=case.channels, image_size=case.image_size)
         model.to(device)
 
         def loop(kind: type[L], cache_mb: int) -> L:
             config = MixUnlearnConfig(batch_size=batch, precision=precision, cache_mb=cache_mb)  # type: ignore[arg-type]
-            made = kind(config, UnlearnJob(copy.deepcopy(model), split, device, 0, (), None))
+            made = kind(config, UnlearnJob(copy.deepcopy(model), view, device, 0, (), None))
             stack.push(made.__exit__)
             return made
 

@@ -92,7 +92,7 @@ def stored_batches(
 ) -> Iterator[StoredBatch]:
     """Like :func:`batches`, with the preprocessing left to the caller.
 
-    ``preprocess.augmented(batch.images, batch.uniform)`` are the images of :func:`batches`, which also says what raises.
+    ``preprocess.augmented(batch.images, batch.uniform)`` are the images of :func:`batches`; errors are its too.
     """
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {batch_size}")

@@ -109,7 +109,9 @@ class Loop(ABC, Generic[C]):
         self.preprocess, self.num_classes = job.split.preprocess, job.split.num_classes
         self.forget_set: Images = job.split.forget.to(job.device)
         self.retain_set: Images = job.split.retain.to(job.device)
-        self.example = self.preprocess.evaluation(self.retain_set.images[:1])
+        self.example = self.preprocess.evaluation(
+            self.retain_set.gather(torch.zeros(1, dtype=torch.int64)).to(job.device)
+        )
         with torch.no_grad():
             check_logits(job.model.eval()(self.example), self.num_classes)
         self.model = job.model.train()

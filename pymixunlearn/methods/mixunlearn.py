@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from pymixunlearn import ops
 from pymixunlearn.data.batches import Batch, batches
-from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.errors import UserError
 from pymixunlearn.losses import GeneratorLoss, MixContrastiveLoss, RealContrastiveLoss
 from pymixunlearn.methods.base import Job, Means, Method, Outcome, held_fixed, register, setting
 from pymixunlearn.methods.config import StepConfig
+from pymixunlearn.methods.view import Images
 from pymixunlearn.mixblock import MixBlock, mixup
 from pymixunlearn.models.features import FeatureExtractor, find_feature_layer
 from pymixunlearn.seeding import derive_seed, generator
@@ -133,7 +133,7 @@ class MixUnlearnLoop:
         self.device, self.seed = job.device, job.seed
         self.preprocess = job.split.preprocess
         split, device = job.split, job.device
-        self.sets: dict[Side, ImageSet] = {"forget": split.forget.to(device), "retain": split.retain.to(device)}
+        self.sets: dict[Side, Images] = {"forget": split.forget.to(device), "retain": split.retain.to(device)}
         smaller = min(map(len, self.sets.values()))
         self.steps_per_epoch = -(-smaller // config.batch_size)
         self.closing = ExitStack()

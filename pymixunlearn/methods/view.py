@@ -9,6 +9,7 @@ import torch
 
 from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
 from pymixunlearn.data.preprocess import Preprocess
+from pymixunlearn.data.streamed import StreamedImages, StreamedImageSet
 from pymixunlearn.tasks import Split
 
 Images: TypeAlias = ImageSet | UnlabelledImages
@@ -51,7 +52,19 @@ def labelled(images: Images) -> ImageSet:
 
 def together(forget: Images, retain: Images) -> Images:
     """Return D_f followed by D_r as one set: the sample at index i is to be forgotten if i < len(forget)."""
+    if isinstance(forget, StreamedImageSet | StreamedImages):
+        return _together_in_file(forget, retain)
     images = torch.cat([forget.images, retain.images])
     if isinstance(forget, ImageSet) and isinstance(retain, ImageSet):
         return ImageSet(images, torch.cat([forget.targets, retain.targets]), forget.classes)
     return UnlabelledImages(images)
+
+
+def _together_in_file(forget: StreamedImageSet | StreamedImages, retain: Images) -> Images:
+    """Both sides of a split of one file: only their places in it are joined."""
+    assert isinstance(retain, StreamedImageSet | StreamedImages) and retain.images is forget.images
+    assert forget.rows is not None and retain.rows is not None  # neither side of a split is everything
+    rows = torch.cat([forget.rows, retain.rows])
+    if isinstance(forget, StreamedImageSet) and isinstance(retain, StreamedImageSet):
+        return StreamedImageSet(forget.images, torch.cat([forget.targets, retain.targets]), forget.classes, rows)
+    return StreamedImages(forget.images, rows)

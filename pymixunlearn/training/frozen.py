@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pymixunlearn.data.image_set import ImageSet
+from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
 from pymixunlearn.data.preprocess import Preprocess
 
 CHUNK = 128
@@ -48,7 +48,7 @@ class FrozenOutputs:
     def __init__(
         self,
         network: Callable[[Tensor], Observed],
-        images: ImageSet,
+        images: ImageSet | UnlabelledImages,
         preprocess: Preprocess,
         *,
         device: torch.device,

@@ -15,6 +15,7 @@ from pymixunlearn.benchmarking.step import PARTS, StepCase, measure_step, networ
 from pymixunlearn.data import Preprocess, natural_images
 from pymixunlearn.methods.base import Job
 from pymixunlearn.methods.mixunlearn import MixUnlearnConfig, MixUnlearnLoop
+from pymixunlearn.methods.view import SplitView
 
 CPU = torch.device("cpu")
 
@@ -32,7 +33,7 @@ def _split(preprocess: Preprocess, channels: int = 1) -> tasks.Split:
 @pytest.mark.parametrize("network", ["cnn", "vit"])
 def test_the_rival_takes_the_methods_step(network: str) -> None:
     model = models.build(network, num_classes=10, in_channels=1, image_size=28)
-    job = Job(copy.deepcopy(model), _split(Preprocess()), CPU, 0, (), None)
+    job = Job(copy.deepcopy(model), SplitView.of(_split(Preprocess()), labels=False), CPU, 0, (), None)
     loop = MixUnlearnLoop(MixUnlearnConfig(batch_size=12), job)
     forget, retain = next(loop.samples(0))
     plain = PlainStep(model, str(model.feature_layer), forget.images[:1])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import threading
 from pathlib import Path
 
 import pytest
 import torch
 
-from pymixunlearn import data, models, tasks
+from pymixunlearn import data, methods, models, tasks
 from pymixunlearn.data import ImageSet, Preprocess, batches, natural_images
 from pymixunlearn.data.image_file import map_images, write_images
 from pymixunlearn.data.streamed import StreamedImageSet
@@ -62,6 +63,9 @@ def test_sets_made_of_it_are_the_same(tmp_path: Path) -> None:
     ):
         assert isinstance(other, StreamedImageSet) and other.to("cpu") is other
         assert one.fingerprint() == other.fingerprint()
+        blind = other.unlabelled()
+        assert torch.equal(one.gather(second), blind.gather(second)) and len(blind) == len(one)
+        assert torch.equal(one.subset(second).images, blind.subset(second).gather(torch.arange(2)))
         assert torch.equal(one.gather(second), other.gather(second))
     assert list(batches(streamed.subset(torch.arange(0)), Preprocess(), batch_size=4, device="cpu", seed=0)) == []
 
@@ -92,11 +96,12 @@ def test_a_file_that_shrinks_is_an_error_in_the_step_that_needs_it(
 
 def test_unlearning_from_a_file_gives_the_same_model(tmp_path: Path) -> None:
     model = models.build("cnn", num_classes=4, in_channels=3, image_size=8)
-    for preprocess in (Preprocess(), natural_images()):
+    methods_used = (MixUnlearn(epochs=2, batch_size=4), methods.get("laf")(epochs=1, batch_size=4))
+    for preprocess, method in itertools.product((Preprocess(), natural_images()), methods_used):
         states = []
         for images in pair(tmp_path):
             split = tasks.index_split(data.Dataset("noise", images, images, preprocess), range(12))
-            states.append(MixUnlearn(epochs=2, batch_size=4).unlearn(model, split, device="cpu").model.state_dict())
+            states.append(method.unlearn(model, split, device="cpu").model.state_dict())
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 

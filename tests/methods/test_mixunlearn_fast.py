@@ -16,6 +16,7 @@ from pymixunlearn.methods import MixUnlearn, MixUnlearnConfig, UnlearnResult
 from pymixunlearn.methods.base import Job
 from pymixunlearn.methods.mixunlearn import MixUnlearnLoop
 from pymixunlearn.methods.mixunlearn_fast import FastMixUnlearnLoop
+from pymixunlearn.methods.view import SplitView
 
 Same = Callable[[nn.Module, nn.Module], bool]
 AUGMENT = Preprocess(random_crop=True, flip=True)
@@ -214,7 +215,8 @@ def test_a_replayed_run_resumes_and_repeats(same_weights: Same) -> None:
 @pytest.mark.parametrize("preprocess", [Preprocess(), AUGMENT], ids=["stored", "augmented"])
 def test_no_step_waits_for_the_gpu(preprocess: Preprocess, tiny: Any) -> None:
     model = models.build("cnn", num_classes=10, in_channels=3, image_size=8).cuda()
-    job = Job(model, patterns(3, 8, preprocess), torch.device("cuda"), 0, (), None)
+    view = SplitView.of(patterns(3, 8, preprocess), labels=False)
+    job = Job(model, view, torch.device("cuda"), 0, (), None)
     with FastMixUnlearnLoop(MixUnlearnConfig(batch_size=4, epochs=2), job) as loop:
         loop.run_epoch(0, lambda: None)  # captures
         lam = torch.tensor([0.3, 0.6], device="cuda")
