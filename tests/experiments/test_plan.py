@@ -158,7 +158,9 @@ def test_every_method_runs_without_a_word_about_labels(name: str) -> None:
     for label_aware in (True, False):
         if name != "mixunlearn" and label_aware is not plan.method.needs_labels:
             continue
-        assert resolve(RunRequest(method=name, device="cpu", label_aware=label_aware)).method.needs_labels is label_aware
+        assert (
+            resolve(RunRequest(method=name, device="cpu", label_aware=label_aware)).method.needs_labels is label_aware
+        )
 
 
 def test_settings_may_decide_about_labels() -> None:

@@ -81,7 +81,7 @@ def check_step(
     move: Move,
     fixed: tuple[str, ...] = (),
 ) -> None:
-    """Check that ``step`` moves every weight of ``network`` as the gradient of ``loss`` says, but for the fixed ones."""
+    """Check that ``step`` moves each weight of ``network`` as the gradient of ``loss`` says, but for the fixed ones."""
     twin = copy.deepcopy(network)
     loss(twin).backward()
     step()

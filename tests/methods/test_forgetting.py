@@ -30,7 +30,7 @@ def _accuracies(model: nn.Module, split: tasks.Split) -> tuple[float, float]:
         (methods.NegGrad(form="convex", lr=0.01), 10, 60),
         (methods.RandLabel(), 50, 90),
         (methods.SalUn(), 10, 90),
-        (methods.Scrub(), 10, 90),
+        (methods.Scrub(epochs=5), 10, 90),
         (methods.Ssd(), 10, 75),
         (methods.Teachers(teachers="bad", epochs=20, lr=1e-3), 60, 90),
     ],
@@ -54,11 +54,9 @@ def test_repair_gives_the_classifier_back_what_it_had(digits_model: nn.Module, d
     assert others >= _accuracies(digits_model, digits_class)[1] - 2
 
 
-def test_fine_tuning_does_not_look_at_what_it_should_forget(
-    digits_model: nn.Module, digits_class: tasks.Split
-) -> None:
+def test_fine_tuning_does_not_look_at_what_it_should_forget(digits_model: nn.Module, digits_class: tasks.Split) -> None:
     """Nothing pushes the class out, and on separable digits nothing needs its place."""
-    result = methods.FineTune().unlearn(digits_model, digits_class, device="cpu")
+    result = methods.FineTune(epochs=3).unlearn(digits_model, digits_class, device="cpu")
     forgotten, others = _accuracies(result.model, digits_class)
     assert forgotten > 60
     assert others >= _accuracies(digits_model, digits_class)[1] - 1
@@ -80,10 +78,8 @@ def test_gli_stops_when_held_out_accuracy_falls(digits_model: nn.Module, digits_
     assert all("retain" in record for record in patient.history)
 
 
-def test_unrolling_needs_what_training_really_subtracted(
-    digits_model: nn.Module, digits_class: tasks.Split
-) -> None:
-    """By default hardly anything: the gradients of D_f have vanished at the trained model, and Adam's steps were larger.
+def test_unrolling_needs_what_training_really_subtracted(digits_model: nn.Module, digits_class: tasks.Split) -> None:
+    """By default hardly anything: the gradients of D_f have vanished at the trained model, and Adam took larger steps.
 
     With a step as large as what was learnt, the class goes.
     """
@@ -93,9 +89,7 @@ def test_unrolling_needs_what_training_really_subtracted(
     assert _accuracies(bold.model, digits_class)[0] < 20
 
 
-def test_trained_teachers_part_the_student_from_the_class(
-    digits_model: nn.Module, digits_class: tasks.Split
-) -> None:
+def test_trained_teachers_part_the_student_from_the_class(digits_model: nn.Module, digits_class: tasks.Split) -> None:
     """-KL has no lower bound, so that with enough steps all else goes too: the balance is retain_weight."""
     method = methods.Teachers(batch_size=32)
     result = method.unlearn(digits_model, digits_class, device="cpu")
@@ -110,8 +104,6 @@ def test_ascent_too_steep_is_said_in_one_sentence(digits_model: nn.Module, digit
             method.unlearn(digits_model, digits_class, device="cpu")
 
 
-def test_rewinding_needs_samples_of_the_same_classes(
-    digits_model: nn.Module, digits_class: tasks.Split
-) -> None:
+def test_rewinding_needs_samples_of_the_same_classes(digits_model: nn.Module, digits_class: tasks.Split) -> None:
     with pytest.raises(UserError, match="expected rewind=false when whole classes are forgotten"):
         methods.Scrub(rewind=True).unlearn(digits_model, digits_class, device="cpu")
