@@ -43,4 +43,13 @@ STABLE_TORCH_LIBRARY(pymixunlearn, m) {
   m.def(
       "mask_mix_backward_image(Tensor grad, Tensor mask_logits, bool grid, bool retain_side, SymInt n_forget, "
       "SymInt n_retain, ScalarType dtype, bool channels_last) -> Tensor");
+  // `state` holds three numbers per query (core/attention.h). The backward returns the gradients that the bits of
+  // `wanted` ask for, in the order of the inputs; the others are empty.
+  m.def(
+      "mixblock_attention(Tensor q_f, Tensor k_f, Tensor v_f, Tensor q_r, Tensor k_r, Tensor v_r, bool grid, "
+      "bool allow_tf32) -> (Tensor mask_logits, Tensor state)");
+  m.def(
+      "mixblock_attention_backward(Tensor grad, Tensor q_f, Tensor k_f, Tensor v_f, Tensor q_r, Tensor k_r, "
+      "Tensor v_r, Tensor state, bool grid, bool allow_tf32, int wanted) -> (Tensor grad_q_f, Tensor grad_k_f, "
+      "Tensor grad_v_f, Tensor grad_q_r, Tensor grad_k_r, Tensor grad_v_r)");
 }

@@ -8,3 +8,13 @@
 #else
 #define PMX_HD inline __attribute__((always_inline))
 #endif
+
+// Before a loop: how far nvcc unrolls it. Loops over registers must be unrolled whole.
+#if defined(__CUDACC__)
+#define PMX_PRAGMA(text) _Pragma(#text)
+#define PMX_UNROLL PMX_PRAGMA(unroll)
+#define PMX_UNROLL_BY(count) PMX_PRAGMA(unroll count)
+#else
+#define PMX_UNROLL
+#define PMX_UNROLL_BY(count)
+#endif

@@ -24,7 +24,7 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // Elements in a 16-byte load of `size`-byte elements.
 constexpr int pack_of(size_t size) { return static_cast<int>(16 / size); }
 
-inline bool aligned(const void* data, int64_t stride, size_t size, int pack) {
+PMX_HD bool aligned(const void* data, int64_t stride, size_t size, int pack) {
   const auto bytes = static_cast<int64_t>(size) * pack;
   const int64_t wanted = bytes < 16 ? bytes : 16;
   return reinterpret_cast<uintptr_t>(data) % wanted == 0 && (stride * static_cast<int64_t>(size)) % wanted == 0;

@@ -33,7 +33,7 @@ typedef uint32_t WordVector __attribute__((vector_size(PMX_VECTOR_BYTES)));
 
 template <class V, class A>
 PMX_INLINE V broadcast(A value) {
-  return V{} + value;
+  return value - V{};  // an addition would stay in the code: -0 + 0 is not -0
 }
 
 // --- loads and stores, widening to the accumulation type -------------------------------------------------------------

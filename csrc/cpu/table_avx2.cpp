@@ -8,7 +8,9 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
+#include "../core/attention.h"
 #include "../core/contrastive.h"
 #include "kernels.h"
 
@@ -20,6 +22,7 @@
 #endif
 #define PMX_ISA avx2
 #define PMX_VECTOR_BYTES 32
+#include "attention_kernels.h"
 #include "column_kernels.h"
 #include "mix_kernels.h"
 #include "rows_kernels.h"
@@ -30,6 +33,7 @@
 #endif
 
 namespace pmx {
-const KernelTable avx2_kernels = {cosine_kernels, sharpen_kernels, mix_kernels, column_sum<float>, column_sum<double>};
+const KernelTable avx2_kernels = {cosine_kernels,    sharpen_kernels,   mix_kernels,
+                                  attention_kernels, column_sum<float>, column_sum<double>};
 }
 #endif

@@ -8,7 +8,9 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
+#include "../core/attention.h"
 #include "../core/contrastive.h"
 #include "kernels.h"
 
@@ -21,6 +23,7 @@
 #endif
 #define PMX_ISA avx512
 #define PMX_VECTOR_BYTES 64
+#include "attention_kernels.h"
 #include "column_kernels.h"
 #include "mix_kernels.h"
 #include "rows_kernels.h"
@@ -31,7 +34,7 @@
 #endif
 
 namespace pmx {
-const KernelTable avx512_kernels = {cosine_kernels, sharpen_kernels, mix_kernels, column_sum<float>,
-                                    column_sum<double>};
+const KernelTable avx512_kernels = {cosine_kernels,    sharpen_kernels,   mix_kernels,
+                                    attention_kernels, column_sum<float>, column_sum<double>};
 }
 #endif

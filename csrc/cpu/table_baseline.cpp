@@ -1,11 +1,12 @@
 // The kernels for the processor that the compiler targets by default (SSE2 on x86-64, NEON on 64-bit Arm).
 #define PMX_ISA baseline
 #define PMX_VECTOR_BYTES 16
+#include "attention_kernels.h"
 #include "column_kernels.h"
 #include "mix_kernels.h"
 #include "rows_kernels.h"
 
 namespace pmx {
-const KernelTable baseline_kernels = {cosine_kernels, sharpen_kernels, mix_kernels, column_sum<float>,
-                                      column_sum<double>};
+const KernelTable baseline_kernels = {cosine_kernels,    sharpen_kernels,   mix_kernels,
+                                      attention_kernels, column_sum<float>, column_sum<double>};
 }

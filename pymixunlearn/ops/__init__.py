@@ -5,7 +5,15 @@ The functions here run compiled C++/CUDA kernels where they are available and th
 ``torch.compile`` graphs or C++, are ``torch.ops.pymixunlearn.*``.
 """
 
-from pymixunlearn.ops import _contrastive_autograd, _contrastive_fake, _mixing_autograd, _mixing_fake, reference
+from pymixunlearn.ops import (
+    _attention_autograd,
+    _attention_fake,
+    _contrastive_autograd,
+    _contrastive_fake,
+    _mixing_autograd,
+    _mixing_fake,
+    reference,
+)
 from pymixunlearn.ops._library import STATUS, LibraryStatus, Status
 from pymixunlearn.ops.attention import mixblock_attention
 from pymixunlearn.ops.contrastive import mix_contrastive_loss, real_contrastive_loss, sharpen, sim_loss
@@ -35,3 +43,5 @@ if STATUS.available:
     _contrastive_autograd.register()
     _mixing_fake.register()
     _mixing_autograd.register()
+    _attention_fake.register()
+    _attention_autograd.register()

@@ -1,10 +1,21 @@
-"""MixBlock's cross-attention as a function."""
+"""MixBlock's cross-attention as a function: compiled where a library serves the device, the reference elsewhere."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from pymixunlearn.ops import _attention_autograd as functions
+from pymixunlearn.ops import _checks as checks
 from pymixunlearn.ops import reference
+from pymixunlearn.ops._call import compiled, ops, run
+
+
+def _in_autocast_dtype(tensor: Tensor) -> Tensor:
+    """Under autocast, matrix products run in its dtype; float64 is left alone, as PyTorch does."""
+    if tensor.dtype == torch.float64 or not tensor.is_floating_point():
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(tensor.device.type))
 
 
 def mixblock_attention(
@@ -14,8 +25,13 @@ def mixblock_attention(
 
         l_f = softmax(q_f k_r^T / sqrt(d)) v_f,   l_r = softmax(q_r k_f^T / sqrt(d)) v_r,   returned: l_f - l_r
 
+    Memory grows with the number of positions, not with its square: scores live in tiles and are computed again in the
+    backward. Products of bfloat16 and float16 are summed in float32; float32 on a GPU uses TF32 if PyTorch's own
+    matrix products may (``torch.backends.cuda.matmul.allow_tf32``).
+
     Args:
-        q_f: Queries of the forget features [N_f, d, h, w], floating. Differentiable, as all six are.
+        q_f: Queries of the forget features [N_f, d, h, w], float32, float64, bfloat16 or float16. Differentiable, as
+            all six are. Under autocast the inputs are cast to its dtype first.
         k_f: Keys of the forget features [N_f, d, h, w].
         v_f: Values of the forget features [N_f, h, w].
         q_r: Queries of the retain features [N_r, d, h, w].
@@ -24,10 +40,23 @@ def mixblock_attention(
         pairing: ``"zip"`` (N_f = N_r pairs) or ``"grid"`` (N_f * N_r pairs, row i * N_r + j).
 
     Returns:
-        [P, h, w], one map of mask logits per pair.
+        [P, h, w], one map of mask logits per pair, in the dtype of the inputs (under autocast, in its dtype).
 
     Raises:
         ValueError: A shape, device or pairing that does not fit.
         TypeError: A dtype that does not fit.
     """
-    return reference.mixblock_attention(q_f, k_f, v_f, q_r, k_r, v_r, pairing=pairing)
+    tensors = (q_f, k_f, v_f, q_r, k_r, v_r)
+    if not compiled(*tensors) or pairing not in checks.PAIRINGS:
+        return reference.mixblock_attention(*tensors, pairing=pairing)
+    if torch.is_autocast_enabled(q_f.device.type):
+        tensors = tuple(_in_autocast_dtype(tensor) for tensor in tensors)  # type: ignore[assignment]
+    output = run(
+        ops.mixblock_attention.default,
+        functions.MixblockAttention,
+        any(tensor.requires_grad for tensor in tensors),
+        (*tensors, pairing == "grid", q_f.is_cuda and torch._C._get_cublas_allow_tf32()),
+        lambda: checks.check_mixblock_attention(*tensors, pairing),
+    )
+    mask_logits: Tensor = output[0] if isinstance(output, tuple) else output
+    return mask_logits
