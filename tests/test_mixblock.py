@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pymixunlearn.errors import UserError
 from pymixunlearn.mixblock import MixBlock, mixup
@@ -93,6 +94,30 @@ def test_grid_is_all_pairs() -> None:
         for j in range(2):
             pair = block(f_f[i : i + 1], f_r[j : j + 1], 0.7, x_f[i : i + 1], x_r[j : j + 1])
             torch.testing.assert_close(grid[i * 2 + j], pair[0], rtol=1e-10, atol=1e-12)
+
+
+def test_mask_is_one_matrix_product_a_side_and_one_attention_without_copies() -> None:
+    called: list[str] = []
+
+    class Calls(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            called.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    block, (f_f, f_r, _, _) = _block(), _inputs(3, 3)
+    with Calls():
+        mask = block.mask_logits(f_f, f_r, torch.tensor(0.3, dtype=torch.float64))
+    assert [name for name in called if "mm" in name or "pymixunlearn" in name] == [
+        "aten.baddbmm.default",
+        "aten.baddbmm.default",
+        "pymixunlearn.mixblock_attention.default",
+    ]
+    assert not [name for name in called if "copy" in name or "clone" in name or "cat" in name]
+    called.clear()
+    with Calls():
+        mask.sum().backward()
+    assert called.count("pymixunlearn.mixblock_attention_backward.default") == 1
+    assert called.count("aten.cat.default") == 2
 
 
 def test_untrained_mask_is_even_for_every_ratio() -> None:
