@@ -35,6 +35,12 @@ INTERRUPTED = 130
     help="Whether the method may use the training labels; mixunlearn can do either.  [default: whatever the method "
     "needs; for mixunlearn label-agnostic]",
 )
+@click.option(
+    "--stop",
+    metavar="WHEN",
+    help="When to end: epochs (after all of them), or auto (when forgetting is done, judged from the forgotten data "
+    "and a held-out part of the remaining; at the latest after all epochs).  [default: epochs]",
+)
 @options.model_options
 @options.machine_options
 @options.settings_options("epochs=5 or initial.lr=0.01")
@@ -55,7 +61,7 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
     \b
     Examples:
       mixunlearn-cli unlearn
-      mixunlearn-cli unlearn --dataset mnist --forget-class 3 --forget-class 8
+      mixunlearn-cli unlearn --dataset mnist --forget-class 3 --forget-class 8 --stop auto
       mixunlearn-cli unlearn --dataset fashion-mnist --task data --forget-fraction 0.1 --label-aware
       mixunlearn-cli unlearn --dataset imagefolder --data-dir photos/ --model my.safetensors --forget-indices ids.txt
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
@@ -70,6 +76,7 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
         split=options.split_request(values),
         model=options.model_request(values),
         label_aware=values["label_aware"],
+        stop=values["stop"],
         device=values["device"],
         seed=values["seed"],
         settings=settings_of(ctx, values["assignments"]),
@@ -105,10 +112,12 @@ def describe(plan: Plan) -> list[str]:
         what = f"class {listed}" if split.task == "class" else f"samples of classes {listed}"
     labels = "with labels" if plan.method.needs_labels else "without labels"
     origin = "trained first" if plan.initial.checkpoint is None else f"from {plan.initial.checkpoint}"
+    config = plan.method.config.to_dict()
+    budget = f" Ends when forgetting is done, at the latest after {config['epochs']} epochs."
     settings = f"preset {plan.preset.name}" if plan.preset else "the method's defaults (no preset ships for this case)"
     return [
         f"Forget {what} of {split.dataset.name}: {len(split.forget_indices)} of {len(split.train)} training samples.",
         f"Method {plan.method.name} {labels}, network {plan.initial.name} ({origin}), "
         f"device {plan.device}, seed {plan.request.seed}.",
-        f"Settings: {settings}.",
+        f"Settings: {settings}.{budget if config.get('stop') == 'auto' else ''}",
     ]

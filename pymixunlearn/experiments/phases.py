@@ -119,7 +119,8 @@ def run_method(
             raise
         observer.note("The state of the interrupted run does not fit; unlearning starts again.")
         result = attempt(None)
-    observer.phase_finished("unlearn", f"{method.name}, {result.seconds:.1f} s")
+    ending = "" if result.stopping is None else f", {result.stopping.sentence()}"
+    observer.phase_finished("unlearn", f"{method.name}, {result.seconds:.1f} s{ending}")
     return result
 
 

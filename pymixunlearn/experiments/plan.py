@@ -83,6 +83,8 @@ def resolve(request: RunRequest, *, observer: Observer | None = None) -> Plan:
     device = resolve_device(request.device)
     requested = split_by_target(request.settings, method_class.config_class.kinds())
     label_aware = _label_aware(request, method_class.config_class, requested["method"])
+    if request.stop is not None:
+        requested["method"].update(_stop(request.method, request.stop, method_class.config_class))
     build_config(method_class.config_class, requested["method"])
     for training in TRAININGS:
         build_config(RetrainConfig, requested[training])
@@ -93,6 +95,9 @@ def resolve(request: RunRequest, *, observer: Observer | None = None) -> Plan:
     targets: dict[str, dict[str, Any]] = {name: {**shipped[name], **requested[name]} for name in requested}
     if "label_aware" in method_class.config_class.kinds():
         targets["method"]["label_aware"] = label_aware
+    if targets["method"].get("stop") == "auto" and "epochs" not in requested["method"]:
+        # A preset's epochs were chosen by the results: a run that is to find its end itself gets the method's budget.
+        targets["method"].pop("epochs", None)
     method = method_class(build_config(method_class.config_class, targets["method"]))
     if request.label_aware is False and method.needs_labels:
         raise BadRequest(f"method '{request.method}' needs labels; it cannot run label-agnostic")
@@ -160,3 +165,13 @@ def _label_aware(request: RunRequest, config_class: type[MethodConfig], settings
     if None not in (request.label_aware, setting) and request.label_aware is not setting:
         raise BadRequest(f"the setting label_aware={str(setting).lower()} contradicts the choice of labels")
     return bool(setting if request.label_aware is None else request.label_aware)
+
+
+def _stop(method: str, stop: str, config_class: type[MethodConfig]) -> dict[str, str]:
+    """Return the setting that ``stop`` asks for; a method that has none ends after its epochs anyway."""
+    if "stop" in config_class.kinds():
+        return {"stop": stop}
+    check_name("stop", stop, ("epochs", "auto"))
+    if stop == "auto":
+        raise BadRequest(f"method '{method}' cannot stop by itself; leave stop at epochs")
+    return {}

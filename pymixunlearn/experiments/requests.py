@@ -139,6 +139,7 @@ class RunRequest:
         split: Which samples to forget.
         model: Which initial model.
         label_aware: Whether the method may use labels; None leaves it to the settings.
+        stop: When to end, "epochs" or "auto"; None leaves it to the settings.
         device: "auto", "cpu", "cuda", "cuda:1", …
         seed: Fixes the whole run.
         settings: Dotted setting names to values, on top of defaults and preset.
@@ -151,6 +152,7 @@ class RunRequest:
     split: SplitRequest = field(default_factory=SplitRequest)
     model: ModelRequest = field(default_factory=ModelRequest)
     label_aware: bool | None = None
+    stop: str | None = None
     device: str | None = None
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -104,11 +104,17 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
             "retrain": None if retrain is None else retrain.seconds,
             "initial": initial.seconds if plan.initial.loaded is None else None,
         },
+        "stopping": None if unlearned.stopping is None else unlearned.stopping.to_dict(),
         "hashes": {name: model_hash(network) for name, network in networks.items()},
         "versions": versions(),
     }
     history = merge_histories(
-        {"initial": initial.history, "unlearn": unlearned.history, "Retrain": retrain.history if retrain else []}
+        {
+            "initial": initial.history,
+            "unlearn": unlearned.history,
+            "stopping": unlearned.stopping.checks if unlearned.stopping else [],
+            "Retrain": retrain.history if retrain else [],
+        }
     )
     config = _config(plan, unlearned.config.to_dict(), command_line)
     manifest = split.manifest()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pymixunlearn.errors import UserError, unknown_name
 from pymixunlearn.methods.config import MethodConfig, setting
+from pymixunlearn.methods.stopping import AutoStop, Stopping, StoppingConfig
 from pymixunlearn.methods.view import SplitView
 from pymixunlearn.tasks import Split
 from pymixunlearn.training.device import resolve_device
@@ -47,12 +48,14 @@ class UnlearnResult(NamedTuple):
         seconds: Time the method took, its set-up included, what callbacks did excluded.
         history: One record per epoch: "epoch", "seconds" and the method's own means.
         config: The settings that were used, with every default resolved.
+        stopping: How the run ended, with ``stop="auto"``; otherwise None.
     """
 
     model: nn.Module
     seconds: float
     history: list[dict[str, float]]
     config: MethodConfig
+    stopping: Stopping | None = None
 
 
 class Outcome(NamedTuple):
@@ -65,7 +68,11 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """One request to unlearn. ``model`` is a private copy on ``device`` that the method may change."""
+    """One request to unlearn. ``model`` is a private copy on ``device`` that the method may change.
+
+    A method whose settings derive from ``StoppingConfig`` changes ``model`` in place and gives ``stop`` to its loop; what
+    ``stop`` judges by is no longer in ``split``.
+    """
 
     model: nn.Module
     split: SplitView
@@ -73,6 +80,7 @@ class Job:
     seed: int
     callbacks: Sequence[Callback]
     resume: StateDict | None
+    stop: AutoStop | None = None
 
 
 class Method(ABC):
@@ -129,12 +137,16 @@ class Method(ABC):
         """
         set_up = _SetUp()
         where = resolve_device(device)
-        view = SplitView.of(split, labels=self.needs_labels)
-        job = Job(copy.deepcopy(model).to(where), view, where, seed, [set_up, *callbacks], resume)
+        private = copy.deepcopy(model).to(where)
+        view, stop = SplitView.of(split, labels=self.needs_labels), None
+        if isinstance(self.config, StoppingConfig) and self.config.stop == "auto":
+            stop = AutoStop(private, view, split.forget_classes, self.config, device=where, seed=seed)
+            view = stop.split
+        job = Job(private, view, where, seed, [set_up, *callbacks], resume, stop)
         unlearned, history, config = self._run(job)
         unlearned.zero_grad(set_to_none=True)
         seconds = set_up.seconds + sum(record["seconds"] for record in history)
-        return UnlearnResult(unlearned.eval(), seconds, history, config)
+        return UnlearnResult(unlearned.eval(), seconds, history, config, None if stop is None else stop.result())
 
     @abstractmethod
     def _run(self, job: Job) -> Outcome:

@@ -28,7 +28,7 @@ from pymixunlearn.methods.config import MethodConfig, setting
 from pymixunlearn.methods.view import Images, labelled
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.training.device import seeded_layers
-from pymixunlearn.training.loop import StateDict, run_epochs
+from pymixunlearn.training.loop import StateDict, StepDone, run_epochs
 from pymixunlearn.training.supervised import drops_lone_image
 
 Measured = Mapping[str, Tensor]
@@ -130,12 +130,13 @@ class Loop(ABC, Generic[C]):
         """Go through all stages and return the history."""
         epochs = [stage for stage in self.stages() for _ in range(stage.epochs)]
 
-        def run_epoch(epoch: int, step_done: Callable[[], None]) -> dict[str, float]:
+        def run_epoch(epoch: int, step_done: StepDone) -> dict[str, float]:
             means = Means()
             with seeded_layers(self.device, self.seed, self.name, "layers", epoch):
                 for measured in epochs[epoch].run(epoch):
                     means.add(**measured)
-                    step_done()
+                    if step_done():
+                        break
             return finite(means.read(), epoch)
 
         return run_epochs(
@@ -147,6 +148,7 @@ class Loop(ABC, Generic[C]):
             load_state=self._load_state,
             callbacks=self.job.callbacks,
             resume=self.job.resume,
+            stop=self.job.stop,
         )
 
     def _load_state(self, state: StateDict) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -24,13 +24,14 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.losses import GeneratorLoss, MixContrastiveLoss, RealContrastiveLoss
 from pymixunlearn.methods.base import Job, Means, Method, Outcome, held_fixed, register, setting
 from pymixunlearn.methods.config import StepConfig
+from pymixunlearn.methods.stopping import StoppingConfig
 from pymixunlearn.methods.view import Images
 from pymixunlearn.mixblock import MixBlock, mixup
 from pymixunlearn.models.features import FeatureExtractor, find_feature_layer
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.training.device import seeded_layers
 from pymixunlearn.training.frozen import Observed
-from pymixunlearn.training.loop import StateDict, run_epochs
+from pymixunlearn.training.loop import StateDict, StepDone, run_epochs
 
 NAME = "mixunlearn"
 
@@ -39,7 +40,7 @@ SIDES: tuple[Side, Side] = ("forget", "retain")
 
 
 @dataclass(frozen=True)
-class MixUnlearnConfig(StepConfig):
+class MixUnlearnConfig(StepConfig, StoppingConfig):
     """Settings of :class:`MixUnlearn`; the defaults are the paper's where it gives one."""
 
     label_aware: bool = setting(False, "targets are the labels (Eq. 4); otherwise the sharpened initial model")
@@ -99,6 +100,7 @@ class MixUnlearn(Method):
                 load_state=loop.load_state,
                 callbacks=job.callbacks,
                 resume=job.resume,
+                stop=job.stop,
             )
         return Outcome(loop.unlearner, history, self.config)
 
@@ -185,7 +187,7 @@ class MixUnlearnLoop:
 
     # One epoch
 
-    def run_epoch(self, epoch: int, step_done: Callable[[], None]) -> dict[str, float]:
+    def run_epoch(self, epoch: int, step_done: StepDone) -> dict[str, float]:
         """Walk both sets side by side until the smaller one ends; return the means of losses and mask."""
         means = Means()
         lam = self._draw_lam(epoch)
@@ -196,7 +198,8 @@ class MixUnlearnLoop:
                     means.add(**self.train_generator(forget, retain, lam[step, 0]))
                 partners = self._draw_partners(len(retain.images), shuffle)
                 means.add(**self.train_unlearner(forget, retain, lam[step, 1], partners))
-                step_done()
+                if step_done():
+                    break
         return _finite(means.read(), epoch)
 
     def _draw_lam(self, epoch: int) -> Tensor:

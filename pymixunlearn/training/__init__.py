@@ -6,7 +6,7 @@ from pymixunlearn.training.cache import CachedModel, ModelCache, training_key
 from pymixunlearn.training.checkpoints import load_model, model_hash, read_metadata, save_model
 from pymixunlearn.training.device import resolve_device, seeded_layers
 from pymixunlearn.training.fresh import fresh_weights
-from pymixunlearn.training.loop import Callback, StateDict, run_epochs
+from pymixunlearn.training.loop import Callback, StateDict, StepDone, Stop, run_epochs
 from pymixunlearn.training.supervised import TrainConfig, TrainResult, defaults_for, train
 
 __all__ = [
@@ -14,6 +14,8 @@ __all__ = [
     "Callback",
     "ModelCache",
     "StateDict",
+    "StepDone",
+    "Stop",
     "TrainConfig",
     "TrainResult",
     "defaults_for",

@@ -2,14 +2,15 @@
 
 The loop knows nothing of models. It calls ``run_epoch`` for each epoch, tells the callbacks, and offers them a
 snapshot from which :func:`run_epochs` continues as if it had never stopped. That is exact as long as each epoch draws
-its randomness from streams named by the epoch number (:mod:`pymixunlearn.seeding`).
+its randomness from streams named by the epoch number (:mod:`pymixunlearn.seeding`). A :class:`Stop` can end the loop
+before its last epoch, after any step.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -17,6 +18,9 @@ from pymixunlearn.errors import UserError
 
 StateDict = dict[str, Any]
 """Tensors, numbers, strings, lists and dicts only: what ``torch.load(weights_only=True)`` reads back."""
+
+StepDone = Callable[[], bool]
+"""What ``run_epoch`` calls after each step; True asks it to end the epoch there and return what it has measured."""
 
 _FORMAT = "pymixunlearn-loop/1"
 
@@ -51,16 +55,35 @@ class Callback:
         """Called once after the last epoch; not when the loop was interrupted."""
 
 
+class Stop(Protocol):
+    """What can end a loop before its last epoch."""
+
+    def begin(self, lengths: Sequence[int], saved: StateDict | None) -> bool:
+        """Called once before the first epoch; True if the loop had been ended already in the run that is resumed.
+
+        Args:
+            lengths: How many steps each epoch has.
+            saved: What :meth:`state` returned at the end of the epoch that the loop goes on from; None at the start.
+        """
+
+    def after_step(self, step: int) -> bool:
+        """Tell whether the loop is to end after ``step`` steps, counted from the loop's epoch 0."""
+
+    def state(self) -> StateDict:
+        """Return everything that changes from step to step; the loop copies it."""
+
+
 def run_epochs(
     name: str,
     epochs: int,
     steps_per_epoch: int | Sequence[int],
-    run_epoch: Callable[[int, Callable[[], None]], Mapping[str, float]],
+    run_epoch: Callable[[int, StepDone], Mapping[str, float]],
     *,
     state: Callable[[], StateDict],
     load_state: Callable[[StateDict], None],
     callbacks: Sequence[Callback] = (),
     resume: StateDict | None = None,
+    stop: Stop | None = None,
 ) -> list[dict[str, float]]:
     """Run a loop of epochs and return its history.
 
@@ -69,34 +92,40 @@ def run_epochs(
         epochs: How many epochs to run in all, at least 0.
         steps_per_epoch: How many times ``run_epoch`` will report a step; one number for each epoch where they differ.
         run_epoch: Takes the epoch's index (from 0) and a function to call after each step; returns the epoch's
-            measurements. It should read them from the device once, at the end.
+            measurements. It should read them from the device once, at the end. With ``stop``, it has to end the epoch
+            when that function returns True.
         state: Returns everything that changes from epoch to epoch (weights, optimiser); the loop copies it.
         load_state: Takes what ``state`` returned and puts it in place.
         callbacks: Told of the progress, in order.
         resume: A snapshot to continue from.
+        stop: Asked after each step whether the loop is to end there; None runs all epochs.
 
     Returns:
-        One record per epoch, those before ``resume`` included: the measurements, "epoch" (from 1) and "seconds".
+        One record per epoch, those before ``resume`` included: the measurements, "epoch" (from 1) and "seconds". The
+        last one is of a part of an epoch where ``stop`` ended it.
 
     Raises:
         UserError: ``resume`` belongs to another loop.
     """
     history: list[dict[str, float]] = []
     if resume is not None:
-        history = _history_of(resume, name, epochs, steps_per_epoch)
+        history = _history_of(resume, name, epochs, steps_per_epoch, stops=stop is not None)
         load_state(resume["state"])
     first = len(history)
     lengths = [steps_per_epoch] * epochs if isinstance(steps_per_epoch, int) else list(steps_per_epoch)
+    stopped = stop is not None and stop.begin(lengths, None if resume is None else resume["stop"])
     for callback in callbacks:
         callback.on_loop_start(name, epochs, -(-sum(lengths) // max(epochs, 1)), first)
 
     steps = sum(lengths[:first])
 
-    def step_done() -> None:
-        nonlocal steps
+    def step_done() -> bool:
+        nonlocal steps, stopped
         steps += 1
         for callback in callbacks:
             callback.on_step_end(steps)
+        stopped = stop is not None and stop.after_step(steps)
+        return stopped
 
     def snapshot() -> StateDict:
         return {
@@ -106,9 +135,12 @@ def run_epochs(
             "steps_per_epoch": steps_per_epoch if isinstance(steps_per_epoch, int) else list(steps_per_epoch),
             "history": [dict(record) for record in history],
             "state": _copied(state()),
+            "stop": None if stop is None else _copied(stop.state()),
         }
 
     for epoch in range(first, epochs):
+        if stopped:
+            break
         start = time.perf_counter()
         measured = run_epoch(epoch, step_done)
         record = {"epoch": epoch + 1, **measured, "seconds": time.perf_counter() - start}
@@ -121,7 +153,7 @@ def run_epochs(
 
 
 def _history_of(
-    resume: StateDict, name: str, epochs: int, steps_per_epoch: int | Sequence[int]
+    resume: StateDict, name: str, epochs: int, steps_per_epoch: int | Sequence[int], *, stops: bool
 ) -> list[dict[str, float]]:
     """Check that ``resume`` is this loop's snapshot and return the records of the epochs it has behind it."""
     if resume.get("format") != _FORMAT:
@@ -135,6 +167,8 @@ def _history_of(
             raise UserError(
                 f"resume is a snapshot of another run: its {field} is {resume.get(field)!r}, expected {value!r}"
             )
+    if (resume.get("stop") is not None) is not stops:
+        raise UserError("resume is a snapshot of another run: only one of the two can end before its last epoch")
     return [dict(record) for record in resume["history"]]
 
 

@@ -17,7 +17,7 @@ from pymixunlearn.errors import UserError, unknown_name
 from pymixunlearn.models import available
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.device import seeded_layers
-from pymixunlearn.training.loop import Callback, StateDict, run_epochs
+from pymixunlearn.training.loop import Callback, StateDict, StepDone, run_epochs
 from pymixunlearn.training.optimizers import OptimizerName, make_optimizer
 
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -148,7 +148,7 @@ def train(
     lone = drops_lone_image(model, len(images), config.batch_size)
     steps = math.ceil(len(images) / config.batch_size) - lone
 
-    def run_epoch(epoch: int, step_done: Callable[[], None]) -> Mapping[str, float]:
+    def run_epoch(epoch: int, step_done: StepDone) -> Mapping[str, float]:
         model.train()
         totals = torch.zeros(3, device=device, dtype=torch.float64)
         order = derive_seed(seed, "batches", epoch)

@@ -99,3 +99,32 @@ def test_a_trained_checkpoint_is_what_unlearn_would_train(invoke: Invoke) -> Non
     assert invoke(*SMALL, "--model", "initial", "--out", "a").exit_code == 0
     assert invoke(*SMALL, "--out", "b").exit_code == 0
     assert Path("a/model.safetensors").read_bytes() == Path("b/model.safetensors").read_bytes()
+
+
+def test_a_run_can_stop_by_itself_and_says_how_it_ended(invoke: Invoke) -> None:
+    small = [*SMALL, "--no-retrain", "--stop", "auto"]
+    quick = ("--set", "epochs=40", "--set", "lr=3e-4", "--set", "stop_tolerance=5", "--set", "initial.epochs=3")
+    result = invoke(*small, *quick, "--out", "a")
+    assert result.exit_code == 0, result.output
+    assert "Ends when forgetting is done, at the latest after 40 epochs." in result.stdout
+    ended = next(line for line in result.stdout.splitlines() if line.startswith("unlearn    done"))
+    assert "stopped by itself after" in ended
+    stopping = json.loads(Path("a/metrics.json").read_text())["stopping"]
+    assert stopping["met"] and stopping["step"] < stopping["budget"] == 200
+    rows = [line for line in Path("a/history.csv").read_text().splitlines() if line.startswith("stopping,")]
+    assert len(rows) >= 3
+    assert f"after {stopping['step']} of 200 steps" in Path("a/report.html").read_text()
+
+    again = invoke("unlearn", "--config", "a/config.json", "--out", "b")
+    assert again.exit_code == 0, again.output
+    assert Path("a/model.safetensors").read_bytes() == Path("b/model.safetensors").read_bytes()
+
+
+def test_a_method_that_cannot_stop_by_itself_says_so(invoke: Invoke) -> None:
+    result = invoke("unlearn", "--method", "retrain", "--stop", "auto")
+    assert result.exit_code == 2 and "method 'retrain' cannot stop by itself" in result.stderr
+    result = invoke("unlearn", "--stop", "atuo")
+    assert (
+        result.exit_code == 2
+        and "unknown stop 'atuo'; expected one of auto, epochs. Did you mean 'auto'?" in result.stderr
+    )

@@ -166,3 +166,24 @@ def test_every_method_runs_without_a_word_about_labels(name: str) -> None:
 def test_settings_may_decide_about_labels() -> None:
     request = RunRequest(method="ts", device="cpu", label_aware=False, settings={"teachers": "bad"})
     assert not resolve(request).method.needs_labels
+
+
+def test_a_run_that_finds_its_own_end_does_not_take_the_presets_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = Preset("shipped", {"omega": 7.0, "epochs": 3})
+    monkeypatch.setattr("pymixunlearn.experiments.plan.find_preset", lambda *_, **__: shipped)
+
+    def resolved(stop: str | None, settings: dict[str, str]) -> tuple[object, ...]:
+        config = resolve(RunRequest(device="cpu", stop=stop, settings=settings)).method.config.to_dict()
+        return config["omega"], config["stop"], config["epochs"]
+
+    assert resolved(None, {}) == resolved("epochs", {}) == (7.0, "epochs", 3)
+    assert resolved("auto", {}) == resolved(None, {"stop": "auto"}) == (7.0, "auto", 20)
+    assert resolved("auto", {"epochs": "5"}) == (7.0, "auto", 5)
+
+
+def test_stop_is_only_for_methods_that_can() -> None:
+    with pytest.raises(BadRequest, match="method 'retrain' cannot stop by itself"):
+        resolve(RunRequest(method="retrain", stop="auto"))
+    with pytest.raises(BadRequest, match="unknown stop 'never'; expected one of auto, epochs"):
+        resolve(RunRequest(method="retrain", stop="never"))
+    assert resolve(RunRequest(method="retrain", stop="epochs")).method.name == "retrain"

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 import torch
 
 from pymixunlearn.errors import UserError
-from pymixunlearn.training import Callback, StateDict, run_epochs
+from pymixunlearn.training import Callback, StateDict, StepDone, Stop, run_epochs
 
 
 class Recorder(Callback):
@@ -38,17 +38,24 @@ class Sum:
     def __init__(self) -> None:
         self.total = torch.zeros(1)
 
-    def epoch(self, epoch: int, step_done: Callable[[], None]) -> Mapping[str, float]:
+    def epoch(self, epoch: int, step_done: StepDone) -> Mapping[str, float]:
         for _ in range(2):
             self.total += epoch + 1
-            step_done()
+            if step_done():
+                break
         return {"total": self.total.item()}
 
     def load(self, state: StateDict) -> None:
         self.total = state["total"].clone()
 
     def run(
-        self, *, callback: Callback, resume: StateDict | None = None, name: str = "sum", epochs: int = 3
+        self,
+        *,
+        callback: Callback,
+        resume: StateDict | None = None,
+        name: str = "sum",
+        epochs: int = 3,
+        stop: Stop | None = None,
     ) -> list[dict[str, float]]:
         return run_epochs(
             name,
@@ -59,7 +66,28 @@ class Sum:
             load_state=self.load,
             callbacks=[callback],
             resume=resume,
+            stop=stop,
         )
+
+
+class StopAt:
+    """Ends a loop after so many steps, and counts how often it was asked."""
+
+    def __init__(self, last: int) -> None:
+        self.last, self.asked, self.begun = last, 0, (0,)
+
+    def begin(self, lengths: Sequence[int], saved: StateDict | None) -> bool:
+        self.begun = tuple(lengths)
+        self.asked = 0 if saved is None else saved["asked"]
+        return self.asked >= self.last
+
+    def after_step(self, step: int) -> bool:
+        self.asked += 1
+        assert step == self.asked
+        return step == self.last
+
+    def state(self) -> StateDict:
+        return {"asked": self.asked}
 
 
 def test_callbacks_and_history() -> None:
@@ -136,3 +164,32 @@ def test_epochs_of_different_lengths() -> None:
     assert [call[1] for call in rest.calls if call[0] == "step"] == [4, 5]
     with pytest.raises(UserError, match=r"its steps_per_epoch is \[3, 1, 1\], expected \[3, 1, 2\]"):
         run(Recorder(), resume=whole.states[0], lengths=(3, 1, 2))
+
+
+@pytest.mark.parametrize(("last", "totals"), [(1, [1]), (2, [2]), (3, [2, 4]), (6, [2, 6, 12]), (9, [2, 6, 12])])
+def test_a_loop_can_be_ended_after_any_step(last: int, totals: list[float]) -> None:
+    recorder = Recorder()
+    stop = StopAt(last)
+    history = Sum().run(callback=recorder, stop=stop)
+    assert [record["total"] for record in history] == totals
+    assert [call for call in recorder.calls if call[0] == "step"] == [("step", n + 1) for n in range(min(last, 6))]
+    assert recorder.calls[-2:] == [("epoch", len(totals) - 1, totals[-1]), ("end",)]
+    assert stop.begun == (2, 2, 2)
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_loop_that_was_ended_resumes_as_it_was(kept: int) -> None:
+    recorder = Recorder()
+    Sum().run(callback=recorder, stop=StopAt(3))
+    again = Recorder()
+    history = Sum().run(callback=again, stop=StopAt(3), resume=recorder.states[kept])
+    assert [record["total"] for record in history] == [2, 4]
+    assert [call for call in again.calls if call[0] == "step"] == [("step", 3)][kept:]
+    assert again.calls[-1] == ("end",)
+
+
+def test_only_a_loop_that_can_be_ended_goes_on_from_one() -> None:
+    recorder = Recorder()
+    Sum().run(callback=recorder, stop=StopAt(5))
+    with pytest.raises(UserError, match="only one of the two can end"):
+        Sum().run(callback=Recorder(), resume=recorder.states[0])

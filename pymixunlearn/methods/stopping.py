@@ -1,0 +1,282 @@
+"""Stopping by itself: when is forgetting done, judged from D_f and a held-out part of D_r alone.
+
+The statistics, and why they are these, are in docs/stopping.md. In short, a fixed sample of each set is answered now
+and then, and the run ends at the first check at which the forget sample is **forgotten** and both samples are
+**settled**. Retrain and the test set are never looked at, and labels only where the method itself sees them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pymixunlearn.data import ImageSet
+from pymixunlearn.errors import UserError
+from pymixunlearn.evaluation.accuracy import predict_logits
+from pymixunlearn.methods.config import MethodConfig, setting
+from pymixunlearn.seeding import generator
+from pymixunlearn.tasks import Split
+from pymixunlearn.training.loop import StateDict
+
+FIRST_CHECK, GROWTH = 32, 1.25
+"""After how many steps the first check is, and how much later each one is than the one before: checks get rarer as
+changes get slower, so that they cost little and there are few of them."""
+
+LAG = 2
+"""A check is compared with the one LAG checks before: over the last 36 % of the steps."""
+
+REMEMBERED = 0.01
+"""The share of a forgotten class that may still be answered with it."""
+
+SHARE_CONFIDENCE = 0.95
+Z_FORGOTTEN = 3.09
+"""99.9 %, one-sided: with at most some 25 checks a run, chance passes one of them in 2.5 % of the runs or less."""
+Z_SETTLED = 1.645
+"""90 %, two-sided."""
+
+
+@dataclass(frozen=True)
+class StoppingConfig(MethodConfig):
+    """What the settings of every method have that can stop by itself."""
+
+    stop: Literal["epochs", "auto"] = setting("epochs", "when to end: after all epochs, or when forgetting is done")
+    stop_samples: int = setting(1000, "stop=auto: images of each set to judge by; those of D_r are held out", low=1)
+    stop_tolerance: float = setting(1.0, "stop=auto: the change, in points, that still counts as settled", above=0)
+
+
+class Drop(NamedTuple):
+    """By how many points the score of a sample fell, and the standard error of that."""
+
+    mean: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """How a run that could stop by itself ended.
+
+    Attributes:
+        task: "class" if whole classes were to be forgotten, otherwise "samples".
+        met: Whether the criterion was met; False means that the epochs ran out.
+        step: After how many steps the run ended.
+        budget: How many steps all epochs have.
+        samples: How many images of D_f and of D_r it was judged by; the latter were never trained on.
+        checks: One record per check: "step", "epoch" (a fraction), "seconds", and the statistics in percent or points.
+    """
+
+    task: str
+    met: bool
+    step: int
+    budget: int
+    samples: dict[str, int]
+    checks: list[dict[str, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the earlier checks, JSON-able."""
+        last = self.checks[-1] if self.checks else None
+        seconds = sum(check["seconds"] for check in self.checks)
+        fields = ("task", "met", "step", "budget", "samples")
+        return {**{name: getattr(self, name) for name in fields}, "seconds": seconds, "last_check": last}
+
+    def sentence(self) -> str:
+        """Say in a few words how the run ended."""
+        if not self.met:
+            return f"not done forgetting by its own measure after all {self.budget} steps"
+        last = self.checks[-1]
+        if self.task == "class":
+            forgotten = (
+                f"{last['forget_share']:.1f} % of the forget sample recognised (below {last['forget_bound']:.1f})"
+            )
+        else:
+            forgotten = f"forget sample down {last['forget_drop']:.1f} points (at least {last['forget_bound']:.1f})"
+        kept = f"held-out sample {-last['retain_drop']:+.1f}"
+        return f"stopped by itself after {self.step} of {self.budget} steps: {forgotten}, {kept}"
+
+
+class Criterion:
+    """The rule, on numbers alone: scores in [0, 1] of the same samples, check after check.
+
+    Args:
+        forget: Scores of the forget sample under the initial model [N_f].
+        retain: Scores of the held-out retain sample under the initial model [N_r].
+        tolerance: The change, in points, that still counts as settled.
+    """
+
+    def __init__(self, forget: Tensor, retain: Tensor, tolerance: float) -> None:
+        """Remember where both samples start."""
+        self.start = {"forget": forget, "retain": retain}
+        self.tolerance = tolerance
+        self.recent: deque[dict[str, Tensor]] = deque(maxlen=LAG)
+
+    def judge(self, forget: Tensor, retain: Tensor, remembered: int | None = None) -> tuple[bool, dict[str, float]]:
+        """Tell whether forgetting is done, and the statistics that say so.
+
+        Args:
+            forget: The scores now [N_f].
+            retain: The scores now [N_r].
+            remembered: How many of the forget sample are answered with a class that is to be forgotten as a whole;
+                None where single samples are to be forgotten.
+        """
+        now = {"forget": forget, "retain": retain}
+        record: dict[str, float] = {}
+        if remembered is not None:
+            bound = share_bound(remembered, len(forget), SHARE_CONFIDENCE)
+            record.update(forget_share=100 * remembered / len(forget), forget_bound=100 * bound)
+            # None at all has to do where the sample is too small for the bound.
+            forgotten = bound <= REMEMBERED or remembered == 0
+        else:
+            lost = drop(self.start["forget"], forget)
+            record.update(forget_drop=lost.mean, forget_bound=lost.mean - Z_FORGOTTEN * lost.error)
+            forgotten = record["forget_bound"] > 0
+        record["retain_drop"] = drop(self.start["retain"], retain).mean
+        settled = len(self.recent) == LAG
+        if settled:
+            # Once a class is gone, it does not matter which other class its images are answered with.
+            for name in ("retain",) if remembered is not None else ("forget", "retain"):
+                change = drop(self.recent[0][name], now[name])
+                record[f"{name}_change"] = -change.mean
+                record[f"{name}_margin"] = Z_SETTLED * change.error
+                settled = settled and abs(change.mean) + Z_SETTLED * change.error <= self.tolerance
+        self.recent.append(now)
+        return forgotten and settled, record
+
+
+class AutoStop:
+    """Ends a loop when forgetting is done: the :class:`pymixunlearn.training.Stop` that methods give their loop.
+
+    It draws the two samples, takes the retain sample out of what is trained on, and notes the initial model's answers.
+
+    Args:
+        model: The initial model, which the method goes on to change in place.
+        split: What to forget and what to retain.
+        config: How many images, and the tolerance.
+        labels: Whether labels may be looked at; otherwise the initial model's answers stand in for them.
+        device: Where ``model`` is.
+        seed: Fixes the samples.
+
+    Raises:
+        UserError: Nothing would be left to train on.
+    """
+
+    def __init__(
+        self, model: nn.Module, split: Split, config: StoppingConfig, *, labels: bool, device: torch.device, seed: int
+    ) -> None:
+        """Draw the samples and look at the initial model."""
+        held_out = min(config.stop_samples, len(split.retain) // 5)
+        if held_out < 1:
+            raise UserError(f"stop is auto, but only {len(split.retain)} samples remain; expected at least 5")
+        order = torch.randperm(len(split.retain), generator=generator(seed, "stopping", "retain"))
+        chosen = torch.randperm(len(split.forget), generator=generator(seed, "stopping", "forget"))
+        self.retain = split.retain.subset(order[held_out:].sort().values)
+        """What is left of D_r to train on."""
+        self._images = {
+            "forget": split.forget.subset(chosen[: config.stop_samples].sort().values).to(device),
+            "retain": split.retain.subset(order[:held_out].sort().values).to(device),
+        }
+        self._model, self._split, self._device = model, split, device
+        answers = {name: self._logits(images) for name, images in self._images.items()}
+        self._targets = {
+            name: _one_hot(self._images[name], split.num_classes) if labels else logits.double().softmax(dim=1)
+            for name, logits in answers.items()
+        }
+        scores = {name: self._score(name, logits) for name, logits in answers.items()}
+        self._criterion = Criterion(scores["forget"], scores["retain"], config.stop_tolerance)
+        self._checks: list[dict[str, float]] = []
+        self._met = False
+        self._step = self._epochs = self._steps_per_epoch = 0
+
+    def begin(self, epochs: int, steps_per_epoch: int, saved: StateDict | None) -> bool:
+        """Note the budget, and go on from ``saved``; True if the criterion had been met by then."""
+        self._epochs, self._steps_per_epoch = epochs, steps_per_epoch
+        if saved is not None:
+            self._checks = [dict(check) for check in saved["checks"]]
+            self._criterion.recent.extend(saved["recent"])
+            self._met, self._step = saved["met"], saved["step"]
+        return self._met
+
+    def after_step(self, step: int) -> bool:
+        """Check, if it is time for that; True once the criterion is met."""
+        self._step = step
+        if step < check_step(len(self._checks)):
+            return False
+        start = time.perf_counter()
+        logits = {name: self._logits(images) for name, images in self._images.items()}
+        remembered = None
+        if self._split.forget_classes:
+            classes = torch.tensor(self._split.forget_classes)
+            remembered = int(torch.isin(logits["forget"].argmax(dim=1), classes).sum())
+        scores = {name: self._score(name, logits[name]) for name in logits}
+        self._met, record = self._criterion.judge(scores["forget"], scores["retain"], remembered)
+        when = {"epoch": step / self._steps_per_epoch, "step": step, "seconds": time.perf_counter() - start}
+        self._checks.append({**when, **record})
+        return self._met
+
+    def state(self) -> StateDict:
+        """Return what :meth:`begin` takes to go on."""
+        recent = list(self._criterion.recent)
+        return {"checks": self._checks, "recent": recent, "met": self._met, "step": self._step}
+
+    def result(self) -> Stopping:
+        """Return how the loop ended."""
+        return Stopping(
+            task="class" if self._split.forget_classes else "samples",
+            met=self._met,
+            step=self._step,
+            budget=self._epochs * self._steps_per_epoch,
+            samples={name: len(images) for name, images in self._images.items()},
+            checks=self._checks,
+        )
+
+    def _logits(self, images: ImageSet) -> Tensor:
+        return predict_logits(self._model, images, self._split.preprocess, device=self._device)
+
+    def _score(self, name: str, logits: Tensor) -> Tensor:
+        """Return the target's probability of the class that is answered: with labels, 1 where it is right, else 0."""
+        return self._targets[name].gather(1, logits.argmax(dim=1, keepdim=True)).squeeze(1)
+
+
+def check_step(index: int) -> int:
+    """Return after how many steps the check ``index`` (from 0) is."""
+    return round(FIRST_CHECK * GROWTH**index)
+
+
+def drop(before: Tensor, after: Tensor) -> Drop:
+    """Return by how many points the mean of paired scores [N] fell, with its standard error.
+
+    The error is as if one more sample had changed fully: a small sample in which nothing changed proves little.
+    """
+    lost = (before - after).double()
+    mean = lost.mean()
+    error = ((lost - mean).square().sum() + 1).sqrt() / len(lost)
+    return Drop(100 * mean.item(), 100 * error.item())
+
+
+def share_bound(hits: int, count: int, confidence: float) -> float:
+    """Return the upper confidence bound of Clopper and Pearson (1934) for a share, ``hits`` of ``count`` observed.
+
+    It is the share at which so few hits or fewer have the probability 1 - confidence.
+    """
+    if hits == count:
+        return 1.0
+    seen = torch.arange(hits + 1, dtype=torch.float64)
+    total = torch.tensor(float(count), dtype=torch.float64)
+    ways = torch.lgamma(total + 1) - torch.lgamma(seen + 1) - torch.lgamma(total - seen + 1)
+    low, high = hits / count, 1.0
+    for _ in range(50):  # bisection, to far below a sample's share
+        share = (low + high) / 2
+        terms = ways + seen * math.log(share) + (total - seen) * math.log1p(-share)
+        if torch.logsumexp(terms, dim=0).exp().item() > 1 - confidence:
+            low = share
+        else:
+            high = share
+    return high
+
+
+def _one_hot(images: ImageSet, num_classes: int) -> Tensor:
+    return torch.nn.functional.one_hot(images.targets.cpu(), num_classes).double()
