@@ -1,8 +1,8 @@
 """Stopping by itself: when is forgetting done, judged from D_f and a held-out part of D_r alone.
 
 The statistics, and why they are these, are in docs/stopping.md. In short, a fixed sample of each set is answered now
-and then, and the run ends at the first check at which the forget sample is **forgotten** and both samples are
-**settled**. Retrain and the test set are never looked at, and labels only where the method itself sees them.
+and then, and the run ends once the forget sample is **forgotten**, check after check, and both samples have
+**settled** meanwhile. Retrain and the test set are never looked at, and labels only where the method itself sees them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ FIRST_CHECK, GROWTH = 32, 1.25
 changes get slower, so that they cost little and there are few of them."""
 
 LAG = 2
-"""A check is compared with the one LAG checks before: over the last 36 % of the steps."""
+"""A check is compared with the one LAG checks before, that is over the last 36 % of the steps; what is forgotten has to
+be so at both and in between."""
 
 REMEMBERED = 0.01
 """The share of a forgotten class that may still be answered with it."""
@@ -113,6 +114,9 @@ class Criterion:
         self.start = {"forget": forget, "retain": retain}
         self.tolerance = tolerance
         self.recent: deque[dict[str, Tensor]] = deque(maxlen=LAG)
+        """The scores at the last LAG checks."""
+        self.streak = 0
+        """At how many checks in a row the forget sample has been forgotten."""
 
     def judge(self, forget: Tensor, retain: Tensor, remembered: int | None = None) -> tuple[bool, dict[str, float]]:
         """Tell whether forgetting is done, and the statistics that say so.
@@ -134,6 +138,7 @@ class Criterion:
             lost = drop(self.start["forget"], forget)
             record.update(forget_drop=lost.mean, forget_bound=lost.mean - Z_FORGOTTEN * lost.error)
             forgotten = record["forget_bound"] > 0
+        self.streak = self.streak + 1 if forgotten else 0
         record["retain_drop"] = drop(self.start["retain"], retain).mean
         settled = len(self.recent) == LAG
         if settled:
@@ -144,7 +149,7 @@ class Criterion:
                 record[f"{name}_margin"] = Z_SETTLED * change.error
                 settled = settled and abs(change.mean) + Z_SETTLED * change.error <= self.tolerance
         self.recent.append(now)
-        return forgotten and settled, record
+        return settled and self.streak > LAG, record
 
 
 class AutoStop:
@@ -197,6 +202,7 @@ class AutoStop:
         if saved is not None:
             self._checks = [dict(check) for check in saved["checks"]]
             self._criterion.recent.extend(saved["recent"])
+            self._criterion.streak = saved["streak"]
             self._met, self._step = saved["met"], saved["step"]
         return self._met
 
@@ -219,8 +225,13 @@ class AutoStop:
 
     def state(self) -> StateDict:
         """Return what :meth:`begin` takes to go on."""
-        recent = list(self._criterion.recent)
-        return {"checks": self._checks, "recent": recent, "met": self._met, "step": self._step}
+        return {
+            "checks": self._checks,
+            "recent": list(self._criterion.recent),
+            "streak": self._criterion.streak,
+            "met": self._met,
+            "step": self._step,
+        }
 
     def result(self) -> Stopping:
         """Return how the loop ended."""

@@ -130,6 +130,14 @@ def test_samples_are_done_when_they_fell_and_stay_there() -> None:
     assert done == [False] * 5 + [True, True]
 
 
+def test_forgetting_has_to_last() -> None:
+    """The retain sample is compared with a check at which the class was gone already, not with one on the way there."""
+    start = torch.ones(1000, dtype=torch.float64)
+    criterion = Criterion(start, start, tolerance=1.0)
+    done = [criterion.judge(start, start, left)[0] for left in (0, 30, 0, 0, 0)]
+    assert done == [False] * 4 + [True]
+
+
 @pytest.mark.parametrize("moving", ["forget", "retain"])
 def test_a_run_goes_on_while_either_sample_moves(moving: str) -> None:
     start = torch.ones(1000, dtype=torch.float64)
