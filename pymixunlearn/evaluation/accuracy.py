@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pymixunlearn.data.batches import batches
-from pymixunlearn.data.image_set import ImageSet
+from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
 from pymixunlearn.data.preprocess import Preprocess
 
 
@@ -29,7 +29,7 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 @torch.no_grad()
 def predict_logits(
     model: nn.Module,
-    images: ImageSet,
+    images: ImageSet | UnlabelledImages,
     preprocess: Preprocess,
     *,
     device: torch.device | str,

@@ -70,8 +70,8 @@ class Outcome(NamedTuple):
 class Job:
     """One request to unlearn. ``model`` is a private copy on ``device`` that the method may change.
 
-    A method whose settings derive from ``StoppingConfig`` changes ``model`` in place and gives ``stop`` to its loop; what
-    ``stop`` judges by is no longer in ``split``.
+    A method whose settings derive from ``StoppingConfig`` changes ``model`` in place and gives ``stop`` to its loop;
+    what ``stop`` judges by is no longer in ``split``.
     """
 
     model: nn.Module

@@ -16,13 +16,14 @@ from pymixunlearn.data.batches import Batch
 from pymixunlearn.methods.base import Job, register
 from pymixunlearn.methods.config import setting
 from pymixunlearn.methods.loop import Loop, LoopConfig, LoopMethod, Measured, Stage, descend, frozen_copy
+from pymixunlearn.methods.stopping import StoppingConfig
 from pymixunlearn.training.optimizers import make_optimizer
 
 NAME = "randlabel"
 
 
 @dataclass(frozen=True)
-class RandLabelConfig(LoopConfig):
+class RandLabelConfig(StoppingConfig, LoopConfig):
     """Settings of :class:`RandLabel`; epochs, batch size and learning rate are MixUnlearn's."""
 
     epochs: int = setting(20, "passes over the smaller of forget and retain set", low=1)

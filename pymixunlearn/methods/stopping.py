@@ -10,18 +10,20 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from pymixunlearn.data import ImageSet
+from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.accuracy import predict_logits
 from pymixunlearn.methods.config import MethodConfig, setting
+from pymixunlearn.methods.view import Images, SplitView
 from pymixunlearn.seeding import generator
-from pymixunlearn.tasks import Split
 from pymixunlearn.training.loop import StateDict
 
 FIRST_CHECK, GROWTH = 32, 1.25
@@ -159,18 +161,28 @@ class AutoStop:
 
     Args:
         model: The initial model, which the method goes on to change in place.
-        split: What to forget and what to retain.
+        split: What to forget and what to retain; without labels, the initial model's answers stand in for them.
+        forget_classes: The classes that are to be forgotten as a whole; none where single samples are.
         config: How many images, and the tolerance.
-        labels: Whether labels may be looked at; otherwise the initial model's answers stand in for them.
         device: Where ``model`` is.
         seed: Fixes the samples.
+
+    Attributes:
+        split: The same, without what is held out of D_r.
 
     Raises:
         UserError: Nothing would be left to train on.
     """
 
     def __init__(
-        self, model: nn.Module, split: Split, config: StoppingConfig, *, labels: bool, device: torch.device, seed: int
+        self,
+        model: nn.Module,
+        split: SplitView,
+        forget_classes: Sequence[int],
+        config: StoppingConfig,
+        *,
+        device: torch.device,
+        seed: int,
     ) -> None:
         """Draw the samples and look at the initial model."""
         held_out = min(config.stop_samples, len(split.retain) // 5)
@@ -178,27 +190,26 @@ class AutoStop:
             raise UserError(f"stop is auto, but only {len(split.retain)} samples remain; expected at least 5")
         order = torch.randperm(len(split.retain), generator=generator(seed, "stopping", "retain"))
         chosen = torch.randperm(len(split.forget), generator=generator(seed, "stopping", "forget"))
-        self.retain = split.retain.subset(order[held_out:].sort().values)
-        """What is left of D_r to train on."""
-        self._images = {
+        self.split = replace(split, retain=split.retain.subset(order[held_out:].sort().values))
+        self._images: dict[str, Images] = {
             "forget": split.forget.subset(chosen[: config.stop_samples].sort().values).to(device),
             "retain": split.retain.subset(order[:held_out].sort().values).to(device),
         }
-        self._model, self._split, self._device = model, split, device
+        self._model, self._device = model, device
+        self._classes = torch.tensor(forget_classes, dtype=torch.int64)
         answers = {name: self._logits(images) for name, images in self._images.items()}
-        self._targets = {
-            name: _one_hot(self._images[name], split.num_classes) if labels else logits.double().softmax(dim=1)
-            for name, logits in answers.items()
-        }
+        self._targets = {name: _targets(self._images[name], logits) for name, logits in answers.items()}
         scores = {name: self._score(name, logits) for name, logits in answers.items()}
         self._criterion = Criterion(scores["forget"], scores["retain"], config.stop_tolerance)
         self._checks: list[dict[str, float]] = []
         self._met = False
-        self._step = self._epochs = self._steps_per_epoch = 0
+        self._step = self._budget = 0
+        self._mean_length = 1.0
 
-    def begin(self, epochs: int, steps_per_epoch: int, saved: StateDict | None) -> bool:
+    def begin(self, lengths: Sequence[int], saved: StateDict | None) -> bool:
         """Note the budget, and go on from ``saved``; True if the criterion had been met by then."""
-        self._epochs, self._steps_per_epoch = epochs, steps_per_epoch
+        self._budget = sum(lengths)
+        self._mean_length = self._budget / len(lengths)
         if saved is not None:
             self._checks = [dict(check) for check in saved["checks"]]
             self._criterion.recent.extend(saved["recent"])
@@ -214,12 +225,11 @@ class AutoStop:
         start = time.perf_counter()
         logits = {name: self._logits(images) for name, images in self._images.items()}
         remembered = None
-        if self._split.forget_classes:
-            classes = torch.tensor(self._split.forget_classes)
-            remembered = int(torch.isin(logits["forget"].argmax(dim=1), classes).sum())
+        if len(self._classes):
+            remembered = int(torch.isin(logits["forget"].argmax(dim=1), self._classes).sum())
         scores = {name: self._score(name, logits[name]) for name in logits}
         self._met, record = self._criterion.judge(scores["forget"], scores["retain"], remembered)
-        when = {"epoch": step / self._steps_per_epoch, "step": step, "seconds": time.perf_counter() - start}
+        when = {"epoch": step / self._mean_length, "step": step, "seconds": time.perf_counter() - start}
         self._checks.append({**when, **record})
         return self._met
 
@@ -236,16 +246,16 @@ class AutoStop:
     def result(self) -> Stopping:
         """Return how the loop ended."""
         return Stopping(
-            task="class" if self._split.forget_classes else "samples",
+            task="class" if len(self._classes) else "samples",
             met=self._met,
             step=self._step,
-            budget=self._epochs * self._steps_per_epoch,
+            budget=self._budget,
             samples={name: len(images) for name, images in self._images.items()},
             checks=self._checks,
         )
 
-    def _logits(self, images: ImageSet) -> Tensor:
-        return predict_logits(self._model, images, self._split.preprocess, device=self._device)
+    def _logits(self, images: Images) -> Tensor:
+        return predict_logits(self._model, images, self.split.preprocess, device=self._device)
 
     def _score(self, name: str, logits: Tensor) -> Tensor:
         """Return the target's probability of the class that is answered: with labels, 1 where it is right, else 0."""
@@ -289,5 +299,8 @@ def share_bound(hits: int, count: int, confidence: float) -> float:
     return high
 
 
-def _one_hot(images: ImageSet, num_classes: int) -> Tensor:
-    return torch.nn.functional.one_hot(images.targets.cpu(), num_classes).double()
+def _targets(images: Images, logits: Tensor) -> Tensor:
+    """Return p(x) [N, classes] (Eq. 4): the labels where there are any, otherwise the initial model's answers."""
+    if isinstance(images, ImageSet):
+        return F.one_hot(images.targets.cpu(), logits.shape[1]).double()
+    return logits.double().softmax(dim=1)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pymixunlearn import data, tasks
 from pymixunlearn.errors import UserError
 from pymixunlearn.methods import MixUnlearn
+from pymixunlearn.methods.randlabel import RandLabel
 from pymixunlearn.methods.stopping import (
     FIRST_CHECK,
     AutoStop,
@@ -23,6 +24,7 @@ from pymixunlearn.methods.stopping import (
     drop,
     share_bound,
 )
+from pymixunlearn.methods.view import SplitView
 from pymixunlearn.training import Callback, StateDict
 
 Same = Callable[[nn.Module, nn.Module], bool]
@@ -155,19 +157,20 @@ def test_a_run_goes_on_while_either_sample_moves(moving: str) -> None:
 
 def _tiny_stop(tiny: Any, split: tasks.Split, *, labels: bool = False, seed: int = 0, **fields: Any) -> AutoStop:
     config = StoppingConfig(stop="auto", **fields)
-    return AutoStop(tiny.model(), split, config, labels=labels, device=CPU, seed=seed)
+    view = SplitView.of(split, labels=labels)
+    return AutoStop(tiny.model(), view, split.forget_classes, config, device=CPU, seed=seed)
 
 
 def test_what_is_judged_by_is_not_trained_on(tiny: Any) -> None:
     split = tiny.split(10, 50)
     stop = _tiny_stop(tiny, split, stop_samples=6)
     assert stop.result().samples == {"forget": 6, "retain": 6}
-    kept = {image.numpy().tobytes() for image in stop.retain.images}
+    kept = {image.numpy().tobytes() for image in stop.split.retain.images}
     assert len(kept) == 44
     assert kept < {image.numpy().tobytes() for image in split.retain.images}
-    assert len(_tiny_stop(tiny, split, stop_samples=500).retain) == 40
+    assert len(_tiny_stop(tiny, split, stop_samples=500).split.retain) == 40
     other = _tiny_stop(tiny, split, stop_samples=6, seed=1)
-    assert not torch.equal(other.retain.images, stop.retain.images)
+    assert not torch.equal(other.split.retain.images, stop.split.retain.images)
     with pytest.raises(UserError, match="stop is auto, but only 4 samples remain"):
         _tiny_stop(tiny, tiny.split(10, 4))
 
@@ -185,7 +188,7 @@ def test_labels_are_looked_at_only_where_they_may_be(labels: bool, tiny: Any) ->
 
     def checks(given: tasks.Split) -> list[dict[str, float]]:
         stop = _tiny_stop(tiny, given, labels=labels)
-        stop.begin(20, 10, None)
+        stop.begin([10] * 20, None)
         with torch.no_grad():
             stop._model.head.bias += torch.tensor([3.0, 0, 0, 0])  # the private model, as training would change it
         assert not stop.after_step(FIRST_CHECK - 1) and stop.result().checks == []
@@ -269,6 +272,16 @@ def test_a_run_that_is_never_done_ends_with_its_epochs_and_says_so(
     assert stopping.sentence() == "not done forgetting by its own measure after all 40 steps"
     record = stopping.to_dict()
     assert record["last_check"]["forget_share"] > 90 and record["seconds"] > 0 and "checks" not in record
+
+
+def test_any_method_on_the_common_loop_can_stop_by_itself(
+    digits_model: nn.Module, digits_class: tasks.Split, same_weights: Same
+) -> None:
+    method = RandLabel(stop="auto", stop_tolerance=5.0, epochs=60, lr=1e-3)
+    result = method.unlearn(digits_model, digits_class, device="cpu")
+    assert result.stopping is not None and result.stopping.met
+    assert result.stopping.step < result.stopping.budget == 300
+    assert same_weights(result.model, method.unlearn(digits_model, digits_class, device="cpu").model)
 
 
 def test_all_epochs_are_run_unless_asked_otherwise(tiny: Any) -> None:
