@@ -72,8 +72,8 @@ class MixBlock(nn.Module):
         offset = self.bias + ratio * self.weight[:, -1]
         matrix = self.weight[:, :-1].expand(n, -1, -1)
         stacked = torch.baddbmm(offset.unsqueeze(-1), matrix, features.flatten(2)).view(n, -1, h, w)
-        # Views in one split, whose gradient is one concatenation; a slice's would be a map of zeros for each of the three.
-        query, key, value = stacked.split((self.dim, self.dim, 1), dim=1)
+        # One split, whose gradient is one concatenation; that of three slices would be three maps full of zeros.
+        query, key, value = torch.split(stacked, [self.dim, self.dim, 1], dim=1)
         return Projection(query, key, value.squeeze(1))
 
     def mask_logits(self, feat_f: Tensor, feat_r: Tensor, lam: float | Tensor, pairing: str = "zip") -> Tensor:

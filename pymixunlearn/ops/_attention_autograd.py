@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pymixunlearn.ops import reference
-from pymixunlearn.ops._call import eager_function, ops
+from pymixunlearn.ops._call import below_autograd, eager_function, ops, twice_differentiable
+from pymixunlearn.ops._register import register_derivative, register_no_derivative
 
 _CONSTANTS = (None, None)
 
@@ -19,13 +20,15 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     wanted = ctx.needs_input_grad[:6]
     grid, allow_tf32 = ctx.options
     if torch.is_grad_enabled():  # a graph of the backward is asked for: the kernels have no second derivative
-        with torch.enable_grad():
-            output = reference.mixblock_attention(*inputs, pairing="grid" if grid else "zip")
-            leaves = [tensor for tensor, needed in zip(inputs, wanted, strict=True) if needed]
-            grads = iter(torch.autograd.grad(output, leaves, grad, create_graph=True))
-        return *(next(grads) if needed else None for needed in wanted), *_CONSTANTS
+        twice = twice_differentiable(
+            lambda *tensors: reference.mixblock_attention(*tensors, pairing="grid" if grid else "zip"),
+            tuple(inputs),
+            grad,
+        )
+        return *twice, *_CONSTANTS
     bits = sum(1 << i for i, needed in enumerate(wanted) if needed)
-    outputs = ops.mixblock_attention_backward.default(grad, *inputs, state, grid, allow_tf32, bits)
+    with below_autograd():
+        outputs = ops.mixblock_attention_backward.default(grad, *inputs, state, grid, allow_tf32, bits)
     return *(output if needed else None for output, needed in zip(outputs, wanted, strict=True)), *_CONSTANTS
 
 
@@ -41,6 +44,5 @@ MixblockAttention = eager_function("mixblock_attention", _gradients, _keep)
 
 def register() -> None:
     """Register the formula with the dispatcher; the state, the second output, has no gradient."""
-    torch.library.register_autograd(
-        "pymixunlearn::mixblock_attention", lambda ctx, grad, _: _gradients(ctx, grad), setup_context=_keep
-    )
+    register_derivative("mixblock_attention", 6, lambda ctx, grad, _: _gradients(ctx, grad), _keep)
+    register_no_derivative("mixblock_attention_backward")
