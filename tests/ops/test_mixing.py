@@ -298,14 +298,19 @@ def test_channels_last_out_where_both_images_are(device: str, x_f_layout: str, x
 
 @pytest.mark.large
 def test_more_than_2_to_the_31_elements(device: str) -> None:
-    """An offset of 32 bits would wrap in the last pair."""
-    pairs, size = 3, 27_000  # 2.19e9 pixels, about 4.4 GB an operand
-    x_f, x_r = (torch.zeros(pairs, 1, size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
-    x_f[-1, 0, -1, -1], x_r[-1, 0, -1, -2] = 4.0, 8.0
+    """An offset of 32 bits would wrap in the last pair. Needs about 9 GB."""
+    pairs, size = 3, 27_000  # 2.19e9 pixels
+    x_f = torch.zeros(pairs, 1, size, size, dtype=torch.uint8, device=device)
+    x_r = torch.zeros(1, 1, size, size, dtype=torch.uint8, device=device)
+    x_f[-1, 0, -1, -1], x_r[0, 0, -1, -2] = 255, 102
     mask = torch.zeros(pairs, 2, 2, device=device).requires_grad_()
-    mixed = ops.mask_mix(x_f, x_r, mask)
-    assert mixed[-1, 0, -1, -1].item() == 2.0 and mixed[-1, 0, -1, -2].item() == 4.0
-    assert mixed.count_nonzero() == 2
-    (grad,) = torch.autograd.grad(mixed, mask, torch.ones_like(mixed))
-    # d/dl = M (1 - M) (x_f - x_r) at two pixels whose logit is that of the last cell.
-    assert grad[-1, 1, 1].item() == pytest.approx((4.0 - 8.0) / 4) and grad.count_nonzero() == 1
+    mixed = ops.mask_mix(x_f, x_r.expand_as(x_f), mask, dtype=torch.bfloat16)
+    share = torch.tensor(0.2, dtype=torch.bfloat16).item()
+    assert mixed[-1, 0, -1, -2:].tolist() == [share, 0.5]
+    assert mixed.count_nonzero() == 1 + pairs
+    # d/dl = g M (1 - M) (x_f - x_r) at pixels whose logit is that of the last cell.
+    (grad,) = torch.autograd.grad(mixed, mask, mixed.detach())
+    expected = torch.zeros(pairs, 2, 2)
+    expected[:, 1, 1] = -0.4 * share / 4
+    expected[-1, 1, 1] += 0.5 / 4
+    torch.testing.assert_close(grad.cpu(), expected)
