@@ -78,7 +78,7 @@ class ImageSet:
 
     def gather(self, indices: Tensor) -> Tensor:
         """Return the stored images at ``indices`` (int64 ``[M]``, each in 0..N-1, on any device), ``[M, C, H, W]``."""
-        return self.images.index_select(0, indices.to(self.images.device))
+        return self.images.index_select(0, _moved(indices, self.images.device))
 
     def walk(self, order: Tensor | None, batch_size: int, device: torch.device | str) -> Iterator[Taken]:
         """Go through the samples once, ``batch_size`` at a time; the last batch may be smaller.
@@ -136,7 +136,7 @@ class UnlabelledImages:
 
     def gather(self, indices: Tensor) -> Tensor:
         """Return the stored images at ``indices``; see :meth:`ImageSet.gather`."""
-        return self.images.index_select(0, indices.to(self.images.device))
+        return self.images.index_select(0, _moved(indices, self.images.device))
 
     def walk(self, order: Tensor | None, batch_size: int, device: torch.device | str) -> Iterator[Taken]:
         """Go through the samples once; see :meth:`ImageSet.walk`."""
@@ -156,7 +156,7 @@ def _walk(
     images: Tensor, targets: Tensor | None, order: Tensor | None, batch_size: int, device: torch.device | str
 ) -> Iterator[Taken]:
     images, targets = images.to(device), None if targets is None else targets.to(device)
-    indices = torch.arange(len(images), device=device) if order is None else order.to(device)
+    indices = torch.arange(len(images), device=device) if order is None else _moved(order, device)
     for start in range(0, len(indices), batch_size):
         stop = start + batch_size
         chosen = indices[start:stop]
@@ -165,3 +165,8 @@ def _walk(
         else:
             labels = None if targets is None else targets.index_select(0, chosen)
             yield Taken(images.index_select(0, chosen), labels, chosen)
+
+
+def _moved(indices: Tensor, device: torch.device | str) -> Tensor:
+    """Return indices on ``device``. From the CPU nobody has to wait for that; towards it, somebody does."""
+    return indices.to(device, non_blocking=indices.device.type == "cpu")

@@ -12,6 +12,7 @@ import torch
 
 from pymixunlearn import data, methods, models, tasks
 from pymixunlearn.data import ImageSet, Preprocess, batches, natural_images
+from pymixunlearn.data import streamed as streaming
 from pymixunlearn.data.image_file import map_images, write_images
 from pymixunlearn.data.streamed import StreamedImageSet
 from pymixunlearn.errors import UserError
@@ -81,15 +82,15 @@ def test_walking_away_leaves_no_thread_behind(tmp_path: Path) -> None:
     assert _prefetching() == before
 
 
-def test_a_file_that_shrinks_is_an_error_in_the_step_that_needs_it(
+def test_a_read_that_fails_is_an_error_in_the_step_that_needs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, streamed = pair(tmp_path)
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise OSError("input/output error")
 
-    monkeypatch.setattr(StreamedImageSet, "_read", broken)
+    monkeypatch.setattr(streaming, "_read", broken)
     with pytest.raises(OSError, match="input/output error"):
         next(batches(streamed, Preprocess(), batch_size=4, device="cpu", seed=0))
 
