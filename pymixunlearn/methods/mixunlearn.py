@@ -8,7 +8,6 @@ method per equation, in the order of a training step. :mod:`.mixunlearn_fast` ru
 from __future__ import annotations
 
 import copy
-import math
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -24,6 +23,7 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.losses import GeneratorLoss, MixContrastiveLoss, RealContrastiveLoss
 from pymixunlearn.methods.base import Job, Means, Method, Outcome, held_fixed, register, setting
 from pymixunlearn.methods.config import StepConfig
+from pymixunlearn.methods.loop import check_logits, finite
 from pymixunlearn.methods.stopping import StoppingConfig
 from pymixunlearn.methods.view import Images
 from pymixunlearn.mixblock import MixBlock, mixup
@@ -145,7 +145,7 @@ class MixUnlearnLoop:
         self.initial = copy.deepcopy(job.model).eval().requires_grad_(False)
         first = torch.zeros(1, dtype=torch.int64)
         example = self.preprocess.evaluation(self.sets["retain"].gather(first).to(device))
-        _check_logits(self.initial(example), job.split.num_classes)
+        check_logits(self.initial(example), job.split.num_classes)
         self.mixblock = self._make_mixblock(example)
         self.adversary = self.unlearner
         if config.adversary == "ema" and self.mixblock is not None:
@@ -200,7 +200,7 @@ class MixUnlearnLoop:
                 means.add(**self.train_unlearner(forget, retain, lam[step, 1], partners))
                 if step_done():
                     break
-        return _finite(means.read(), epoch)
+        return finite(means.read(), epoch)
 
     def _draw_lam(self, epoch: int) -> Tensor:
         """Draw lam ~ Beta(alpha, alpha) for every step: [steps, 2], for the generator's and the unlearner's mixes."""
@@ -359,16 +359,3 @@ class MixUnlearnLoop:
             raise UserError(f"resume holds {', '.join(sorted(state))}; expected {', '.join(sorted(parts))}")
         for name, part in parts.items():
             part.load_state_dict(state[name])
-
-
-def _finite(record: dict[str, float], epoch: int) -> dict[str, float]:
-    for name, value in record.items():
-        if not math.isfinite(value):
-            raise UserError(f"unlearning diverged: {name} is {value} in epoch {epoch + 1}; expected a smaller lr")
-    return record
-
-
-def _check_logits(logits: object, num_classes: int) -> None:
-    shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if shape != [1, num_classes]:
-        raise UserError(f"model maps one image to {shape}; expected logits [1, {num_classes}] for this split's classes")

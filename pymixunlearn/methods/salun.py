@@ -95,7 +95,7 @@ class SalUnLoop(Loop[SalUnConfig]):
         if self.config.random_labels == "any":
             return torch.randint(C, (count,), generator=draw, device=self.device)
         shift = torch.randint(1, C, (count,), generator=draw, device=self.device)
-        return (labelled(self.forget_set).targets + shift) % C
+        return (labelled(self.forget_set).targets.to(self.device) + shift) % C
 
     def step(self, batch: Batch, labels: Tensor, masks: dict[str, Tensor]) -> Measured:
         """Mean of CE with random labels on D_f and alpha CE on D_r; only salient weights move, nor do others decay."""
