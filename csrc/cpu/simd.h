@@ -54,6 +54,33 @@ PMX_INLINE FloatVector load(const BFloat16* from) {
   const WordVector words = __builtin_convertvector(bits, WordVector) << 16;
   return (FloatVector)words;
 }
+PMX_INLINE void store(float* to, FloatVector v) { memcpy(to, &v, sizeof v); }
+PMX_INLINE void store(double* to, DoubleVector v) { memcpy(to, &v, sizeof v); }
+PMX_INLINE void store(BFloat16* to, FloatVector v) {
+  const WordVector bits = (WordVector)v;
+  const WordVector rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const WordVector words = v == v ? rounded : broadcast<WordVector>(0x7fc0u);
+  const HalfBits half = __builtin_convertvector(words, HalfBits);
+  memcpy(to, &half, sizeof half);
+}
+// Both of these sets have the conversions of IEEE halves as instructions. (GCC 12 warns of its own header in the forms
+// without a mask.)
+#if defined(__x86_64__) && PMX_VECTOR_BYTES == 64
+PMX_INLINE FloatVector load(const Half* from) {
+  return (FloatVector)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
+PMX_INLINE void store(Half* to, FloatVector v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                      _mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT));
+}
+#elif defined(__x86_64__) && PMX_VECTOR_BYTES == 32
+PMX_INLINE FloatVector load(const Half* from) {
+  return (FloatVector)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+PMX_INLINE void store(Half* to, FloatVector v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
+}
+#else
 PMX_INLINE FloatVector load(const Half* from) {
   HalfBits bits;
   memcpy(&bits, from, sizeof bits);
@@ -65,19 +92,10 @@ PMX_INLINE FloatVector load(const Half* from) {
   const WordVector value = special ? (magnitude | 0x7f800000u) : (WordVector)scaled;
   return (FloatVector)(value | ((words & 0x8000u) << 16));
 }
-
-PMX_INLINE void store(float* to, FloatVector v) { memcpy(to, &v, sizeof v); }
-PMX_INLINE void store(double* to, DoubleVector v) { memcpy(to, &v, sizeof v); }
-PMX_INLINE void store(BFloat16* to, FloatVector v) {
-  const WordVector bits = (WordVector)v;
-  const WordVector rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  const WordVector words = v == v ? rounded : broadcast<WordVector>(0x7fc0u);
-  const HalfBits half = __builtin_convertvector(words, HalfBits);
-  memcpy(to, &half, sizeof half);
-}
 PMX_INLINE void store(Half* to, FloatVector v) {
   for (int i = 0; i < Simd<float>::lanes; ++i) to[i] = narrow<Half>(v[i]);
 }
+#endif
 
 // The first `count` lanes from memory, the rest `fill`.
 template <class T>
