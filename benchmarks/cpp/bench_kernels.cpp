@@ -63,7 +63,7 @@ class MixLoss {
     kernels(isa)
         .cosine(Dtype::f32, Dtype::f32, TargetKind::probabilities, 2)
         .forward(in_, 0, in_.rows, states_.data(), nullptr);
-    reduce_columns(mix_terms<float>(pairs_, states_.data()), contrast_, lse_.data(),
+    reduce_columns(kernels(isa).column<float>(), mix_terms<float>(pairs_, states_.data()), contrast_, lse_.data(),
                    [](int64_t count, int64_t, const auto& body) { body(int64_t{0}, count); });
   }
   void backward(Isa isa) {

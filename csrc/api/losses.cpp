@@ -1,7 +1,5 @@
 #include "pymixunlearn/losses.h"
 
-#include <algorithm>
-
 #include "../core/losses.h"
 #include "../cpu/contrast.h"
 #include "../cpu/kernels.h"
@@ -13,9 +11,6 @@ namespace {
 static_assert(static_cast<int>(TargetKind::probabilities) == static_cast<int>(pmx::TargetKind::probabilities) &&
               static_cast<int>(TargetKind::labels) == static_cast<int>(pmx::TargetKind::labels) &&
               static_cast<int>(TargetKind::teacher_logits) == static_cast<int>(pmx::TargetKind::teacher_logits));
-
-// Rows given to one thread at the least: about 10 microseconds of work, several times what waking a thread costs.
-int64_t row_grain(int64_t classes) { return std::max<int64_t>(1, 16384 / (classes + 16)); }
 
 template <class T>
 void require_matrix(const char* name, const Matrix<T>& matrix) {
@@ -62,14 +57,14 @@ class Rows {
 
   void forward(T* states, T* losses, const ParallelFor& parallel_for) const {
     const auto kernels = table();
-    parallel_for(in_.rows, row_grain(in_.classes),
+    parallel_for(in_.rows, pmx::row_grain(in_.classes),
                  [&](int64_t begin, int64_t end) { kernels.forward(in_, begin, end, states, losses); });
   }
 
   void backward(const T* states, pmx::RowRole role, const pmx::Contrast<T>& contrast, const pmx::RowScalar<T>& grad,
                 T* out, const ParallelFor& parallel_for) const {
     const auto kernels = table();
-    parallel_for(in_.rows, row_grain(in_.classes), [&](int64_t begin, int64_t end) {
+    parallel_for(in_.rows, pmx::row_grain(in_.classes), [&](int64_t begin, int64_t end) {
       kernels.backward(in_, begin, end, states, role, &contrast, &grad, out);
     });
   }
@@ -164,8 +159,8 @@ template <class T>
 T MixContrastiveLoss<T>::forward(T* state, const ParallelFor& parallel_for) const {
   const Rows<T> rows = rows_of(*this);
   rows.forward(state, nullptr, parallel_for);
-  return pmx::reduce_columns(pmx::mix_terms<T>(pairs_of(*this), state), contrast_of<T>(*this, nullptr),
-                             state + rows.state_size(), parallel_for);
+  return pmx::reduce_columns(pmx::kernels().column<T>(), pmx::mix_terms<T>(pairs_of(*this), state),
+                             contrast_of<T>(*this, nullptr), state + rows.state_size(), parallel_for);
 }
 
 template <class T>
@@ -186,7 +181,8 @@ T RealContrastiveLoss<T>::forward(T* state, const ParallelFor& parallel_for) con
   T* retain_state = state + rows.forget.state_size();
   rows.forget.forward(state, nullptr, parallel_for);
   rows.retain.forward(retain_state, nullptr, parallel_for);
-  return pmx::reduce_columns(pmx::real_terms<T>(state, rows.forget.rows(), retain_state, rows.retain.rows()),
+  return pmx::reduce_columns(pmx::kernels().column<T>(),
+                             pmx::real_terms<T>(state, rows.forget.rows(), retain_state, rows.retain.rows()),
                              contrast_of<T>(*this, nullptr), state + rows.state_size(), parallel_for);
 }
 

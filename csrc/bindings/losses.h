@@ -9,6 +9,7 @@
 // Guards cover memory safety alone. The Python wrapper explains a refused call (ops/_checks.py).
 #pragma once
 
+#include "../core/losses.h"
 #include "tensors.h"
 
 namespace pmx {
@@ -201,7 +202,8 @@ struct Losses {
     return with_accumulation(rows.dtype(), [&](auto zero) {
       using A = decltype(zero);
       const Scalars<A> scalars(lam, lam_value, tau, tau_value, logits, rows.in().rows);
-      const Contrast<A> contrast = mix_contrast<A>(logits, scalars, grid, mean, data<A>(state) + rows.state_size());
+      const A* lse = data<A>(state) + rows.state_size();
+      const Contrast<A> contrast = mix_contrast<A>(pairs_of(logits, grid), scalars.lam, scalars.tau, mean, lse);
       const auto [incoming, owner] = row_scalar<A>(grad, logits);
       const Tensor out = like_logits(rows);
       Backend(logits).cosine_backward(Pass(rows, RowRole::mixed), data<A>(state), contrast, incoming, {out.data_ptr()});
@@ -245,7 +247,7 @@ struct Losses {
     with_accumulation(pass.dtype, [&, &retain = retain](auto zero) {
       using A = decltype(zero);
       const Scalars<A> scalars(std::nullopt, 1.0, tau, tau_value, logits_retain, 0);
-      const Contrast<A> contrast = real_contrast<A>(retain.in().rows, scalars, mean, data<A>(state) + size);
+      const Contrast<A> contrast = real_contrast<A>(retain.in().rows, scalars.tau, mean, data<A>(state) + size);
       const auto [incoming, owner] = row_scalar<A>(grad, logits_retain);
       Backend(logits_retain)
           .cosine_backward(pass, data<A>(state) + (want_forget ? 0 : forget_size), contrast, incoming,
@@ -283,13 +285,18 @@ struct Losses {
     return rows;
   }
 
+  static Pairs pairs_of(const Tensor& logits, bool grid) {
+    const int64_t n_forget = logits.sizes()[0];
+    return {n_forget, grid ? logits.sizes()[1] : n_forget, grid};
+  }
+
   static Rows mix_rows(const Tensor& logits, const Tensor& target_forget, const Tensor& target_retain, bool grid,
                        std::optional<double> sharpen_T) {
     STD_TORCH_CHECK(logits.dim() == (grid ? 3 : 2), "expected logits [N, C], or [N_f, N_r, C] in grid pairing");
     Rows rows(logits, sharpen_T, narrow_targets(logits, target_forget, target_retain));
-    const int64_t n_forget = logits.sizes()[0], n_retain = grid ? logits.sizes()[1] : n_forget;
-    rows.add_target(target_forget, grid ? n_retain : 1, n_forget);
-    rows.add_target(target_retain, 1, n_retain);
+    const Pairs pairs = pairs_of(logits, grid);
+    rows.add_target(target_forget, pairs.forget_divisor(), pairs.forget);
+    rows.add_target(target_retain, pairs.retain_divisor(), pairs.retain);
     return rows;
   }
 
@@ -315,8 +322,8 @@ struct Losses {
       double lam_value, const std::optional<Tensor>& tau, double tau_value, bool grid, bool mean,
       std::optional<double> sharpen_T, bool with_gradient) {
     const Rows rows = mix_rows(logits, target_forget, target_retain, grid, sharpen_T);
-    const int64_t columns = grid ? logits.sizes()[1] : 1;
-    const Tensor state = allocate<1>(logits, {rows.state_size() + columns}, accumulation_type(rows.dtype()));
+    const Pairs pairs = pairs_of(logits, grid);
+    const Tensor state = allocate<1>(logits, {rows.state_size() + pairs.columns()}, accumulation_type(rows.dtype()));
     const Tensor loss = allocate<0>(logits, {}, logits.scalar_type());
     std::optional<Tensor> gradient;
     if (with_gradient) gradient = like_logits(rows);
@@ -324,14 +331,10 @@ struct Losses {
       using A = decltype(zero);
       const Scalars<A> scalars(lam, lam_value, tau, tau_value, logits, rows.in().rows);
       A* lse = data<A>(state) + rows.state_size();
-      const int64_t terms = columns > 0 ? rows.in().rows / columns : 0;
-      const int width = state_width(2);
-      const ContrastTerms<A> sums = {{data<A>(state), width, sim_slot(0), terms, columns},
-                                     {data<A>(state), width, sim_slot(1), terms, columns},
-                                     true};
       const Gradients out = {gradient ? gradient->data_ptr() : nullptr};
-      Backend(logits).contrast(Pass(rows, RowRole::mixed), sums, mix_contrast<A>(logits, scalars, grid, mean, lse),
-                               data<A>(state), lse, loss.data_ptr(), gradient ? &out : nullptr);
+      Backend(logits).contrast(Pass(rows, RowRole::mixed), mix_terms<A>(pairs, data<A>(state)),
+                               mix_contrast<A>(pairs, scalars.lam, scalars.tau, mean, lse), data<A>(state), lse,
+                               loss.data_ptr(), gradient ? &out : nullptr);
     });
     return {loss, state, gradient};
   }
@@ -350,32 +353,14 @@ struct Losses {
       using A = decltype(zero);
       const Scalars<A> scalars(std::nullopt, 1.0, tau, tau_value, logits_retain, 0);
       A* lse = data<A>(state) + size;
-      const int width = state_width(1);
-      const ContrastTerms<A> sums = {{data<A>(state), width, sim_slot(0), forget.in().rows, 1},
-                                     {data<A>(state) + forget_size, width, sim_slot(0), retain.in().rows, 1},
-                                     false};
+      const ContrastTerms<A> terms =
+          real_terms<A>(data<A>(state), forget.in().rows, data<A>(state) + forget_size, retain.in().rows);
       const Gradients out = with_gradients ? Gradients{grad_forget->data_ptr(), grad_retain->data_ptr()} : Gradients{};
       Backend(logits_retain)
-          .contrast(Pass(forget, retain), sums, real_contrast<A>(retain.in().rows, scalars, mean, lse), data<A>(state),
-                    lse, loss.data_ptr(), with_gradients ? &out : nullptr);
+          .contrast(Pass(forget, retain), terms, real_contrast<A>(retain.in().rows, scalars.tau, mean, lse),
+                    data<A>(state), lse, loss.data_ptr(), with_gradients ? &out : nullptr);
     });
     return {loss, state, grad_forget, grad_retain};
-  }
-
-  // Weights of math.md, section 3; in grid pairing every retain image is a column of its own.
-  template <class A>
-  static Contrast<A> mix_contrast(const Tensor& logits, const Scalars<A>& scalars, bool grid, bool mean, const A* lse) {
-    const int64_t n_forget = logits.sizes()[0], n_retain = grid ? logits.sizes()[1] : n_forget;
-    const A scale = mean && n_retain > 0 ? A(1) / n_retain : A(1);
-    const A per_column = grid ? A(1) : static_cast<A>(n_retain);
-    const A averaged = grid && n_forget > 0 ? A(1) / n_forget : A(1);
-    return {grid ? n_retain : 1, scalars.lam, scalars.tau, scale * per_column, scale * averaged, lse};
-  }
-
-  template <class A>
-  static Contrast<A> real_contrast(int64_t n_retain, const Scalars<A>& scalars, bool mean, const A* lse) {
-    const A scale = mean && n_retain > 0 ? A(1) / n_retain : A(1);
-    return {1, scalars.lam, scalars.tau, scale * n_retain, scale, lse};
   }
 
   static void check_state(const Tensor& state, const Rows& rows, int64_t size) {

@@ -7,9 +7,6 @@
 namespace pmx {
 namespace {
 
-// Rows given to one thread at the least: about 10 microseconds of work, several times what waking a thread costs.
-int64_t row_grain(int64_t classes) { return std::max<int64_t>(1, 16384 / (classes + 16)); }
-
 struct Cpu {
   explicit Cpu(const Tensor& like) { STD_TORCH_CHECK(like.is_cpu(), "expected a CPU tensor"); }
 

@@ -1,6 +1,7 @@
 // The CPU kernels as raw function pointers, one table per instruction set; dispatch.cpp picks the table at run time.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 #include <utility>
@@ -90,6 +91,9 @@ struct KernelTable {
     }
   }
 };
+
+// Rows given to one thread at the least: about 10 microseconds of work, several times what waking a thread costs.
+inline int64_t row_grain(int64_t classes) { return std::max<int64_t>(1, 16384 / (classes + 16)); }
 
 // The table of the instruction set that isa.h chose.
 const KernelTable& kernels();

@@ -9,15 +9,10 @@
 namespace pmx::cpu {
 
 inline std::vector<std::pair<const char*, const KernelTable*>> tables() {
-  std::vector<std::pair<const char*, const KernelTable*>> all = {{"baseline", &baseline_kernels}};
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) all.push_back({"avx2", &avx2_kernels});
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl")) {
-    all.push_back({"avx512", &avx512_kernels});
+  std::vector<std::pair<const char*, const KernelTable*>> all;
+  for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
+    if (isa <= best_isa()) all.push_back({isa_name(isa), &kernels(isa)});
   }
-#endif
   return all;
 }
 

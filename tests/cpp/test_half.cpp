@@ -8,6 +8,7 @@
 #include "cuda/contrast.cuh"
 #include "cuda/cosine_rows.cuh"
 #include "emulator.h"
+#include "tables.h"
 
 using namespace pmx;
 
@@ -64,12 +65,12 @@ struct Result {
 };
 
 template <class T>
-Result<T> run_cpu(const Problem<T>& p, Isa isa, TargetKind kind, bool wide) {
+Result<T> run_cpu(const Problem<T>& p, const KernelTable& table, TargetKind kind, bool wide) {
   Result<T> result(p);
-  const CosineKernels table = kernels(isa).cosine(dtype_of<T>, wide ? Dtype::f32 : dtype_of<T>, kind, 2);
+  const CosineKernels kernels = table.cosine(dtype_of<T>, wide ? Dtype::f32 : dtype_of<T>, kind, 2);
   const CosineRows in = p.in(wide);
-  table.forward(in, 0, p.rows, result.states.data(), nullptr);
-  table.backward(in, 0, p.rows, result.states.data(), RowRole::mixed, &p.contrast, &p.grad, result.gradient.data());
+  kernels.forward(in, 0, p.rows, result.states.data(), nullptr);
+  kernels.backward(in, 0, p.rows, result.states.data(), RowRole::mixed, &p.contrast, &p.grad, result.gradient.data());
   return result;
 }
 
@@ -80,11 +81,12 @@ Result<T> run_emulated(const Problem<T>& p) {
   const size_t shared = group > warp_size ? sizeof(OnlineRow<float>) * (block_threads / warp_size) : 0;
   const emulator::Launch shape = {ceil_div(p.rows, block_threads / group), block_threads, shared};
   emulator::launch(shape, {emulator::output("states", result.states)}, [&](emulator::Block& block) {
-    cosine_forward_body<T, U, kind, group, pack>(block, in, 2, result.states.data(), static_cast<T*>(nullptr));
+    cosine_forward_body<T, U, kind, group, pack>(block, RowSets{in, {}}, 2, result.states.data(),
+                                                 static_cast<T*>(nullptr));
   });
   emulator::launch(shape, {emulator::output("gradient", result.gradient)}, [&](emulator::Block& block) {
-    cosine_backward_body<T, U, kind, group, pack>(block, in, 2, result.states.data(), RowRole::mixed, p.contrast,
-                                                  p.grad, result.gradient.data());
+    cosine_backward_body<T, U, kind, group, pack>(block, RowSets{in, {}}, 2, result.states.data(), RowRole::mixed,
+                                                  p.contrast, p.grad, result.gradient.data(), static_cast<T*>(nullptr));
   });
   return result;
 }
@@ -101,13 +103,12 @@ void compare_emulated(int64_t classes) {
 template <class T, TargetKind kind>
 void compare_kind() {
   constexpr int pack = pack_of(sizeof(T));
-  for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
-    if (isa > best_isa()) continue;
+  for (const auto& [isa, table] : cpu::tables()) {
     for (int64_t classes : {1, 10, 37, 200}) {
-      check::Context what(isa_name(isa), ", kind ", static_cast<int>(kind), ", classes ", classes);
+      check::Context what(isa, ", kind ", static_cast<int>(kind), ", classes ", classes);
       const Problem<T> p(7, classes);
-      const Result<T> wide = run_cpu(p, isa, kind, true);
-      CHECK(wide == run_cpu(p, isa, kind, false));
+      const Result<T> wide = run_cpu(p, *table, kind, true);
+      CHECK(wide == run_cpu(p, *table, kind, false));
       CHECK(wide.finite());
     }
   }

@@ -61,7 +61,34 @@ def losses(kind: str, classes: int, inputs: torch.dtype, compute: torch.dtype, d
 @pytest.mark.parametrize("kind", ["probabilities", "wide", "labels", "teacher"])
 @pytest.mark.parametrize("classes", CLASSES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_launch(device: str, dtype: torch.dtype, classes: int, kind: str) -> None:
+def test_every_loss_launch(device: str, dtype: torch.dtype, classes: int, kind: str) -> None:
     truth = losses(kind, classes, dtype, torch.float64, "cpu")
     for n, (actual, expected) in enumerate(zip(losses(kind, classes, dtype, dtype, device), truth, strict=True)):
+        assert_close(f"result {n}", actual, expected, dtype)
+
+
+@pytest.mark.parametrize("pairing", ["zip", "grid"])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "odd", "bytes"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_mix_launch(device: str, dtype: torch.dtype, layout: str, pairing: str) -> None:
+    """Images in packs, with interleaved channels, element by element, and of 8 bits; values and gradients."""
+    height, width = (7, 9) if layout == "odd" else (16, 24)
+    n_forget, n_retain, pairs = (F, R, F * R) if pairing == "grid" else (R, R, R)
+    grad = random(pairs, 3, height, width, seed=4).to(dtype)
+
+    def mix(compute: torch.dtype, where: str) -> list[Tensor]:
+        images = [random(n, 3, height, width, seed=n).to(dtype) for n in (n_forget, n_retain)]
+        keywords: dict[str, object] = {"pairing": pairing}
+        if layout == "bytes":
+            images = [(50 * image.float() + 128).clamp(0, 255).to(torch.uint8).to(where) for image in images]
+            keywords |= {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25], "dtype": compute}
+        else:
+            memory = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+            images = [image.to(compute).contiguous(memory_format=memory).to(where) for image in images]
+        masks = random(pairs, 3, 4, seed=3).to(dtype).to(compute).to(where).requires_grad_()
+        inputs = [masks] if layout == "bytes" else [masks, *(image.requires_grad_() for image in images)]
+        mixed = ops.mask_mix(*images, masks, **keywords)  # type: ignore[arg-type]
+        return [mixed.detach(), *torch.autograd.grad(mixed, inputs, grad.to(compute).to(where))]
+
+    for n, (actual, expected) in enumerate(zip(mix(dtype, device), mix(torch.float64, "cpu"), strict=True)):
         assert_close(f"result {n}", actual, expected, dtype)
