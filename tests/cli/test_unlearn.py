@@ -128,3 +128,21 @@ def test_a_method_that_cannot_stop_by_itself_says_so(invoke: Invoke) -> None:
         result.exit_code == 2
         and "unknown stop 'atuo'; expected one of auto, epochs. Did you mean 'auto'?" in result.stderr
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("boundary-expand", ["epochs=1"]),
+        ("laf+r", ["epochs=1", "vae_epochs=1"]),
+        ("ssd", []),
+        ("ts", ["epochs=1", "teacher_epochs=1"]),
+    ],
+)
+def test_methods_with_several_stages_run_and_repeat(invoke: Invoke, method: str, settings: list[str]) -> None:
+    chosen = [word for setting in ["initial.epochs=1", *settings] for word in ("--set", setting)]
+    result = invoke("unlearn", "--method", method, "--no-retrain", *chosen, "--out", "a")
+    assert result.exit_code == 0, result.output
+    assert invoke("unlearn", "--config", "a/config.json", "--out", "b").exit_code == 0
+    assert Path("a/model.safetensors").read_bytes() == Path("b/model.safetensors").read_bytes()
+    assert json.loads(Path("a/metrics.json").read_text())["method"] == method
