@@ -9,7 +9,7 @@ using Element = typename Math::Element;
 
 // Blocks on a multiprocessor that the registers leave room for, the most that no kernel spills at.
 template <class Math, bool keys>
-constexpr int backward_blocks = keys || sizeof(Element<Math>) == 8 ? 2 : 3;
+constexpr int backward_blocks = keys || sizeof(Element<Math>) == 8 || std::is_same_v<Math, Tf32Math> ? 2 : 3;
 
 template <class Math>
 __global__ void __launch_bounds__(attention_threads, 2)
