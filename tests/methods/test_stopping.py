@@ -274,14 +274,22 @@ def test_a_run_that_is_never_done_ends_with_its_epochs_and_says_so(
     assert record["last_check"]["forget_share"] > 90 and record["seconds"] > 0 and "checks" not in record
 
 
-def test_any_method_on_the_common_loop_can_stop_by_itself(
-    digits_model: nn.Module, digits_class: tasks.Split, same_weights: Same
-) -> None:
-    method = RandLabel(stop="auto", stop_tolerance=5.0, epochs=60, lr=1e-3)
-    result = method.unlearn(digits_model, digits_class, device="cpu")
+def test_any_method_on_the_common_loop_can_stop_by_itself(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[int] = []
+
+    def third(criterion: Criterion, forget: Tensor, retain: Tensor, remembered: int | None = None) -> Any:
+        judged.append(len(forget))
+        return len(judged) == 3, {"forget_drop": 2.0, "forget_bound": 1.0, "retain_drop": 0.5}
+
+    monkeypatch.setattr(Criterion, "judge", third)
+    result = RandLabel(stop="auto", epochs=30, batch_size=4).unlearn(tiny.model(), tiny.split(10, 30), device="cpu")
+    assert judged == [10, 10, 10]
     assert result.stopping is not None and result.stopping.met
-    assert result.stopping.step < result.stopping.budget == 300
-    assert same_weights(result.model, method.unlearn(digits_model, digits_class, device="cpu").model)
+    assert result.stopping.step == check_step(2) < result.stopping.budget == 90
+    assert len(result.history) == -(-check_step(2) // 3)
+    assert result.stopping.sentence() == (
+        "stopped by itself after 50 of 90 steps: forget sample down 2.0 points (at least 1.0), held-out sample -0.5"
+    )
 
 
 def test_all_epochs_are_run_unless_asked_otherwise(tiny: Any) -> None:
