@@ -113,11 +113,13 @@ def describe(plan: Plan) -> list[str]:
     labels = "with labels" if plan.method.needs_labels else "without labels"
     origin = "trained first" if plan.initial.checkpoint is None else f"from {plan.initial.checkpoint}"
     config = plan.method.config.to_dict()
-    budget = f" Ends when forgetting is done, at the latest after {config['epochs']} epochs."
+    budget = ""
+    if config.get("stop") == "auto":  # other methods need not have epochs
+        budget = f" Ends when forgetting is done, at the latest after {config['epochs']} epochs."
     settings = f"preset {plan.preset.name}" if plan.preset else "the method's defaults (no preset ships for this case)"
     return [
         f"Forget {what} of {split.dataset.name}: {len(split.forget_indices)} of {len(split.train)} training samples.",
         f"Method {plan.method.name} {labels}, network {plan.initial.name} ({origin}), "
         f"device {plan.device}, seed {plan.request.seed}.",
-        f"Settings: {settings}.{budget if config.get('stop') == 'auto' else ''}",
+        f"Settings: {settings}.{budget}",
     ]
