@@ -110,7 +110,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     held, streamed = pair(tmp_path)
     with pytest.raises(UserError, match="streamed images must be uint8 on cpu, got torch.float32"):
         StreamedImageSet(held.images.float(), held.targets, CLASSES)
-    with pytest.raises(UserError, match=r"targets must be of shape \[40\]"):
+    with pytest.raises(UserError, match=r"targets must be int64 of shape \[40\]"):
         StreamedImageSet(streamed.images, held.targets[:3], CLASSES)
     with pytest.raises(UserError, match="targets must lie in 0..3"):
         streamed.with_targets(held.targets + 1)
