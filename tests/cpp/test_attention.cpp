@@ -8,6 +8,7 @@
 #include "cuda/attention.cuh"
 #include "emulator.h"
 #include "reference.h"
+#include "tables.h"
 
 using namespace pmx;
 
@@ -163,24 +164,11 @@ std::string describe(const Shape& s) {
 
 // --- CPU -------------------------------------------------------------------------------------------------------------
 
-std::vector<std::pair<const char*, const KernelTable*>> tables() {
-  std::vector<std::pair<const char*, const KernelTable*>> all = {{"baseline", &baseline_kernels}};
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) all.push_back({"avx2", &avx2_kernels});
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl")) {
-    all.push_back({"avx512", &avx512_kernels});
-  }
-#endif
-  return all;
-}
-
 template <class T>
 void on_the_cpu(const Shape& shape, double eps, int wanted = 63) {
   using A = Acc<T>;
   const Problem<T> p(shape);
-  for (const auto& [isa, table] : tables()) {
+  for (const auto& [isa, table] : cpu::tables()) {
     check::Context what(isa, ": ", describe(shape), ", element bytes ", sizeof(T));
     const AttentionKernels kernels = table->attention(dtype_of<T>);
     Results<T, A> results(p, wanted, shape.grid ? A(0) : A(NAN));
