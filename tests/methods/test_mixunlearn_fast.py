@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -58,13 +59,32 @@ def _drift(plain: nn.Module, fast: nn.Module, initial: nn.Module) -> float:
     return distance(ends[0], ends[1]) / distance(ends[0], ends[2])
 
 
-@pytest.mark.parametrize(("name", "channels", "side", "limit"), [("cnn", 1, 28, 1e-4), ("resnet18", 3, 8, 0.03)])
+def _rounded_once_more(model: nn.Module) -> nn.Module:
+    """A copy whose weights differ by their last bits."""
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for weights in copied.parameters():
+            weights.mul_(1 + torch.finfo(weights.dtype).eps)
+    return copied
+
+
+@pytest.mark.parametrize(("name", "channels", "side", "limit"), [("cnn", 1, 28, 1e-4), ("resnet18", 3, 8, 0.5)])
 def test_fifty_steps_are_those_of_the_plain_loop(name: str, channels: int, side: int, limit: float) -> None:
+    """Kept answers were computed in other batches: their last bits differ, which Adam and BatchNorm enlarge.
+
+    So the fast path may part from the plain loop, but no farther than the plain loop parts from itself when its weights
+    differ in their last bits. A step that did something else would be far outside.
+    """
     model = models.build(name, num_classes=10, in_channels=channels, image_size=side)
-    plain, fast = _both(model, patterns(channels, side, Preprocess()), epochs=5, batch_size=4)
+    split, fields = patterns(channels, side, Preprocess()), {"epochs": 5, "batch_size": 4}
+    plain, fast = _both(model, split, **fields)
+    nudged = MixUnlearn(fast=False, precision="float32", **fields).unlearn(
+        _rounded_once_more(model), split, device="cpu"
+    )
     assert sum(1 for _ in plain.history) == 5 and len(fast.history) == 5  # of ten steps each
-    # Kept answers were computed in other batches: the last bit differs, and Adam enlarges it where gradients are small.
-    assert _drift(plain.model, fast.model, model) < limit
+    rounding = _drift(plain.model, nudged.model, model)
+    assert rounding < limit
+    assert _drift(plain.model, fast.model, model) < 2 * rounding
     for mine, theirs in zip(fast.history, plain.history, strict=True):
         assert mine["total"] == pytest.approx(theirs["total"], rel=1e-3)
     for (key, mine), theirs in zip(fast.model.named_buffers(), plain.model.buffers(), strict=True):
