@@ -33,7 +33,7 @@ from pymixunlearn.methods.view import SplitView
 L = TypeVar("L", bound=MixUnlearnLoop)
 
 PROVIDERS = {
-    "fast": "the fast step, f_D's answers kept",
+    "fast": "the fast step; f_D's answers kept, unless images are augmented",
     "first epoch": "the fast step, f_D asked about every sample",
     "loop": "the package's plain loop",
     "pytorch": "a loop in plain PyTorch, same network",
@@ -258,7 +258,7 @@ def _parts(loop: FastMixUnlearnLoop) -> dict[str, Job]:
         loss: Tensor = mix + loop.config.omega * loop.real_loss(z_f, z_r, forget.target, retain.target)
         return loss
 
-    def backward(output: Tensor, gradient: Tensor | None = None) -> None:
+    def backward(output: Tensor, gradient: Tensor) -> None:
         loop.optimizer.zero_grad()
         torch.autograd.backward(output, gradient)
 
@@ -273,7 +273,8 @@ def _parts(loop: FastMixUnlearnLoop) -> dict[str, Job]:
         "network": Job(
             lambda: loop.answer(loop.unlearner, torch.cat([both, mixed.detach()])), lambda z: backward(z, gradient)
         ),
-        "loss": Job(losses, backward),
+        # Not through .backward(): the optimiser, timed in turn with it, needs the gradients that the network left.
+        "loss": Job(losses, lambda loss: torch.autograd.grad(loss, leaf)),
         "optimiser": _alone(loop.optimizer.step),
         "generator": _alone(lambda: loop.train_generator(forget, retain, lam)),
         "adversary": Job(attacked, lambda z: torch.autograd.grad(z, mixed, torch.ones_like(z))),

@@ -11,7 +11,7 @@ import torch
 from pymixunlearn import data, models, tasks
 from pymixunlearn.benchmarking import describe_machine
 from pymixunlearn.benchmarking.plain_step import PlainStep, endless
-from pymixunlearn.benchmarking.step import PARTS, StepCase, measure_step, network_share
+from pymixunlearn.benchmarking.step import PARTS, StepCase, _parts, measure_step, network_share, rounds
 from pymixunlearn.data import Preprocess, natural_images
 from pymixunlearn.methods.base import Job
 from pymixunlearn.methods.mixunlearn import MixUnlearnConfig, MixUnlearnLoop
@@ -62,6 +62,18 @@ def test_the_rivals_images_are_the_methods_inputs() -> None:
     torch.testing.assert_close(batch.flatten(1).sum(1).sort().values, expected.flatten(1).sum(1).sort().values)
     photos = _split(natural_images(32), channels=3)
     assert next(endless(photos.forget, photos.preprocess, 5, CPU)).shape == (5, 3, 32, 32)
+
+
+def test_the_parts_do_their_work_in_any_order() -> None:
+    with rounds(StepCase("cnn", 28, 1, 2, 2), batch=2, device=CPU) as (_, fast):
+        parts = _parts(fast)
+        for job in parts.values():
+            job.backward(job.forward())
+        weight = next(fast.unlearner.parameters())
+        before = weight.detach().clone()
+        parts["loss"].backward(parts["loss"].forward())
+        parts["optimiser"].forward()
+        assert not torch.equal(weight, before)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
