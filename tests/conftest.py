@@ -8,6 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1:  # share the cores instead of fighting for them, the commands that tests start included
+    threads = max(1, torch.get_num_threads() // WORKERS)
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():

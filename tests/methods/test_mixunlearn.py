@@ -134,20 +134,20 @@ def test_only_the_label_aware_variant_sees_labels(tiny: Any, same_weights: Same)
 @pytest.mark.parametrize(
     ("fields", "keys"),
     [
-        ({}, {"mix", "real", "total", "generator", "mask"}),
-        ({"pairing": "grid"}, {"mix", "real", "total", "generator", "mask"}),
-        ({"generator": "vanilla"}, {"mix", "real", "total", "mask"}),
-        ({"generator": "vanilla", "pairing": "grid", "label_aware": True}, {"mix", "real", "total", "mask"}),
-        ({"use_mix_loss": False}, {"real", "total"}),
-        ({"use_mix_loss": False, "label_aware": True}, {"real", "total"}),
-        ({"use_real_loss": False}, {"mix", "total", "generator", "mask"}),
-        ({"sharpen": False, "reduction": "mean"}, {"mix", "real", "total", "generator", "mask"}),
+        ({}, "mix real total generator mask"),
+        ({"pairing": "grid"}, "mix real total generator mask"),
+        ({"generator": "vanilla"}, "mix real total mask"),
+        ({"generator": "vanilla", "pairing": "grid", "label_aware": True}, "mix real total mask"),
+        ({"use_mix_loss": False}, "real total"),
+        ({"use_mix_loss": False, "label_aware": True}, "real total"),
+        ({"use_real_loss": False}, "mix total generator mask"),
+        ({"sharpen": False, "reduction": "mean"}, "mix real total generator mask"),
     ],
     ids=str,
 )
-def test_history_holds_what_was_trained(fields: dict[str, Any], keys: set[str], tiny: Any) -> None:
+def test_history_holds_what_was_trained(fields: dict[str, Any], keys: str, tiny: Any) -> None:
     result = MixUnlearn(epochs=2, batch_size=4, **fields).unlearn(tiny.model(), tiny.split(), device="cpu")
-    assert [set(record) for record in result.history] == [keys | {"epoch", "seconds"}] * 2
+    assert [set(record) for record in result.history] == [{*keys.split(), "epoch", "seconds"}] * 2
     record = result.history[0]
     mix, real = record.get("mix", 0.0), record.get("real", 0.0)
     assert record["total"] == pytest.approx(mix + 10 * real, rel=1e-5)
