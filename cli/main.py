@@ -16,7 +16,7 @@ import click
 
 from pymixunlearn import __version__
 
-from . import bench_step  # noqa: F401 (importing adds it to the group)
+from . import bench_end_to_end, bench_step  # noqa: F401 (importing adds them to the group)
 from .bench import bench
 from .evaluate import evaluate
 from .info import info

@@ -1,0 +1,29 @@
+"""A deletion request on the digits and Retrain for it, the twin of ``mixunlearn-cli bench end-to-end``.
+
+pytest benchmarks/test_bench_end_to_end.py
+"""
+
+from __future__ import annotations
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from pymixunlearn.experiments import Observer, RunRequest, resolve
+from pymixunlearn.experiments.phases import train_initial
+from pymixunlearn.methods import Method, Retrain, RetrainConfig
+
+
+@pytest.mark.parametrize("provider", ["unlearn", "Retrain"])
+def test_request(benchmark: BenchmarkFixture, provider: str) -> None:
+    plan = resolve(RunRequest(stop="auto"))
+    assert plan.initial_config is not None and plan.retrain_config is not None
+    initial = train_initial(
+        plan.initial.architecture,
+        plan.split.dataset,
+        plan.initial_config,
+        device=plan.device,
+        seed=0,
+        observer=Observer(),
+    )
+    method: Method = plan.method if provider == "unlearn" else Retrain(RetrainConfig(**plan.retrain_config.to_dict()))
+    benchmark.pedantic(lambda: method.unlearn(initial.model, plan.split, device=plan.device), rounds=3, warmup_rounds=1)
