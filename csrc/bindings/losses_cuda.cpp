@@ -1,20 +1,13 @@
-#include <cuda_runtime_api.h>
-
 #include "../cuda/losses.h"
+#include "cuda_queue.h"
 #include "losses.h"
 
 namespace pmx {
 namespace {
 
-// Launches on the current stream of the tensors' device, with that device current, and never waits.
-class Cuda {
+class Cuda : public CudaQueue {
  public:
-  explicit Cuda(const Tensor& like) : like_(like), guard_(like.get_device_index()) {
-    STD_TORCH_CHECK(like.is_cuda(), "expected a CUDA tensor");
-    void* stream = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(like.get_device_index(), &stream));
-    stream_ = static_cast<cudaStream_t>(stream);
-  }
+  using CudaQueue::CudaQueue;
 
   void cosine_forward(const Pass& pass, void* states, void* sim) const {
     cuda::cosine_forward(launch(pass), states, sim);
@@ -32,12 +25,12 @@ class Cuda {
   void contrast(const Pass& pass, const ContrastTerms<A>& terms, const Contrast<A>& contrast, A* states, A* lse,
                 void* loss, const Gradients* out) const {
     const int64_t words = cuda::reduce_scratch(terms, contrast) / static_cast<int64_t>(sizeof(A));
-    const Tensor scratch = allocate<1>(like_, {words}, accumulation_type(pass.dtype));
+    const Tensor partial = scratch(words, accumulation_type(pass.dtype));
     const Gradients gradients = out != nullptr ? *out : Gradients{};
-    if (!cuda::at_once(launch(pass), terms, contrast, states, lse, loss, scratch.data_ptr(), out != nullptr,
+    if (!cuda::at_once(launch(pass), terms, contrast, states, lse, loss, partial.data_ptr(), out != nullptr,
                        gradients.first, gradients.second)) {
       cosine_forward(pass, states, nullptr);
-      cuda::reduce(terms, contrast, lse, loss, pass.dtype, scratch.data_ptr(), stream_);
+      cuda::reduce(terms, contrast, lse, loss, pass.dtype, partial.data_ptr(), stream());
       STD_CUDA_KERNEL_LAUNCH_CHECK();
       if (out != nullptr) cosine_backward(pass, states, contrast, {nullptr, 0, A(1)}, *out);
     }
@@ -46,24 +39,20 @@ class Cuda {
 
   void sharpen_forward(Dtype dtype, const void* logits, int64_t rows, int64_t classes, double inverse_T,
                        void* out) const {
-    cuda::sharpen_forward(dtype, logits, rows, classes, inverse_T, out, stream_);
+    cuda::sharpen_forward(dtype, logits, rows, classes, inverse_T, out, stream());
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
   void sharpen_backward(Dtype dtype, const void* grad, const void* logits, int64_t rows, int64_t classes,
                         double inverse_T, void* out) const {
-    cuda::sharpen_backward(dtype, grad, logits, rows, classes, inverse_T, out, stream_);
+    cuda::sharpen_backward(dtype, grad, logits, rows, classes, inverse_T, out, stream());
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
  private:
   cuda::RowsLaunch launch(const Pass& pass) const {
-    return {pass.sets, pass.dtype, pass.target_dtype, pass.kind, pass.targets, pass.role, stream_};
+    return {pass.sets, pass.dtype, pass.target_dtype, pass.kind, pass.targets, pass.role, stream()};
   }
-
-  Tensor like_;
-  torch::stable::accelerator::DeviceGuard guard_;
-  cudaStream_t stream_ = nullptr;
 };
 
 }  // namespace

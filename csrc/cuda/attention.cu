@@ -1,3 +1,5 @@
+#include <type_traits>
+
 #include "attention.cuh"
 #include "attention.h"
 

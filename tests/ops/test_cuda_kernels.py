@@ -92,3 +92,32 @@ def test_every_mix_launch(device: str, dtype: torch.dtype, layout: str, pairing:
 
     for n, (actual, expected) in enumerate(zip(mix(dtype, device), mix(torch.float64, "cpu"), strict=True)):
         assert_close(f"result {n}", actual, expected, dtype)
+
+
+@pytest.mark.parametrize("pairing", ["zip", "grid"])
+@pytest.mark.parametrize("channels", [5, 64, 150])
+@pytest.mark.parametrize("dtype", [*DTYPES, "tf32"])
+def test_every_attention_launch(device: str, dtype: torch.dtype | str, channels: int, pairing: str) -> None:
+    """Fewer channels than a tile, one chunk of them, several; more tokens than a tile; values and all six gradients."""
+    height, width = 6, 13
+    counts = (F, R) if pairing == "grid" else (R, R)
+    rounded = torch.float32 if isinstance(dtype, str) else dtype
+    grad = random(F * R if pairing == "grid" else R, height, width, seed=9).to(rounded)
+
+    def attend(compute: torch.dtype, where: str) -> list[Tensor]:
+        inputs = []
+        for n, count in enumerate(counts):
+            maps = random(count, 2 * channels + 1, height, width, seed=n).div(2).to(rounded).to(compute).to(where)
+            inputs += [maps[:, :channels], maps[:, channels:-1], maps[:, -1]]
+        inputs = [x.detach().requires_grad_() for x in inputs]
+        mask = ops.mixblock_attention(*inputs, pairing=pairing)
+        return [mask.detach(), *torch.autograd.grad(mask, inputs, grad.to(compute).to(where))]
+
+    before = torch.backends.cuda.matmul.allow_tf32
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = isinstance(dtype, str)
+        found = attend(rounded, device)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+    for n, (actual, expected) in enumerate(zip(found, attend(torch.float64, "cpu"), strict=True)):
+        assert_close(f"result {n}", actual, expected, torch.bfloat16 if isinstance(dtype, str) else dtype)
