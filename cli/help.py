@@ -12,8 +12,8 @@ class SettingsCommand(click.Command):
     """A command whose ``--help`` ends with its settings.
 
     Args:
-        settings: Which groups to list: "method" (all methods, and the settings of the chosen ``--method``), "train"
-            (plain names of a training), "initial" and "retrain" (prefixed).
+        settings: Which groups to list: "method" (all methods, and the settings of the chosen ``--method``), "methods"
+            (all that can be compared), "train" (plain names of a training), "initial" and "retrain" (prefixed).
     """
 
     def __init__(self, *args: Any, settings: Sequence[str] = (), **keywords: Any) -> None:
@@ -32,6 +32,11 @@ class SettingsCommand(click.Command):
             method = get(ctx.params.get("method") or "mixunlearn")
             with formatter.section(f"Settings of {method.name} (--set NAME=VALUE)"):
                 formatter.write_dl(_listing(method.config_class))
+        if "methods" in self.settings:
+            from pymixunlearn.experiments.comparison import row_names
+
+            with formatter.section("Methods (--methods NAME,...; the settings of one: unlearn --method NAME --help)"):
+                formatter.write_dl([(row, get(name).summary) for row, (name, _) in row_names().items()])
         if trained:
             prefixes = " and ".join(f"{name}.NAME" for name in trained)
             with formatter.section(f"Settings of the trainings ({prefixes})"):

@@ -18,6 +18,7 @@ from pymixunlearn import __version__
 
 from . import bench_end_to_end, bench_step  # noqa: F401 (importing adds them to the group)
 from .bench import bench
+from .compare import compare
 from .evaluate import evaluate
 from .info import info
 from .retrain import retrain
@@ -123,5 +124,5 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (unlearn, train, retrain, evaluate, bench, info):
+for _command in (unlearn, compare, train, retrain, evaluate, bench, info):
     main.add_command(_command)

@@ -104,14 +104,17 @@ model_options = _group(
 
 architecture_option = _architecture
 
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."
+)
+
 machine_options = _group(
-    click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."),
+    device_option,
     click.option("--seed", type=int, default=0, show_default=True, help="Fixes every random choice of the run."),
 )
 
-
 bench_options = _group(
-    click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."),
+    device_option,
     click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: PyTorch's]"),
     click.option(
         "--case",

@@ -1,5 +1,12 @@
 """Experiments: from a request through a plan to a run folder, with the settings that ship for known cases."""
 
+from pymixunlearn.experiments.comparing import ComparisonOutcome, run_comparison
+from pymixunlearn.experiments.comparison import (
+    ComparisonPlan,
+    ComparisonRequest,
+    default_comparison_folder,
+    resolve_comparison,
+)
 from pymixunlearn.experiments.evaluations import EvaluationRequest, run_evaluation
 from pymixunlearn.experiments.observer import Observer
 from pymixunlearn.experiments.plan import Plan, resolve
@@ -15,6 +22,9 @@ from pymixunlearn.experiments.trainings import TrainingPlan, TrainingRequest, re
 
 __all__ = [
     "BadRequest",
+    "ComparisonOutcome",
+    "ComparisonPlan",
+    "ComparisonRequest",
     "DataRequest",
     "EvaluationRequest",
     "ModelRequest",
@@ -25,10 +35,13 @@ __all__ = [
     "SplitRequest",
     "TrainingPlan",
     "TrainingRequest",
+    "default_comparison_folder",
     "default_folder",
     "resolve",
+    "resolve_comparison",
     "resolve_training",
     "run",
+    "run_comparison",
     "run_evaluation",
     "run_training",
 ]

@@ -102,7 +102,7 @@ class RunFolder:
             raise UserError(f"output folder '{self.path}' is not empty and holds no run; choose another with --out")
         else:
             return
-        different = _difference(held, self._identity)
+        different = difference(held, self._identity)
         if different is not None:
             kind = "another, unfinished run" if self.started else "another run"
             raise UserError(
@@ -110,11 +110,11 @@ class RunFolder:
             )
 
 
-def _difference(held: Any, wanted: Any, name: str = "") -> str | None:
+def difference(held: Any, wanted: Any, name: str = "") -> str | None:
     """Say where ``held`` first differs from ``wanted``, or return None; what ``held`` has besides does not count."""
     if isinstance(held, dict) and isinstance(wanted, dict):
         for key, value in wanted.items():
-            found = _difference(held.get(key), value, f"{name}.{key}" if name else key)
+            found = difference(held.get(key), value, f"{name}.{key}" if name else key)
             if found is not None:
                 return found
         return None

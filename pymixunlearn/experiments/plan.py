@@ -66,12 +66,13 @@ class Plan:
         }
 
 
-def resolve(request: RunRequest, *, observer: Observer | None = None) -> Plan:
+def resolve(request: RunRequest, *, observer: Observer | None = None, split: Split | None = None) -> Plan:
     """Load the data and settle every setting: defaults, then preset, then the request's.
 
     Args:
         request: What was asked for.
         observer: Told how far the decoding of images has come.
+        split: What the request's data and split make, if that is at hand already.
 
     Raises:
         BadRequest: A name or a setting is unknown, a value does not fit, or choices contradict each other.
@@ -89,7 +90,8 @@ def resolve(request: RunRequest, *, observer: Observer | None = None) -> Plan:
     for training in TRAININGS:
         build_config(RetrainConfig, requested[training])
 
-    split = request.split.make(request.data.load(observer), request.seed)
+    if split is None:
+        split = request.split.make(request.data.load(observer), request.seed)
     preset = find_preset(request.method, split.dataset.name, split.task, label_aware=bool(label_aware))
     shipped = split_by_target(preset.settings if preset else {}, method_class.config_class.kinds())
     targets: dict[str, dict[str, Any]] = {name: {**shipped[name], **requested[name]} for name in requested}

@@ -1,5 +1,7 @@
 """Results as people read them: tables for the terminal, and a self-contained HTML report."""
 
+from pymixunlearn.reporting.comparison import ComparisonRow, ComparisonTable, Statistic, comparison_table
+from pymixunlearn.reporting.formats import to_rich as comparison_as_rich
 from pymixunlearn.reporting.html import render_report
 from pymixunlearn.reporting.table import (
     Row,
@@ -12,7 +14,12 @@ from pymixunlearn.reporting.table import (
 )
 
 __all__ = [
+    "ComparisonRow",
+    "ComparisonTable",
     "Row",
+    "Statistic",
+    "comparison_as_rich",
+    "comparison_table",
     "evaluation_rows",
     "format_cell",
     "further_rows",

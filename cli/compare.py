@@ -1,0 +1,147 @@
+"""``mixunlearn-cli compare``: many methods on one split."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options
+from .config_file import settings_of
+from .help import SettingsCommand
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pymixunlearn.experiments import ComparisonOutcome
+
+FAILED, INTERRUPTED = 1, 130
+_WIDTH = 180
+"""Columns away from a terminal: enough for four metrics with their deviations."""
+
+
+def _words(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Option callback: split at commas."""
+    return tuple(word.strip() for value in values for word in value.split(",") if word.strip())
+
+
+def _numbers(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
+    """Option callback: whole numbers, split at commas."""
+    try:
+        return tuple(int(word) for word in _words(ctx, parameter, values))
+    except ValueError:
+        raise click.BadParameter(f"'{','.join(values)}' are not whole numbers, as in 0,1,2.") from None
+
+
+@click.command(cls=SettingsCommand, settings=("methods", "initial", "retrain"))
+@click.option(
+    "--methods",
+    multiple=True,
+    default=("all",),
+    show_default="all",
+    metavar="NAME,...",
+    callback=_words,
+    help="all, or some of the methods listed below; mixunlearn means mixunlearn-aware and mixunlearn-agnostic.",
+)
+@click.option(
+    "--seeds",
+    multiple=True,
+    default=("0,1,2",),
+    show_default="0,1,2",
+    metavar="N,...",
+    callback=_numbers,
+    help="One run of every method per seed; a seed fixes the split, the initial model and Retrain too.",
+)
+@options.data_options
+@options.split_options
+@options.model_options
+@options.device_option
+@options.settings_options("scrub.lr=1e-4 (METHOD.NAME), initial.epochs=1 or retrain.epochs=2")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="How many runs at once."
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="CPU threads of each run.  [default: 1 with several jobs, otherwise PyTorch's]",
+)
+@click.option("--retry-failed", is_flag=True, help="Run again what failed before.")
+@options.out_option("runs/, and a name that says what was compared")
+@click.pass_context
+def compare(ctx: click.Context, /, **values: Any) -> None:
+    """Run many methods on one split per seed, and make the paper's table of them.
+
+    Every method and seed is a cell with a run folder of its own. A finished cell is not run again and an interrupted
+    one goes on, so the same command resumes; other methods or seeds are added to what is there. All share the initial
+    model and Retrain. A method that fails is noted with the reason. The output folder holds table.md, table.csv,
+    table.tex, compare.json and cells/.
+
+    \b
+    Examples:
+      mixunlearn-cli compare --methods mixunlearn,neggrad,laf
+      mixunlearn-cli compare --dataset fashion-mnist --task data --seeds 0,1,2,3,4 --jobs 4
+      mixunlearn-cli compare --methods scrub --set scrub.variant=large --set scrub.lr=1e-3
+    """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
+    from pymixunlearn.experiments import (
+        ComparisonRequest,
+        default_comparison_folder,
+        resolve_comparison,
+        run_comparison,
+    )
+
+    from .progress import make_console, watching
+
+    request = ComparisonRequest(
+        methods=values["methods"],
+        seeds=values["seeds"],
+        data=options.data_request(values),
+        split=options.split_request(values),
+        model=options.model_request(values),
+        device=values["device"],
+        settings=settings_of(ctx, values["assignments"]),
+    )
+    command_line = shlex.join(["mixunlearn-cli", *ctx.obj])
+    console = make_console()
+    with watching(console) as observer:
+        plan = resolve_comparison(request, observer=observer)
+        out: Path = values["out"] or default_comparison_folder(plan)
+        rows = len({cell.name for cell in plan.cells})
+        observer.note(f"{rows} methods, seeds {', '.join(map(str, request.seeds))}: {len(plan.cells)} cells in {out}.")
+        try:
+            outcome = run_comparison(
+                plan,
+                out,
+                jobs=values["jobs"],
+                threads=values["threads"],
+                retry_failed=values["retry_failed"],
+                observer=observer,
+                command_line=command_line,
+            )
+        except KeyboardInterrupt:
+            click.echo(f"Interrupted; what is done is kept in {out}. To go on: {command_line}", err=True)
+            ctx.exit(INTERRUPTED)
+    _show(console, outcome)
+    if not outcome.finished:
+        click.echo("Error: none of the cells worked; the reasons are above", err=True)
+        ctx.exit(FAILED)
+
+
+def _show(console: Console, outcome: ComparisonOutcome) -> None:
+    """Print the table, what there is to note, and the paper's numbers."""
+    from pymixunlearn.reporting import comparison_as_rich
+
+    plain = not console.is_terminal
+    if plain:
+        console.width = _WIDTH
+    console.print()
+    console.print(comparison_as_rich(outcome.table, plain=plain))
+    mark = "a star" if plain else "bold"
+    console.print(f"Means over seeds, in percent; {mark}: closest to Retrain in its group.", soft_wrap=True)
+    for note in outcome.table.notes:
+        console.print(note, soft_wrap=True, markup=False)
+    if outcome.table.published is not None:
+        console.print(comparison_as_rich(outcome.table, plain=plain, published=True))
+    console.print(f"Tables: {outcome.folder / 'table.md'}, table.csv, table.tex", soft_wrap=True, markup=False)

@@ -1,0 +1,215 @@
+"""Carrying out a comparison: cells that are not finished yet are run, and after each of them the tables are written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.comparison import Cell, ComparisonPlan, default_comparison_folder
+from pymixunlearn.experiments.folder import RunFolder, difference
+from pymixunlearn.experiments.observer import Observer
+from pymixunlearn.experiments.provenance import versions
+from pymixunlearn.experiments.published import find_published
+from pymixunlearn.experiments.workers import CellResult, News, run_here, run_in_processes
+from pymixunlearn.reporting.comparison import ComparisonTable, comparison_table
+from pymixunlearn.reporting.formats import to_csv, to_latex, to_markdown
+from pymixunlearn.training.files import write_atomically
+
+RECORD = "compare.json"
+CELLS = "cells"
+LOCK = ".lock"
+_KEPT = ("metrics", "initial", "retrain", "gap", "initial_gap", "seconds", "hashes", "stopping")
+
+
+@dataclass(frozen=True)
+class ComparisonOutcome:
+    """What a comparison left: its folder, the content of its ``compare.json``, and its table."""
+
+    folder: Path
+    record: dict[str, Any]
+    table: ComparisonTable
+
+    @property
+    def finished(self) -> int:
+        """How many cells have a result."""
+        return sum(cell["status"] == "finished" for cell in self.record["cells"].values())
+
+
+def run_comparison(
+    plan: ComparisonPlan,
+    out: Path | None = None,
+    *,
+    jobs: int = 1,
+    threads: int | None = None,
+    retry_failed: bool = False,
+    observer: Observer | None = None,
+    command_line: str = "",
+) -> ComparisonOutcome:
+    """Run every cell that is not finished, and write ``compare.json``, ``table.md``, ``table.csv`` and ``table.tex``.
+
+    The folder may hold the results of other methods and seeds for the same case: they stay, and are in the tables.
+
+    Args:
+        plan: What to do, from :func:`pymixunlearn.experiments.comparison.resolve_comparison`.
+        out: The folder; :func:`default_comparison_folder` if None.
+        jobs: How many processes work at once; with 1 it is this one.
+        threads: CPU threads of each; None takes what the folder was begun with, otherwise 1 where several work at once
+            and PyTorch's number where one does.
+        retry_failed: Run cells again that failed before.
+        observer: Told of the progress as the phase "compare", and of every cell that ends.
+        command_line: The command that repeats the comparison, for the record.
+
+    Raises:
+        UserError: The folder holds something else or cannot be written, another process is at work in it, or it was
+            begun with other ``threads``.
+    """
+    watcher = Observer() if observer is None else observer
+    folder = default_comparison_folder(plan) if out is None else out
+    with _held(folder):
+        record = _begin(plan, folder, jobs, threads, command_line)
+        cells = record["cells"]
+        missing = [cell for cell in plan.cells if _is_missing(cell, folder, cells, retry_failed)]
+        for cell in plan.cells:
+            if cell in missing:
+                cells[cell.key] = _entry(cell, CellResult("unfinished", reason="not run yet"))
+        _write(folder, record)
+        _run(missing, len(plan.cells), folder, record, jobs, watcher)
+        return ComparisonOutcome(folder, record, _write(folder, record))
+
+
+def _run(cells: list[Cell], total: int, folder: Path, record: dict[str, Any], jobs: int, watcher: Observer) -> None:
+    """Run ``cells`` and keep how each ended."""
+    places: dict[str, str] = {}
+    done = total - len(cells)
+
+    def advance() -> None:
+        watcher.phase_advanced("compare", done, "; ".join(f"{key}: {text}" for key, text in places.items()))
+
+    def told(cell: Cell, news: News) -> None:
+        if news.lasting:
+            watcher.note(f"{cell.key}: {news.text}")
+        else:
+            places[cell.key] = news.text
+            advance()
+
+    watcher.phase_started("compare", total, done)
+    able = [cell for cell in cells if cell.plan is not None]
+    common = (folder / CELLS, record["command_line"], record["threads"], told)
+    at_work = run_here(able, *common) if jobs == 1 else run_in_processes(able, *common, jobs)
+    refused = ((cell, CellResult("failed", reason=cell.reason)) for cell in cells if cell.plan is None)
+    with closing(at_work):
+        for results in (refused, at_work):
+            for cell, result in results:
+                record["cells"][cell.key] = _entry(cell, result)
+                _write(folder, record)
+                places.pop(cell.key, None)
+                done += 1
+                watcher.note(f"{cell.key}: {_summary(result)}.")
+                advance()
+    watcher.phase_finished("compare", f"{len(cells)} of {total} cells run")
+
+
+def _is_missing(cell: Cell, folder: Path, known: Mapping[str, Any], retry_failed: bool) -> bool:
+    """Whether a cell is to be run; its folder is checked at the same time, so that a conflict stops nothing midway."""
+    before = known.get(cell.key, {})
+    if cell.plan is not None:
+        run_folder = RunFolder(folder / CELLS / cell.key, cell.plan.identity())
+        if run_folder.finished:
+            # Finished, but the record may have been lost with the process that was to write it.
+            return bool(before.get("status") != "finished")
+    failed = before.get("status") == "failed" and before.get("identity") == cell.identity_hash()
+    return retry_failed or not failed
+
+
+def _begin(plan: ComparisonPlan, folder: Path, jobs: int, threads: int | None, command_line: str) -> dict[str, Any]:
+    """Return the record that the folder holds, or a new one."""
+    path = folder / RECORD
+    held: dict[str, Any] = {}
+    if path.is_file():
+        try:
+            held = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"'{path}' cannot be read ({error}); choose another folder with --out") from error
+        different = difference(held, json.loads(json.dumps(plan.identity)))
+        if different is not None:
+            raise UserError(
+                f"output folder '{folder}' holds another comparison ({different}); choose another with --out"
+            )
+        if threads not in (None, held["threads"]):
+            raise UserError(
+                f"output folder '{folder}' was begun with {held['threads']} threads, not {threads}, and other threads "
+                "round differently; leave the threads out, or choose another with --out"
+            )
+    elif any(entry.name != LOCK for entry in folder.iterdir()):
+        raise UserError(f"output folder '{folder}' is not empty and holds no comparison; choose another with --out")
+    default = torch.get_num_threads() if jobs == 1 else 1
+    return {
+        **plan.identity,
+        "threads": held.get("threads") or threads or default,
+        "command_line": command_line,
+        "versions": versions(),
+        "cells": dict(held.get("cells", {})),
+    }
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep the folder to this process."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"output folder '{folder}' is a file; give the name of a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(f"another process is at work in the output folder '{folder}'; wait for it to end") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _entry(cell: Cell, result: CellResult) -> dict[str, Any]:
+    """Return what ``compare.json`` says about a cell."""
+    found = {} if result.record is None else {name: result.record[name] for name in _KEPT}
+    return {
+        "name": cell.name,
+        "method": cell.request.method,
+        "label_aware": cell.label_aware,
+        "seed": cell.request.seed,
+        "status": result.status,
+        "reason": result.reason,
+        "identity": cell.identity_hash(),
+        "folder": f"{CELLS}/{cell.key}",
+        **found,
+    }
+
+
+def _summary(result: CellResult) -> str:
+    if result.record is None:
+        return f"{result.status}: {result.reason}"
+    gap = result.record["gap"]["mean"]
+    return f"mean gap {'-' if gap is None else f'{gap:.2f}'}, {result.record['seconds']['unlearn']:.1f} s"
+
+
+def _write(folder: Path, record: Mapping[str, Any]) -> ComparisonTable:
+    """Write the record and the tables, each whole or not at all."""
+    paper = find_published(record["dataset"], record["task"], record["params"])
+    table = comparison_table(record) if paper is None else comparison_table(record, paper.rows, paper.source)
+    texts = {
+        "table.md": to_markdown(table),
+        "table.csv": to_csv(table),
+        "table.tex": to_latex(table),
+        RECORD: json.dumps(record, indent=2, allow_nan=False) + "\n",
+    }
+    for name, text in texts.items():
+        write_atomically(folder / name, text.encode())
+    return table

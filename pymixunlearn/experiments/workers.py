@@ -1,0 +1,202 @@
+"""Cells of a comparison at work: one after the other in this process, or several at once, each in its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.comparison import Cell
+from pymixunlearn.experiments.observer import Observer
+from pymixunlearn.experiments.plan import Plan, resolve
+from pymixunlearn.experiments.requests import RunRequest
+from pymixunlearn.experiments.run import run
+
+_THREADS = "OMP_NUM_THREADS"
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """How a cell ended.
+
+    Attributes:
+        status: "finished"; "failed", which it would again; or "unfinished", after which it can go on.
+        record: The content of its ``metrics.json``, if it is finished.
+        reason: Otherwise, what happened.
+    """
+
+    status: Literal["finished", "failed", "unfinished"]
+    record: dict[str, Any] | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class News:
+    """What is heard of a cell at work: where it is ("unlearn 40 %"), or a sentence worth keeping."""
+
+    text: str
+    lasting: bool = False
+
+
+Told = Callable[[Cell, News], None]
+
+
+def run_here(
+    cells: Sequence[Cell], folders: Path, command_line: str, threads: int, told: Told
+) -> Generator[tuple[Cell, CellResult], None, None]:
+    """Run cells one after the other in this process, each into its folder in ``folders``; yield how each ended."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for cell in cells:
+            observer = _CellObserver(partial(told, cell))
+            yield cell, _run_cell(cell.request, cell.plan, folders / cell.key, command_line, observer)
+    finally:
+        torch.set_num_threads(before)
+
+
+def run_in_processes(
+    cells: Sequence[Cell], folders: Path, command_line: str, threads: int, told: Told, jobs: int
+) -> Generator[tuple[Cell, CellResult], None, None]:
+    """Run cells in ``jobs`` processes of ``threads`` threads each; yield how each ended, in the order in which they do.
+
+    Every cell has a process of its own, so that nothing one leaves in memory, and no crash, touches another. When the
+    generator is closed, or interrupted, the processes are stopped as by Ctrl-C, and waited for.
+    """
+    waiting = list(cells)
+    at_work: dict[Connection, tuple[Cell, BaseProcess]] = {}
+    try:
+        while waiting or at_work:
+            while waiting and len(at_work) < jobs:
+                cell = waiting.pop(0)
+                connection, process = _start(cell.request, folders / cell.key, command_line, threads)
+                at_work[connection] = (cell, process)
+            for ready in wait(list(at_work)):
+                assert isinstance(ready, Connection)
+                cell, process = at_work[ready]
+                try:
+                    message = ready.recv()
+                except EOFError:
+                    process.join()
+                    message = CellResult("unfinished", reason=f"its process ended with code {process.exitcode}")
+                if isinstance(message, News):
+                    told(cell, message)
+                    continue
+                process.join()
+                ready.close()
+                del at_work[ready]
+                yield cell, message
+    finally:
+        for _, process in at_work.values():
+            process.terminate()
+        for connection, (_, process) in at_work.items():
+            connection.close()
+            process.join()
+
+
+def _run_cell(request: RunRequest, plan: Plan | None, out: Path, command_line: str, observer: Observer) -> CellResult:
+    try:
+        outcome = run(plan or resolve(request), out, observer=observer, command_line=command_line)
+    except UserError as error:
+        return CellResult("failed", reason=" ".join(str(error).split()))
+    except Exception as error:  # whatever breaks in one method must not cost the others their turn
+        return CellResult("failed", reason=" ".join(f"{type(error).__name__}: {error}".split()))
+    # As read from a file: metrics that were just measured carry all of the model's answers with them.
+    return CellResult("finished", json.loads(json.dumps(outcome.record)))
+
+
+class _CellObserver(Observer):
+    """Says in a few words where a run is, each time that this changes."""
+
+    def __init__(self, tell: Callable[[News], None]) -> None:
+        self._tell = tell
+        self._total: int | None = None
+        self._said = ""
+
+    def note(self, text: str) -> None:
+        self._tell(News(text, lasting=True))
+
+    def phase_started(self, phase: str, total: int | None, done: int = 0) -> None:
+        self._total = total
+        self.phase_advanced(phase, done)
+
+    def phase_advanced(self, phase: str, done: int, detail: str = "") -> None:
+        text = f"{phase} {100 * done // self._total} %" if self._total else phase
+        if text != self._said:
+            self._said = text
+            self._tell(News(text))
+
+
+class _Messages(logging.Handler):
+    """Passes the library's log messages and Python's warnings on."""
+
+    def __init__(self, tell: Callable[[News], None]) -> None:
+        super().__init__(logging.INFO)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell(News(" ".join(record.getMessage().split()), lasting=True))
+
+
+def _start(request: RunRequest, out: Path, command_line: str, threads: int) -> tuple[Connection, BaseProcess]:
+    """Start the process of one cell; returns the end to hear it from."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    # Not forked: a fork of a process that has used CUDA or OpenMP cannot use them.
+    process = multiprocessing.get_context("spawn").Process(
+        target=_work, args=(request, out, command_line, threads, sender), daemon=True
+    )
+    with _inherited(threads):
+        process.start()
+    sender.close()  # the child's copy is the only one now, and its end is heard as the end of the file
+    return receiver, process
+
+
+@contextmanager
+def _inherited(threads: int) -> Iterator[None]:
+    """What a new process takes over: the number of threads, for every library, and deafness to Ctrl-C.
+
+    A terminal sends Ctrl-C to all processes at once; this one is to stop the others, in its own time.
+    """
+    before = os.environ.get(_THREADS)
+    os.environ[_THREADS] = str(threads)
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+    try:
+        yield
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, handler)
+        if before is None:
+            del os.environ[_THREADS]
+        else:
+            os.environ[_THREADS] = before
+
+
+def _work(request: RunRequest, out: Path, command_line: str, threads: int, sender: Connection) -> None:
+    """Run one cell in a process of its own; send news, and at last the result."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Stopped means interrupted: files are closed and locks let go.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.captureWarnings(True)
+    for name in ("pymixunlearn", "py.warnings"):
+        logging.getLogger(name).addHandler(_Messages(sender.send))
+        logging.getLogger(name).setLevel(logging.INFO)
+    torch.set_num_threads(threads)
+    # BrokenPipeError: the process that wanted to know is gone, and this one must not go on unseen.
+    with suppress(KeyboardInterrupt, BrokenPipeError):
+        sender.send(_run_cell(request, None, out, command_line, _CellObserver(sender.send)))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # on its way out already

@@ -1,0 +1,205 @@
+"""The table of a comparison: a row per method, means over seeds, gaps to Retrain, and which row is closest to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean, stdev
+from typing import Any, TypeAlias
+
+from pymixunlearn.evaluation.catalogue import PAPER_METRICS
+
+REFERENCE, AWARE, AGNOSTIC = "", "aware", "agnostic"
+GAP, SECONDS = "mean", "seconds"
+DECIMALS = 2
+"""Digits behind the point of percentages."""
+_OURS = "mixunlearn"
+
+Cell: TypeAlias = Mapping[str, Any]
+"""What ``compare.json`` says about one cell."""
+Numbers: TypeAlias = Mapping[str, tuple[float, float]]
+"""Metric to mean and standard deviation."""
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A mean over seeds, and the sample standard deviation where there are two or more."""
+
+    mean: float
+    std: float | None = None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Statistic:
+        """Summarise one value per seed."""
+        return cls(fmean(values), stdev(values) if len(values) > 1 else None)
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One line of the table.
+
+    Attributes:
+        name: The method, "initial" or "Retrain".
+        group: Which methods it is ranked among: :data:`AWARE`, :data:`AGNOSTIC`, or :data:`REFERENCE` for none.
+        cells: Metric, :data:`GAP` and :data:`SECONDS` to their statistics; what is not known is absent.
+        finished: How many seeds have a result.
+        asked: Of how many.
+        closest: The metrics in which no other row of its group is closer to Retrain.
+        published: Metric to the paper's numbers.
+    """
+
+    name: str
+    group: str
+    cells: Mapping[str, Statistic]
+    finished: int
+    asked: int
+    closest: frozenset[str] = frozenset()
+    published: Mapping[str, Statistic] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ComparisonTable:
+    """Rows, top to bottom, and what has to be said with them.
+
+    Attributes:
+        title: What was forgotten of which data.
+        metrics: The task's metrics, in the paper's order.
+        rows: Retrain and the initial model, then the label-aware methods, then the label-agnostic ones.
+        notes: Cells without a result, and why.
+        published: Where the paper's numbers stand, or None where there are none.
+        command_line: What made it.
+    """
+
+    title: str
+    metrics: tuple[str, ...]
+    rows: tuple[ComparisonRow, ...]
+    notes: tuple[str, ...]
+    published: str | None
+    command_line: str
+
+
+def comparison_table(
+    record: Mapping[str, Any], published: Mapping[str, Numbers] | None = None, source: str | None = None
+) -> ComparisonTable:
+    """Summarise the content of a ``compare.json``.
+
+    The gap of a row is the mean over seeds of every run's mean gap: ``|metric - Retrain's|``, averaged over the paper's
+    metrics. Closest in a metric is the row whose mean is nearest to the mean of Retrain, as printed, so that two rows
+    which look alike are both closest; rows that lack a seed do not compete.
+
+    Args:
+        record: The content of a ``compare.json``.
+        published: The paper's numbers for this case, row to metric to mean and standard deviation.
+        source: Where those stand.
+    """
+    cells = list(record["cells"].values())
+    finished = [cell for cell in cells if cell["status"] == "finished"]
+    present = {key for cell in finished for key in cell["metrics"]}
+    metrics = tuple(info.key for info in PAPER_METRICS if info.key in present)
+    paper = _published(published or {})
+
+    references = _references(cells, metrics)
+    order = {name: place for place, name in enumerate(paper)}
+    rows = list(references)
+    for group in (AWARE, AGNOSTIC):
+        names = {cell["name"]: cell["method"] for cell in cells if cell["label_aware"] is (group == AWARE)}
+        ranked = sorted(names, key=lambda name: (names[name] == _OURS, order.get(name, len(order)), name))
+        own = [_row(name, group, [cell for cell in cells if cell["name"] == name], metrics) for name in ranked]
+        rows += _with_closest(own, references[0], metrics)
+    return ComparisonTable(
+        title=_title(record),
+        metrics=metrics,
+        rows=tuple(replace(row, published=paper.get(row.name.lower(), {})) for row in rows),
+        notes=tuple(_notes(cells)),
+        published=source if paper else None,
+        command_line=record["command_line"],
+    )
+
+
+def _references(cells: Sequence[Cell], metrics: Sequence[str]) -> list[ComparisonRow]:
+    """Retrain and the initial model, which all cells of a seed have measured alike: the first one's word is taken."""
+    by_seed = {cell["seed"]: cell for cell in reversed(cells) if cell["status"] == "finished"}
+    asked = len({cell["seed"] for cell in cells})
+    done = list(by_seed.values())
+    rows = []
+    for name, key, gap in (("Retrain", "retrain", None), ("initial", "initial", "initial_gap")):
+        values = {metric: [cell[key].get(metric) for cell in done] for metric in metrics}
+        values[GAP] = [cell[gap][GAP] for cell in done] if gap else []
+        values[SECONDS] = [cell["seconds"][key] for cell in done]
+        rows.append(ComparisonRow(name, REFERENCE, _statistics(values), len(done), asked))
+    return rows
+
+
+def _row(name: str, group: str, cells: Sequence[Cell], metrics: Sequence[str]) -> ComparisonRow:
+    done = [cell for cell in cells if cell["status"] == "finished"]
+    values = {metric: [cell["metrics"].get(metric) for cell in done] for metric in metrics}
+    values[GAP] = [cell["gap"][GAP] for cell in done]
+    values[SECONDS] = [cell["seconds"]["unlearn"] for cell in done]
+    return ComparisonRow(name, group, _statistics(values), len(done), len(cells))
+
+
+def _statistics(values: Mapping[str, Sequence[float | None]]) -> dict[str, Statistic]:
+    """Summarise what is known of every quantity."""
+    known = {key: [value for value in column if value is not None] for key, column in values.items()}
+    return {key: Statistic.of(column) for key, column in known.items() if column}
+
+
+def _with_closest(rows: Sequence[ComparisonRow], retrain: ComparisonRow, metrics: Sequence[str]) -> list[ComparisonRow]:
+    """Mark in every row of a group where it is closest to Retrain."""
+    closest: dict[str, set[str]] = {row.name: set() for row in rows}
+    for key in (*metrics, GAP):
+        target = retrain.cells[key].mean if key in retrain.cells else 0.0
+        distances = {
+            row.name: round(abs(row.cells[key].mean - target), DECIMALS)
+            for row in rows
+            if key in row.cells and row.finished == retrain.finished
+        }
+        for name, distance in distances.items():
+            if distance == min(distances.values()):
+                closest[name].add(key)
+    return [replace(row, closest=frozenset(closest[row.name])) for row in rows]
+
+
+def _published(rows: Mapping[str, Numbers]) -> dict[str, dict[str, Statistic]]:
+    """Return the paper's numbers with the gap that they amount to; the paper itself prints none."""
+    found: dict[str, dict[str, Statistic]] = {}
+    retrain = rows.get("retrain", {})
+    for name, numbers in rows.items():
+        found[name] = {metric: Statistic(mean, std) for metric, (mean, std) in numbers.items()}
+        if name != "retrain" and set(numbers) == set(retrain):
+            found[name][GAP] = Statistic(fmean(abs(numbers[key][0] - retrain[key][0]) for key in retrain))
+    return found
+
+
+def _title(record: Mapping[str, Any]) -> str:
+    """Say in one line what was forgotten, of which data, by which network."""
+    params, task = record["params"], record["task"]
+    labels = ", ".join(map(str, params.get("classes", [])))
+    plural = "es" if "," in labels else ""
+    forgotten = "listed samples"
+    if task == "class":
+        forgotten = f"class{plural} {labels}"
+    elif labels:
+        share = f"{100 * params['fraction']:g} % of " if "fraction" in params else "samples of "
+        forgotten = f"{share}class{plural} {labels}"
+    return f"{record['dataset']}, task {task}, {forgotten} forgotten, {record['architecture']['name']}"
+
+
+def _notes(cells: Sequence[Cell]) -> Iterator[str]:
+    """Say why cells have no result, seeds of one reason together, and warn of results that cannot be compared."""
+    reasons: dict[tuple[str, str, str], list[str]] = {}
+    for cell in cells:
+        if cell["status"] != "finished":
+            reasons.setdefault((cell["name"], cell["status"], cell["reason"]), []).append(str(cell["seed"]))
+    for (name, status, reason), seeds in reasons.items():
+        yield f"{name}, seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}, {status}: {reason}"
+    models: dict[int, set[str]] = {}
+    for cell in cells:
+        if cell["status"] == "finished":
+            models.setdefault(cell["seed"], set()).add(cell["hashes"]["Retrain"])
+    for seed, hashes in models.items():
+        if len(hashes) > 1:
+            yield (
+                f"seed {seed}: its cells were compared with {len(hashes)} different Retrain models (another machine or "
+                "another PyTorch in between); the Retrain row shows the first"
+            )

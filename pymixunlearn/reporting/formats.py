@@ -1,0 +1,196 @@
+"""The table of a comparison as Markdown, CSV, LaTeX, and for a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from pymixunlearn.evaluation.catalogue import METRICS
+from pymixunlearn.reporting.comparison import (
+    AGNOSTIC,
+    AWARE,
+    DECIMALS,
+    GAP,
+    REFERENCE,
+    SECONDS,
+    ComparisonRow,
+    ComparisonTable,
+    Statistic,
+)
+
+_GROUPS = {REFERENCE: "", AWARE: "label-aware", AGNOSTIC: "label-agnostic"}
+_LABELS = {GAP: "Mean gap", SECONDS: "Seconds"}
+_EXPLAINED = "mean ± standard deviation over seeds, in percent; {mark}: closest to Retrain in its group"
+_LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": "\\textbackslash{}",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "±": "$\\pm$",
+}
+
+
+def to_markdown(table: ComparisonTable) -> str:
+    """Return the table as Markdown, the closest in bold, with notes, the paper's numbers and the command."""
+    keys = (*table.metrics, GAP, SECONDS)
+    lines = [f"## {table.title}", "", f"{_capitalised(_EXPLAINED.format(mark='bold'))}.", ""]
+    lines += _markdown_lines(
+        ["Labels", "Method", *map(_label, keys), "Seeds"],
+        [
+            [_GROUPS[row.group], row.name, *(_emphasised(row, key, "**{}**".format) for key in keys), _seeds(row)]
+            for row in table.rows
+        ],
+    )
+    lines += ["", *(f"- {_plain(note)}" for note in table.notes)] if table.notes else []
+    if table.published is not None:
+        keys = (*table.metrics, GAP)
+        rows = [row for row in table.rows if row.published]
+        lines += ["", f"The paper's numbers ({table.published}; the gaps are those of its means):", ""]
+        lines += _markdown_lines(
+            ["Labels", "Method", *map(_label, keys)],
+            [[_GROUPS[row.group], row.name, *(_text(row.published, key) for key in keys)] for row in rows],
+        )
+    return "\n".join([*lines, "", "```", table.command_line, "```", ""])
+
+
+def to_csv(table: ComparisonTable) -> str:
+    """Return one line per row with full precision, the paper's numbers in columns of their own."""
+    columns = ["labels", "method", "seeds_finished", "seeds_asked", "closest"]
+    for key in (*table.metrics, GAP, SECONDS):
+        columns += [f"{_column(key)}_mean", f"{_column(key)}_std"]
+    if table.published is not None:
+        for key in (*table.metrics, GAP):
+            columns += [f"paper_{_column(key)}_mean", f"paper_{_column(key)}_std"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in table.rows:
+        line: dict[str, object] = {
+            "labels": row.group,
+            "method": row.name,
+            "seeds_finished": row.finished,
+            "seeds_asked": row.asked,
+            "closest": " ".join(_column(key) for key in (*table.metrics, GAP) if key in row.closest),
+        }
+        for prefix, cells in (("", row.cells), ("paper_", row.published)):
+            for key, value in cells.items():
+                line[f"{prefix}{_column(key)}_mean"] = value.mean
+                line[f"{prefix}{_column(key)}_std"] = "" if value.std is None else value.std
+        writer.writerow(line)
+    return text.getvalue()
+
+
+def to_latex(table: ComparisonTable) -> str:
+    """Return a LaTeX table for the package booktabs, the closest in bold, the paper's numbers below ours."""
+    keys = (*table.metrics, GAP, SECONDS)
+    heads = " & ".join(["Method", *(_escaped(_label(key)) for key in keys), "Seeds"])
+    columns = "l" + "r" * (len(keys) + 1)
+    lines = [f"% {_plain(table.command_line)}", "% needs \\usepackage{booktabs}", "\\begin{table}", "\\centering"]
+    caption = f"{_capitalised(table.title)}: {_EXPLAINED.format(mark='bold')}."
+    lines += [f"\\caption{{{_escaped(caption)}}}", f"\\begin{{tabular}}{{{columns}}}", "\\toprule", f"{heads} \\\\"]
+    for group, rows in _grouped(table.rows):
+        lines += _latex_group(_GROUPS[group], len(keys) + 2)
+        for row in rows:
+            cells = [_emphasised(row, key, "\\textbf{{{}}}".format, _escaped) for key in keys]
+            lines.append(" & ".join([_escaped(row.name), *cells, _seeds(row)]) + " \\\\")
+    if table.published is not None:
+        lines += _latex_group(f"the paper's: {table.published}", len(keys) + 2)
+        for row in table.rows:
+            if row.published:
+                cells = [_escaped(_text(row.published, key)) for key in keys]
+                lines.append(" & ".join([_escaped(f"{row.name} {_GROUPS[row.group]}".strip()), *cells, ""]) + " \\\\")
+    lines += ["\\bottomrule", "\\end{tabular}"]
+    lines += [f"\\par\\footnotesize {_escaped(_plain(note))}" for note in table.notes]
+    return "\n".join([*lines, "\\end{table}", ""])
+
+
+def to_rich(table: ComparisonTable, *, plain: bool = False, published: bool = False) -> Table:
+    """Lay the table out for a terminal.
+
+    Args:
+        table: What to show.
+        plain: ASCII only, for output that is not a terminal; the closest then carry a star instead of bold type.
+        published: Show the paper's numbers instead of ours.
+    """
+    title = f"{table.title}: the paper's numbers ({table.published})" if published else table.title
+    shown = Table(title=title, title_justify="left", box=box.ASCII2 if plain else box.SIMPLE_HEAD)
+    keys = (*table.metrics, GAP) if published else (*table.metrics, GAP, SECONDS)
+    shown.add_column("Labels", no_wrap=True)
+    shown.add_column("Method", no_wrap=True)
+    for head in (*map(_label, keys), *(() if published else ("Seeds",))):
+        shown.add_column(head, justify="right")
+    mark: Callable[[str], str] = "*{}".format if plain else str
+    for group, rows in _grouped([row for row in table.rows if row.published or not published]):
+        for place, row in enumerate(rows):
+            cells = [
+                _text(row.published, key)
+                if published
+                else Text(_emphasised(row, key, mark), "bold" if key in row.closest else "")
+                for key in keys
+            ]
+            if plain:
+                cells = [str(cell).replace("±", "+-") for cell in cells]
+            label = _GROUPS[group].removeprefix("label-") if place == 0 else ""
+            shown.add_row(label, row.name, *cells, *(() if published else (_seeds(row),)))
+        shown.add_section()
+    return shown
+
+
+def _markdown_lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    rules = ["---", "---", *["---:"] * (len(heads) - 2)]
+    return [f"| {' | '.join(cells)} |" for cells in (heads, rules, *rows)]
+
+
+def _latex_group(name: str, columns: int) -> list[str]:
+    heading = [f"\\multicolumn{{{columns}}}{{l}}{{\\emph{{{_escaped(name)}}}}} \\\\"] if name else []
+    return ["\\midrule", *heading]
+
+
+def _grouped(rows: Sequence[ComparisonRow]) -> list[tuple[str, list[ComparisonRow]]]:
+    groups = dict.fromkeys(row.group for row in rows)
+    return [(group, [row for row in rows if row.group == group]) for group in groups]
+
+
+def _emphasised(row: ComparisonRow, key: str, mark: Callable[[str], str], escape: Callable[[str], str] = str) -> str:
+    text = escape(_text(row.cells, key))
+    return mark(text) if key in row.closest else text
+
+
+def _text(cells: Mapping[str, Statistic], key: str) -> str:
+    """Write a statistic; "-" where nothing is known."""
+    if key not in cells:
+        return "-"
+    if key == SECONDS:
+        return f"{cells[key].mean:.1f}"
+    mean = f"{cells[key].mean:.{DECIMALS}f}"
+    std = cells[key].std
+    return mean if std is None else f"{mean} ± {std:.{DECIMALS}f}"
+
+
+def _seeds(row: ComparisonRow) -> str:
+    return str(row.finished) if row.finished == row.asked else f"{row.finished} of {row.asked}"
+
+
+def _label(key: str) -> str:
+    return _LABELS[key] if key in _LABELS else METRICS[key].label
+
+
+def _column(key: str) -> str:
+    return "mean_gap" if key == GAP else key
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _plain(text: str) -> str:
+    """Put a text on one line."""
+    return " ".join(text.split())
+
+
+def _escaped(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
