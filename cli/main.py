@@ -17,6 +17,7 @@ import click
 from pymixunlearn import __version__
 
 from . import bench_end_to_end, bench_step  # noqa: F401 (importing adds them to the group)
+from .audit import audit
 from .bench import bench
 from .compare import compare
 from .evaluate import evaluate
@@ -124,5 +125,5 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (unlearn, compare, train, retrain, evaluate, bench, info):
+for _command in (unlearn, compare, train, retrain, evaluate, audit, bench, info):
     main.add_command(_command)

@@ -1,5 +1,6 @@
 """Experiments: from a request through a plan to a run folder, with the settings that ship for known cases."""
 
+from pymixunlearn.experiments.audits import AuditOutcome, AuditPlan, AuditRequest, resolve_audit, run_audit
 from pymixunlearn.experiments.comparing import ComparisonOutcome, run_comparison
 from pymixunlearn.experiments.comparison import (
     ComparisonPlan,
@@ -21,6 +22,9 @@ from pymixunlearn.experiments.run import Outcome, default_folder, run
 from pymixunlearn.experiments.trainings import TrainingPlan, TrainingRequest, resolve_training, run_training
 
 __all__ = [
+    "AuditOutcome",
+    "AuditPlan",
+    "AuditRequest",
     "BadRequest",
     "ComparisonOutcome",
     "ComparisonPlan",
@@ -38,9 +42,11 @@ __all__ = [
     "default_comparison_folder",
     "default_folder",
     "resolve",
+    "resolve_audit",
     "resolve_comparison",
     "resolve_training",
     "run",
+    "run_audit",
     "run_comparison",
     "run_evaluation",
     "run_training",

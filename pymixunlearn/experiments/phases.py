@@ -93,6 +93,27 @@ def train_retrain(
     return _cached("Retrain", key, build, observer)
 
 
+def unlearn_cached(
+    method: Method, initial: nn.Module, split: Split, *, device: torch.device, seed: int, observer: Observer
+) -> CachedModel:
+    """Unlearn, or take the unlearned model from the cache."""
+    key = training_key(initial, split.retain, split.preprocess, method.config, device=device, seed=seed)
+    key.update(method=method.name, forget=split.forget.fingerprint(), forget_classes=list(split.forget_classes))
+
+    def build(*, callbacks: Sequence[Callback], resume: StateDict | None) -> TrainResult:
+        result = method.unlearn(
+            initial,
+            split,
+            device=device,
+            seed=seed,
+            callbacks=[*callbacks, PhaseCallback(observer, "unlearn")],
+            resume=resume,
+        )
+        return TrainResult(result.model, result.seconds, result.history)
+
+    return _cached("unlearn", key, build, observer)
+
+
 def run_method(
     method: Method,
     initial: nn.Module,

@@ -27,7 +27,7 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.training.checkpoints import load_model, model_hash, save_model
 from pymixunlearn.training.files import write_atomically
 from pymixunlearn.training.loop import Callback, StateDict
-from pymixunlearn.training.supervised import TrainConfig, TrainResult
+from pymixunlearn.training.supervised import TrainResult
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,6 +37,13 @@ class Trainer(Protocol):
 
     def __call__(self, *, callbacks: Sequence[Callback], resume: StateDict | None) -> TrainResult:
         """Train from ``resume`` (or from the start), telling ``callbacks`` of every epoch."""
+
+
+class Settings(Protocol):
+    """The settings of a training or of an unlearning method."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-able values."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class CachedModel:
 
 
 def training_key(
-    model: nn.Module, images: ImageSet, preprocess: Preprocess, config: TrainConfig, *, device: torch.device, seed: int
+    model: nn.Module, images: ImageSet, preprocess: Preprocess, config: Settings, *, device: torch.device, seed: int
 ) -> dict[str, Any]:
     """Return everything that determines what ``train`` makes of ``model``, as JSON-able values.
 

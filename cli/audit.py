@@ -1,0 +1,140 @@
+"""``mixunlearn-cli audit``: what shadow models find out about a model."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options
+
+if TYPE_CHECKING:
+    from pymixunlearn.experiments import AuditPlan
+
+INTERRUPTED = 130
+
+
+@click.command()
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--attacks",
+    metavar="NAMES",
+    help="Which attacks, with commas between: lira, rmia, u-lira, klom.  [default: all; for --model lira,rmia]",
+)
+@click.option(
+    "--shadow-models",
+    type=click.IntRange(min=4),
+    metavar="N",
+    help="How many shadow models, an even number; more see more.  [default: 16; for rmia alone 8]",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    metavar="E",
+    help="Epochs of the shadow models' trainings.  [default: as the model under audit was trained]",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many shadow models to train at a time, each in a process of its own with one CPU thread. It does not "
+    "change the result.  [default: one per CPU core; on a GPU 4]",
+)
+@options.data_options
+@options.split_options
+@options.model_options
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="How the model given by --model was trained, as for `train`, for example lr=0.01; repeat for several.",
+)
+@options.machine_options
+@options.out_option("the run folder; for --model runs/, and a name that says which")
+@click.pass_context
+def audit(ctx: click.Context, /, run: Path | None, **values: Any) -> None:
+    """Attack a model with shadow models: does it still betray what it was to forget?
+
+    RUN is a run folder of `unlearn`. Shadow models are trained and unlearned as its model was, on other halves of the
+    forgotten and of unseen samples; audit.json goes into the folder. Without RUN, --model names a model that never
+    unlearned, and the audit asks whether it betrays the samples that the split options choose.
+
+    LiRA and RMIA ask of this model: can forgotten samples be told from unseen ones? U-LiRA and KLoM ask of the method:
+    can its models be told from retrained ones? Shadow models are kept; an interrupted audit goes on when the same
+    command is given again.
+
+    \b
+    Examples:
+      mixunlearn-cli audit runs/digits-class-mixunlearn-seed0-1a2b3c4d
+      mixunlearn-cli audit RUN --attacks lira,rmia --shadow-models 32 --jobs 8
+      mixunlearn-cli audit --model my.safetensors --dataset imagefolder --data-dir photos/ --forget-indices ids.txt
+    """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
+    from click.core import ParameterSource
+    from rich.padding import Padding
+
+    from pymixunlearn.experiments import AuditRequest, resolve_audit, run_audit
+    from pymixunlearn.experiments.settings import parse_assignments
+    from pymixunlearn.reporting import audit_table, klom_lines
+
+    from .progress import make_console, watching
+
+    if run is not None and ctx.get_parameter_source("dataset") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("A run already says its data set; leave out --dataset.", ctx)
+    request = AuditRequest(
+        run=run,
+        data=options.data_request(values),
+        split=options.split_request(values),
+        model=options.model_request(values),
+        settings=parse_assignments(values["assignments"]),
+        attacks=tuple(name.strip() for name in (values["attacks"] or "").split(",") if name.strip()),
+        shadow_models=values["shadow_models"],
+        epochs=values["epochs"],
+        jobs=values["jobs"],
+        device=values["device"],
+        seed=values["seed"],
+    )
+    command_line = shlex.join(["mixunlearn-cli", *ctx.obj])
+    console = make_console()
+    with watching(console) as observer:
+        plan = resolve_audit(request, observer=observer)
+        for line in describe(plan):
+            observer.note(line)
+        try:
+            outcome = run_audit(plan, values["out"], observer=observer, command_line=command_line)
+        except KeyboardInterrupt:
+            click.echo(f"Interrupted; finished shadow models are kept. To go on: {command_line}", err=True)
+            ctx.exit(INTERRUPTED)
+    if outcome.known:
+        console.print("This audit is finished already; its saved result:", soft_wrap=True)
+    console.print()
+    if (table := audit_table(outcome.record, plain=not console.is_terminal)) is not None:
+        console.print(table)
+    for line in klom_lines(outcome.record):
+        console.print(line)
+    for heading in ("findings", "limits"):
+        console.print(f"\n{heading.capitalize()}:")
+        for sentence in outcome.record[heading].splitlines():
+            console.print(Padding(sentence, (0, 0, 0, 2)))
+    console.print()
+    console.print(f"Audit: {outcome.file}", soft_wrap=True, markup=False)
+
+
+def describe(plan: AuditPlan) -> list[str]:
+    """Say in a few lines what an audit is going to do."""
+    shadows, samples = plan.shadows, plan.samples
+    split = samples.split
+    what = f"model {plan.target.checkpoint}"
+    made = f"an initial training of {shadows.initial.epochs} epochs"
+    if shadows.method is not None:
+        what = f"{shadows.method.name} in {plan.request.run}"
+        made += f", {shadows.method.name}"
+    if shadows.retrain is not None:
+        made += f", and a Retrain of {shadows.retrain.epochs} epochs"
+    return [
+        f"Audit of {what}: {len(samples.members)} of {len(split.forget_indices)} forgotten samples of "
+        f"{split.dataset.name} against {len(samples.unseen)} unseen ones.",
+        f"{len(samples.seen)} shadow models, {plan.jobs} at a time on {shadows.device}; for each {made}.",
+    ]

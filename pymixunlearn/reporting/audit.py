@@ -1,0 +1,62 @@
+"""The table of an audit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+_COLUMNS = {
+    "accuracy": ("Accuracy %", 1),
+    "auc": ("AUC", 3),
+    "tpr_at_1_fpr": ("TPR % at 1 % FPR", 1),
+    "tpr_at_01_fpr": ("at 0.1 % FPR", 1),
+}
+_KINDS = {
+    "forget": "forgotten samples",
+    "retain": "remaining samples",
+    "unseen": "unseen samples",
+    "floor": "retrained models among themselves",
+}
+
+
+def audit_table(record: Mapping[str, Any], *, plain: bool = False) -> Table | None:
+    """Lay the attacks of an ``audit.json`` out for a terminal, each number with its 95 % interval.
+
+    Args:
+        record: The content of ``audit.json``.
+        plain: Use ASCII rules only, for output that is not a terminal.
+
+    Returns:
+        The table, or None where only KLoM was asked for.
+    """
+    if not record["attacks"]:
+        return None
+    table = Table(box=box.ASCII2 if plain else box.SIMPLE_HEAD)
+    table.add_column("", no_wrap=True)
+    table.add_column("tells", no_wrap=True)
+    for heading, _ in _COLUMNS.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    for attack in record["attacks"].values():
+        cells = (_interval(attack[key], decimals) for key, (_, decimals) in _COLUMNS.items())
+        table.add_row(attack["label"], attack["asks"], *cells)
+    return table
+
+
+def klom_lines(record: Mapping[str, Any]) -> list[str]:
+    """Return KLoM of each kind of sample in a line; none where it was not asked for."""
+    if record["klom"] is None:
+        return []
+    width = max(map(len, _KINDS.values()))
+    return [
+        f"KLoM, {_KINDS[kind]:<{width}}  median {values['median']:.2f}, mean {values['mean']:.2f}, "
+        f"95 % of samples below {values['p95']:.2f} nats"
+        for kind, values in record["klom"].items()
+    ]
+
+
+def _interval(estimate: Mapping[str, float], decimals: int) -> str:
+    value, low, high = (f"{estimate[key]:.{decimals}f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
