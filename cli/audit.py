@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,6 @@ def audit(ctx: click.Context, /, run: Path | None, **values: Any) -> None:
       mixunlearn-cli audit --model my.safetensors --dataset imagefolder --data-dir photos/ --forget-indices ids.txt
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
     from click.core import ParameterSource
-    from rich.padding import Padding
 
     from pymixunlearn.experiments import AuditRequest, resolve_audit, run_audit
     from pymixunlearn.experiments.settings import parse_assignments
@@ -117,7 +117,8 @@ def audit(ctx: click.Context, /, run: Path | None, **values: Any) -> None:
     for heading in ("findings", "limits"):
         console.print(f"\n{heading.capitalize()}:")
         for sentence in outcome.record[heading].splitlines():
-            console.print(Padding(sentence, (0, 0, 0, 2)))
+            wrapped = textwrap.fill(sentence, console.width, initial_indent="  ", subsequent_indent="  ")
+            console.print(wrapped, markup=False, soft_wrap=True)
     console.print()
     console.print(f"Audit: {outcome.file}", soft_wrap=True, markup=False)
 

@@ -6,20 +6,19 @@ import multiprocessing
 import os
 import pickle
 import queue
-import signal
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from multiprocessing.context import SpawnProcess
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
 
-import torch
-
 from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.processes import held_to_threads, settle_in, start_process
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 
+_THREADS = 1
 _PATIENCE = 1.0
 _STEP = 0.01
 
@@ -62,8 +61,8 @@ def run_pieces(
 
     if min(jobs, pieces) > 1:
         return _in_processes(work, pieces, min(jobs, pieces), told)
-    with _one_thread():
-        return [work(piece, lambda share, piece=piece: told(piece, share)) for piece in range(pieces)]  # type: ignore[misc]
+    with held_to_threads(_THREADS):
+        return [work(piece, partial(told, piece)) for piece in range(pieces)]
 
 
 def _in_processes(work: Work[T], pieces: int, jobs: int, told: Callable[[int, float], None]) -> list[T]:
@@ -73,11 +72,11 @@ def _in_processes(work: Work[T], pieces: int, jobs: int, told: Callable[[int, fl
         tasks.put(piece)
     # Pickled here, as plain bytes: PyTorch's own way over shared memory fails where /dev/shm is small.
     content = pickle.dumps(work)
-    processes = [context.Process(target=_serve, args=(content, tasks, messages), daemon=True) for _ in range(jobs)]
+    processes: list[BaseProcess] = []
     results: dict[int, T] = {}
     try:
-        for process in processes:
-            process.start()
+        for _ in range(jobs):
+            processes.append(start_process(_serve, (content, tasks, messages), threads=_THREADS))
         while len(results) < pieces:
             kind, piece, value = _next(messages, processes)
             if kind == "share":
@@ -95,7 +94,7 @@ def _in_processes(work: Work[T], pieces: int, jobs: int, told: Callable[[int, fl
     return [results[piece] for piece in range(pieces)]
 
 
-def _next(messages: Any, processes: list[SpawnProcess]) -> tuple[str, int, Any]:
+def _next(messages: Any, processes: list[BaseProcess]) -> tuple[str, int, Any]:
     """Wait for a message, as long as there is a process that could send one."""
     while True:
         try:
@@ -112,35 +111,28 @@ def _next(messages: Any, processes: list[SpawnProcess]) -> tuple[str, int, Any]:
 
 def _serve(content: bytes, tasks: Any, messages: Any) -> None:
     """Do pieces until there are no more; what a process of its own runs."""
-    # Ctrl-C reaches the whole group; the parent decides what becomes of it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settle_in(_THREADS)
     parent = multiprocessing.parent_process()
     work: Work[Any] = pickle.loads(content)
-    with _one_thread():
+    last = 0.0
+
+    def report(piece: int, share: float) -> None:
+        nonlocal last
+        if share - last >= _STEP:
+            last = share
+            if parent is not None and not parent.is_alive():
+                raise KeyboardInterrupt  # nobody is left to work for
+            messages.put(("share", piece, share))
+
+    try:
         while (piece := tasks.get()) is not None:
             last = 0.0
-
-            def report(share: float, piece: int = piece) -> None:
-                nonlocal last
-                if share - last >= _STEP:
-                    last = share
-                    if parent is not None and not parent.is_alive():
-                        os._exit(1)  # nobody is left to work for
-                    messages.put(("share", piece, share))
-
             try:
-                messages.put(("result", piece, work(piece, report)))
+                messages.put(("result", piece, work(piece, partial(report, piece))))
             except UserError as error:
                 messages.put(("error", piece, error))
             except Exception:
                 messages.put(("error", piece, RuntimeError(traceback.format_exc())))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    except KeyboardInterrupt:
+        # What was still to be said, nobody will hear, and a full pipe must not hold this process.
+        messages.cancel_join_thread()

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
-import os
 import signal
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -17,12 +15,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.comparison import Cell
 from pymixunlearn.experiments.observer import Observer
 from pymixunlearn.experiments.plan import Plan, resolve
+from pymixunlearn.experiments.processes import held_to_threads, settle_in, start_process
 from pymixunlearn.experiments.requests import RunRequest
 from pymixunlearn.experiments.run import run
 
@@ -59,14 +56,10 @@ def run_here(
     cells: Sequence[Cell], folders: Path, command_line: str, threads: int, told: Told
 ) -> Generator[tuple[Cell, CellResult], None, None]:
     """Run cells one after the other in this process, each into its folder in ``folders``; yield how each ended."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with held_to_threads(threads):
         for cell in cells:
             observer = _CellObserver(partial(told, cell))
             yield cell, _run_cell(cell.request, cell.plan, folders / cell.key, command_line, observer)
-    finally:
-        torch.set_num_threads(before)
 
 
 def run_in_processes(
@@ -155,47 +148,18 @@ class _Messages(logging.Handler):
 def _start(request: RunRequest, out: Path, command_line: str, threads: int) -> tuple[Connection, BaseProcess]:
     """Start the process of one cell; returns the end to hear it from."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
-    # Not forked: a fork of a process that has used CUDA or OpenMP cannot use them.
-    process = multiprocessing.get_context("spawn").Process(
-        target=_work, args=(request, out, command_line, threads, sender), daemon=True
-    )
-    with _inherited(threads):
-        process.start()
+    process = start_process(_work, (request, out, command_line, threads, sender), threads=threads)
     sender.close()  # the child's copy is the only one now, and its end is heard as the end of the file
     return receiver, process
 
 
-@contextmanager
-def _inherited(threads: int) -> Iterator[None]:
-    """What a new process takes over: the number of threads, for every library, and deafness to Ctrl-C.
-
-    A terminal sends Ctrl-C to all processes at once; this one is to stop the others, in its own time.
-    """
-    before = os.environ.get(_THREADS)
-    os.environ[_THREADS] = str(threads)
-    main = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
-    try:
-        yield
-    finally:
-        if main:
-            signal.signal(signal.SIGINT, handler)
-        if before is None:
-            del os.environ[_THREADS]
-        else:
-            os.environ[_THREADS] = before
-
-
 def _work(request: RunRequest, out: Path, command_line: str, threads: int, sender: Connection) -> None:
     """Run one cell in a process of its own; send news, and at last the result."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Stopped means interrupted: files are closed and locks let go.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    settle_in(threads)
     logging.captureWarnings(True)
     for name in ("pymixunlearn", "py.warnings"):
         logging.getLogger(name).addHandler(_Messages(sender.send))
         logging.getLogger(name).setLevel(logging.INFO)
-    torch.set_num_threads(threads)
     # BrokenPipeError: the process that wanted to know is gone, and this one must not go on unseen.
     with suppress(KeyboardInterrupt, BrokenPipeError):
         sender.send(_run_cell(request, None, out, command_line, _CellObserver(sender.send)))
