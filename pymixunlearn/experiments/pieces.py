@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import queue
+import signal
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -113,7 +114,6 @@ def _serve(content: bytes, tasks: Any, messages: Any) -> None:
     """Do pieces until there are no more; what a process of its own runs."""
     settle_in(_THREADS)
     parent = multiprocessing.parent_process()
-    work: Work[Any] = pickle.loads(content)
     last = 0.0
 
     def report(piece: int, share: float) -> None:
@@ -125,6 +125,7 @@ def _serve(content: bytes, tasks: Any, messages: Any) -> None:
             messages.put(("share", piece, share))
 
     try:
+        work: Work[Any] = pickle.loads(content)
         while (piece := tasks.get()) is not None:
             last = 0.0
             try:
@@ -136,3 +137,5 @@ def _serve(content: bytes, tasks: Any, messages: Any) -> None:
     except KeyboardInterrupt:
         # What was still to be said, nobody will hear, and a full pipe must not hold this process.
         messages.cancel_join_thread()
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # on its way out, where nothing is left to put in order

@@ -12,7 +12,7 @@ from tests.experiments import pieces
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_pieces_come_back_in_order_with_one_thread_each(jobs: int) -> None:
+def test_pieces_come_back_in_order_with_one_thread_each(jobs: int, capfd: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
     heard: list[list[float]] = []
     results = run_pieces(pieces.square, 5, jobs=jobs, progress=lambda shares: heard.append(list(shares)))
@@ -23,6 +23,7 @@ def test_pieces_come_back_in_order_with_one_thread_each(jobs: int) -> None:
     assert torch.get_num_threads() == threads
     if jobs > 1:
         assert heard[-1] == [1.0] * 5
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -43,10 +44,11 @@ def test_a_process_that_is_killed_is_noticed() -> None:
     assert not multiprocessing.active_children()
 
 
-def test_an_interruption_ends_all_processes() -> None:
+def test_an_interruption_ends_all_processes(capfd: pytest.CaptureFixture[str]) -> None:
     def interrupt(shares: list[float]) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run_pieces(pieces.square, 4, jobs=2, progress=interrupt)
     assert not multiprocessing.active_children()
+    assert capfd.readouterr().err == ""
