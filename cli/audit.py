@@ -63,9 +63,9 @@ def audit(ctx: click.Context, /, run: Path | None, **values: Any) -> None:
     forgotten and of unseen samples; audit.json goes into the folder. Without RUN, --model names a model that never
     unlearned, and the audit asks whether it betrays the samples that the split options choose.
 
-    LiRA and RMIA ask of this model: can forgotten samples be told from unseen ones? U-LiRA and KLoM ask of the method:
-    can its models be told from retrained ones? Shadow models are kept; an interrupted audit goes on when the same
-    command is given again.
+    LiRA and RMIA ask of this model: can samples that it has seen (and forgotten) be told from unseen ones? U-LiRA and
+    KLoM ask of the method: can its models be told from retrained ones? Shadow models are kept; an interrupted audit
+    goes on when the same command is given again.
 
     \b
     Examples:
@@ -127,15 +127,15 @@ def describe(plan: AuditPlan) -> list[str]:
     """Say in a few lines what an audit is going to do."""
     shadows, samples = plan.shadows, plan.samples
     split = samples.split
-    what = f"model {plan.target.checkpoint}"
+    what, chosen = f"model {plan.target.checkpoint}", "chosen"
     made = f"an initial training of {shadows.initial.epochs} epochs"
     if shadows.method is not None:
-        what = f"{shadows.method.name} in {plan.request.run}"
+        what, chosen = f"{shadows.method.name} in {plan.request.run}", "forgotten"
         made += f", {shadows.method.name}"
     if shadows.retrain is not None:
         made += f", and a Retrain of {shadows.retrain.epochs} epochs"
     return [
-        f"Audit of {what}: {len(samples.members)} of {len(split.forget_indices)} forgotten samples of "
+        f"Audit of {what}: {len(samples.members)} of {len(split.forget_indices)} {chosen} samples of "
         f"{split.dataset.name} against {len(samples.unseen)} unseen ones.",
         f"{len(samples.seen)} shadow models, {plan.jobs} at a time on {shadows.device}; for each {made}.",
     ]

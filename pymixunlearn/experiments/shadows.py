@@ -54,7 +54,7 @@ class Shadows:
     def __call__(self, piece: int, report: Callable[[float], None]) -> tuple[Array, Array | None]:
         """Return the audited samples' margins under shadow model ``piece``, and under its retrained partner."""
         split = self.plan.shadow_split(piece)
-        seed = derive_seed(self.seed, "audit", "shadow", piece)
+        seed, other_seed = (derive_seed(self.seed, "audit", kind, piece) for kind in ("shadow", "retrained"))
         observer = _Stages(self.stages, report)
         shadow = train_initial(
             self.architecture, split.dataset, self.initial, device=self.device, seed=seed, observer=observer
@@ -65,7 +65,10 @@ class Shadows:
         margins = margins_of(shadow, audited, split.preprocess, self.device)
         if self.retrain is None:
             return margins, None
-        retrained = train_retrain(shadow, split, self.retrain, device=self.device, seed=seed, observer=observer).model
+        # Another seed: the method may retrain, too, and the two models are to differ by chance then.
+        retrained = train_retrain(
+            shadow, split, self.retrain, device=self.device, seed=other_seed, observer=observer
+        ).model
         return margins, margins_of(retrained, audited, split.preprocess, self.device)
 
 

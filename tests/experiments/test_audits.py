@@ -234,3 +234,12 @@ def test_shadow_margins_are_of_models_that_saw_what_the_plan_says() -> None:
     assert (own[plan.seen[0]] > 0).mean() > 0.97
     assert (own[~plan.seen[0]] > 0).mean() < 0.7
     assert np.mean(margins[-len(plan.retained) :] > 0) > 0.97
+
+
+def test_a_method_that_retrains_is_not_told_from_retraining(tmp_path: Path, small_plan: Make) -> None:
+    plan = small_plan({"epochs": 1}, method="retrain", split=SplitRequest(task="data"), retrain=False)
+    outcome = audited(run(plan, tmp_path / "run").folder, attacks=("u-lira", "klom"), shadow_models=8)
+    area = outcome.record["attacks"]["u-lira"]["auc"]
+    assert area["low"] <= 0.5 <= area["high"] and area["value"] != 0.5
+    forgotten, floor = (outcome.record["klom"][kind]["median"] for kind in ("forget", "floor"))
+    assert forgotten == pytest.approx(floor, rel=0.3)

@@ -38,10 +38,10 @@ class AttackInfo:
 ATTACKS = {
     info.name: info
     for info in (
-        AttackInfo("lira", "LiRA", "forgotten from unseen", 4, False),
-        AttackInfo("rmia", "RMIA", "forgotten from unseen", 4, False),
-        AttackInfo("u-lira", "U-LiRA", "unlearned from retrained", 6, True),
-        AttackInfo("klom", "KLoM", "unlearned from retrained", 4, True),
+        AttackInfo("lira", "LiRA", "seen from unseen samples", 4, False),
+        AttackInfo("rmia", "RMIA", "seen from unseen samples", 4, False),
+        AttackInfo("u-lira", "U-LiRA", "unlearned from retrained models", 6, True),
+        AttackInfo("klom", "KLoM", "unlearned from retrained models", 4, True),
     )
 }
 """Every attack by its name."""

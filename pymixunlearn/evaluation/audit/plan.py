@@ -95,8 +95,8 @@ def plan_shadows(split: Split, shadows: int, *, seed: int = 0) -> ShadowPlan:
     members, unseen = _matched(split, seed)
     if len(members) < MIN_CANDIDATES:
         raise UserError(
-            f"an audit compares at least {MIN_CANDIDATES} forgotten samples with as many unseen ones of their classes; "
-            f"expected enough of both, got {len(split.forget_indices)} forgotten and, of the test set, "
+            f"an audit compares at least {MIN_CANDIDATES} samples to forget with as many unseen ones of their "
+            f"classes; expected enough of both, got {len(split.forget_indices)} to forget and, of the test set, "
             f"{len(members)} to compare them with"
         )
     free = torch.ones(len(split.test), dtype=torch.bool)

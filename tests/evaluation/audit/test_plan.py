@@ -71,7 +71,7 @@ def test_a_forgotten_class_has_no_sample_in_what_remains() -> None:
 
 def test_too_few_samples_to_compare_is_one_sentence() -> None:
     split = tasks.index_split(data.load("digits"), [1, 2, 3])
-    with pytest.raises(UserError, match="compares at least 10 forgotten samples .* got 3 forgotten"):
+    with pytest.raises(UserError, match="compares at least 10 samples to forget .* got 3 to forget"):
         plan_shadows(split, 4)
 
 
