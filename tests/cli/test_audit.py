@@ -19,7 +19,7 @@ SMALL_RUN = (
     *("unlearn", "--device", "cpu", "--method", "fine-tune", "--task", "data", "--no-retrain", "--out", "run"),
     *("--set", "epochs=1", "--set", "initial.epochs=1"),
 )
-SMALL = ("--device", "cpu", "--jobs", "1", "--epochs", "1", "--shadow-models", "6")
+SMALL = ("--device", "cpu", "--jobs", "1", "--epochs", "1", "--shadow-models", "8")
 
 
 def failure(result: Result) -> str:
@@ -35,7 +35,7 @@ def test_an_audit_of_a_run_prints_one_table_and_its_limits(invoke: Invoke) -> No
     assert result.stdout.isascii() and max(map(len, result.stdout.splitlines())) <= 120
     lines = result.stdout.splitlines()
     assert lines[0].startswith("Audit of fine-tune in run: ") and "forgotten samples of digits against" in lines[0]
-    assert "6 shadow models, 1 at a time on cpu" in lines[1]
+    assert "8 shadow models, 1 at a time on cpu" in lines[1]
     record = json.loads(Path("run/audit.json").read_text())
     for attack in record["attacks"].values():
         (row,) = [line for line in lines if line.startswith(f"| {attack['label']} ")]

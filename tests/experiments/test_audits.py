@@ -70,7 +70,7 @@ def small_run(tmp_path: Path, small_plan: Make) -> Path:
 def audited(
     folder: Path | None, observer: Observer | None = None, out: Path | None = None, **fields: Any
 ) -> AuditOutcome:
-    fields = {"device": "cpu", "jobs": 1, "epochs": 1, "shadow_models": 6, **fields}
+    fields = {"device": "cpu", "jobs": 1, "epochs": 1, "shadow_models": 8, **fields}
     return run_audit(resolve_audit(AuditRequest(run=folder, **fields)), out, observer=observer)
 
 
@@ -106,7 +106,7 @@ def test_an_audit_of_a_run_writes_its_file_into_the_folder(small_run: Path, trai
     before = {path.name: path.read_bytes() for path in small_run.iterdir()}
     outcome = audited(small_run)
     assert outcome.file == small_run / "audit.json" and not outcome.known
-    assert {name: trainings.count(name) for name in set(trainings)} == {"initial": 6, "fine-tune": 6, "retrain": 6}
+    assert {name: trainings.count(name) for name in set(trainings)} == {"initial": 8, "fine-tune": 8, "retrain": 8}
     assert {path.name: path.read_bytes() for path in small_run.iterdir() if path != outcome.file} == before
 
     record = json.loads(outcome.file.read_text())
@@ -116,7 +116,7 @@ def test_an_audit_of_a_run_writes_its_file_into_the_folder(small_run: Path, trai
         for key, highest in (("accuracy", 100), ("auc", 1), ("tpr_at_1_fpr", 100), ("tpr_at_01_fpr", 100)):
             assert 0 <= attack[key]["low"] <= attack[key]["value"] <= attack[key]["high"] <= highest
     assert set(record["klom"]) == {"forget", "retain", "unseen", "floor"}
-    assert record["shadow_models"] == 6
+    assert record["shadow_models"] == 8
     assert f"With {record['samples']['unseen']} unseen samples" in record["limits"]
     assert record["samples"]["members"] == record["samples"]["unseen"] > 100
 
@@ -126,9 +126,9 @@ def test_a_finished_audit_is_not_run_again_and_another_one_replaces_it(small_run
     done = len(trainings)
     again = audited(small_run)
     assert again.known and again.record == json.loads(json.dumps(first.record)) and len(trainings) == done
-    more = audited(small_run, shadow_models=8)
+    more = audited(small_run, shadow_models=10)
     assert not more.known and len(trainings) == done + 6  # two more of each kind
-    assert json.loads(more.file.read_text())["shadow_models"] == 8
+    assert json.loads(more.file.read_text())["shadow_models"] == 10
 
 
 class Interrupt(Observer):
@@ -151,10 +151,10 @@ def test_an_interrupted_audit_goes_on_and_ends_the_same(
     assert not (small_run / "audit.json").exists()
     assert 6 <= len(trainings) < 12
     resumed = audited(small_run)
-    assert len(trainings) == 18
+    assert len(trainings) == 24
     monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / "other"))
     whole = audited(small_run, out=tmp_path / "whole")
-    assert len(trainings) == 36
+    assert len(trainings) == 48
     for key in ("attacks", "klom", "limits", "findings"):
         assert resumed.record[key] == whole.record[key]
 
@@ -213,7 +213,7 @@ def test_rmia_alone_needs_fewer_models(small_run: Path) -> None:
         ({"attacks": ("ulira",)}, BadRequest, "unknown attack 'ulira'; .* Did you mean 'u-lira'"),
         ({"shadow_models": 5}, BadRequest, "in pairs .* got 5"),
         ({"run": Path("nowhere")}, UserError, "'nowhere' holds no finished run of 'unlearn'"),
-        ({"run": Path("nowhere"), "shadow_models": 4}, BadRequest, "'u-lira' needs at least 6 shadow models, got 4"),
+        ({"run": Path("nowhere"), "shadow_models": 4}, BadRequest, "'u-lira' needs at least 8 shadow models, got 4"),
         ({"run": Path("nowhere"), "model": ModelRequest("cnn")}, BadRequest, "a run already says"),
         ({"run": Path("nowhere"), "split": SplitRequest(classes=("1",))}, BadRequest, "a run already says"),
         ({"run": Path("nowhere"), "settings": {"lr": 1}}, BadRequest, "a run already says"),

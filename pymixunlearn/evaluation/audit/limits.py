@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pymixunlearn.evaluation.audit.lira import OWN_VARIANCE_FROM
+from pymixunlearn.evaluation.audit.measure import ATTACKS
 
 
 def findings(result: Mapping[str, Any]) -> list[str]:
@@ -15,17 +16,18 @@ def findings(result: Mapping[str, Any]) -> list[str]:
         result: What :func:`pymixunlearn.evaluation.audit.measure` returned.
     """
     sentences = []
-    for attack in result["attacks"].values():
+    for name, attack in result["attacks"].items():
+        asked = f"{attack['asks']} {ATTACKS[name].things}"
         low, high = attack["auc"]["low"], attack["auc"]["high"]
         if low > 0.5:
-            verdict = f"can tell {attack['asks']}: the interval of the AUC is above 0.5"
+            verdict = f"can tell {asked}: the interval of the AUC is above 0.5"
         elif high < 0.5:
             verdict = (
-                f"tells {attack['asks']} with the sign reversed: the interval of the AUC is below 0.5, "
+                f"tells {asked} with the sign reversed: the interval of the AUC is below 0.5, "
                 "so the shadow models do not stand for what is audited"
             )
         else:
-            verdict = f"cannot tell {attack['asks']}: the interval of the AUC includes 0.5"
+            verdict = f"cannot tell {asked}: the interval of the AUC includes 0.5"
         sentences.append(f"{attack['label']} {verdict}.")
     if result["klom"] is not None:
         forgotten, floor = (result["klom"][kind]["median"] for kind in ("forget", "floor"))
@@ -49,7 +51,9 @@ def limits(result: Mapping[str, Any], shadows: int, *, mismatch: str | None = No
     if "lira" in attacks or "rmia" in attacks:
         sentences.append(_resolution(unseen))
     if "lira" in attacks or "u-lira" in attacks:
-        sentences.append(_gaussians(shadows // 2))
+        sentences.append(
+            _gaussians("LiRA" if "lira" in attacks else "U-LiRA", shadows // (2 if "lira" in attacks else 4))
+        )
     if "rmia" in attacks:
         references, a = attacks["rmia"]["references"], attacks["rmia"]["a"]
         sentences.append(
@@ -59,8 +63,7 @@ def limits(result: Mapping[str, Any], shadows: int, *, mismatch: str | None = No
     if "u-lira" in attacks:
         sentences.append(
             f"U-LiRA judges the method with these settings over {shadows} unlearned and {shadows} retrained models, "
-            f"{shadows * result['samples']['members']} scores of each, not this model alone; its intervals are over "
-            "models."
+            "not this model alone; one half is attacked with Gaussians of the other, and its intervals are over models."
         )
     if result["klom"] is not None:
         sentences.append(
@@ -85,12 +88,12 @@ def _resolution(unseen: int) -> str:
     return f"{text}: TPR at {' and at '.join(coarse)} FPR is what is found without any false alarm."
 
 
-def _gaussians(models: int) -> str:
-    """Say what the Gaussians of LiRA rest on."""
-    text = f"Each Gaussian of LiRA and U-LiRA rests on about {models} models"
+def _gaussians(attack: str, models: int) -> str:
+    """Say what the Gaussians of an attack rest on."""
+    text = f"Each Gaussian of {attack} rests on about {models} models"
     if models >= OWN_VARIANCE_FROM:
         return f"{text} and has a variance of its own."
     return (
         f"{text}: too few for a variance of each sample's own, so all samples share one, and single samples that are "
-        f"remembered better than most are missed; {2 * OWN_VARIANCE_FROM} shadow models or more mend that."
+        f"remembered better than most are missed; {OWN_VARIANCE_FROM} or more mend that."
     )

@@ -59,29 +59,42 @@ def lira_scores(target: Array, shadows: Array, seen: Mask) -> Array:
     return fit_gaussians(shadows, seen).log_density(target) - fit_gaussians(shadows, ~seen).log_density(target)
 
 
-def u_lira_scores(unlearned: Array, retrained: Array, seen: Mask) -> tuple[Array, Array]:
-    """Attack each unlearned model and the retrained one beside it, with Gaussians of all the other models.
+def half_of(pairs: int) -> Mask:
+    """Return which of so many pairs of models are in the first half, ``[pairs]``; 2 i and 2 i + 1 stay together."""
+    first: Mask = np.arange(pairs) // 2 < pairs // 4
+    return first
 
-    Both models of pair k are judged by the same Gaussians, to which neither contributed: if unlearning gave what
-    retraining gives, the two scores of a sample would be exchangeable.
+
+def u_lira_scores(unlearned: Array, retrained: Array, seen: Mask) -> tuple[Array, Array]:
+    """Attack the unlearned and the retrained models of one half with Gaussians of the other half, and in turn.
+
+    Leaving out only the pair under attack would find less than nothing where there is nothing: a model that is high is
+    then missing from a mean that is low for it. Against the other half, the scores of a pair's two models are
+    exchangeable if unlearning gives what retraining gives, and pairs are independent.
 
     Args:
-        unlearned: Margins under models that were trained and then unlearned, ``[K, S]``, K at least 4.
+        unlearned: Margins under models that were trained and then unlearned, ``[K, S]``, K even and at least 8.
         retrained: Margins under models that never saw any of the samples, ``[K, S]``.
-        seen: Which samples each unlearned model had seen and unlearned, ``[K, S]``: m in each row, and at least three
-            models for each sample.
+        seen: Which samples each unlearned model had seen and unlearned, ``[K, S]``: m in each row, complementary in
+            rows 2 i and 2 i + 1.
 
     Returns:
         Log likelihood ratios of the samples that model k had seen: under the unlearned models ``[K, m]``, and under the
         retrained ones ``[K, m]``. Above 0 speaks for "trained, then unlearned".
     """
+    first = half_of(len(seen))
+    fits = {
+        half: (
+            fit_gaussians(unlearned[first == half], seen[first == half]),
+            fit_gaussians(retrained[first == half]),
+        )
+        for half in (True, False)
+    }
     positives: list[Array] = []
     negatives: list[Array] = []
     for pair, columns in enumerate(seen):
-        rest = np.arange(len(seen)) != pair
-        inside = fit_gaussians(unlearned[rest][:, columns], seen[rest][:, columns])
-        outside = fit_gaussians(retrained[rest][:, columns])
+        inside, outside = fits[not first[pair]]
         for margins, scores in ((unlearned, positives), (retrained, negatives)):
-            own = margins[pair, columns]
-            scores.append(inside.log_density(own) - outside.log_density(own))
+            ratio = inside.log_density(margins[pair]) - outside.log_density(margins[pair])
+            scores.append(ratio[columns])
     return np.stack(positives), np.stack(negatives)

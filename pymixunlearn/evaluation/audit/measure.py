@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pymixunlearn.evaluation.audit.klom import klom
-from pymixunlearn.evaluation.audit.lira import lira_scores, u_lira_scores
+from pymixunlearn.evaluation.audit.lira import half_of, lira_scores, u_lira_scores
 from pymixunlearn.evaluation.audit.margins import Array
 from pymixunlearn.evaluation.audit.plan import ShadowPlan
 from pymixunlearn.evaluation.audit.rates import model_rates, sample_rates
@@ -24,6 +24,7 @@ class AttackInfo:
         name: How it is asked for, and its key in ``audit.json``.
         label: How tables call it.
         asks: What it tells apart.
+        things: What these are.
         min_shadows: How many shadow models it needs at least.
         needs_method: Whether it compares a method with retraining, and so needs both kinds of shadow models.
     """
@@ -31,6 +32,7 @@ class AttackInfo:
     name: str
     label: str
     asks: str
+    things: str
     min_shadows: int
     needs_method: bool
 
@@ -38,10 +40,10 @@ class AttackInfo:
 ATTACKS = {
     info.name: info
     for info in (
-        AttackInfo("lira", "LiRA", "seen from unseen samples", 4, False),
-        AttackInfo("rmia", "RMIA", "seen from unseen samples", 4, False),
-        AttackInfo("u-lira", "U-LiRA", "unlearned from retrained models", 6, True),
-        AttackInfo("klom", "KLoM", "unlearned from retrained models", 4, True),
+        AttackInfo("lira", "LiRA", "seen from unseen", "samples", 4, False),
+        AttackInfo("rmia", "RMIA", "seen from unseen", "samples", 4, False),
+        AttackInfo("u-lira", "U-LiRA", "unlearned from retrained", "models", 8, True),
+        AttackInfo("klom", "KLoM", "unlearned from retrained", "models", 4, True),
     )
 }
 """Every attack by its name."""
@@ -97,7 +99,7 @@ def measure(
     if "u-lira" in attacks:
         assert retrained is not None  # the attack needs the method's shadow models of both kinds
         scored = u_lira_scores(shadows[:, :count], retrained[:, :count], plan.seen)
-        found["u-lira"] = model_rates(*scored, threshold=0.0).to_dict()
+        found["u-lira"] = model_rates(*scored, threshold=0.0, first=half_of(len(plan.seen))).to_dict()
     divergences = None
     if "klom" in attacks:
         assert retrained is not None

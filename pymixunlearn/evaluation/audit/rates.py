@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pymixunlearn.evaluation.audit.margins import Array
+from pymixunlearn.evaluation.audit.margins import Array, Mask
 from pymixunlearn.evaluation.score_attacks import Estimate
 from pymixunlearn.seeding import derive_seed
 
@@ -83,30 +83,30 @@ def sample_rates(members: Array, others: Array, *, threshold: float, seed: int =
     return Rates(*(estimate(measure, trials) for measure, trials in _measures(threshold, len(members), len(others))))
 
 
-def model_rates(positives: Array, negatives: Array, *, threshold: float) -> Rates:
+def model_rates(positives: Array, negatives: Array, *, threshold: float, first: Mask) -> Rates:
     """Rate an attack on pairs of models; the intervals say how much other models would have changed it.
 
-    All scores are pooled. The interval is the delete-one-pair jackknife with Student's t: samples under one model rise
-    and fall together, so that it is models that count.
+    Each number is the mean over pairs of what it is within the pair. The interval is Student's t over the pairs of a
+    half: those were attacked with Gaussians of the other half and are independent given these, but what the two halves
+    say is much the same, so that together they are worth no more than one.
 
     Args:
         positives: Scores under the models of one kind, ``[K, M]``.
         negatives: Scores under their partners of the other, ``[K, L]``.
         threshold: The score above which the attack says "of the first kind", for the accuracy.
+        first: Which pairs are in the first half, ``[K]``; at least two are in either.
     """
     from scipy.stats import t
 
-    pairs = len(positives)
-    factor = float(t.ppf(0.975, pairs - 1))
-
     def estimate(measure: Callable[[Array, Array], float], highest: float) -> Estimate:
-        value = measure(positives.ravel(), negatives.ravel())
-        rests = [np.arange(pairs) != pair for pair in range(pairs)]
-        without = np.array([measure(positives[rest].ravel(), negatives[rest].ravel()) for rest in rests])
-        margin = factor * math.sqrt((pairs - 1) / pairs * float(((without - without.mean()) ** 2).sum()))
+        within = np.array([measure(*scores) for scores in zip(positives, negatives, strict=True)])
+        halves = (within[first], within[~first])
+        value = float(np.mean([half.mean() for half in halves]))
+        margins = [float(t.ppf(0.975, len(half) - 1)) * half.std(ddof=1) / math.sqrt(len(half)) for half in halves]
+        margin = float(np.mean(margins))
         return Estimate(value, max(0.0, value - margin), min(highest, value + margin))
 
-    measures = _measures(threshold, positives.size, negatives.size)
+    measures = _measures(threshold, positives.shape[1], negatives.shape[1])
     return Rates(*(estimate(measure, 1.0 if trials is None else 100.0) for measure, trials in measures))
 
 
