@@ -11,6 +11,7 @@ import click
 from . import options
 from .config_file import settings_of
 from .help import SettingsCommand
+from .options import numbers, words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,37 +23,24 @@ _WIDTH = 180
 """Columns away from a terminal: enough for four metrics with their deviations."""
 
 
-def _words(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Option callback: split at commas."""
-    return tuple(word.strip() for value in values for word in value.split(",") if word.strip())
-
-
-def _numbers(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
-    """Option callback: whole numbers, split at commas."""
-    try:
-        return tuple(int(word) for word in _words(ctx, parameter, values))
-    except ValueError:
-        raise click.BadParameter(f"'{','.join(values)}' are not whole numbers, as in 0,1,2.") from None
-
-
 @click.command(cls=SettingsCommand, settings=("methods", "initial", "retrain"))
 @click.option(
     "--methods",
     multiple=True,
     default=("all",),
-    show_default="all",
     metavar="NAME,...",
-    callback=_words,
-    help="all, or some of the methods listed below; mixunlearn means mixunlearn-aware and mixunlearn-agnostic.",
+    callback=words,
+    help="all, or some of the methods listed below; mixunlearn means mixunlearn-aware and mixunlearn-agnostic.  "
+    "[default: all]",
 )
 @click.option(
     "--seeds",
     multiple=True,
     default=("0,1,2",),
-    show_default="0,1,2",
     metavar="N,...",
-    callback=_numbers,
-    help="One run of every method per seed; a seed fixes the split, the initial model and Retrain too.",
+    callback=numbers,
+    help="One run of every method per seed; a seed fixes the split, the initial model and Retrain too.  "
+    "[default: 0,1,2]",
 )
 @options.data_options
 @options.split_options

@@ -13,7 +13,8 @@ class SettingsCommand(click.Command):
 
     Args:
         settings: Which groups to list: "method" (all methods, and the settings of the chosen ``--method``), "methods"
-            (all that can be compared), "train" (plain names of a training), "initial" and "retrain" (prefixed).
+            (all that can be compared), "grids" (what is searched for each), "train" (plain names of a training),
+            "initial" and "retrain" (prefixed).
     """
 
     def __init__(self, *args: Any, settings: Sequence[str] = (), **keywords: Any) -> None:
@@ -37,6 +38,11 @@ class SettingsCommand(click.Command):
 
             with formatter.section("Methods (--methods NAME,...; the settings of one: unlearn --method NAME --help)"):
                 formatter.write_dl([(row, get(name).summary) for row, (name, _) in row_names().items()])
+        if "grids" in self.settings:
+            from pymixunlearn.experiments.grids import grid_text, shipped_grids
+
+            with formatter.section("Methods and their grids (all settings of one: unlearn --method NAME --help)"):
+                formatter.write_dl([(name, grid_text(grid)) for name, grid in sorted(shipped_grids().items())])
         if trained:
             prefixes = " and ".join(f"{name}.NAME" for name in trained)
             with formatter.section(f"Settings of the trainings ({prefixes})"):

@@ -24,6 +24,7 @@ from .evaluate import evaluate
 from .info import info
 from .retrain import retrain
 from .train import train
+from .tune import tune
 from .unlearn import INTERRUPTED, unlearn
 
 PROGRAM = "mixunlearn-cli"
@@ -125,5 +126,5 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (unlearn, compare, train, retrain, evaluate, audit, bench, info):
+for _command in (unlearn, compare, tune, train, retrain, evaluate, audit, bench, info):
     main.add_command(_command)

@@ -172,6 +172,19 @@ def out_option(default: str) -> Callable[[F], F]:
     return click.option("--out", type=_PATH, metavar="DIR", help=f"The output folder.  [default: {default}]")
 
 
+def words(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Option callback: the words between commas."""
+    return tuple(word.strip() for value in values for word in value.split(",") if word.strip())
+
+
+def numbers(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
+    """Option callback: the whole numbers between commas."""
+    try:
+        return tuple(int(word) for word in words(ctx, parameter, values))
+    except ValueError:
+        raise click.BadParameter(f"'{','.join(values)}' are not whole numbers, as in 0,1,2.") from None
+
+
 def data_request(values: dict[str, Any]) -> DataRequest:
     """Take the data options out of a command's values."""
     from pymixunlearn.experiments.requests import DataRequest

@@ -1,4 +1,4 @@
-"""Packages that only some data sets need, imported when they are needed."""
+"""Packages that only some features need, imported when they are needed."""
 
 from __future__ import annotations
 

@@ -20,6 +20,8 @@ from pymixunlearn.experiments.requests import (
 )
 from pymixunlearn.experiments.run import Outcome, default_folder, run
 from pymixunlearn.experiments.trainings import TrainingPlan, TrainingRequest, resolve_training, run_training
+from pymixunlearn.experiments.tune import TuningOutcome, run_tuning
+from pymixunlearn.experiments.tuning import TuningPlan, TuningRequest, default_tuning_folder, resolve_tuning
 
 __all__ = [
     "AuditOutcome",
@@ -39,15 +41,21 @@ __all__ = [
     "SplitRequest",
     "TrainingPlan",
     "TrainingRequest",
+    "TuningOutcome",
+    "TuningPlan",
+    "TuningRequest",
     "default_comparison_folder",
     "default_folder",
+    "default_tuning_folder",
     "resolve",
     "resolve_audit",
     "resolve_comparison",
     "resolve_training",
+    "resolve_tuning",
     "run",
     "run_audit",
     "run_comparison",
     "run_evaluation",
     "run_training",
+    "run_tuning",
 ]

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.comparison import Cell, ComparisonPlan, default_comparison_folder
-from pymixunlearn.experiments.folder import RunFolder, difference
+from pymixunlearn.experiments.folder import RecordFolder, RunFolder
 from pymixunlearn.experiments.observer import Observer
 from pymixunlearn.experiments.provenance import versions
 from pymixunlearn.experiments.published import find_published
 from pymixunlearn.experiments.workers import CellResult, News, run_here, run_in_processes
 from pymixunlearn.reporting.comparison import ComparisonTable, comparison_table
 from pymixunlearn.reporting.formats import to_csv, to_latex, to_markdown
-from pymixunlearn.training.files import write_atomically
 
 RECORD = "compare.json"
 CELLS = "cells"
-LOCK = ".lock"
 _KEPT = ("metrics", "initial", "retrain", "gap", "initial_gap", "seconds", "hashes", "stopping")
 
 
@@ -60,7 +56,8 @@ def run_comparison(
     Args:
         plan: What to do, from :func:`pymixunlearn.experiments.comparison.resolve_comparison`.
         out: The folder; :func:`default_comparison_folder` if None.
-        jobs: How many processes work at once; with 1 it is this one.
+        jobs: How many processes work at once; with 1 it is this one. A script that asks for more must be importable
+            without running (``if __name__ == "__main__"``), as for all of Python's multiprocessing.
         threads: CPU threads of each; None takes what the folder was begun with, otherwise 1 where several work at once
             and PyTorch's number where one does.
         retry_failed: Run cells again that failed before.
@@ -72,20 +69,21 @@ def run_comparison(
             begun with other ``threads``.
     """
     watcher = Observer() if observer is None else observer
-    folder = default_comparison_folder(plan) if out is None else out
-    with _held(folder):
+    folder = RecordFolder(default_comparison_folder(plan) if out is None else out, RECORD, "comparison")
+    with folder.held():
         record = _begin(plan, folder, jobs, threads, command_line)
         cells = record["cells"]
-        missing = [cell for cell in plan.cells if _is_missing(cell, folder, cells, retry_failed)]
-        for cell in plan.cells:
-            if cell in missing:
-                cells[cell.key] = _entry(cell, CellResult("unfinished", reason="not run yet"))
+        missing = [cell for cell in plan.cells if _is_missing(cell, folder.path, cells, retry_failed)]
+        for cell in missing:
+            cells[cell.key] = _entry(cell, CellResult("unfinished", reason="not run yet"))
         _write(folder, record)
         _run(missing, len(plan.cells), folder, record, jobs, watcher)
-        return ComparisonOutcome(folder, record, _write(folder, record))
+        return ComparisonOutcome(folder.path, record, _write(folder, record))
 
 
-def _run(cells: list[Cell], total: int, folder: Path, record: dict[str, Any], jobs: int, watcher: Observer) -> None:
+def _run(
+    cells: list[Cell], total: int, folder: RecordFolder, record: dict[str, Any], jobs: int, watcher: Observer
+) -> None:
     """Run ``cells`` and keep how each ended."""
     places: dict[str, str] = {}
     done = total - len(cells)
@@ -102,7 +100,7 @@ def _run(cells: list[Cell], total: int, folder: Path, record: dict[str, Any], jo
 
     watcher.phase_started("compare", total, done)
     able = [cell for cell in cells if cell.plan is not None]
-    common = (folder / CELLS, record["command_line"], record["threads"], told)
+    common = (folder.path / CELLS, record["command_line"], record["threads"], told)
     at_work = run_here(able, *common) if jobs == 1 else run_in_processes(able, *common, jobs)
     refused = ((cell, CellResult("failed", reason=cell.reason)) for cell in cells if cell.plan is None)
     with closing(at_work):
@@ -129,27 +127,16 @@ def _is_missing(cell: Cell, folder: Path, known: Mapping[str, Any], retry_failed
     return retry_failed or not failed
 
 
-def _begin(plan: ComparisonPlan, folder: Path, jobs: int, threads: int | None, command_line: str) -> dict[str, Any]:
+def _begin(
+    plan: ComparisonPlan, folder: RecordFolder, jobs: int, threads: int | None, command_line: str
+) -> dict[str, Any]:
     """Return the record that the folder holds, or a new one."""
-    path = folder / RECORD
-    held: dict[str, Any] = {}
-    if path.is_file():
-        try:
-            held = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"'{path}' cannot be read ({error}); choose another folder with --out") from error
-        different = difference(held, json.loads(json.dumps(plan.identity)))
-        if different is not None:
-            raise UserError(
-                f"output folder '{folder}' holds another comparison ({different}); choose another with --out"
-            )
-        if threads not in (None, held["threads"]):
-            raise UserError(
-                f"output folder '{folder}' was begun with {held['threads']} threads, not {threads}, and other threads "
-                "round differently; leave the threads out, or choose another with --out"
-            )
-    elif any(entry.name != LOCK for entry in folder.iterdir()):
-        raise UserError(f"output folder '{folder}' is not empty and holds no comparison; choose another with --out")
+    held = folder.read(plan.identity)
+    if held and threads not in (None, held["threads"]):
+        raise UserError(
+            f"output folder '{folder.path}' was begun with {held['threads']} threads, not {threads}, and other threads "
+            "round differently; leave the threads out, or choose another with --out"
+        )
     default = torch.get_num_threads() if jobs == 1 else 1
     return {
         **plan.identity,
@@ -158,23 +145,6 @@ def _begin(plan: ComparisonPlan, folder: Path, jobs: int, threads: int | None, c
         "versions": versions(),
         "cells": dict(held.get("cells", {})),
     }
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Keep the folder to this process."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"output folder '{folder}' is a file; give the name of a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise UserError(f"another process is at work in the output folder '{folder}'; wait for it to end") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _entry(cell: Cell, result: CellResult) -> dict[str, Any]:
@@ -200,7 +170,7 @@ def _summary(result: CellResult) -> str:
     return f"mean gap {'-' if gap is None else f'{gap:.2f}'}, {result.record['seconds']['unlearn']:.1f} s"
 
 
-def _write(folder: Path, record: Mapping[str, Any]) -> ComparisonTable:
+def _write(folder: RecordFolder, record: Mapping[str, Any]) -> ComparisonTable:
     """Write the record and the tables, each whole or not at all."""
     paper = find_published(record["dataset"], record["task"], record["params"])
     table = comparison_table(record) if paper is None else comparison_table(record, paper.rows, paper.source)
@@ -208,8 +178,6 @@ def _write(folder: Path, record: Mapping[str, Any]) -> ComparisonTable:
         "table.md": to_markdown(table),
         "table.csv": to_csv(table),
         "table.tex": to_latex(table),
-        RECORD: json.dumps(record, indent=2, allow_nan=False) + "\n",
     }
-    for name, text in texts.items():
-        write_atomically(folder / name, text.encode())
+    folder.write(record, texts)
     return table

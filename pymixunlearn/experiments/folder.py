@@ -15,10 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from pymixunlearn.errors import UserError
+from pymixunlearn.training.files import write_atomically
 
 LAST = "metrics.json"
 """The file that moves last: where it is, the run is finished."""
+LOCK = ".lock"
 
 
 class RunFolder:
@@ -102,7 +106,7 @@ class RunFolder:
             raise UserError(f"output folder '{self.path}' is not empty and holds no run; choose another with --out")
         else:
             return
-        different = difference(held, self._identity)
+        different = _difference(held, self._identity)
         if different is not None:
             kind = "another, unfinished run" if self.started else "another run"
             raise UserError(
@@ -110,11 +114,72 @@ class RunFolder:
             )
 
 
-def difference(held: Any, wanted: Any, name: str = "") -> str | None:
+class RecordFolder:
+    """The folder of a command that makes many runs, with one JSON file that says what it is and how far it has come.
+
+    Args:
+        path: The folder; it need not exist.
+        record: The name of that file.
+        kind: What the file describes, for messages: "comparison".
+    """
+
+    def __init__(self, path: Path, record: str, kind: str) -> None:
+        self.path, self.record, self.kind = path, record, kind
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder and keep it to this process while the block lasts.
+
+        Raises:
+            UserError: It is a file, or another process is at work in it.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"output folder '{self.path}' is a file; give the name of a folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise UserError(
+                f"another process is at work in the output folder '{self.path}'; wait for it to end"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def read(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the content of the record, or nothing where the folder is new.
+
+        Raises:
+            UserError: The folder holds something of another identity, or something else altogether.
+        """
+        path = self.path / self.record
+        if not path.is_file():
+            if any(entry.name != LOCK for entry in self.path.iterdir()):
+                raise UserError(
+                    f"output folder '{self.path}' is not empty and holds no {self.kind}; choose another with --out"
+                )
+            return {}
+        held = _read_json(path)
+        different = _difference(held, json.loads(json.dumps(identity)))
+        if different is not None:
+            raise UserError(
+                f"output folder '{self.path}' holds another {self.kind} ({different}); choose another with --out"
+            )
+        return held
+
+    def write(self, record: Mapping[str, Any], texts: Mapping[str, str]) -> None:
+        """Write ``texts`` by file name, and then the record, each whole or not at all."""
+        for name, text in {**texts, self.record: json.dumps(record, indent=2, allow_nan=False) + "\n"}.items():
+            write_atomically(self.path / name, text.encode())
+
+
+def _difference(held: Any, wanted: Any, name: str = "") -> str | None:
     """Say where ``held`` first differs from ``wanted``, or return None; what ``held`` has besides does not count."""
     if isinstance(held, dict) and isinstance(wanted, dict):
         for key, value in wanted.items():
-            found = difference(held.get(key), value, f"{name}.{key}" if name else key)
+            found = _difference(held.get(key), value, f"{name}.{key}" if name else key)
             if found is not None:
                 return found
         return None

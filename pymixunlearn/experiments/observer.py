@@ -23,6 +23,37 @@ class Observer:
         """Hear that ``phase`` is over and how it went; it need not have started (a cached model)."""
 
 
+class Summary(Observer):
+    """Says in a few words where a run is, "unlearn 40 %", for those who make many runs and show none in full.
+
+    Args:
+        moved: Told each time that the words change.
+        noted: Told what is worth knowing.
+    """
+
+    def __init__(self, moved: Callable[[str], None], noted: Callable[[str], None]) -> None:
+        """Begin with nothing said."""
+        self._moved, self._noted = moved, noted
+        self._total: int | None = None
+        self._said = ""
+
+    def note(self, text: str) -> None:
+        """Pass it on."""
+        self._noted(text)
+
+    def phase_started(self, phase: str, total: int | None, done: int = 0) -> None:
+        """Take the total over, and say where the phase begins."""
+        self._total = total
+        self.phase_advanced(phase, done)
+
+    def phase_advanced(self, phase: str, done: int, detail: str = "") -> None:
+        """Say the phase and its percentage, if that is new."""
+        text = f"{phase} {100 * done // self._total} %" if self._total else phase
+        if text != self._said:
+            self._said = text
+            self._moved(text)
+
+
 class PhaseCallback(Callback):
     """Passes the progress of a training loop on to an observer, as one phase."""
 

@@ -17,13 +17,11 @@ from typing import Any, Literal
 
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.comparison import Cell
-from pymixunlearn.experiments.observer import Observer
+from pymixunlearn.experiments.observer import Observer, Summary
 from pymixunlearn.experiments.plan import Plan, resolve
 from pymixunlearn.experiments.processes import held_to_threads, settle_in, start_process
 from pymixunlearn.experiments.requests import RunRequest
 from pymixunlearn.experiments.run import run
-
-_THREADS = "OMP_NUM_THREADS"
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def run_here(
     """Run cells one after the other in this process, each into its folder in ``folders``; yield how each ended."""
     with held_to_threads(threads):
         for cell in cells:
-            observer = _CellObserver(partial(told, cell))
+            observer = _observer(partial(told, cell))
             yield cell, _run_cell(cell.request, cell.plan, folders / cell.key, command_line, observer)
 
 
@@ -112,26 +110,8 @@ def _run_cell(request: RunRequest, plan: Plan | None, out: Path, command_line: s
     return CellResult("finished", json.loads(json.dumps(outcome.record)))
 
 
-class _CellObserver(Observer):
-    """Says in a few words where a run is, each time that this changes."""
-
-    def __init__(self, tell: Callable[[News], None]) -> None:
-        self._tell = tell
-        self._total: int | None = None
-        self._said = ""
-
-    def note(self, text: str) -> None:
-        self._tell(News(text, lasting=True))
-
-    def phase_started(self, phase: str, total: int | None, done: int = 0) -> None:
-        self._total = total
-        self.phase_advanced(phase, done)
-
-    def phase_advanced(self, phase: str, done: int, detail: str = "") -> None:
-        text = f"{phase} {100 * done // self._total} %" if self._total else phase
-        if text != self._said:
-            self._said = text
-            self._tell(News(text))
+def _observer(tell: Callable[[News], None]) -> Observer:
+    return Summary(lambda text: tell(News(text)), lambda text: tell(News(text, lasting=True)))
 
 
 class _Messages(logging.Handler):
@@ -162,5 +142,5 @@ def _work(request: RunRequest, out: Path, command_line: str, threads: int, sende
         logging.getLogger(name).setLevel(logging.INFO)
     # BrokenPipeError: the process that wanted to know is gone, and this one must not go on unseen.
     with suppress(KeyboardInterrupt, BrokenPipeError):
-        sender.send(_run_cell(request, None, out, command_line, _CellObserver(sender.send)))
+        sender.send(_run_cell(request, None, out, command_line, _observer(sender.send)))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # on its way out already

@@ -78,7 +78,7 @@ def test_info_says_why_operators_are_not_in_use(invoke: Invoke, monkeypatch: pyt
     assert "not in use (plain PyTorch instead): the file is gone" in invoke("info").stdout
 
 
-@pytest.mark.parametrize("command", ["unlearn", "train", "retrain", "evaluate", "audit", "info"])
+@pytest.mark.parametrize("command", ["unlearn", "compare", "tune", "train", "retrain", "evaluate", "audit", "info"])
 def test_every_command_has_help(invoke: Invoke, command: str) -> None:
     assert f"  {command} " in invoke("--help").stdout
     for option in ("-h", "--help"):
