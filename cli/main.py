@@ -26,6 +26,7 @@ from .retrain import retrain
 from .train import train
 from .tune import tune
 from .unlearn import INTERRUPTED, unlearn
+from .verify import verify
 
 PROGRAM = "mixunlearn-cli"
 FAILED, WRONG_USAGE = 1, 2
@@ -126,5 +127,5 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (unlearn, compare, tune, train, retrain, evaluate, audit, bench, info):
+for _command in (unlearn, compare, tune, train, retrain, evaluate, audit, verify, bench, info):
     main.add_command(_command)

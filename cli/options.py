@@ -83,6 +83,12 @@ split_options = _group(
         metavar="FILE",
         help="Indices of training samples: text (one per line, or commas), .json or .npy. Implies task indices.",
     ),
+    click.option(
+        "--id-column",
+        metavar="NAME",
+        help="The forget-indices file is a CSV with the columns 'index' and NAME, your own ids of the samples; the "
+        "report keeps a hash of them.",
+    ),
     click.option("--split", type=_PATH, metavar="FILE", help="A split.json of an earlier run, instead of a task."),
 )
 
@@ -207,6 +213,7 @@ def split_request(values: dict[str, Any]) -> SplitRequest:
         classes=values["forget_class"],
         fraction=values["forget_fraction"],
         indices=values["forget_indices"],
+        id_column=values["id_column"],
         manifest=values["split"],
     )
 

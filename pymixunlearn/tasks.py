@@ -22,6 +22,7 @@ from pymixunlearn.data.cache import atomic_path
 from pymixunlearn.data.dataset import Dataset
 from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.data.preprocess import Preprocess
+from pymixunlearn.deletion_list import DeletionList
 from pymixunlearn.errors import UserError, unknown_name
 
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
@@ -180,14 +181,20 @@ def data_split(
     return Split(dataset, "data", indices, seed, {"fraction": fraction, "classes": list(chosen)})
 
 
-def index_split(dataset: Dataset, indices: Tensor | Sequence[int], *, seed: int = 0) -> Split:
+def index_split(dataset: Dataset, indices: Tensor | Sequence[int] | DeletionList, *, seed: int = 0) -> Split:
     """Forget the training samples at ``indices``, in any order: a deletion request.
+
+    Of a list with ids, the split keeps what :meth:`DeletionList.summary` says of them.
 
     Raises:
         UserError: An index out of range or given twice, none, or all of them.
     """
+    ids: dict[str, JSON] = {}
+    if isinstance(indices, DeletionList):
+        ids = {"ids": indices.summary()}
+        indices = indices.indices
     chosen = indices if isinstance(indices, Tensor) else _to_indices(list(indices), "indices")
-    return Split(dataset, "indices", chosen, seed, {"count": len(chosen)})
+    return Split(dataset, "indices", chosen, seed, {"count": len(chosen), **ids})
 
 
 def read_indices(path: Path | str) -> Tensor:

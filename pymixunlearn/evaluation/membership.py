@@ -56,14 +56,19 @@ def attack_success_rate(predictions: Predictions, *, seed: int = 0, attacker: st
     return 100.0 * int((told == score_labels).sum()) / len(score_labels)
 
 
+def scored_samples(split: Split) -> int:
+    """Return how many samples :func:`attack_success_rate` is counted on."""
+    left = len(split.test) - _learnt_unseen(split)
+    return len(split.forget_indices) + min(left, len(split.forget_indices))
+
+
 def _features(*logits: Tensor) -> Tensor:
     return torch.cat(logits).double().softmax(dim=1).sort(dim=1).values
 
 
 def _choose_samples(split: Split, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the members to learn from, and the test samples to learn from and to be scored on."""
-    unseen = len(split.test)
-    count = min(MAX_MEMBERS, len(split.retain_indices), unseen // 2)
+    unseen, count = len(split.test), _learnt_unseen(split)
     if count < 1:
         raise UserError(f"the membership attack needs at least 2 test samples, but the test set has {unseen}")
     retained = torch.randperm(len(split.retain_indices), generator=generator(seed, "asr", "members"))
@@ -71,6 +76,10 @@ def _choose_samples(split: Split, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     order = torch.randperm(unseen, generator=generator(seed, "asr", "non-members"))
     left = order[count:]
     return members, order[:count], left[: len(split.forget_indices)]
+
+
+def _learnt_unseen(split: Split) -> int:
+    return min(MAX_MEMBERS, len(split.retain_indices), len(split.test) // 2)
 
 
 def _labels(members: int, non_members: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pymixunlearn.evaluation import distances
 from pymixunlearn.evaluation.accuracy import accuracy
 from pymixunlearn.evaluation.catalogue import PAPER_METRICS
+from pymixunlearn.evaluation.intervals import sampling_intervals
 from pymixunlearn.evaluation.membership import attack_success_rate
 from pymixunlearn.evaluation.predictions import Predictions, predict
 from pymixunlearn.evaluation.relearn import relearn_steps
@@ -127,7 +128,8 @@ def evaluate(
     if relearn_to is not None:
         steps = relearn_steps(model, split, relearn_to, device=where, seed=seed)
         values["relearn_steps"] = None if steps is None else float(steps)
-    intervals = {key: [estimate.low, estimate.high] for key, estimate in attacks.items() if estimate is not None}
+    intervals = sampling_intervals(values, split)
+    intervals |= {key: [estimate.low, estimate.high] for key, estimate in attacks.items() if estimate is not None}
     details = {"intervals": intervals, **_by_class(predictions)}
     return Metrics(values, retrain, details=details, predictions=predictions)
 

@@ -18,6 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.provenance import utc_now
 from pymixunlearn.training.files import write_atomically
 
 LAST = "metrics.json"
@@ -53,6 +54,11 @@ class RunFolder:
         """Whether an unfinished run is here that can go on."""
         return not self.finished and (self.partial / "run.json").is_file()
 
+    @property
+    def start_time(self) -> str:
+        """When the unfinished run was first begun, in UTC."""
+        return str(read_json(self.partial / "run.json")["started"])
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Make the folder and say which run it holds; what the block writes goes to the unfinished run.
@@ -62,7 +68,7 @@ class RunFolder:
         """
         if not self.started:
             self.partial.mkdir(parents=True, exist_ok=True)
-            self.write_json("run.json", self._identity)
+            self.write_json("run.json", {**self._identity, "started": utc_now()})
         try:
             yield
         except UserError:
@@ -73,13 +79,11 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write ``name`` into the unfinished run, whole or not at all."""
-        temporary = self.partial / f"{name}.tmp"
-        temporary.write_text(text, "utf-8", newline="\n")
-        os.replace(temporary, self.partial / name)
+        write_atomically(self.partial / name, text.encode())
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write ``value`` as JSON into the unfinished run, whole or not at all."""
-        self.write_text(name, json.dumps(value, indent=2, allow_nan=False) + "\n")
+        write_json(self.partial / name, value)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a file of the finished run.
@@ -87,11 +91,13 @@ class RunFolder:
         Raises:
             UserError: The file is missing or is not JSON.
         """
-        return _read_json(self.path / name)
+        return read_json(self.path / name)
 
     def publish(self, names: tuple[str, ...]) -> None:
         """Move the files ``names`` to their final place, ``metrics.json`` last, and drop the rest."""
         for name in (*(name for name in names if name != LAST), LAST):
+            if (self.path / name).is_dir():  # of an attempt that ended while it published
+                shutil.rmtree(self.path / name)
             os.replace(self.partial / name, self.path / name)
         shutil.rmtree(self.partial)
 
@@ -99,9 +105,9 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"output folder '{self.path}' is a file; give the name of a folder")
         if self.started:
-            held = _read_json(self.partial / "run.json")
+            held = read_json(self.partial / "run.json")
         elif (self.path / "config.json").is_file():
-            held = _read_json(self.path / "config.json")
+            held = read_json(self.path / "config.json")
         elif self.path.is_dir() and any(entry.name != ".partial" for entry in self.path.iterdir()):
             raise UserError(f"output folder '{self.path}' is not empty and holds no run; choose another with --out")
         else:
@@ -191,7 +197,17 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write ``value`` as JSON, whole or not at all."""
+    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UserError: The file is missing or is not one.
+    """
     try:
         value = json.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -1,9 +1,10 @@
-"""Which software made a result, and the hash of a file."""
+"""Which software made a result and when, and the hash of a file."""
 
 from __future__ import annotations
 
 import hashlib
 import platform
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -29,6 +30,11 @@ def versions() -> dict[str, str | None]:
             # torchvision is only needed for some data sets; a report still says that it was absent.
             found[library] = None
     return found
+
+
+def utc_now() -> str:
+    """Return the time in UTC, to the second, as ISO 8601 writes it."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def file_sha256(path: Path) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pymixunlearn import data, tasks
 from pymixunlearn.data import Dataset
+from pymixunlearn.deletion_list import read_deletion_list
 from pymixunlearn.errors import UserError, unknown_name
 from pymixunlearn.experiments.observer import Observer
 from pymixunlearn.tasks import Split
@@ -71,6 +72,7 @@ class SplitRequest:
         classes: Indices or names; () means class 0 for task "class", and 5 to 9 for task "data".
         fraction: For task "data": the share of those classes' samples; None means 0.4.
         indices: A file of indices into the training set; implies task "indices".
+        id_column: The column of ids, where that file is a CSV with a heading; see :mod:`pymixunlearn.deletion_list`.
         manifest: A split that was saved before; excludes everything else.
     """
 
@@ -78,6 +80,7 @@ class SplitRequest:
     classes: tuple[str, ...] = ()
     fraction: float | None = None
     indices: Path | None = None
+    id_column: str | None = None
     manifest: Path | None = None
 
     def make(self, dataset: Dataset, seed: int) -> Split:
@@ -91,7 +94,9 @@ class SplitRequest:
         if self.manifest is not None:
             return Split.load(self.manifest, dataset)
         if self.indices is not None:
-            return tasks.index_split(dataset, tasks.read_indices(self.indices), seed=seed)
+            if self.id_column is None:
+                return tasks.index_split(dataset, tasks.read_indices(self.indices), seed=seed)
+            return tasks.index_split(dataset, read_deletion_list(self.indices, self.id_column), seed=seed)
         classes = tuple(_class_index(name, dataset) for name in self.classes)
         if task == "class":
             return tasks.class_split(dataset, classes or (0,), seed=seed)
@@ -102,12 +107,14 @@ class SplitRequest:
         if self.task is not None:
             check_name("task", self.task, TASKS)
         if self.manifest is not None:
-            if self.task or self.classes or self.fraction is not None or self.indices:
+            if self.task or self.classes or self.fraction is not None or self.indices or self.id_column:
                 raise BadRequest("a saved split already says what to forget; leave out the task and the other choices")
             return ""
         task = self.task or ("indices" if self.indices else "class")
         if self.indices is not None and (task != "indices" or self.classes or self.fraction is not None):
             raise BadRequest("a file of indices already says what to forget; leave out other tasks, classes, fractions")
+        if self.id_column is not None and self.indices is None:
+            raise BadRequest("an id column belongs to a file of indices to forget")
         if task == "indices" and self.indices is None:
             raise BadRequest("task 'indices' needs a file of indices to forget")
         if task == "class" and self.fraction is not None:

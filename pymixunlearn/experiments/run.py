@@ -16,12 +16,13 @@ from pymixunlearn.experiments.models import CHECKPOINT
 from pymixunlearn.experiments.observer import Observer
 from pymixunlearn.experiments.phases import evaluate_models, run_method, train_initial, train_retrain
 from pymixunlearn.experiments.plan import Plan, identity_hash
-from pymixunlearn.experiments.provenance import file_sha256, versions
+from pymixunlearn.experiments.provenance import file_sha256, utc_now, versions
+from pymixunlearn.experiments.reports import HTML, SOURCES, write_report
 from pymixunlearn.experiments.threads import suited_threads
-from pymixunlearn.reporting import render_report
+from pymixunlearn.reporting import RECORD
 from pymixunlearn.training import CachedModel, model_hash, save_model
 
-FILES = ("config.json", "split.json", CHECKPOINT, "history.csv", "report.html", "metrics.json")
+FILES = (*SOURCES, HTML, RECORD)
 """What a finished run folder holds."""
 
 
@@ -106,6 +107,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         },
         "stopping": None if unlearned.stopping is None else unlearned.stopping.to_dict(),
         "hashes": {name: model_hash(network) for name, network in networks.items()},
+        "times": {"started": folder.start_time, "finished": utc_now()},
         "versions": versions(),
     }
     history = merge_histories(
@@ -116,15 +118,13 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
             "Retrain": retrain.history if retrain else [],
         }
     )
-    config = _config(plan, unlearned.config.to_dict(), command_line)
-    manifest = split.manifest()
     save_model(folder.partial / CHECKPOINT, unlearned.model, metadata=_model_metadata(plan))
     record["hashes"][CHECKPOINT] = file_sha256(folder.partial / CHECKPOINT)
-    folder.write_json("config.json", config)
-    folder.write_json("split.json", manifest)
+    folder.write_json("config.json", _config(plan, unlearned.config.to_dict(), command_line))
+    folder.write_json("split.json", split.manifest())
     folder.write_text("history.csv", to_csv(history))
-    folder.write_text("report.html", render_report(config, record, manifest, history))
     folder.write_json("metrics.json", record)
+    write_report(folder.partial)
     folder.publish(FILES)
     return record
 

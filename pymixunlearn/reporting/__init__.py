@@ -2,6 +2,7 @@
 
 from pymixunlearn.reporting.audit import audit_table, klom_lines
 from pymixunlearn.reporting.comparison import ComparisonRow, ComparisonTable, Statistic, comparison_table
+from pymixunlearn.reporting.deletion_record import FORMAT, RECORD, deletion_record, record_sha256, schema
 from pymixunlearn.reporting.formats import to_rich as comparison_as_rich
 from pymixunlearn.reporting.html import render_report
 from pymixunlearn.reporting.table import (
@@ -13,8 +14,11 @@ from pymixunlearn.reporting.table import (
     rich_table,
     training_rows,
 )
+from pymixunlearn.reporting.verdict import verdict
 
 __all__ = [
+    "FORMAT",
+    "RECORD",
     "ComparisonRow",
     "ComparisonTable",
     "Row",
@@ -22,12 +26,16 @@ __all__ = [
     "audit_table",
     "comparison_as_rich",
     "comparison_table",
+    "deletion_record",
     "evaluation_rows",
     "format_cell",
     "further_rows",
     "klom_lines",
+    "record_sha256",
     "render_report",
     "result_rows",
     "rich_table",
+    "schema",
     "training_rows",
+    "verdict",
 ]

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from pymixunlearn import tasks
+from pymixunlearn.data import load
+from pymixunlearn.deletion_list import ids_sha256, read_deletion_list
+from pymixunlearn.errors import UserError
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "requests.csv"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_a_split_keeps_a_hash_of_the_ids_and_not_the_ids(tmp_path: Path) -> None:
+    # A byte order mark, an id with a comma, a person with two samples, spaces around an id.
+    path = written(tmp_path, '\ufeffperson,index,why\n"Müller, A.",7,x\nb,3,y\n b ,12,z\n')
+    split = tasks.index_split(load("digits"), read_deletion_list(path, "person"))
+    assert split.forget_indices.tolist() == [3, 7, 12]
+    sha256 = hashlib.sha256("Müller, A.\nb\n".encode()).hexdigest()
+    assert split.params == {"count": 3, "ids": {"column": "person", "count": 2, "sha256": sha256}}
+    assert "ller" not in str(split.manifest())
+
+
+def test_the_hash_of_ids_is_that_of_the_set() -> None:
+    assert ids_sha256(["b", "a", "b"]) == ids_sha256(["a", "b"]) != ids_sha256(["ab"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("index,id\n1,a\n", "unknown column 'person'; expected one of id, index"),
+        ("person\na\n", "unknown column 'index'"),
+        ("", "unknown column 'index'"),
+        ("index,person\n1,a\nx,b\n", "line 3: an index must be an integer, got 'x'"),
+        ("index,person\n1,a\n2\n", "line 3: the id is empty"),
+        ("index,person\n1, \n", "line 2: the id is empty"),
+    ],
+)
+def test_lists_that_lack_something(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read_deletion_list(written(tmp_path, text), "person")
+    assert message in str(caught.value)
+
+
+def test_files_that_are_not_there_or_no_text(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read as a CSV file"):
+        read_deletion_list(tmp_path / "none.csv", "person")
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read as a CSV file"):
+        read_deletion_list(tmp_path / "binary.csv", "person")
