@@ -57,15 +57,28 @@ def zero_retrain_forgetting(
 def loss_kde_distance(predictions: Predictions, *, seed: int = 0) -> float | None:
     """Return the divergence between the densities of the loss on D_f and on unseen samples of the same classes.
 
-    Densities are Gaussian kernel estimates (bandwidth by Scott's rule) on a common grid; of more than
-    :data:`KDE_SAMPLES` losses that many are drawn. None where a side has fewer than two different losses.
+    None where :func:`forget_and_unseen_densities` is.
     """
-    sides = [_thinned(losses, seed) for losses in predictions.cross_entropies()]
-    if any(len(losses) < 2 or float(losses.std()) == 0.0 for losses in sides):
+    densities = forget_and_unseen_densities(predictions, seed=seed)
+    if densities is None:
         return None
-    densities = loss_densities(*sides)[1:]
-    p, q = (torch.from_numpy(density / density.sum()) for density in densities)
+    p, q = (torch.from_numpy(density / density.sum()) for density in densities[1:])
     return float(jensen_shannon(p, q))
+
+
+def forget_and_unseen_densities(
+    predictions: Predictions, *, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Return a grid ``[G]`` and the densities of the loss on D_f and on unseen samples of the same classes on it.
+
+    They are Gaussian kernel estimates (bandwidth by Scott's rule); of more than :data:`KDE_SAMPLES` losses that many
+    are drawn. None where a side has fewer than two different losses.
+    """
+    forget, unseen = (_thinned(losses, seed) for losses in predictions.cross_entropies())
+    if any(len(losses) < 2 or float(losses.std()) == 0.0 for losses in (forget, unseen)):
+        return None
+    grid, on_forget, on_unseen = loss_densities(forget, unseen)
+    return grid, on_forget, on_unseen
 
 
 def loss_densities(*losses: Tensor, points: int = KDE_POINTS) -> tuple[np.ndarray, ...]:
