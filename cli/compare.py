@@ -64,8 +64,8 @@ def compare(ctx: click.Context, /, **values: Any) -> None:
 
     Every method and seed is a cell with a run folder of its own. A finished cell is not run again and an interrupted
     one goes on, so the same command resumes; other methods or seeds are added to what is there. All share the initial
-    model and Retrain. A method that fails is noted with the reason. The output folder holds table.md, table.csv,
-    table.tex, compare.json and cells/.
+    model and Retrain. A method that fails is noted with the reason. The output folder holds report.html, table.md,
+    table.csv, table.tex, compare.json and cells/.
 
     \b
     Examples:
@@ -132,4 +132,6 @@ def _show(console: Console, outcome: ComparisonOutcome) -> None:
         console.print(note, soft_wrap=True, markup=False)
     if outcome.table.published is not None:
         console.print(comparison_as_rich(outcome.table, plain=plain, published=True))
-    console.print(f"Tables: {outcome.folder / 'table.md'}, table.csv, table.tex", soft_wrap=True, markup=False)
+    console.print(
+        f"Tables: {outcome.folder / 'table.md'}, table.csv, table.tex, report.html", soft_wrap=True, markup=False
+    )

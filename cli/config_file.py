@@ -9,6 +9,10 @@ from typing import Any
 import click
 
 _SETTINGS = "mixunlearn_cli.settings"
+_REPEATED = (
+    *("method", "dataset", "data_dir", "image_size", "seed", "device", "model", "label_aware"),
+    *("relearn", "tsne", "thumbnails"),
+)
 
 
 def load_config(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> None:
@@ -63,8 +67,7 @@ def _of_run(config: Mapping[str, Any], path: Path, command: str) -> dict[str, An
 
     if config["format"] != FORMAT or config.get("command") != command:
         raise UserError(f"'{path}' is not the config.json of a run of '{command}'")
-    kept = ("method", "dataset", "data_dir", "image_size", "seed", "device", "model", "label_aware", "relearn")
-    options = {name: config[name] for name in kept if config.get(name) is not None}
+    options = {name: config[name] for name in _REPEATED if config.get(name) is not None}
     if config.get("architecture_name"):
         options["architecture"] = config["architecture_name"]
     if "task" in config:

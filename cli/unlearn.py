@@ -48,6 +48,14 @@ INTERRUPTED = 130
 @click.option(
     "--relearn", is_flag=True, help="Measure also after how many training steps each model knows the forgotten again."
 )
+@click.option(
+    "--tsne", is_flag=True, help="Draw where samples lie in each model's last layer but one (takes a minute)."
+)
+@click.option(
+    "--thumbnails/--no-thumbnails",
+    default=True,
+    help="Whether the report may show images of the data, forgotten ones among them.  [default: thumbnails]",
+)
 @options.out_option("runs/, and a name that says what was run")
 @click.pass_context
 def unlearn(ctx: click.Context, /, **values: Any) -> None:
@@ -55,8 +63,8 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
 
     With no option at all: train a small network on the digits data, make it forget class 0 with MixUnlearn, retrain
     without class 0, print the table, and write the run folder: model.safetensors, metrics.json, history.csv,
-    config.json, split.json and report.html. Trained models are kept, so a second run does not train them again. An
-    interrupted run goes on when the same command is given again.
+    config.json, split.json, report.html with pictures/, and report.json, which `verify` checks. Trained models are
+    kept, so a second run does not train them again. An interrupted run goes on when the same command is given again.
 
     \b
     Examples:
@@ -82,6 +90,8 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
         settings=settings_of(ctx, values["assignments"]),
         retrain=not values["no_retrain"],
         relearn=values["relearn"],
+        tsne=values["tsne"],
+        thumbnails=values["thumbnails"],
     )
     command_line = shlex.join(["mixunlearn-cli", *ctx.obj])
     console = make_console()

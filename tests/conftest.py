@@ -22,7 +22,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if "cuda" in item.keywords:
                 item.add_marker(skip)
     left_out = [] if "PYMIXUNLEARN_DATA" in os.environ else [item for item in items if "real_data" in item.keywords]
-    left_out += [item for item in items if "large" in item.keywords and "large" not in (config.option.markexpr or "")]
+    asked_for = config.option.markexpr or ""
+    for marker in ("large", "browser"):
+        left_out += [item for item in items if marker in item.keywords and marker not in asked_for]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

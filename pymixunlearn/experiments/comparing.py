@@ -12,13 +12,17 @@ import torch
 
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.comparison import Cell, ComparisonPlan, default_comparison_folder
+from pymixunlearn.experiments.exhibits import PICTURES
 from pymixunlearn.experiments.folder import RecordFolder, RunFolder
 from pymixunlearn.experiments.observer import Observer
 from pymixunlearn.experiments.provenance import versions
 from pymixunlearn.experiments.published import find_published
+from pymixunlearn.experiments.reports import HTML
 from pymixunlearn.experiments.workers import CellResult, News, run_here, run_in_processes
 from pymixunlearn.reporting.comparison import ComparisonTable, comparison_table
+from pymixunlearn.reporting.comparison_html import comparison_pictures, render_comparison
 from pymixunlearn.reporting.formats import to_csv, to_latex, to_markdown
+from pymixunlearn.training.files import write_atomically
 
 RECORD = "compare.json"
 CELLS = "cells"
@@ -49,7 +53,7 @@ def run_comparison(
     observer: Observer | None = None,
     command_line: str = "",
 ) -> ComparisonOutcome:
-    """Run every cell that is not finished, and write ``compare.json``, ``table.md``, ``table.csv`` and ``table.tex``.
+    """Run every cell that is not finished, and write ``compare.json``, the tables and ``report.html``.
 
     The folder may hold the results of other methods and seeds for the same case: they stay, and are in the tables.
 
@@ -78,7 +82,9 @@ def run_comparison(
             cells[cell.key] = _entry(cell, CellResult("unfinished", reason="not run yet"))
         _write(folder, record)
         _run(missing, len(plan.cells), folder, record, jobs, watcher)
-        return ComparisonOutcome(folder.path, record, _write(folder, record))
+        table = _write(folder, record)
+        _report(folder.path, record, table)
+        return ComparisonOutcome(folder.path, record, table)
 
 
 def _run(
@@ -168,6 +174,15 @@ def _summary(result: CellResult) -> str:
         return f"{result.status}: {result.reason}"
     gap = result.record["gap"]["mean"]
     return f"mean gap {'-' if gap is None else f'{gap:.2f}'}, {result.record['seconds']['unlearn']:.1f} s"
+
+
+def _report(folder: Path, record: Mapping[str, Any], table: ComparisonTable) -> None:
+    """Draw the pictures and write ``report.html``."""
+    drawn = comparison_pictures(table)
+    for picture in drawn:
+        picture.save(folder / PICTURES)
+    html = render_comparison(record, table, {picture.name: picture.svg() for picture in drawn})
+    write_atomically(folder / HTML, html.encode())
 
 
 def _write(folder: RecordFolder, record: Mapping[str, Any]) -> ComparisonTable:

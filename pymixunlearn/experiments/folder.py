@@ -167,7 +167,7 @@ class RecordFolder:
                     f"output folder '{self.path}' is not empty and holds no {self.kind}; choose another with --out"
                 )
             return {}
-        held = _read_json(path)
+        held = read_json(path)
         different = _difference(held, json.loads(json.dumps(identity)))
         if different is not None:
             raise UserError(

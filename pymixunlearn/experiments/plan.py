@@ -61,6 +61,8 @@ class Plan:
             "initial": None if self.initial_config is None else self.initial_config.to_dict(),
             "retrain": None if self.retrain_config is None else self.retrain_config.to_dict(),
             "relearn": self.request.relearn,
+            "tsne": self.request.tsne,
+            "thumbnails": self.request.thumbnails,
             "seed": self.request.seed,
             "device": str(self.device),
         }

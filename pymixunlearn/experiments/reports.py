@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.exhibits import PICTURES
 from pymixunlearn.experiments.folder import read_json, write_json
 from pymixunlearn.experiments.models import CHECKPOINT
 from pymixunlearn.experiments.provenance import file_sha256, utc_now
@@ -28,7 +26,8 @@ def write_report(folder: Path) -> None:
     """
     config, record, split = (read_json(folder / name) for name in ("config.json", "metrics.json", "split.json"))
     audit = read_json(folder / AUDIT) if (folder / AUDIT).is_file() else None
-    html = render_report(config, record, split, read_history(folder / "history.csv"))
+    pictures = {path.stem: path.read_text("utf-8") for path in _in_order(folder / PICTURES)}
+    html = render_report(config, record, split, pictures, audit)
     write_atomically(folder / HTML, html.encode())
     hashes = {name: file_sha256(folder / name) for name in guarded_files(folder)}
     times = {**record["times"], "written": utc_now()}
@@ -39,22 +38,19 @@ def guarded_files(folder: Path) -> Iterator[str]:
     """Yield the names of the files that the record states hashes of."""
     yield from SOURCES
     yield HTML
+    for path in sorted((folder / PICTURES).glob("*")):
+        yield path.relative_to(folder).as_posix()
     if (folder / AUDIT).is_file():
         yield AUDIT
 
 
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """Read the records of a ``history.csv``, numbers as floats; a quantity that a record lacks is not in it.
+def _in_order(folder: Path) -> list[Path]:
+    """Return the SVG files as a reader wants to see them: results first, mixes and curves last."""
+    order = ("forgotten", "losses", "classes", "confusion", "representations", "mixes", "curves")
+    phases = ("initial", "unlearn", "unlearned", "stopping", "Retrain", "")
 
-    Raises:
-        UserError: The file is missing or is not one.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            return [_numbers(row) for row in csv.DictReader(stream)]
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"run file '{path}' cannot be read ({error})") from error
+    def place(path: Path) -> tuple[int, int]:
+        kind, _, phase = path.stem.partition("-")
+        return order.index(kind), phases.index(phase)
 
-
-def _numbers(row: Mapping[str, str]) -> dict[str, Any]:
-    return {name: value if name == "phase" else float(value) for name, value in row.items() if value != ""}
+    return sorted(folder.glob("*.svg"), key=place)

@@ -152,6 +152,8 @@ class RunRequest:
         settings: Dotted setting names to values, on top of defaults and preset.
         retrain: Whether to train Retrain for comparison.
         relearn: Whether to measure how soon each model learns the forgotten samples again.
+        tsne: Whether to draw the t-SNE of representations.
+        thumbnails: Whether images of the data may be in the report.
     """
 
     method: str = "mixunlearn"
@@ -165,6 +167,8 @@ class RunRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)
     retrain: bool = True
     relearn: bool = False
+    tsne: bool = False
+    thumbnails: bool = True
 
 
 def check_name(kind: str, name: str, known: Iterable[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from pymixunlearn.experiments.exhibits import PICTURES, Exhibition
 from pymixunlearn.experiments.folder import RunFolder
 from pymixunlearn.experiments.models import CHECKPOINT
 from pymixunlearn.experiments.observer import Observer
@@ -22,7 +24,7 @@ from pymixunlearn.experiments.threads import suited_threads
 from pymixunlearn.reporting import RECORD
 from pymixunlearn.training import CachedModel, model_hash, save_model
 
-FILES = (*SOURCES, HTML, RECORD)
+FILES = (*SOURCES, PICTURES, HTML, RECORD)
 """What a finished run folder holds."""
 
 
@@ -124,9 +126,32 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     folder.write_json("split.json", split.manifest())
     folder.write_text("history.csv", to_csv(history))
     folder.write_json("metrics.json", record)
+    _draw(
+        plan,
+        folder,
+        Exhibition(
+            split=split,
+            networks=networks,
+            metrics=metrics,
+            history=history,
+            generator=unlearned.generator,
+            feature_layer=unlearned.config.to_dict().get("feature_layer"),
+            device=device,
+            seed=seed,
+        ),
+        watcher,
+    )
     write_report(folder.partial)
     folder.publish(FILES)
     return record
+
+
+def _draw(plan: Plan, folder: RunFolder, exhibition: Exhibition, observer: Observer) -> None:
+    """Draw the pictures anew: an interrupted run may have left some of other models."""
+    observer.phase_started("pictures", None)
+    shutil.rmtree(folder.partial / PICTURES, ignore_errors=True)
+    exhibition.save(folder.partial / PICTURES, tsne=plan.request.tsne, thumbnails=plan.request.thumbnails)
+    observer.phase_finished("pictures", f"{len(list((folder.partial / PICTURES).glob('*.svg')))}, as SVG and PNG")
 
 
 def merge_histories(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, Any]]:

@@ -49,6 +49,7 @@ class UnlearnResult(NamedTuple):
         history: One record per epoch: "epoch", "seconds" and the method's own means.
         config: The settings that were used, with every default resolved.
         stopping: How the run ended, with ``stop="auto"``; otherwise None.
+        generator: What mixed images in the end, for methods that train such a network.
     """
 
     model: nn.Module
@@ -56,6 +57,7 @@ class UnlearnResult(NamedTuple):
     history: list[dict[str, float]]
     config: MethodConfig
     stopping: Stopping | None = None
+    generator: nn.Module | None = None
 
 
 class Outcome(NamedTuple):
@@ -64,6 +66,7 @@ class Outcome(NamedTuple):
     model: nn.Module
     history: list[dict[str, float]]
     config: MethodConfig
+    generator: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -143,10 +146,11 @@ class Method(ABC):
             stop = AutoStop(private, view, split.forget_classes, self.config, device=where, seed=seed)
             view = stop.split
         job = Job(private, view, where, seed, [set_up, *callbacks], resume, stop)
-        unlearned, history, config = self._run(job)
+        unlearned, history, config, generator = self._run(job)
         unlearned.zero_grad(set_to_none=True)
         seconds = set_up.seconds + sum(record["seconds"] for record in history)
-        return UnlearnResult(unlearned.eval(), seconds, history, config, None if stop is None else stop.result())
+        stopping = None if stop is None else stop.result()
+        return UnlearnResult(unlearned.eval(), seconds, history, config, stopping, generator)
 
     @abstractmethod
     def _run(self, job: Job) -> Outcome:

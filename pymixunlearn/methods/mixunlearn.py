@@ -102,7 +102,7 @@ class MixUnlearn(Method):
                 resume=job.resume,
                 stop=job.stop,
             )
-        return Outcome(loop.unlearner, history, self.config)
+        return Outcome(loop.unlearner, history, self.config, loop.mixblock)
 
 
 class Samples(NamedTuple):

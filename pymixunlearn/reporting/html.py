@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
+from pymixunlearn import methods
 from pymixunlearn.evaluation.catalogue import METRICS
-from pymixunlearn.reporting import curves
+from pymixunlearn.reporting.pictures import caption_of, inline
 from pymixunlearn.reporting.table import Row, column_label, columns, format_cell, further_rows, result_rows
+from pymixunlearn.reporting.verdict import verdict
 
 _TASKS = {
     "class": "every training sample of the forgotten classes",
     "data": "a random share of the training samples of some classes",
     "indices": "the training samples of a list of indices",
 }
+_AUDIT_COLUMNS = {
+    "accuracy": "Accuracy",
+    "auc": "AUC",
+    "tpr_at_1_fpr": "TPR at 1 % FPR",
+    "tpr_at_01_fpr": "TPR at 0.1 % FPR",
+}
+
+
+class Figure(NamedTuple):
+    """A picture on a page: its name, caption, and the SVG element."""
+
+    name: str
+    caption: str
+    svg: Markup
 
 
 def render_report(
     config: Mapping[str, Any],
     record: Mapping[str, Any],
     split: Mapping[str, Any],
-    history: Sequence[Mapping[str, object]],
+    pictures: Mapping[str, str],
+    audit: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the report as HTML text.
 
@@ -30,39 +49,67 @@ def render_report(
         config: The content of ``config.json``.
         record: The content of ``metrics.json``.
         split: The content of ``split.json``.
-        history: The rows of ``history.csv``.
+        pictures: SVG documents by name.
+        audit: The content of ``audit.json``, if there is one.
     """
-    environment = Environment(
+    rows = result_rows(record)
+    further = further_rows(rows)
+    further_keys = columns(further, further=True)
+    shown = figures(pictures)
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            config=config,
+            record=record,
+            split=split,
+            summary=methods.get(record["method"]).summary,
+            task_meaning=_TASKS[split["task"]],
+            classes=[config["class_names"][label] for label in split["params"].get("classes", [])],
+            verdict=verdict(record),
+            results=_table(rows, columns(rows), record["details"]),
+            further=_table(further, further_keys, record["details"]),
+            explained=[METRICS[key] for key in further_keys],
+            thumbnails=[figure for figure in shown if figure.name == "forgotten"],
+            figures=[figure for figure in shown if figure.name != "forgotten"],
+            audit=audit,
+            audit_columns=_AUDIT_COLUMNS,
+        )
+    )
+
+
+@cache
+def environment() -> Environment:
+    """Return the templates."""
+    made = Environment(
         loader=PackageLoader("pymixunlearn.reporting", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["setting"] = _setting_text
-    rows = result_rows(record)
-    further = further_rows(rows)
-    further_keys = columns(further, further=True)
-    return environment.get_template("report.html.j2").render(
-        config=config,
-        record=record,
-        split=split,
-        task_meaning=_TASKS[split["task"]],
-        classes=[config["class_names"][label] for label in split["params"].get("classes", [])],
-        results=_table(rows, columns(rows)),
-        further=_table(further, further_keys),
-        explained=[METRICS[key] for key in further_keys],
-        charts=curves.charts(history),
-        size=curves,
-    )
+    made.filters["setting"] = _setting_text
+    return made
 
 
-def _table(rows: Sequence[Row], keys: Sequence[str]) -> dict[str, Any]:
-    """Return the headings and the lines (label, emphasis, cells) of a table."""
-    return {
-        "headings": [column_label(key) for key in keys],
-        "rows": [(row.label, row.emphasis, [format_cell(key, row) for key in keys]) for row in rows],
-    }
+def figures(pictures: Mapping[str, str]) -> list[Figure]:
+    """Return SVG documents, by name, as figures of a page."""
+    # Drawn by this package: nothing in them came from outside without having been escaped.
+    return [Figure(name, caption_of(svg), Markup(inline(svg))) for name, svg in pictures.items()]
+
+
+def _table(rows: Sequence[Row], keys: Sequence[str], details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headings and the lines (label, emphasis, cells) of a table; a cell is its text and its interval's."""
+    lines = []
+    for row in rows:
+        intervals = details.get(row.label, {}).get("intervals", {})
+        cells = [(format_cell(key, row), _interval_text(intervals.get(key))) for key in keys]
+        lines.append((row.label, row.emphasis, cells))
+    return {"headings": [column_label(key) for key in keys], "rows": lines}
+
+
+def _interval_text(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f"{interval[0]:.1f}–{interval[1]:.1f}"
 
 
 def _setting_text(value: object) -> str:

@@ -116,11 +116,11 @@ def test_a_run_that_fails_exits_1(invoke: Invoke, arguments: str, message: str) 
 def test_a_folder_of_another_run_is_left_alone(invoke: Invoke) -> None:
     small = ("unlearn", "--set", "epochs=1", "--set", "initial.epochs=1", "--no-retrain", "--out", "run")
     assert invoke(*small).exit_code == 0
-    before = {path.name: path.read_bytes() for path in Path("run").iterdir()}
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
     result = invoke(*small, "--seed", "1")
     assert result.exit_code == 1
     assert "holds another run (its seed is 0, not 1)" in failure(result)
-    assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == before
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
 
 
 def test_what_nobody_expected_is_one_line_too(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

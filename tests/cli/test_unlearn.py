@@ -9,7 +9,10 @@ from click.testing import Result
 
 Invoke = Callable[..., Result]
 SMALL = ("unlearn", "--device", "cpu", "--set", "epochs=2", "--set", "initial.epochs=1", "--set", "retrain.epochs=1")
-FILES = ["config.json", "history.csv", "metrics.json", "model.safetensors", "report.html", "report.json", "split.json"]
+FILES = sorted(
+    ["config.json", "history.csv", "metrics.json", "model.safetensors", "pictures"]
+    + ["report.html", "report.json", "split.json"]
+)
 
 
 def test_without_arguments_it_explains_itself_and_writes_a_run(invoke: Invoke) -> None:

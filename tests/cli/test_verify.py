@@ -22,7 +22,7 @@ def test_a_run_holds_until_it_is_changed(invoke: Invoke) -> None:
     result = invoke("verify", "run", "--forget-indices", "requests.csv")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[-1] == "All 12 checks hold." and sum(line.startswith("holds  ") for line in lines) == 12
+    assert lines[-1] == "All 26 checks hold." and sum(line.startswith("holds  ") for line in lines) == 26
     assert any(line.startswith("holds  requests.csv") and "3 indices and ids ('person')" in line for line in lines)
 
     content = Path("run/split.json").read_text()
@@ -30,7 +30,7 @@ def test_a_run_holds_until_it_is_changed(invoke: Invoke) -> None:
     result = invoke("verify", "run", "--hashes-only")
     assert result.exit_code == 1
     assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith("FAILS")] == ["split.json"]
-    assert result.stderr == "1 of 7 checks fail: run is not what report.json says.\n"
+    assert result.stderr == "1 of 21 checks fail: run is not what report.json says.\n"
 
 
 def test_a_folder_without_a_record_is_one_line(invoke: Invoke) -> None:

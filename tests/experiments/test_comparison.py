@@ -135,7 +135,7 @@ def test_cells_are_run_once_and_others_are_added(tmp_path: Path, counted: list[s
     first = run_comparison(plan("mixunlearn-agnostic,neggrad"), out, command_line="the command")
     assert counted == ["mixunlearn-agnostic-seed0", "neggrad-seed0"] and first.finished == 2
     assert {path.name for path in out.iterdir()} == {
-        ".lock", "cells", "compare.json", "table.csv", "table.md", "table.tex",
+        ".lock", "cells", "compare.json", "pictures", "report.html", "table.csv", "table.md", "table.tex",
     }  # fmt: skip
     metrics = json.loads((out / "cells" / "neggrad-seed0" / "metrics.json").read_text())
     assert metrics["metrics"] == first.record["cells"]["neggrad-seed0"]["metrics"]

@@ -58,8 +58,8 @@ def test_the_record_keeps_its_schema_and_says_what_was_done(folder: Path) -> Non
     assert record["method"]["settings"]["epochs"] == 2
     assert record["times"]["started"] <= record["times"]["finished"] <= record["times"]["written"]
     assert len(record["verdict"]) == 2
-    others = {path.name for path in folder.iterdir()} - {"report.json"}
-    assert set(record["files"]) == others
+    others = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert set(record["files"]) == others - {"report.json"} and "pictures/losses.png" in others
 
 
 @pytest.mark.parametrize("missing", ["files", "sha256", "verdict"])
@@ -75,7 +75,9 @@ def test_everything_holds_in_a_folder_as_it_was_written(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "split.json", "model.safetensors", "history.csv", "metrics.json", "report.html"]
+    "name",
+    ["config.json", "split.json", "model.safetensors", "history.csv", "metrics.json", "report.html"]
+    + ["pictures/losses.svg"],
 )
 @pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
 def test_a_changed_byte_is_found(folder: Path, name: str, place: float) -> None:

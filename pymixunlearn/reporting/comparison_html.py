@@ -1,0 +1,123 @@
+"""The report of a comparison: its table and pictures as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pymixunlearn.reporting.comparison import AGNOSTIC, AWARE, DECIMALS, GAP, SECONDS, ComparisonRow, ComparisonTable
+from pymixunlearn.reporting.html import environment, figures
+from pymixunlearn.reporting.pictures.comparison import MethodResult, draw_gaps, draw_times
+from pymixunlearn.reporting.pictures.style import Picture
+from pymixunlearn.reporting.table import column_label
+
+_GROUPS = {AWARE: "with labels", AGNOSTIC: "without labels"}
+
+
+def comparison_pictures(table: ComparisonTable) -> list[Picture]:
+    """Draw the gaps and the times of a comparison; nothing where no method has a result."""
+    results = method_results(table)
+    if not results:
+        return []
+    seconds = table.rows[0].cells.get(SECONDS)
+    return [draw_gaps(results), draw_times(results, None if seconds is None else seconds.mean)]
+
+
+def method_results(table: ComparisonTable) -> list[MethodResult]:
+    """Return what the pictures need of every method that has a result."""
+    retrain = table.rows[0].cells
+    return [
+        MethodResult(
+            row.name,
+            row.group,
+            row.cells[GAP].mean,
+            row.cells[GAP].std,
+            {key: abs(row.cells[key].mean - retrain[key].mean) for key in table.metrics if key in row.cells},
+            row.cells[SECONDS].mean,
+        )
+        for row in table.rows
+        if row.group in _GROUPS and GAP in row.cells
+    ]
+
+
+def comparison_verdict(table: ComparisonTable) -> list[str]:
+    """Return a sentence for each group of methods: which is closest to Retrain, and is that more than chance?"""
+    return [_best(group, meaning, table.rows) for group, meaning in _GROUPS.items() if _ranked(group, table.rows)]
+
+
+def _ranked(group: str, rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
+    """The methods of a group that have a result for every seed, the closest to Retrain first."""
+    complete = [row for row in rows if row.group == group and GAP in row.cells and row.finished == row.asked]
+    return sorted(complete, key=lambda row: row.cells[GAP].mean)
+
+
+def _best(group: str, meaning: str, rows: Sequence[ComparisonRow]) -> str:
+    from scipy.stats import t
+
+    first, *others = _ranked(group, rows)
+    gap = first.cells[GAP]
+    told = f"Of the methods {meaning}, {first.name} is closest to Retrain (mean gap {_text(gap)})"
+    if not others:
+        return f"{told}; no other has results for every seed."
+    second = others[0].cells[GAP]
+    runner_up = f"before {others[0].name} ({_text(second)})"
+    if gap.std is None or second.std is None:
+        return f"{told}, {runner_up}; with a single seed, nobody knows whether another would tell the same."
+    error = math.sqrt((gap.std**2 + second.std**2) / first.finished)
+    apart = second.mean - gap.mean > float(t.ppf(0.975, 2 * first.finished - 2)) * error
+    sure = "by more than the seeds differ" if apart else "but by less than the seeds differ: they cannot be told apart"
+    return f"{told}, {runner_up}, {sure} ({first.finished} seeds)."
+
+
+def render_comparison(record: Mapping[str, Any], table: ComparisonTable, pictures: Mapping[str, str]) -> str:
+    """Return the report as HTML text.
+
+    Args:
+        record: The content of ``compare.json``.
+        table: Its table.
+        pictures: SVG documents by name.
+    """
+    keys = [*table.metrics, GAP, SECONDS]
+    return (
+        environment()
+        .get_template("comparison.html.j2")
+        .render(
+            record=record,
+            table=table,
+            verdict=comparison_verdict(table),
+            results={"headings": [column_label(key) for key in keys], "rows": list(map(_line(keys), table.rows))},
+            published=_published(table),
+            figures=figures(pictures),
+        )
+    )
+
+
+def _line(keys: Sequence[str]) -> Any:
+    def line(row: ComparisonRow) -> tuple[str, bool, list[tuple[str, str]]]:
+        cells = []
+        for key in keys:
+            found = row.cells.get(key)
+            digits = 1 if key == SECONDS else DECIMALS
+            text = "-" if found is None else f"{found.mean:.{digits}f}{' *' if key in row.closest else ''}"
+            cells.append((text, "" if found is None or found.std is None else f"± {found.std:.{digits}f}"))
+        return row.name, GAP in row.closest, cells
+
+    return line
+
+
+def _published(table: ComparisonTable) -> dict[str, Any] | None:
+    if table.published is None:
+        return None
+    keys = [*table.metrics, GAP]
+    rows = []
+    for row in table.rows:
+        if row.published:
+            found = [row.published.get(key) for key in keys]
+            rows.append((row.name, False, [("-" if cell is None else _text(cell), "") for cell in found]))
+    return {"headings": [column_label(key) for key in keys], "rows": rows}
+
+
+def _text(statistic: Any) -> str:
+    spread = "" if statistic.std is None else f" ± {statistic.std:.{DECIMALS}f}"
+    return f"{statistic.mean:.{DECIMALS}f}{spread}"
