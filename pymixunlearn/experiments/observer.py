@@ -62,12 +62,14 @@ class PhaseCallback(Callback):
         self._observer = observer
         self._phase = phase
         self._epochs = 0
+        self._seconds = 0.0
         self._done = 0
         self._detail = ""
 
     def on_loop_start(self, name: str, epochs: int, steps_per_epoch: int, first_epoch: int) -> None:
         """Tell the observer the total number of steps."""
         self._epochs = epochs
+        self._seconds = 0.0
         self._done = first_epoch * steps_per_epoch
         self._observer.phase_started(self._phase, epochs * steps_per_epoch, self._done)
 
@@ -78,6 +80,33 @@ class PhaseCallback(Callback):
 
     def on_epoch_end(self, epoch: int, record: Mapping[str, float], state: Callable[[], StateDict]) -> None:
         """Tell the observer the epoch and what it measured."""
+        self._seconds += record["seconds"]
         measured = " ".join(f"{key} {value:.4g}" for key, value in record.items() if key not in ("epoch", "seconds"))
         self._detail = f"epoch {epoch + 1}/{self._epochs} {measured}".rstrip()
         self._observer.phase_advanced(self._phase, self._done, self._detail)
+
+
+class MethodCallback(PhaseCallback):
+    """Passes the progress of an unlearning method on: its own loop as one phase, what it trains before as another.
+
+    Args:
+        observer: Whom to report to.
+        phase: The phase of the method's own loop.
+        method: The method's name, which its own loop has.
+    """
+
+    def __init__(self, observer: Observer, phase: str, method: str) -> None:
+        """Report the method's own loop to ``observer`` under the name ``phase``."""
+        super().__init__(observer, phase)
+        self._method, self._own_phase = method, phase
+
+    def on_loop_start(self, name: str, epochs: int, steps_per_epoch: int, first_epoch: int) -> None:
+        """Tell the observer which phase begins."""
+        self._phase = self._own_phase if name == self._method else name
+        super().on_loop_start(name, epochs, steps_per_epoch, first_epoch)
+
+    def on_loop_end(self) -> None:
+        """Tell the observer that a loop before the method's own is over; of that one, others tell."""
+        if self._phase != self._own_phase:
+            detail = f"{self._epochs} epochs, {self._seconds:.1f} s" if self._epochs else "from the cache"
+            self._observer.phase_finished(self._phase, detail)

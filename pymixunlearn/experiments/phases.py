@@ -16,7 +16,7 @@ from pymixunlearn import models
 from pymixunlearn.data import Dataset, cache_dir
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import ATTACKERS, Metrics, evaluate, forget_accuracy, predict
-from pymixunlearn.experiments.observer import Observer, PhaseCallback
+from pymixunlearn.experiments.observer import MethodCallback, Observer, PhaseCallback
 from pymixunlearn.methods import Method, Retrain, RetrainConfig, UnlearnResult
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.tasks import Split
@@ -128,8 +128,10 @@ def run_method(
     snapshots = _Snapshots(snapshot)
 
     def attempt(resume: StateDict | None) -> UnlearnResult:
-        callbacks = [PhaseCallback(observer, "unlearn"), snapshots]
-        return method.unlearn(initial, split, device=device, seed=seed, callbacks=callbacks, resume=resume)
+        callbacks = [MethodCallback(observer, "unlearn", method.name), snapshots]
+        return method.unlearn(
+            initial, split, device=device, seed=seed, callbacks=callbacks, resume=resume, store=model_cache()
+        )
 
     state = _read_snapshot(snapshot, observer)
     try:

@@ -1,8 +1,8 @@
 """Settings that ship with the package: what worked, by method, data set, task and labels.
 
 A preset is a YAML file in ``presets/`` named ``METHOD-DATASET-TASK-LABELS.yaml``, where LABELS is ``agnostic`` or
-``aware`` (or ``METHOD-DATASET-TASK.yaml`` for both). It reads like a user's ``--config`` file, and its header comment
-gives the measured result.
+``aware``, or ``METHOD-DATASET-TASK.yaml`` for both, or ``METHOD-DATASET.yaml`` for every task. It reads like a user's
+``--config`` file, and its header comment gives the measured result.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def find_preset(method: str, dataset: str, task: str, *, label_aware: bool) -> P
         label_aware: Whether the run uses the labels.
     """
     general = f"{method}-{dataset}-{task}"
-    for name in (f"{general}-{'aware' if label_aware else 'agnostic'}", general):
+    for name in (f"{general}-{'aware' if label_aware else 'agnostic'}", general, f"{method}-{dataset}"):
         source = files("pymixunlearn.experiments") / "presets" / f"{name}.yaml"
         if source.is_file():
             return Preset(name, parse_settings(source.read_text("utf-8"), f"preset {name}"))

@@ -27,6 +27,9 @@ from pymixunlearn.training import CachedModel, model_hash, save_model
 FILES = (*SOURCES, PICTURES, HTML, RECORD)
 """What a finished run folder holds."""
 
+ORIGINAL = "original"
+"""What a method trained on everything before it unlearned, in seconds and history."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -90,7 +93,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         networks["Retrain"] = retrain.model
     metrics = evaluate_models(networks, split, device=device, seed=seed, observer=watcher, relearn=plan.request.relearn)
 
-    reference = metrics.get("Retrain")
+    reference, before = metrics.get("Retrain"), unlearned.preparation
     record: dict[str, Any] = {
         "method": plan.method.name,
         "dataset": split.dataset.name,
@@ -106,6 +109,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
             "unlearn": unlearned.seconds,
             "retrain": None if retrain is None else retrain.seconds,
             "initial": initial.seconds if plan.initial.loaded is None else None,
+            **({} if before is None else {ORIGINAL: before.seconds}),
         },
         "stopping": None if unlearned.stopping is None else unlearned.stopping.to_dict(),
         "hashes": {name: model_hash(network) for name, network in networks.items()},
@@ -115,6 +119,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     history = merge_histories(
         {
             "initial": initial.history,
+            ORIGINAL: before.history if before else [],
             "unlearn": unlearned.history,
             "stopping": unlearned.stopping.checks if unlearned.stopping else [],
             "Retrain": retrain.history if retrain else [],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pymixunlearn.methods.base import Method, MethodConfig, UnlearnResult, available, get, register
 from pymixunlearn.methods.boundary_expand import BoundaryExpand, BoundaryExpandConfig
 from pymixunlearn.methods.boundary_shrink import BoundaryShrink, BoundaryShrinkConfig
+from pymixunlearn.methods.dsmixup import DsMixup, DsMixupConfig
 from pymixunlearn.methods.fine_tune import FineTune, FineTuneConfig
 from pymixunlearn.methods.gli import Gli, GliConfig
 from pymixunlearn.methods.gradient_ascent import GradientAscent, GradientAscentConfig
@@ -17,6 +18,7 @@ from pymixunlearn.methods.randlabel import RandLabel, RandLabelConfig
 from pymixunlearn.methods.retrain import Retrain, RetrainConfig
 from pymixunlearn.methods.salun import SalUn, SalUnConfig
 from pymixunlearn.methods.scrub import Scrub, ScrubConfig
+from pymixunlearn.methods.sisa import Sisa, SisaConfig
 from pymixunlearn.methods.ssd import Ssd, SsdConfig
 from pymixunlearn.methods.teachers import Teachers, TeachersConfig
 from pymixunlearn.methods.unroll import Unroll, UnrollConfig
@@ -26,6 +28,8 @@ __all__ = [
     "BoundaryExpandConfig",
     "BoundaryShrink",
     "BoundaryShrinkConfig",
+    "DsMixup",
+    "DsMixupConfig",
     "FineTune",
     "FineTuneConfig",
     "Gli",
@@ -52,6 +56,8 @@ __all__ = [
     "SalUnConfig",
     "Scrub",
     "ScrubConfig",
+    "Sisa",
+    "SisaConfig",
     "Ssd",
     "SsdConfig",
     "Teachers",

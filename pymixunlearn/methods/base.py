@@ -22,6 +22,7 @@ from pymixunlearn.methods.config import MethodConfig, setting
 from pymixunlearn.methods.stopping import AutoStop, Stopping, StoppingConfig
 from pymixunlearn.methods.view import SplitView
 from pymixunlearn.tasks import Split
+from pymixunlearn.training.cache import ModelStore
 from pymixunlearn.training.device import resolve_device
 from pymixunlearn.training.loop import Callback, StateDict
 
@@ -31,6 +32,7 @@ __all__ = [
     "Method",
     "MethodConfig",
     "Outcome",
+    "Preparation",
     "UnlearnResult",
     "available",
     "get",
@@ -40,16 +42,29 @@ __all__ = [
 ]
 
 
+class Preparation(NamedTuple):
+    """What a method had to train before there was anything to forget: SISA's networks on all data.
+
+    Attributes:
+        seconds: What that took, also where it was in an earlier run.
+        history: One record per epoch of what was trained in this run.
+    """
+
+    seconds: float
+    history: list[dict[str, float]]
+
+
 class UnlearnResult(NamedTuple):
     """What :meth:`Method.unlearn` returns.
 
     Attributes:
         model: The unlearned network, a new object in eval mode on the device it was unlearned on.
-        seconds: Time the method took, its set-up included, what callbacks did excluded.
+        seconds: Time the method took, its set-up included, what callbacks did and ``preparation`` excluded.
         history: One record per epoch: "epoch", "seconds" and the method's own means.
         config: The settings that were used, with every default resolved.
         stopping: How the run ended, with ``stop="auto"``; otherwise None.
         generator: What mixed images in the end, for methods that train such a network.
+        preparation: For methods that do not start from the model they are given; otherwise None.
     """
 
     model: nn.Module
@@ -58,15 +73,21 @@ class UnlearnResult(NamedTuple):
     config: MethodConfig
     stopping: Stopping | None = None
     generator: nn.Module | None = None
+    preparation: Preparation | None = None
 
 
 class Outcome(NamedTuple):
-    """What a method's own code hands back; :class:`UnlearnResult` adds the time."""
+    """What a method's own code hands back; :class:`UnlearnResult` adds the time.
+
+    ``earlier`` are the seconds that parts of the unlearning took in an earlier run, from which they were taken over.
+    """
 
     model: nn.Module
     history: list[dict[str, float]]
     config: MethodConfig
     generator: nn.Module | None = None
+    preparation: Preparation | None = None
+    earlier: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -74,7 +95,7 @@ class Job:
     """One request to unlearn. ``model`` is a private copy on ``device`` that the method may change.
 
     A method whose settings derive from ``StoppingConfig`` changes ``model`` in place and gives ``stop`` to its loop;
-    what ``stop`` judges by is no longer in ``split``.
+    what ``stop`` judges by is no longer in ``split``. ``store`` keeps networks that a later run can go on from.
     """
 
     model: nn.Module
@@ -84,6 +105,7 @@ class Job:
     callbacks: Sequence[Callback]
     resume: StateDict | None
     stop: AutoStop | None = None
+    store: ModelStore | None = None
 
 
 class Method(ABC):
@@ -124,6 +146,7 @@ class Method(ABC):
         seed: int = 0,
         callbacks: Sequence[Callback] = (),
         resume: StateDict | None = None,
+        store: ModelStore | None = None,
     ) -> UnlearnResult:
         """Unlearn ``split.forget`` from ``model``, which is left as it is.
 
@@ -134,6 +157,8 @@ class Method(ABC):
             seed: Fixes every random choice: the same seed gives the same model bit for bit on the same machine.
             callbacks: Told about steps and epochs.
             resume: A state that an earlier, interrupted run of the same job gave to ``Callback.on_epoch_end``.
+            store: Where a method that trains networks of its own (SISA) looks for them and leaves them; a
+                :class:`pymixunlearn.training.ModelCache` keeps them in files. None trains them anew.
 
         Raises:
             UserError: The device is not available, or the model does not fit the split or the method.
@@ -145,12 +170,13 @@ class Method(ABC):
         if isinstance(self.config, StoppingConfig) and self.config.stop == "auto":
             stop = AutoStop(private, view, split.forget_classes, self.config, device=where, seed=seed)
             view = stop.split
-        job = Job(private, view, where, seed, [set_up, *callbacks], resume, stop)
-        unlearned, history, config, generator = self._run(job)
-        unlearned.zero_grad(set_to_none=True)
-        seconds = set_up.seconds + sum(record["seconds"] for record in history)
+        done = self._run(Job(private, view, where, seed, [set_up, *callbacks], resume, stop, store))
+        done.model.zero_grad(set_to_none=True)
+        seconds = done.earlier + set_up.seconds + sum(record["seconds"] for record in done.history)
         stopping = None if stop is None else stop.result()
-        return UnlearnResult(unlearned.eval(), seconds, history, config, stopping, generator)
+        return UnlearnResult(
+            done.model.eval(), seconds, done.history, done.config, stopping, done.generator, done.preparation
+        )
 
     @abstractmethod
     def _run(self, job: Job) -> Outcome:
@@ -158,7 +184,7 @@ class Method(ABC):
 
 
 class _SetUp(Callback):
-    """Takes the time from its making to the start of the method's (last) loop."""
+    """Takes the time to the start of the method's last loop, from its making or from the end of the loop before."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
@@ -166,6 +192,9 @@ class _SetUp(Callback):
 
     def on_loop_start(self, name: str, epochs: int, steps_per_epoch: int, first_epoch: int) -> None:
         self.seconds = time.perf_counter() - self._started
+
+    def on_loop_end(self) -> None:
+        self._started = time.perf_counter()
 
 
 _METHODS: dict[str, type[Method]] = {}

@@ -11,7 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -190,7 +190,7 @@ class AutoStop:
             raise UserError(f"stop is auto, but only {len(split.retain)} samples remain; expected at least 5")
         order = torch.randperm(len(split.retain), generator=generator(seed, "stopping", "retain"))
         chosen = torch.randperm(len(split.forget), generator=generator(seed, "stopping", "forget"))
-        self.split = replace(split, retain=split.retain.subset(order[held_out:].sort().values))
+        self.split = split.without(order[:held_out])
         self._images: dict[str, Images] = {
             "forget": split.forget.subset(chosen[: config.stop_samples].sort().values).to(device),
             "retain": split.retain.subset(order[:held_out].sort().values).to(device),

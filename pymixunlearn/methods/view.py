@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
+from torch import Tensor
 
 from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
 from pymixunlearn.data.preprocess import Preprocess
@@ -24,19 +25,33 @@ class SplitView:
         retain: D_r.
         preprocess: What turns the stored images into network inputs.
         num_classes: The number of classes, forgotten ones included.
+        places: int64 [N_f + N_r], where the samples of D_f and then of D_r are in the whole training set; None without
+            labels, since a place in a sorted set tells the class.
     """
 
     forget: Images
     retain: Images
     preprocess: Preprocess
     num_classes: int
+    places: Tensor | None = None
 
     @classmethod
     def of(cls, split: Split, *, labels: bool) -> SplitView:
         """Return the view of ``split`` with or without ``labels``."""
         if labels:
-            return cls(split.forget, split.retain, split.preprocess, split.num_classes)
+            places = torch.cat([split.forget_indices, split.retain_indices])
+            return cls(split.forget, split.retain, split.preprocess, split.num_classes, places)
         return cls(split.forget.unlabelled(), split.retain.unlabelled(), split.preprocess, split.num_classes)
+
+    def without(self, held_out: Tensor) -> SplitView:
+        """Return the same without the retain samples at ``held_out``, int64 [M] into ``retain``."""
+        keep = torch.ones(len(self.retain), dtype=torch.bool)
+        keep[held_out] = False
+        kept = keep.nonzero().squeeze(1)
+        places = self.places
+        if places is not None:
+            places = torch.cat([places[: len(self.forget)], places[len(self.forget) :][kept]])
+        return replace(self, retain=self.retain.subset(kept), places=places)
 
 
 def labelled(images: Images) -> ImageSet:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from pymixunlearn.models.ensemble import Aggregate, Ensemble, first_member
 from pymixunlearn.models.features import FeatureExtractor, find_feature_layer
-from pymixunlearn.models.registry import architecture_name, available, build
+from pymixunlearn.models.registry import architecture_name, available, build, ensemble_of
 
-__all__ = ["FeatureExtractor", "architecture_name", "available", "build", "find_feature_layer"]
+__all__ = [
+    "Aggregate",
+    "Ensemble",
+    "FeatureExtractor",
+    "architecture_name",
+    "available",
+    "build",
+    "ensemble_of",
+    "find_feature_layer",
+    "first_member",
+]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pymixunlearn.errors import UserError
+from pymixunlearn.models.ensemble import Ensemble
 from pymixunlearn.models.features import FeatureExtractor, Untouched, first_tensor
 
 
@@ -46,8 +47,10 @@ def find_embedding_layer(model: nn.Module, example: Tensor) -> str:
         example: One image [1, C, H, W] for the trial run, on the model's device.
 
     Raises:
-        UserError: No layer qualifies, so the caller has to name one.
+        UserError: No layer qualifies, so the caller has to name one; or the model is an ensemble, which has many.
     """
+    if isinstance(model, Ensemble):
+        raise UserError("an ensemble has an embedding in every member; expected a single network")
     declared = getattr(model, "embedding_layer", None)
     if isinstance(declared, str):
         return declared

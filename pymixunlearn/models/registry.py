@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from pymixunlearn.errors import UserError, unknown_name
 from pymixunlearn.models.cnn import CNN
+from pymixunlearn.models.ensemble import Aggregate, Ensemble
 from pymixunlearn.models.resnet import resnet18
 from pymixunlearn.models.vit import DEPTH, VisionTransformer
 from pymixunlearn.seeding import derive_seed
@@ -30,7 +32,7 @@ _ENTRIES = {
     "vit": _Entry(VisionTransformer, feature_layer=f"blocks.{DEPTH - 1}", embedding_layer="embedding"),
 }
 # The upper limits keep a checkpoint's header, which anyone may have written, from asking for the impossible.
-_LIMITS = {"num_classes": (2, 1_000_000), "in_channels": (1, 4096), "image_size": (8, 4096)}
+_LIMITS = {"num_classes": (2, 1_000_000), "in_channels": (1, 4096), "image_size": (8, 4096), "members": (1, 1000)}
 
 
 def available() -> list[str]:
@@ -38,12 +40,22 @@ def available() -> list[str]:
     return sorted(_ENTRIES)
 
 
-def build(name: str, *, num_classes: int, in_channels: int, image_size: int, seed: int = 0) -> nn.Module:
+def build(
+    name: str,
+    *,
+    num_classes: int,
+    in_channels: int,
+    image_size: int,
+    seed: int = 0,
+    members: int | None = None,
+    aggregate: Aggregate = "mean",
+) -> nn.Module:
     """Build a network with fresh weights, the same for the same seed.
 
     The network maps images [N, in_channels, image_size, image_size] to logits [N, num_classes]. It carries three
     attributes: ``feature_layer`` and ``embedding_layer``, the names of the layers whose outputs are the feature map and
-    the embedding (a 256-vector), and ``architecture``, the arguments (without the seed) that build it again.
+    the embedding (a 256-vector), and ``architecture``, the arguments (without the seed) that build it again. An
+    ensemble carries ``architecture`` alone.
 
     Args:
         name: One of :func:`available`.
@@ -51,28 +63,42 @@ def build(name: str, *, num_classes: int, in_channels: int, image_size: int, see
         in_channels: Channels of the images, 1 to 4096.
         image_size: Height and width of the images, 8 to 4096.
         seed: Seed of the weights.
+        members: 1 to 1000 builds an :class:`Ensemble` of so many such networks, each with weights of its own.
+        aggregate: How an ensemble puts their answers together; a single network has nothing to do with it.
 
     Raises:
         UserError: An unknown name, a number out of range, or a network that needs torchvision where it is missing.
     """
     if name not in _ENTRIES:
         raise unknown_name("model", name, _ENTRIES)
-    for argument, value in (("num_classes", num_classes), ("in_channels", in_channels), ("image_size", image_size)):
+    numbers = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+    for argument, value in {**numbers, **({} if members is None else {"members": members})}.items():
         least, most = _LIMITS[argument]
         if not isinstance(value, int) or not least <= value <= most:
             raise UserError(f"{argument} of model '{name}' is {value!r}; expected an integer from {least} to {most}")
+    if members is None:
+        return _single(name, numbers, seed)
+    networks = [_single(name, numbers, derive_seed(seed, "member", place)) for place in range(members)]
+    return ensemble_of(networks, None, aggregate)
+
+
+def ensemble_of(networks: Sequence[nn.Module], weights: Sequence[float] | None, aggregate: Aggregate) -> Ensemble:
+    """Return the ensemble of ``networks``; of networks that :func:`build` knows, one that it knows too."""
+    ensemble = Ensemble(networks, weights, aggregate)
+    if architecture_name(networks[0]) is not None:
+        single: dict[str, Any] = networks[0].architecture  # type: ignore[assignment]
+        ensemble.architecture = {**single, "members": len(networks), "aggregate": aggregate}  # type: ignore[assignment]
+    return ensemble
+
+
+def _single(name: str, numbers: Mapping[str, int], seed: int) -> nn.Module:
     entry = _ENTRIES[name]
     # Layers draw their first weights from the global generator: lend it a stream of ours and put it back.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "weights", name))
-        model = entry.make(num_classes, in_channels, image_size)
+        model = entry.make(numbers["num_classes"], numbers["in_channels"], numbers["image_size"])
     attributes = {
-        "architecture": {
-            "name": name,
-            "num_classes": num_classes,
-            "in_channels": in_channels,
-            "image_size": image_size,
-        },
+        "architecture": {"name": name, **numbers},
         "feature_layer": entry.feature_layer,
         "embedding_layer": entry.embedding_layer,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pymixunlearn.training.cache import CachedModel, ModelCache, training_key
+from pymixunlearn.training.cache import CachedModel, ModelCache, ModelStore, training_key
 from pymixunlearn.training.checkpoints import load_model, model_hash, read_metadata, save_model
 from pymixunlearn.training.device import resolve_device, seeded_layers
 from pymixunlearn.training.fresh import fresh_weights
@@ -13,6 +13,7 @@ __all__ = [
     "CachedModel",
     "Callback",
     "ModelCache",
+    "ModelStore",
     "StateDict",
     "StepDone",
     "Stop",

@@ -63,6 +63,16 @@ class CachedModel:
     hit: bool
 
 
+class ModelStore(Protocol):
+    """Keeps trained models by what determines them, for as long as it likes."""
+
+    def get(self, key: Mapping[str, Any], *, into: nn.Module | None = None) -> CachedModel | None:
+        """Return the model of ``key``, or None where none is kept."""
+
+    def put(self, key: Mapping[str, Any], result: TrainResult) -> None:
+        """Keep a model under ``key``, JSON-able; the model itself is left as it is."""
+
+
 def training_key(
     model: nn.Module, images: ImageSet, preprocess: Preprocess, config: Settings, *, device: torch.device, seed: int
 ) -> dict[str, Any]:
@@ -129,6 +139,29 @@ class ModelCache:
             model = result.model.cpu().eval()
             entry.write(model, result)
             return CachedModel(model, result.seconds, result.history, hit=False)
+
+    def get(self, key: Mapping[str, Any], *, into: nn.Module | None = None) -> CachedModel | None:
+        """Return the model of ``key`` if the cache has one that is intact.
+
+        Args:
+            key: As given to :meth:`put`.
+            into: As for :meth:`get_or_train`.
+        """
+        entry = _Entry(self.root, _canonical(key))
+        if not entry.record.exists():
+            return None
+        with entry.locked():
+            return entry.read(into)
+
+    def put(self, key: Mapping[str, Any], result: TrainResult) -> None:
+        """Store a model that was trained elsewhere, in place of any that ``key`` has already.
+
+        Raises:
+            UserError: The folder cannot be written.
+        """
+        entry = _Entry(self.root, _canonical(key))
+        with entry.locked():
+            entry.write(result.model, result)
 
 
 class _Entry:

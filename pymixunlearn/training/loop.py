@@ -134,8 +134,8 @@ def run_epochs(
             "epochs": epochs,
             "steps_per_epoch": steps_per_epoch if isinstance(steps_per_epoch, int) else list(steps_per_epoch),
             "history": [dict(record) for record in history],
-            "state": _copied(state()),
-            "stop": None if stop is None else _copied(stop.state()),
+            "state": copied(state()),
+            "stop": None if stop is None else copied(stop.state()),
         }
 
     for epoch in range(first, epochs):
@@ -172,13 +172,13 @@ def _history_of(
     return [dict(record) for record in resume["history"]]
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
     """Copy a state onto the CPU, so that it neither changes with later steps nor needs the device to be read back."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
         # Plain dicts: an OrderedDict with attributes (state_dict's _metadata) would not be read back the same.
-        return {key: _copied(item) for key, item in value.items()}
+        return {key: copied(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_copied(item) for item in value]
+        return [copied(item) for item in value]
     return value

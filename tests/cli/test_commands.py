@@ -96,3 +96,15 @@ def test_help_lists_every_setting_of_the_method(invoke: Invoke) -> None:
 def test_version_and_the_bare_command(invoke: Invoke) -> None:
     assert __version__ in invoke("--version").stdout
     assert invoke().stdout == invoke("--help").stdout
+
+
+def test_the_ensemble_of_a_run_is_evaluated_like_any_model(invoke: Invoke) -> None:
+    small = ("initial.epochs=1", "shards=2", "slices=2", "epochs=1", "aggregate=majority")
+    chosen = [word for setting in small for word in ("--set", setting)]
+    result = invoke("unlearn", "--method", "sisa", "--no-retrain", *chosen, "--out", "a")
+    assert result.exit_code == 0, result.output
+    assert any(line.startswith("original   done  2 epochs") for line in result.stdout.splitlines())
+    evaluated = invoke("evaluate", "a", "--split", "a/split.json", "--out", "b")
+    assert evaluated.exit_code == 0, evaluated.output
+    first, second = (json.loads(Path(name, "metrics.json").read_text())["metrics"] for name in ("a", "b"))
+    assert first == second

@@ -11,6 +11,7 @@ import torch
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments import ModelRequest, Observer, Plan, SplitRequest, run
 from pymixunlearn.experiments.run import FILES
+from pymixunlearn.models import Ensemble
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import load_model, model_hash
 
@@ -169,3 +170,41 @@ def test_small_images_run_on_one_thread_and_the_number_comes_back(tmp_path: Path
         assert json.loads((outcome.folder / "config.json").read_text())["threads"] == 1
     finally:
         torch.set_num_threads(before)
+
+
+SISA = {"shards": 2, "slices": 2, "batch_size": 32}
+
+
+def test_an_ensemble_is_a_run_like_any_other(tmp_path: Path, small_plan: Make) -> None:
+    watcher = Stop()
+    outcome = run(small_plan(SISA, method="sisa"), tmp_path / "run", observer=watcher)
+    record = outcome.record
+    assert set(record["seconds"]) == {"unlearn", "retrain", "initial", "original"}
+    assert all(value > 0 for value in record["seconds"].values())
+    assert list(watcher.finished) == ["initial", "original", "unlearn", "Retrain", "evaluation"]
+    with (outcome.folder / "history.csv").open() as stream:
+        phases = [row["phase"] for row in csv.DictReader(stream)]
+    assert phases == ["initial", *["original"] * 2, *["unlearn"] * 2, "Retrain"]
+    loaded = load_model(outcome.folder / "model.safetensors")
+    assert isinstance(loaded, Ensemble) and model_hash(loaded) == record["hashes"]["unlearned"]
+
+    again = run(small_plan({**SISA, "weights": "size"}, method="sisa"), tmp_path / "again", observer=watcher)
+    assert watcher.finished["original"] == "from the cache"
+    assert again.record["seconds"]["original"] == pytest.approx(record["seconds"]["original"], rel=0.5)
+    assert again.record["hashes"]["unlearned"] != record["hashes"]["unlearned"]
+
+
+@pytest.mark.parametrize(("phase", "step"), [("original", 60), ("unlearn", 60)])
+def test_an_interrupted_ensemble_goes_on_and_ends_the_same(
+    tmp_path: Path, small_plan: Make, monkeypatch: pytest.MonkeyPatch, phase: str, step: int
+) -> None:
+    monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / "cache"))
+    plan = small_plan(SISA, method="sisa", retrain=False)
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, tmp_path / "run", observer=Stop(phase, step))
+    watcher = Stop()
+    resumed = run(plan, tmp_path / "run", observer=watcher)
+    assert watcher.started[phase] > 0 and not [note for note in watcher.notes if "starts again" in note]
+    monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / "other"))
+    whole = run(plan, tmp_path / "whole")
+    assert resumed.record["hashes"] == whole.record["hashes"]

@@ -22,6 +22,7 @@ Same = Callable[[nn.Module, nn.Module], bool]
 CASES: dict[str, Method] = {
     "boundary-expand": methods.BoundaryExpand(epochs=3, batch_size=4, lr=0.01),
     "boundary-shrink": methods.BoundaryShrink(epochs=3, batch_size=4, lr=0.01),
+    "dsmixup": methods.DsMixup(shards=2, slices=2, epochs=3, batch_size=4),
     "fine-tune": methods.FineTune(epochs=3, batch_size=4),
     "gli": methods.Gli(epochs=3, batch_size=4, lr=0.1, validation=0.3, check_interval=1, tolerance=30),
     "gradient-ascent": methods.GradientAscent(epochs=3, batch_size=4, lr=1e-3),
@@ -35,6 +36,7 @@ CASES: dict[str, Method] = {
     "salun": methods.SalUn(epochs=2, batch_size=4),
     "scrub": methods.Scrub(epochs=3, max_epochs=2, batch_size=4, retain_batch_size=5),
     "scrub+r": methods.Scrub(epochs=3, max_epochs=2, batch_size=4, rewind=True, validation=0.3),
+    "sisa": methods.Sisa(shards=2, slices=2, epochs=3, batch_size=4),
     "ssd": methods.Ssd(batch_size=4, alpha=1.5),
     "ts": methods.Teachers(epochs=1, batch_size=4, teacher_epochs=1, teacher_batch_size=8, lr=1e-3),
     "ts, bad teacher": methods.Teachers(teachers="bad", epochs=3, batch_size=4, lr=1e-3),
@@ -42,6 +44,9 @@ CASES: dict[str, Method] = {
     "unroll, from the start": methods.Unroll(batch_size=4, train_epochs=100, point="start"),
 }
 EVERY = pytest.mark.parametrize("name", CASES)
+ENSEMBLES = ("dsmixup", "sisa")
+"""Methods that train networks of their own on everything first, in a loop before theirs."""
+CHANGES_WEIGHTS = pytest.mark.parametrize("name", [name for name in CASES if name not in ("retrain", *ENSEMBLES)])
 
 
 def test_no_method_is_left_out() -> None:
@@ -100,9 +105,23 @@ def test_an_interrupted_run_resumes_bit_for_bit(name: str, tiny: Any, same_weigh
         resumed_steps = _StopAfter()
         resumed = method.unlearn(model, split, device="cpu", seed=3, callbacks=[resumed_steps], resume=stop.read())
         assert same_weights(whole.model, resumed.model)
-        assert resumed_steps.steps == (watcher.steps if epoch < epochs - 1 else 0) or name == "gli"
+        done = epoch == epochs - 1 and name not in ENSEMBLES  # theirs were interrupted in the loop before
+        assert resumed_steps.steps == (0 if done else watcher.steps) or name == "gli"
         for one, other in zip(whole.history, resumed.history, strict=True):
             assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+@EVERY
+def test_the_loop_of_a_method_has_its_name(name: str, tiny: Any) -> None:
+    """Whoever watches can tell it from what comes before."""
+    loops: list[str] = []
+
+    class Names(Callback):
+        def on_loop_start(self, name: str, epochs: int, steps_per_epoch: int, first_epoch: int) -> None:
+            loops.append(name)
+
+    CASES[name].unlearn(tiny.model(), tiny.split(), device="cpu", callbacks=[Names()])
+    assert loops == [*(["original"] if name in ENSEMBLES else []), CASES[name].name]
 
 
 @EVERY
@@ -118,7 +137,7 @@ def test_the_given_model_is_left_as_it_is(name: str, tiny: Any, same_weights: Sa
     assert result.model(torch.rand(2, 2, 8, 8)).shape == (2, 4)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "retrain"])
+@CHANGES_WEIGHTS
 def test_frozen_layers_stay_frozen(name: str, tiny: Any) -> None:
     model = tiny.model()
     model.body.conv.weight.requires_grad_(False)
@@ -184,7 +203,9 @@ def test_a_method_without_labels_is_given_none_and_no_method_a_test_sample(tiny:
         assert torch.equal(view.forget.images, split.forget.images)
         assert torch.equal(view.retain.images, split.retain.images)
         tensors = [thing for thing in _reachable(view, set()) if isinstance(thing, torch.Tensor)]
-        assert len(tensors) == (4 if needs_labels else 2)
+        assert len(tensors) == (5 if needs_labels else 2)
+        if needs_labels:  # places in a sorted data set would tell the classes
+            assert torch.equal(view.places, torch.cat([split.forget_indices, split.retain_indices]))
         assert all(tensor.data_ptr() != split.test.images.data_ptr() for tensor in tensors)
         assert needs_labels or all(tensor.dtype == torch.float32 for tensor in tensors)
 

@@ -256,3 +256,27 @@ def test_two_processes_at_once_train_once(tmp_path: Path) -> None:
     results = [process.communicate(timeout=120)[0].split() for process in processes]
     assert sorted(result[:2] for result in results) == [["False", "1"], ["True", "0"]]
     assert results[0][2] == results[1][2]
+
+
+def test_models_that_were_trained_elsewhere_can_be_kept(tmp_path: Path) -> None:
+    cache, key = ModelCache(tmp_path / "cache"), {"shard": 1}
+    assert cache.get(key) is None
+    assert not (tmp_path / "cache").exists()  # a question leaves nothing behind
+    model = fresh(3)
+    cache.put(key, TrainResult(model, 2.5, [{"loss": 1.0}]))
+    found = cache.get(key)
+    assert found is not None and found.hit
+    assert (model_hash(found.model), found.seconds, found.history) == (model_hash(model), 2.5, [{"loss": 1.0}])
+    assert cache.get({"shard": 2}) is None
+
+    cache.put(key, TrainResult(fresh(4), 3.5, []))
+    assert model_hash(cache.get(key, into=fresh()).model) == model_hash(fresh(4))  # type: ignore[union-attr]
+    assert cache.get_or_train(key, Training()).seconds == 3.5
+
+
+def test_a_kept_model_that_is_damaged_is_not_found(tmp_path: Path) -> None:
+    cache = ModelCache(tmp_path)
+    cache.put(KEY, TrainResult(fresh(), 1.0, []))
+    weights = next(tmp_path.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert cache.get(KEY) is None

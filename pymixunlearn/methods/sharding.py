@@ -1,0 +1,217 @@
+"""The networks of a sharded training set: those trained on everything, and those that a deletion leaves."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from pymixunlearn.methods.base import Job
+from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.loop import LoopConfig
+from pymixunlearn.methods.members import Lessons, Member, Phase
+from pymixunlearn.methods.shards import Shard, divide, slice_epochs
+from pymixunlearn.methods.view import labelled, together
+from pymixunlearn.models import first_member
+from pymixunlearn.seeding import derive_seed
+from pymixunlearn.tasks import indices_sha256
+from pymixunlearn.training.cache import CachedModel, training_key
+from pymixunlearn.training.fresh import fresh_weights
+from pymixunlearn.training.supervised import TrainConfig
+
+_STREAM = "sisa"
+"""The random stream of shards and networks: methods that share it find each other's checkpoints."""
+
+
+@dataclass(frozen=True)
+class ShardedConfig(LoopConfig):
+    """Settings of the methods that train an ensemble on shards; the training's are those of SISA's released code."""
+
+    shards: int = setting(5, "S: networks, each trained on its own share of the data", low=1, high=1000)
+    slices: int = setting(5, "R: parts that a share is learnt in, one after the other; a checkpoint after each", low=1)
+    epochs: int = setting(20, "passes over its share that the training of a network amounts to", low=1)
+    batch_size: int = setting(16, "images per step", low=1)
+    lr: float = setting(1e-3, "learning rate", above=0)
+    optimizer: Literal["sgd", "adam"] = setting("sgd", "which optimiser")
+    momentum: float = setting(0.0, "momentum of SGD; Adam does not use it", low=0, below=1)
+    weight_decay: float = setting(0.0, "coefficient of the squared norm's gradient", low=0)
+    aggregate: Literal["mean", "majority"] = setting(
+        "mean", "the ensemble answers with the mean softmax, or with the shares of votes"
+    )
+    weights: Literal["uniform", "size"] = setting("uniform", "every network counts the same, or as its samples left do")
+    processes: int = setting(1, "networks trained at the same time, in processes with a copy of the images each", low=1)
+
+    def training(self) -> TrainConfig:
+        """Return the settings of a network's training."""
+        return TrainConfig(
+            self.epochs, self.lr, self.weight_decay, self.batch_size, self.optimizer, momentum=self.momentum
+        )
+
+
+class Start(NamedTuple):
+    """Where a member starts: after how many slices, and how many seconds an earlier run spent on what it skips."""
+
+    member: Member
+    slices: int
+    seconds: float
+    size: int
+    """How many of the remaining samples it stands for."""
+
+
+class Sharding:
+    """The shards of one job's training set, and the networks to train on them.
+
+    Neither shards nor seeds depend on what is to be forgotten. A checkpoint is stored under the hashes of its slices,
+    so that the same lookup finds what was trained on everything and what was trained after an earlier deletion.
+
+    Attributes:
+        gone: bool [N], which samples are to be forgotten, in the order of the whole training set.
+        shards: The shards of everything.
+        lessons: What the training of all networks has in common.
+
+    Raises:
+        UserError: There are fewer samples than slices in all.
+    """
+
+    def __init__(self, config: ShardedConfig, job: Job) -> None:
+        """Put the training set together again and divide it."""
+        view = job.split
+        assert view.places is not None  # given with labels, which the methods need
+        order = view.places.argsort()
+        self._images = labelled(together(view.forget, view.retain)).subset(order)
+        self.gone = order < len(view.forget)
+        self._job, self._template = job, first_member(job.model)
+        self.shards = divide(len(order), config.shards, config.slices, self.seed())
+        self.lessons = Lessons(self._images.to(job.device), view.preprocess, config.training(), job.device)
+        self.slices = config.slices
+        self._epochs = slice_epochs(config.epochs, config.slices)
+        self._keys: dict[int, Mapping[str, Any]] = {}
+        self._digests: dict[str, Mapping[str, str]] = {}
+
+    def originals(self, starts: Sequence[int] | None) -> list[Start]:
+        """Return a member per shard, to be trained on all of it, that keeps its last checkpoint without D_f.
+
+        Args:
+            starts: After how many slices each starts, as returned before; the weights are the caller's matter then.
+                None goes on from what the store has.
+        """
+        return [
+            self._original(place, shard, None if starts is None else starts[place])
+            for place, shard in enumerate(self.shards)
+        ]
+
+    def successors(self, originals: Sequence[Member] | None, starts: Sequence[int] | None) -> list[Start]:
+        """Return a member per shard that has samples left, to be trained on these from its last clean checkpoint.
+
+        Args:
+            originals: The members of :meth:`originals` after their training; None where the weights are the caller's
+                matter.
+            starts: As for :meth:`originals`.
+        """
+        left = [place for place, shard in enumerate(self.shards) if len(shard.without(self.gone))]
+        return [
+            self.successor(
+                place, None if originals is None else originals[place], None if starts is None else starts[index]
+            )
+            for index, place in enumerate(left)
+        ]
+
+    def successor(self, place: int, original: Member | None, start: int | None) -> Start:
+        """Return the member that follows the original one of a shard; see :meth:`successors`."""
+        shard = self.shards[place]
+        left, clean, seconds = shard.without(self.gone), shard.untouched(self.gone), 0.0
+        network, spent = self.fresh(place), 0.0
+        if original is not None:
+            assert original.kept is not None  # its training is over
+            network.load_state_dict(original.kept["network"])
+            spent = original.kept["seconds"]
+        if start is None:
+            start = clean
+            found = self._latest(place, left, range(self.slices, clean, -1))
+            if found is not None:
+                start, network = found[0], found[1].model.to(self.lessons.device)
+                seconds = found[1].seconds - spent
+                spent = found[1].seconds
+        member = Member(network, self._phases(place, left, start), self.lessons, spent)
+        return Start(member, start, seconds, len(left))
+
+    def fresh(self, *names: str | int) -> nn.Module:
+        """Return a network that knows nothing, its weights fixed by the seed and ``names``, on the device."""
+        return fresh_weights(copy.deepcopy(self._template), self.seed(*names)).to(self.lessons.device)
+
+    def seed(self, *names: str | int) -> int:
+        """Return the seed of the stream ``names``."""
+        return derive_seed(self._job.seed, _STREAM, *names)
+
+    def _original(self, place: int, shard: Shard, start: int | None) -> Start:
+        clean, network, seconds = shard.untouched(self.gone), self.fresh(place), 0.0
+        if start is not None:
+            member = Member(network, self._phases(place, shard, start, keep=clean), self.lessons)
+            return Start(member, start, 0.0, len(shard))
+        start = 0
+        found = self._latest(place, shard, range(clean, 0, -1))
+        if found is not None:
+            start, network, seconds = found[0], found[1].model.to(self.lessons.device), found[1].seconds
+        whole = None
+        if start == clean:
+            whole = self._latest(place, shard, range(self.slices, clean, -1))
+        # What lies between the clean checkpoint and the latest one has seen D_f: it is trained, but never gone back to.
+        phases = self._phases(place, shard, start if whole is None else whole[0], keep=clean)
+        member = Member(network, phases, self.lessons, seconds)
+        if start == clean:
+            member.keep()
+        if whole is not None:
+            start, seconds = whole[0], whole[1].seconds
+            member.network.load_state_dict(whole[1].model.state_dict())
+            member.seconds = seconds
+        return Start(member, start, seconds, len(shard))
+
+    def _phases(self, place: int, shard: Shard, start: int, keep: int | None = None) -> list[Phase]:
+        """Return a phase for each slice after the first ``start``, of all samples up to there."""
+        stored = self._job.store is not None
+        return [
+            Phase(
+                samples,
+                self._epochs[count - 1],
+                self.seed(place, "slice", count),
+                key=self._key(place, shard, count) if stored else None,
+                keep=count == keep,
+            )
+            for count in range(start + 1, self.slices + 1)
+            if len(samples := shard.first(count))
+        ]
+
+    def _latest(self, place: int, shard: Shard, counts: Iterable[int]) -> tuple[int, CachedModel] | None:
+        """Return the first of the numbers of slices whose checkpoint is in the store, and what it holds."""
+        if self._job.store is None:
+            return None
+        for count in counts:
+            found = self._job.store.get(self._key(place, shard, count), into=copy.deepcopy(self._template))
+            if found is not None:
+                return count, found
+        return None
+
+    def _key(self, place: int, shard: Shard, count: int) -> dict[str, Any]:
+        """Return what determines the network of a shard after ``count`` slices."""
+        if place not in self._keys:
+            lessons = self.lessons
+            self._keys[place] = training_key(
+                self.fresh(place),
+                self._images.subset(self.shards[place].slices[0]),
+                lessons.preprocess,
+                lessons.training,
+                device=lessons.device,
+                seed=self.seed(place),
+            )
+        slices = [self._digest(part) for part in shard.slices[:count]]
+        return {**self._keys[place], "images": slices, "slice_epochs": self._epochs[:count]}
+
+    def _digest(self, samples: Tensor) -> Mapping[str, str]:
+        """Return the hashes of a slice's places and of what is there."""
+        places = indices_sha256(samples)
+        if places not in self._digests:
+            self._digests[places] = {"indices": places, "content": self._images.subset(samples).fingerprint()}
+        return self._digests[places]

@@ -1,0 +1,70 @@
+"""Several networks that answer as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pymixunlearn.errors import UserError, unknown_name
+
+Aggregate = Literal["mean", "majority"]
+
+TIE_BREAK = 1e-3
+"""The share of a majority's answer that is the mean softmax: it decides between classes with as many votes."""
+
+
+class Ensemble(nn.Module):
+    """Networks for the same images and classes, whose answers are put together.
+
+    The output is a logarithm of probabilities, so that ``softmax`` of it gives these: with "mean" the weighted mean of
+    the members' softmax, with "majority" the weighted share of the members whose first choice a class is.
+
+    Args:
+        members: At least one network, each mapping images [N, C, H, W] to logits [N, classes].
+        weights: How much each member counts, above 0; they are scaled to sum to 1. None counts all the same.
+        aggregate: "mean" or "majority".
+
+    Raises:
+        UserError: No member, another number of weights than of members, a weight that is not above 0, or an unknown
+            ``aggregate``.
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self, members: Sequence[nn.Module], weights: Sequence[float] | None = None, aggregate: Aggregate = "mean"
+    ) -> None:
+        """Keep the members and scale their weights."""
+        super().__init__()
+        if aggregate not in get_args(Aggregate):
+            raise unknown_name("aggregate", aggregate, get_args(Aggregate))
+        if not members:
+            raise UserError("members is empty; expected at least one network")
+        shares = [1.0] * len(members) if weights is None else list(weights)
+        if len(shares) != len(members) or min(shares) <= 0:
+            raise UserError(f"weights must be {len(members)} numbers above 0, one per member, got {shares}")
+        self.members = nn.ModuleList(members)
+        self.aggregate = aggregate
+        self.register_buffer("weights", torch.tensor([share / sum(shares) for share in shares]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images [N, C, H, W] to log probabilities [N, classes]."""
+        answers = torch.stack([member(images) for member in self.members]).log_softmax(dim=2)  # [members, N, classes]
+        weights = self.weights[:, None, None]
+        mean = torch.logsumexp(answers + weights.log(), dim=0)
+        if self.aggregate == "mean":
+            return mean
+        choices = F.one_hot(answers.argmax(dim=2), answers.shape[2])
+        votes = (weights * choices).sum(dim=0)
+        return ((1 - TIE_BREAK) * votes + TIE_BREAK * mean.exp()).log()
+
+
+def first_member(model: nn.Module) -> nn.Module:
+    """Return the first member of an ensemble, and any other network as it is: what a single network looks like."""
+    if isinstance(model, Ensemble):
+        return first_member(model.members[0])
+    return model
