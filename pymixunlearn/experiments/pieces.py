@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
 
 from pymixunlearn.errors import UserError
-from pymixunlearn.experiments.processes import held_to_threads, settle_in, start_process
+from pymixunlearn.training.processes import held_to_threads, settle_in, start_process
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")

@@ -19,9 +19,9 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.comparison import Cell
 from pymixunlearn.experiments.observer import Observer, Summary
 from pymixunlearn.experiments.plan import Plan, resolve
-from pymixunlearn.experiments.processes import held_to_threads, settle_in, start_process
 from pymixunlearn.experiments.requests import RunRequest
 from pymixunlearn.experiments.run import run
+from pymixunlearn.training.processes import held_to_threads, settle_in, start_process
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,17 @@ nothing but what it is sent.
 
 from __future__ import annotations
 
-import atexit
 import copy
 import multiprocessing
 import os
 import pickle
-import signal
-import threading
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
-from multiprocessing.connection import wait
-from multiprocessing.synchronize import Event
-from typing import NamedTuple
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +25,7 @@ from pymixunlearn.data.streamed import StreamedImageSet
 from pymixunlearn.errors import UserError
 from pymixunlearn.methods.members import Lessons, Member
 from pymixunlearn.training.loop import copied
+from pymixunlearn.training.processes import settle_in, start_process
 
 
 class Crew:
@@ -38,16 +36,17 @@ class Crew:
         processes: How many epochs may run at the same time; 1 stays in this process. Each holds a copy of the images.
 
     Raises:
-        UserError: More than one process for images that stay in a file.
+        UserError: More than one process for images that stay in a file, or in a process that must not start others.
     """
 
     def __init__(self, lessons: Lessons, processes: int) -> None:
         """Start nothing yet."""
         if processes > 1 and isinstance(lessons.images, StreamedImageSet):
             raise UserError(f"processes is {processes}, but the images are streamed from a file; expected 1")
+        if processes > 1 and multiprocessing.current_process().daemon:
+            raise UserError(f"processes is {processes}, but this run is one of several at a time itself; expected 1")
         self._lessons, self._processes = lessons, processes
-        self._pool: ProcessPoolExecutor | None = None
-        self._leave: Event | None = None
+        self._hired: dict[Connection, BaseProcess] = {}
 
     def epoch(self, members: Sequence[Member], epoch: int) -> Iterator[tuple[Member, Iterable[Tensor]]]:
         """Give each member its epoch: the member, and the losses of its steps, to be gone through before the next."""
@@ -55,21 +54,25 @@ class Crew:
             for member in members:
                 yield member, self._here(member, epoch)
             return
-        coming = [(member, self._elsewhere(member, epoch)) for member in members]
-        for member, future in coming:
-            network, optimizer, losses, seconds = pickle.loads(future.result())
+        if not self._hired:
+            self._hire(members[0].network)
+        tasks = [self._task(member, epoch) for member in members]
+        for member, content in zip(members, self._done(tasks), strict=True):
+            network, optimizer, losses, seconds = pickle.loads(content)
             member.network.load_state_dict(network)
-            assert member.optimizer is not None  # made when the epoch was sent out
+            assert member.optimizer is not None  # made for the task
             member.optimizer.load_state_dict(optimizer)
             member.note(losses, seconds)
             yield member, losses.unbind()
 
     def close(self) -> None:
         """End the processes; what they were at is lost."""
-        if self._pool is not None and self._leave is not None:
-            self._leave.set()
-            self._pool.shutdown(cancel_futures=True)
-        self._pool = None
+        for process in self._hired.values():
+            process.terminate()
+        for connection, process in self._hired.items():
+            connection.close()
+            process.join()
+        self._hired = {}
 
     def _here(self, member: Member, epoch: int) -> Iterator[Tensor]:
         phase, place = member.turn(epoch)
@@ -80,68 +83,93 @@ class Crew:
             yield loss
         member.note(torch.stack(losses), time.perf_counter() - start)
 
-    def _elsewhere(self, member: Member, epoch: int) -> Future[bytes]:
+    def _hire(self, network: nn.Module) -> None:
+        threads = torch.get_num_threads()
+        lessons = replace(self._lessons, images=self._lessons.images.to("cpu"))
+        # Pickled here, as plain bytes: PyTorch's own way over shared memory fails where /dev/shm is small.
+        content = pickle.dumps((lessons, copy.deepcopy(network).cpu()))
+        for _ in range(self._processes):
+            ours, theirs = multiprocessing.Pipe()
+            self._hired[ours] = start_process(_serve, (content, threads, theirs), threads=threads)
+            theirs.close()  # the process's copy is the only one now, and its end is heard as the end of the file
+
+    def _task(self, member: Member, epoch: int) -> bytes:
         phase, place = member.turn(epoch)
         assert member.optimizer is not None
-        if self._pool is None:
-            self._pool = self._start(member.network)
         state = copied([member.network.state_dict(), member.optimizer.state_dict()])
-        return self._pool.submit(_epoch, pickle.dumps((replace(phase, key=None), place, *state)))
+        return pickle.dumps((replace(phase, key=None), place, *state))
 
-    def _start(self, network: nn.Module) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of threads that it has not
-        self._leave = context.Event()
-        lessons = replace(self._lessons, images=self._lessons.images.to("cpu"))
-        # Pickled here: multiprocessing's own way puts tensors into shared memory, of which containers have little.
-        content = pickle.dumps((lessons, copy.deepcopy(network).cpu()))
-        return ProcessPoolExecutor(
-            self._processes, context, initializer=_enter, initargs=(content, torch.get_num_threads(), self._leave)
+    def _done(self, tasks: Sequence[bytes]) -> Iterator[bytes]:
+        """Hand the tasks out and yield what comes back, in their order."""
+        waiting = iter(enumerate(tasks))
+        at_work: dict[Connection, int] = {}
+        answers: dict[int, bytes] = {}
+
+        def employ(connection: Connection) -> None:
+            index, task = next(waiting, (None, b""))
+            if index is not None:
+                try:
+                    connection.send_bytes(task)
+                except OSError:
+                    raise self._lost(connection) from None
+                at_work[connection] = index
+
+        for connection in self._hired:
+            employ(connection)
+        for index in range(len(tasks)):
+            while index not in answers:
+                for ready in wait(list(at_work)):
+                    assert isinstance(ready, Connection)
+                    answers[at_work.pop(ready)] = self._hear(ready)
+                    employ(ready)
+            yield answers.pop(index)
+
+    def _hear(self, connection: Connection) -> bytes:
+        try:
+            message = connection.recv_bytes()
+        except (EOFError, OSError):
+            raise self._lost(connection) from None
+        if message.startswith(_TROUBLE):
+            raise RuntimeError(message.removeprefix(_TROUBLE).decode())
+        return message
+
+    def _lost(self, connection: Connection) -> UserError:
+        process = self._hired[connection]
+        process.join()
+        return UserError(
+            f"a process that trains a network ended with exit code {process.exitcode}, perhaps for lack of memory; "
+            "fewer processes need less"
         )
 
 
-class _Place(NamedTuple):
-    """What a process of the crew has at hand."""
-
-    lessons: Lessons
-    network: nn.Module
-    leave: Event
+_TROUBLE = b"trouble "
 
 
-_place: _Place | None = None
+def _serve(content: bytes, threads: int, connection: Connection) -> None:
+    """Train epochs for as long as there are any; what a process of the crew runs."""
+    settle_in(threads)
+    # EOFError, OSError: the process that wanted to know is gone.
+    with suppress(KeyboardInterrupt, EOFError, OSError):
+        try:
+            lessons, network = pickle.loads(content)
+            lessons = replace(lessons, images=lessons.images.to(lessons.device))
+            network.to(lessons.device)
+            while True:
+                connection.send_bytes(_epoch(lessons, network, connection.recv_bytes()))
+        except (EOFError, OSError):
+            raise
+        except Exception:
+            connection.send_bytes(_TROUBLE + traceback.format_exc().encode())
+    os._exit(0)  # nobody is to wait until PyTorch has put everything in order
 
 
-def _enter(content: bytes, threads: int, leave: Event) -> None:
-    """Get a new process of the crew ready."""
-    global _place
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the one that started us decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    atexit.register(os._exit, 0)  # nobody should wait for PyTorch to be taken down in order
-    torch.set_num_threads(threads)
-    lessons, network = pickle.loads(content)
-    device = lessons.device
-    _place = _Place(replace(lessons, images=lessons.images.to(device)), network.to(device), leave)
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it was killed and cannot say so."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
-
-
-def _epoch(task: bytes) -> bytes:
+def _epoch(lessons: Lessons, network: nn.Module, task: bytes) -> bytes:
     """Do one epoch of one member; returns its state, the losses of the steps and the seconds."""
-    assert _place is not None  # _enter ran first
-    lessons, network, leave = _place
     phase, place, weights, optimizer_state = pickle.loads(task)
     network.load_state_dict(weights)
     optimizer = lessons.optimizer(network)
     optimizer.load_state_dict(optimizer_state)
-    losses, start = [], time.perf_counter()
-    for loss in lessons.epoch(network, optimizer, phase, place):
-        losses.append(loss)
-        if leave.is_set():
-            break
-    state = copied([network.state_dict(), optimizer.state_dict(), torch.stack(losses)])
+    start = time.perf_counter()
+    losses = torch.stack(list(lessons.epoch(network, optimizer, phase, place)))
+    state = copied([network.state_dict(), optimizer.state_dict(), losses])
     return pickle.dumps((*state, time.perf_counter() - start))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import io
+import multiprocessing
 from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,9 @@ from pymixunlearn.data.batches import Batch
 from pymixunlearn.errors import UserError
 from pymixunlearn.methods import UnlearnResult
 from pymixunlearn.methods.base import Job
+from pymixunlearn.methods.crew import Crew
 from pymixunlearn.methods.dsmixup import mixes
-from pymixunlearn.methods.members import Lessons, Mix
+from pymixunlearn.methods.members import Lessons, Member, Mix, Phase
 from pymixunlearn.methods.sharding import ShardedConfig, Sharding
 from pymixunlearn.methods.shards import Shard, divide, slice_epochs
 from pymixunlearn.methods.view import SplitView
@@ -251,6 +255,39 @@ def test_processes_need_images_in_memory(tiny: Any) -> None:
     with pytest.raises(UserError, match="processes is 2, but the images are streamed"):
         run("sisa", tiny, split, processes=2)
     assert isinstance(run("sisa", tiny, split).model, Ensemble)
+
+
+def _crew(tiny: Any) -> tuple[Crew, list[Member]]:
+    """Two processes, and a member for each."""
+    lessons = replace(_lessons(tiny), preprocess=data.Preprocess())
+    phase = Phase(torch.arange(8), 1, seed=0)
+    return Crew(lessons, 2), [Member(tiny.model(), [phase], lessons) for _ in range(2)]
+
+
+def test_a_process_that_ends_is_told_in_one_sentence(tiny: Any) -> None:
+    crew, members = _crew(tiny)
+    with closing(crew):
+        for _ in crew.epoch(members, 0):
+            pass
+        for process in crew._hired.values():
+            process.kill()
+            process.join()
+        with pytest.raises(UserError, match="a process that trains a network ended with exit code -9"):
+            list(crew.epoch(members, 0))
+
+
+def test_what_goes_wrong_in_a_process_is_raised_here(tiny: Any) -> None:
+    crew, members = _crew(tiny)
+    members[1].phases[0].samples[0] = 10_000
+    with closing(crew), pytest.raises(RuntimeError, match="Traceback"):
+        list(crew.epoch(members, 0))
+    assert not crew._hired
+
+
+def test_a_process_that_is_one_of_several_starts_none(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocessing.current_process(), "_config", {"daemon": True})
+    with pytest.raises(UserError, match="one of several at a time itself; expected 1"):
+        run("sisa", tiny, world([4]), processes=2)
 
 
 @BOTH
