@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any, TypeAlias
 
-from pymixunlearn.evaluation.catalogue import PAPER_METRICS
+from pymixunlearn.evaluation import metric_keys
 
 REFERENCE, AWARE, AGNOSTIC = "", "aware", "agnostic"
 GAP, SECONDS = "mean", "seconds"
@@ -93,9 +93,7 @@ def comparison_table(
         source: Where those stand.
     """
     cells = list(record["cells"].values())
-    finished = [cell for cell in cells if cell["status"] == "finished"]
-    present = {key for cell in finished for key in cell["metrics"]}
-    metrics = tuple(info.key for info in PAPER_METRICS if info.key in present)
+    metrics = metric_keys(record["task"])
     paper = _published(published or {})
 
     references = _references(cells, metrics)

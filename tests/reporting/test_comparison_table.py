@@ -136,12 +136,13 @@ def test_retrain_models_that_differ_within_a_seed_are_told() -> None:
     assert len(table.notes) == 1 and "2 different Retrain models" in table.notes[0]
 
 
-def test_nothing_finished_still_makes_a_table() -> None:
-    table = comparison_table(record(cell("a", 0, None)))
-    assert [row.name for row in table.rows] == ["Retrain", "initial", "a"]
-    assert table.metrics == ()
+@pytest.mark.parametrize("paper", [None, PAPER])
+def test_nothing_finished_still_makes_a_table(paper: Any) -> None:
+    table = comparison_table(record(cell("neggrad", 0, None)), paper, "Table 1")
+    assert [row.name for row in table.rows] == ["Retrain", "initial", "neggrad"]
+    assert table.metrics == KEYS
     for text in (to_markdown(table), to_csv(table), to_latex(table)):
-        assert "a" in text
+        assert "neggrad" in text and ("97.79" in text) is (paper is not None)
 
 
 def test_the_papers_numbers_stand_beside_with_the_gap_of_its_means() -> None:
