@@ -70,8 +70,11 @@ def run_comparison(
 
     Raises:
         UserError: The folder holds something else or cannot be written, another process is at work in it, or it was
-            begun with other ``threads``.
+            begun with other ``threads``; or a number is below 1.
     """
+    for name, number in (("jobs", jobs), ("threads", threads)):
+        if number is not None and number < 1:
+            raise UserError(f"{name} is {number}; expected at least 1")
     watcher = Observer() if observer is None else observer
     folder = RecordFolder(default_comparison_folder(plan) if out is None else out, RECORD, "comparison")
     with folder.held():

@@ -116,6 +116,8 @@ def resolve_tuning(request: TuningRequest, *, observer: Observer | None = None) 
     check_name("sampler", request.sampler, SAMPLERS)
     if not request.seeds or len(set(request.seeds)) < len(request.seeds):
         raise BadRequest(f"seeds are {', '.join(map(str, request.seeds)) or 'none'}; expected each once, at least one")
+    if request.trials is not None and request.trials < 1:
+        raise BadRequest(f"trials is {request.trials}; expected at least 1")
     if not 0 < request.validation < 1:
         raise BadRequest(f"validation is {request.validation}; expected a share above 0 and below 1")
     if request.split.indices is not None or request.split.manifest is not None:

@@ -284,6 +284,8 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
         run_comparison(chosen, tmp_path / "c")
     assert (tmp_path / "c" / "compare.json").read_bytes() == before
 
+    with pytest.raises(UserError, match="jobs is 0; expected at least 1"):
+        run_comparison(chosen, tmp_path / "c", jobs=0)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
     with pytest.raises(UserError, match="is not empty and holds no comparison"):

@@ -91,7 +91,6 @@ def test_a_search_does_not_depend_on_the_test_set(tmp_path: Path, monkeypatch: p
 def test_presets_that_were_chosen_on_the_test_set_do_not_apply() -> None:
     tuned = plan("mixunlearn", settings={"epochs": 3})
     assert tuned.example.preset is None
-    assert tuned.example.method.config.to_dict()["tau_real"] == 2.0  # the grid's first; the preset's is 2 as well
     assert tuned.example.method.config.to_dict()["omega"] == 0.5  # the preset's is 10
 
 
@@ -115,6 +114,7 @@ def test_trials_are_as_many_as_there_are_combinations_at_most() -> None:
         ("neggrad", {"seeds": ()}, "seeds are none"),
         ("neggrad", {"seeds": (1, 1)}, "expected each once"),
         ("neggrad", {"validation": 1.0}, "validation is 1.0"),
+        ("neggrad", {"trials": 0}, "trials is 0; expected at least 1"),
         ("neggrad", {"model": "my.safetensors"}, "unknown model 'my.safetensors'"),
         ("neggrad", {"split": SplitRequest(indices=Path("ids.txt"))}, "leave out lists of samples"),
         ("neggrad", {"split": SplitRequest(manifest=Path("split.json"))}, "leave out lists of samples"),
@@ -147,9 +147,9 @@ def test_the_best_combination_is_written_for_unlearn(tmp_path: Path, counted: li
     assert record == outcome.record and len(record["trials"]) == 2
 
     for trial, weight in zip(record["trials"], (0.001, 1.0), strict=True):
-        runs = [json.loads(path.read_text()) for path in sorted((tmp_path / "t" / "trials").glob("*/config.json"))]
+        runs = [json.loads(path.read_text()) for path in (tmp_path / "t" / "trials").glob("*/config.json")]
         mine = [run for run in runs if run["settings"]["retain_weight"] == weight]
-        assert [run["seed"] for run in mine] == [0, 1]
+        assert sorted(run["seed"] for run in mine) == [0, 1]
         assert trial["settings"] == {"retain_weight": weight, "lr": 1e-4}
     gaps = [json.loads(path.read_text())["gap"]["mean"] for path in (tmp_path / "t" / "trials").glob("*/metrics.json")]
     assert sum(gaps) / 2 == pytest.approx(sum(trial["gap"] for trial in record["trials"]))
@@ -174,7 +174,9 @@ def test_the_file_outweighs_a_preset(tmp_path: Path) -> None:
 
 
 def test_a_search_goes_on_and_further(tmp_path: Path, counted: list[dict[str, Any]]) -> None:
-    weights = lambda: [one["retain_weight"] for one in counted]  # noqa: E731
+    def weights() -> list[float]:
+        return [one["retain_weight"] for one in counted]
+
     run_tuning(plan(trials=2), tmp_path / "t")
     again = run_tuning(plan(trials=2), tmp_path / "t")
     assert weights() == [0.001, 0.01] and again.best is not None
