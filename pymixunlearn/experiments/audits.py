@@ -19,14 +19,15 @@ from pymixunlearn.experiments.observer import Observer
 from pymixunlearn.experiments.pieces import usable_cores
 from pymixunlearn.experiments.plan import FORMAT, build_training, data_identity, identity_hash
 from pymixunlearn.experiments.provenance import versions
+from pymixunlearn.experiments.reports import AUDIT, write_report
 from pymixunlearn.experiments.requests import BadRequest, DataRequest, ModelRequest, SplitRequest, check_name
 from pymixunlearn.experiments.shadows import Shadows, make_shadows, margins_of
 from pymixunlearn.methods import Method
+from pymixunlearn.reporting import RECORD
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import TrainConfig, defaults_for, resolve_device
 from pymixunlearn.training.files import write_atomically
 
-FILE = "audit.json"
 AUDIT_FORMAT = "pymixunlearn-audit/1"
 SHADOW_MODELS = 16
 
@@ -161,6 +162,8 @@ def run_audit(
 ) -> AuditOutcome:
     """Make the shadow models, run the attacks and write ``audit.json``, or return it if it is there already.
 
+    The report of a run folder that it goes into is renewed.
+
     Shadow models are kept in the cache of trained models: an interrupted audit goes on where it was, and one with more
     of them, or of another method on the same split, trains only what is new.
 
@@ -176,7 +179,7 @@ def run_audit(
     watcher = Observer() if observer is None else observer
     identity: dict[str, Any] = json.loads(json.dumps(plan.identity()))
     folder = out or plan.request.run or Path("runs") / f"audit-{plan.target.name}-{identity_hash(identity)}"
-    file = folder / FILE
+    file = folder / AUDIT
     known = _read(file)
     if known is not None and known.get("identity") == identity:
         return AuditOutcome(file, known, known=True)
@@ -204,6 +207,8 @@ def run_audit(
         "command_line": command_line,
     }
     write_atomically(file, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+    if folder == plan.request.run and (folder / RECORD).is_file():
+        write_report(folder)
     return AuditOutcome(file, record, known=False)
 
 

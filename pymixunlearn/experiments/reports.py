@@ -46,11 +46,11 @@ def guarded_files(folder: Path) -> Iterator[str]:
 
 def _in_order(folder: Path) -> list[Path]:
     """Return the SVG files as a reader wants to see them: results first, mixes and curves last."""
-    order = ("forgotten", "losses", "classes", "confusion", "representations", "mixes", "curves")
-    phases = ("initial", "unlearn", "unlearned", "stopping", "Retrain", "")
+    kinds = ("forgotten", "losses", "classes", "confusion", "representations", "mixes", "curves")
+    phases = ("initial", "original", "unlearn", "unlearned", "stopping", "Retrain")
 
-    def place(path: Path) -> tuple[int, int]:
+    def place(path: Path) -> tuple[int, int, str]:
         kind, _, phase = path.stem.partition("-")
-        return order.index(kind), phases.index(phase)
+        return kinds.index(kind), phases.index(phase) if phase in phases else len(phases), phase
 
     return sorted(folder.glob("*.svg"), key=place)

@@ -8,12 +8,13 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-_COLUMNS = {
+COLUMNS = {
     "accuracy": ("Accuracy %", 1),
     "auc": ("AUC", 3),
     "tpr_at_1_fpr": ("TPR % at 1 % FPR", 1),
     "tpr_at_01_fpr": ("at 0.1 % FPR", 1),
 }
+"""Key of an attack's number: how it is headed, and its decimals."""
 _KINDS = {
     "forget": "forgotten samples",
     "retain": "remaining samples",
@@ -37,10 +38,10 @@ def audit_table(record: Mapping[str, Any], *, plain: bool = False) -> Table | No
     table = Table(box=box.ASCII2 if plain else box.SIMPLE_HEAD)
     table.add_column("", no_wrap=True)
     table.add_column("tells", no_wrap=True)
-    for heading, _ in _COLUMNS.values():
+    for heading, _ in COLUMNS.values():
         table.add_column(heading, justify="right", no_wrap=True)
     for attack in record["attacks"].values():
-        cells = (_interval(attack[key], decimals) for key, (_, decimals) in _COLUMNS.items())
+        cells = (_interval(attack[key], decimals) for key, (_, decimals) in COLUMNS.items())
         table.add_row(attack["label"], attack["asks"], *cells)
     return table
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from pymixunlearn import methods
 from pymixunlearn.evaluation.catalogue import METRICS
+from pymixunlearn.reporting.audit import COLUMNS, klom_lines
 from pymixunlearn.reporting.pictures import caption_of, inline
 from pymixunlearn.reporting.table import Row, column_label, columns, format_cell, further_rows, result_rows
 from pymixunlearn.reporting.verdict import verdict
@@ -19,12 +20,6 @@ _TASKS = {
     "class": "every training sample of the forgotten classes",
     "data": "a random share of the training samples of some classes",
     "indices": "the training samples of a list of indices",
-}
-_AUDIT_COLUMNS = {
-    "accuracy": "Accuracy",
-    "auc": "AUC",
-    "tpr_at_1_fpr": "TPR at 1 % FPR",
-    "tpr_at_01_fpr": "TPR at 0.1 % FPR",
 }
 
 
@@ -73,7 +68,8 @@ def render_report(
             thumbnails=[figure for figure in shown if figure.name == "forgotten"],
             figures=[figure for figure in shown if figure.name != "forgotten"],
             audit=audit,
-            audit_columns=_AUDIT_COLUMNS,
+            attacks=None if audit is None else _attacks(audit),
+            klom=[] if audit is None else klom_lines(audit),
         )
     )
 
@@ -106,6 +102,18 @@ def _table(rows: Sequence[Row], keys: Sequence[str], details: Mapping[str, Any])
         cells = [(format_cell(key, row), _interval_text(intervals.get(key))) for key in keys]
         lines.append((row.label, row.emphasis, cells))
     return {"headings": [column_label(key) for key in keys], "rows": lines}
+
+
+def _attacks(audit: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table of an audit's attacks, each number with its interval."""
+    rows = []
+    for attack in audit["attacks"].values():
+        cells = [(attack["asks"], "")]
+        for key, (_, decimals) in COLUMNS.items():
+            value, low, high = (f"{attack[key][bound]:.{decimals}f}" for bound in ("value", "low", "high"))
+            cells.append((value, f"{low}–{high}"))
+        rows.append((attack["label"], False, cells))
+    return {"headings": ["tells", *(heading for heading, _ in COLUMNS.values())], "rows": rows}
 
 
 def _interval_text(interval: Sequence[float] | None) -> str:

@@ -108,3 +108,6 @@ def test_the_ensemble_of_a_run_is_evaluated_like_any_model(invoke: Invoke) -> No
     assert evaluated.exit_code == 0, evaluated.output
     first, second = (json.loads(Path(name, "metrics.json").read_text())["metrics"] for name in ("a", "b"))
     assert first == second
+    assert Path("a/pictures/curves-original.svg").is_file()
+    verified = invoke("verify", "a")
+    assert verified.exit_code == 0, verified.output

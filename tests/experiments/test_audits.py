@@ -29,6 +29,7 @@ from pymixunlearn.experiments import (
     run_training,
 )
 from pymixunlearn.experiments.shadows import Shadows, make_shadows, margins_of
+from pymixunlearn.experiments.verification import VerificationRequest, verify
 from pymixunlearn.methods import Method
 from pymixunlearn.training import TrainConfig, train
 
@@ -103,11 +104,15 @@ def test_an_overfitted_model_is_found_out_and_a_retrained_one_is_not() -> None:
 
 
 def test_an_audit_of_a_run_writes_its_file_into_the_folder(small_run: Path, trainings: list[str]) -> None:
-    before = {path.name: path.read_bytes() for path in small_run.iterdir()}
+    def others() -> dict[Path, bytes]:
+        made_anew = ("audit.json", "report.html", "report.json")
+        return {path: path.read_bytes() for path in small_run.rglob("*.*") if path.name not in made_anew}
+
+    before = others()
     outcome = audited(small_run)
     assert outcome.file == small_run / "audit.json" and not outcome.known
     assert {name: trainings.count(name) for name in set(trainings)} == {"initial": 8, "fine-tune": 8, "retrain": 8}
-    assert {path.name: path.read_bytes() for path in small_run.iterdir() if path != outcome.file} == before
+    assert others() == before
 
     record = json.loads(outcome.file.read_text())
     assert record == json.loads(json.dumps(outcome.record))
@@ -119,6 +124,12 @@ def test_an_audit_of_a_run_writes_its_file_into_the_folder(small_run: Path, trai
     assert record["shadow_models"] == 8
     assert f"With {record['samples']['unseen']} unseen samples" in record["limits"]
     assert record["samples"]["members"] == record["samples"]["unseen"] > 100
+
+    # The report speaks of it, and still holds.
+    page = (small_run / "report.html").read_text("utf-8")
+    assert "Attacks with 8 shadow models" in page and "KLoM, forgotten samples" in page
+    assert json.loads((small_run / "report.json").read_text())["audit"] == record
+    assert all(check.holds for check in verify(VerificationRequest(small_run, hashes_only=True)))
 
 
 def test_a_finished_audit_is_not_run_again_and_another_one_replaces_it(small_run: Path, trainings: list[str]) -> None:

@@ -163,7 +163,9 @@ def test_the_list_of_what_was_to_be_forgotten_is_compared(tmp_path: Path, small_
 
 
 def test_an_audit_is_taken_into_the_report(folder: Path) -> None:
-    (folder / "audit.json").write_text(json.dumps({"attacks": {}, "shadow_models": 4, "limits": "little"}))
+    (folder / "audit.json").write_text(
+        json.dumps({"attacks": {}, "klom": None, "shadow_models": 4, "findings": "", "limits": "little"})
+    )
     before = file_sha256(folder / "metrics.json")
     write_report(folder)
     record = read(folder / "report.json")

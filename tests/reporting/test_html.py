@@ -134,10 +134,24 @@ def test_the_audit_is_on_the_page_where_there_is_one(tmp_path: Path, monkeypatch
     folder = run(plan, tmp_path / "run").folder
     assert "t-SNE of the representations that the unlearned model" in (folder / "report.html").read_text("utf-8")
     estimate = {"value": 61.25, "low": 50.5, "high": 71.75}
-    attack = dict.fromkeys(("accuracy", "auc", "tpr_at_1_fpr"), estimate) | {"tpr_at_01_fpr": None}
-    content = {"attacks": {"U-LiRA <x>": attack}, "shadow_models": 16, "limits": "Sixteen models show little."}
+    attack = dict.fromkeys(("accuracy", "auc", "tpr_at_1_fpr", "tpr_at_01_fpr"), estimate)
+    content = {
+        "attacks": {"u-lira": {"label": "U-LiRA <x>", "asks": "unlearned from retrained", **attack}},
+        "klom": {"floor": {"median": 0.1, "mean": 0.2, "p95": 0.3}},
+        "shadow_models": 16,
+        "findings": "Nothing was found.",
+        "limits": "Sixteen models show little.\nNor do they cost much.",
+    }
     (folder / "audit.json").write_text(json.dumps(content))
     write_report(folder)
     page = checked((folder / "report.html").read_text("utf-8"))
-    for text in ("U-LiRA <x>", "16 shadow models", "61.25", "50.5–71.75", "Sixteen models show little."):
+    for text in (
+        "U-LiRA <x>",
+        "16 shadow models",
+        "61.2",
+        "50.500–71.750",
+        "median 0.10",
+        "Nothing was found.",
+        "Nor do they cost much.",
+    ):
         assert text in page.text
