@@ -61,21 +61,22 @@ split_options = _group(
     click.option(
         "--task",
         metavar="TASK",
-        help="What to forget: class (whole classes), data (a random share of some classes' samples), or indices "
-        "(a list of samples).  [default: class]",
+        help="What to forget: class (whole classes), data (a random share of some classes' samples), noisy (such a "
+        "share, given wrong labels first), or indices (a list of samples).  [default: class]",
     ),
     click.option(
         "--forget-class",
         "forget_class",
         multiple=True,
         metavar="K",
-        help="A class, by index or name; repeat for several.  [default: 0; for task data: 5 6 7 8 9]",
+        help="A class, by index or name; repeat for several.  [default: 0; for task data 5 6 7 8 9; "
+        "for task noisy 0 1 2 3 4]",
     ),
     click.option(
         "--forget-fraction",
         type=click.FloatRange(0, 1, min_open=True),
         metavar="F",
-        help="Task data: which share of those classes' samples.  [default: 0.4]",
+        help="Tasks data and noisy: which share of those classes' samples.  [default: 0.4; for task noisy 0.6]",
     ),
     click.option(
         "--forget-indices",

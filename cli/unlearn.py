@@ -119,7 +119,8 @@ def describe(plan: Plan) -> list[str]:
     what = "listed samples"
     if isinstance(classes, list):
         listed = ", ".join(names[label] for label in classes if isinstance(label, int))
-        what = f"class {listed}" if split.task == "class" else f"samples of classes {listed}"
+        kinds = {"class": "class", "noisy": "mislabelled samples of classes"}
+        what = f"{kinds.get(split.task, 'samples of classes')} {listed}"
     labels = "with labels" if plan.method.needs_labels else "without labels"
     origin = "trained first" if plan.initial.checkpoint is None else f"from {plan.initial.checkpoint}"
     config = plan.method.config.to_dict()

@@ -26,3 +26,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     nearest = get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
     return UserError(f"unknown {kind} '{name}'; expected one of {', '.join(names)}.{hint}")
+
+
+def reason_of(error: Exception) -> str:
+    """Return what went wrong, without the path that an OSError repeats."""
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)

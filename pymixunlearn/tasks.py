@@ -5,15 +5,13 @@ Every split can be written down as a manifest (fingerprint of the data, indices,
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,11 +21,25 @@ from pymixunlearn.data.dataset import Dataset
 from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.data.preprocess import Preprocess
 from pymixunlearn.deletion_list import DeletionList
-from pymixunlearn.errors import UserError, unknown_name
+from pymixunlearn.errors import UserError, reason_of, unknown_name
+from pymixunlearn.indices import indices_sha256, read_indices, to_indices
+
+__all__ = [
+    "JSON",
+    "MANIFEST_FORMAT",
+    "TASKS",
+    "Split",
+    "class_split",
+    "data_split",
+    "index_split",
+    "indices_sha256",
+    "noisy_split",
+    "read_indices",
+]
 
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 
-TASKS = ("class", "data", "indices")
+TASKS = ("class", "data", "noisy", "indices")
 MANIFEST_FORMAT = "pymixunlearn-split/1"
 
 
@@ -36,11 +48,12 @@ class Split:
     """A data set and which of its training samples are to be forgotten (D_f; the others are D_r).
 
     Attributes:
-        dataset: The data, on the CPU.
-        task: "class", "data" or "indices".
+        dataset: The data, on the CPU; for task "noisy", with the labels that the model was trained with.
+        task: "class", "data", "noisy" or "indices".
         forget_indices: int64 ``[N_f]`` into ``dataset.train``, sorted, each once.
         seed: What the choice was drawn with.
         params: What the task was given, JSON-able, e.g. ``{"classes": [0]}``.
+        origin: The data as they were loaded, where ``dataset`` has other labels for D_f; otherwise None.
 
     Raises:
         UserError: An unknown task, an index out of range or given twice, nothing to forget, or nothing that remains.
@@ -51,6 +64,7 @@ class Split:
     forget_indices: Tensor
     seed: int
     params: dict[str, JSON]
+    origin: Dataset | None = None
 
     def __post_init__(self) -> None:
         """Check the indices and sort them."""
@@ -105,11 +119,16 @@ class Split:
 
     def manifest(self) -> dict[str, JSON]:
         """Return a JSON-able record from which :meth:`load` rebuilds this very split."""
+        labels: dict[str, JSON] = {}
+        if self.origin is not None:
+            labels = {
+                "labels": {"sha256": indices_sha256(self.forget.targets), "targets": self.forget.targets.tolist()}
+            }
         return {
             "format": MANIFEST_FORMAT,
             "dataset": {
                 "name": self.dataset.name,
-                "fingerprint": self.dataset.fingerprint(),
+                "fingerprint": (self.origin or self.dataset).fingerprint(),
                 "train": len(self.train),
                 "test": len(self.test),
             },
@@ -122,6 +141,7 @@ class Split:
                 "indices": self.forget_indices.tolist(),
             },
             "retain": {"count": len(self.retain_indices), "sha256": indices_sha256(self.retain_indices)},
+            **labels,
         }
 
     def save(self, path: Path | str) -> None:
@@ -134,8 +154,8 @@ class Split:
         """Read a manifest and apply it to ``dataset``.
 
         Raises:
-            UserError: The file is missing or not a manifest, was made for other data, or its indices do not have the
-                sha256 that it states.
+            UserError: The file is missing or not a manifest, was made for other data, or its indices or labels do not
+                have the sha256 that it states.
         """
         path = Path(path)
         manifest = _read_manifest(path)
@@ -145,8 +165,12 @@ class Split:
                 f"'{path}' was made for other data: expected the dataset '{stated['name']}' with fingerprint "
                 f"{str(stated['fingerprint'])[:12]}…, got '{dataset.name}' with {dataset.fingerprint()[:12]}…"
             )
-        indices = _to_indices(manifest["forget"]["indices"], f"'{path}'")
+        indices = to_indices(manifest["forget"]["indices"], f"'{path}'")
         split = cls(dataset, manifest["task"], indices, manifest["seed"], manifest["params"])
+        if split.task == "noisy":
+            split = _relabelled(split, to_indices(manifest["labels"]["targets"], f"'{path}'"))
+            if manifest["labels"]["sha256"] != indices_sha256(split.forget.targets):
+                raise UserError(f"'{path}' is damaged: its labels do not have the sha256 that it states")
         for part, chosen in (("forget", split.forget_indices), ("retain", split.retain_indices)):
             if manifest[part]["sha256"] != indices_sha256(chosen):
                 raise UserError(f"'{path}' is damaged: its {part} indices do not have the sha256 that it states")
@@ -172,13 +196,31 @@ def data_split(
     Raises:
         UserError: ``fraction`` outside (0, 1], a class that does not exist, or nothing left to forget or to remain.
     """
-    if not 0 < fraction <= 1:
-        raise UserError(f"fraction must be above 0 and at most 1, got {fraction}")
     chosen = _checked_classes(dataset, classes)
-    pool = torch.isin(dataset.train.targets, torch.tensor(chosen)).nonzero().squeeze(1)
-    order = torch.randperm(len(pool), generator=seeding.generator(seed, "split", "data"))
-    indices = pool[order[: round(fraction * len(pool))]]
+    indices = _random_share(dataset, chosen, fraction, seeding.generator(seed, "split", "data"))
     return Split(dataset, "data", indices, seed, {"fraction": fraction, "classes": list(chosen)})
+
+
+def noisy_split(
+    dataset: Dataset, *, fraction: float = 0.6, classes: Iterable[int] = (0, 1, 2, 3, 4), seed: int = 0
+) -> Split:
+    """Give a random ``fraction`` of the training samples of ``classes`` wrong labels, and forget these samples.
+
+    A wrong label is drawn uniformly from the other classes. The split's ``dataset`` has the wrong labels, so that the
+    initial model is trained with them; D_r has none of them.
+
+    Raises:
+        UserError: ``fraction`` outside (0, 1], a class that does not exist, only one class in all, or nothing left to
+            forget or to remain.
+    """
+    chosen = _checked_classes(dataset, classes)
+    if dataset.num_classes < 2:
+        raise UserError(f"a wrong label needs another class, but '{dataset.name}' has only one")
+    indices = _random_share(dataset, chosen, fraction, seeding.generator(seed, "split", "noisy")).sort().values
+    stream = seeding.generator(seed, "split", "noisy", "labels")
+    steps = torch.randint(1, dataset.num_classes, (len(indices),), generator=stream)
+    split = Split(dataset, "noisy", indices, seed, {"fraction": fraction, "classes": list(chosen)})
+    return _relabelled(split, (dataset.train.targets[indices] + steps) % dataset.num_classes)
 
 
 def index_split(dataset: Dataset, indices: Tensor | Sequence[int] | DeletionList, *, seed: int = 0) -> Split:
@@ -193,62 +235,27 @@ def index_split(dataset: Dataset, indices: Tensor | Sequence[int] | DeletionList
     if isinstance(indices, DeletionList):
         ids = {"ids": indices.summary()}
         indices = indices.indices
-    chosen = indices if isinstance(indices, Tensor) else _to_indices(list(indices), "indices")
+    chosen = indices if isinstance(indices, Tensor) else to_indices(list(indices), "indices")
     return Split(dataset, "indices", chosen, seed, {"count": len(chosen), **ids})
 
 
-def read_indices(path: Path | str) -> Tensor:
-    """Read sample indices from a file: int64 ``[N]``, in the file's order.
-
-    ``.npy`` holds an integer array of one dimension, ``.json`` a list of integers; any other file is text with one
-    index per line or separated by commas.
-
-    Raises:
-        UserError: The file is missing, cannot be read, or holds anything but integers.
-    """
-    path = Path(path)
-    try:
-        if path.suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
-            if array.ndim != 1 or array.dtype.kind not in "iu":
-                raise UserError(
-                    f"'{path}' must hold integers in one dimension, got {array.dtype} of shape {list(array.shape)}"
-                )
-            return torch.from_numpy(array.astype(np.int64))
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            return _to_indices(json.loads(text), f"'{path}'")
-    except UserError:
-        raise
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"'{path}' cannot be read as a file of indices: {_reason(error)}") from error
-    return _parse_lines(text, path)
+def _random_share(dataset: Dataset, classes: tuple[int, ...], fraction: float, stream: torch.Generator) -> Tensor:
+    """Return the places of a random ``fraction`` of the training samples of ``classes``, in random order."""
+    if not 0 < fraction <= 1:
+        raise UserError(f"fraction must be above 0 and at most 1, got {fraction}")
+    pool = torch.isin(dataset.train.targets, torch.tensor(classes)).nonzero().squeeze(1)
+    return pool[torch.randperm(len(pool), generator=stream)[: round(fraction * len(pool))]]
 
 
-def indices_sha256(indices: Tensor) -> str:
-    """Return the sha256 (hex) of indices written as little-endian 64-bit integers."""
-    return hashlib.sha256(indices.cpu().numpy().astype("<i8").tobytes()).hexdigest()
-
-
-def _parse_lines(text: str, path: Path) -> Tensor:
-    values: list[int] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        for word in line.replace(",", " ").split():
-            try:
-                values.append(int(word))
-            except ValueError:
-                raise UserError(f"'{path}', line {number}: an index must be an integer, got '{word}'") from None
-    return _to_indices(values, f"'{path}'")
-
-
-def _to_indices(values: Any, where: str) -> Tensor:
-    """Integers as an int64 tensor; JSON's true and false are no integers, though Python's are."""
-    if not isinstance(values, list):
-        raise UserError(f"{where} must hold a list of indices, got {type(values).__name__}")
-    for value in values:
-        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or abs(value) >= 2**63:
-            raise UserError(f"{where}: an index must be an integer, got {value!r}")
-    return torch.tensor(values, dtype=torch.int64)
+def _relabelled(split: Split, targets: Tensor) -> Split:
+    """Return the same split of data in which D_f has the labels ``targets``, int64 ``[N_f]``."""
+    train = split.train
+    if len(targets) != len(split.forget_indices):
+        raise UserError(f"labels must be one per sample to forget, {len(split.forget_indices)}, got {len(targets)}")
+    replaced = train.targets.clone()
+    replaced[split.forget_indices] = targets
+    dataset = replace(split.dataset, train=train.with_targets(replaced))
+    return replace(split, dataset=dataset, origin=split.dataset)
 
 
 def _checked_indices(indices: Tensor, count: int) -> Tensor:
@@ -289,21 +296,18 @@ def _read_manifest(path: Path) -> Mapping[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"'{path}' cannot be read as a split manifest: {_reason(error)}") from error
+        raise UserError(f"'{path}' cannot be read as a split manifest: {reason_of(error)}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT:
         raise UserError(f"'{path}' is not a split manifest: expected a JSON object with format '{MANIFEST_FORMAT}'")
     kinds = {"dataset": dict, "task": str, "params": dict, "seed": int, "forget": dict, "retain": dict}
+    needed = {"dataset": ("name", "fingerprint"), "forget": ("indices", "sha256"), "retain": ("sha256",)}
+    if manifest.get("task") == "noisy":
+        kinds["labels"], needed["labels"] = dict, ("targets", "sha256")
     for key, kind in kinds.items():
         if not isinstance(manifest.get(key), kind):
             raise UserError(f"'{path}' is not a split manifest: expected '{key}' to be of type {kind.__name__}")
-    needed = {"dataset": ("name", "fingerprint"), "forget": ("indices", "sha256"), "retain": ("sha256",)}
     for key, names in needed.items():
         for name in names:
             if name not in manifest[key]:
                 raise UserError(f"'{path}' is not a split manifest: expected '{name}' in '{key}'")
     return manifest
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong, without the path that an OSError repeats."""
-    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)

@@ -229,3 +229,72 @@ def test_an_empty_file_asks_to_forget_nothing(tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_text("\n")
     with pytest.raises(UserError, match="forget set must have at least one"):
         tasks.index_split(toy(), tasks.read_indices(tmp_path / "ids.txt"))
+
+
+# Wrong labels
+
+
+def test_noisy_split_forgets_what_it_mislabels() -> None:
+    dataset = toy(1000)
+    split = tasks.noisy_split(dataset)
+    true, given = dataset.train.targets, split.train.targets
+    assert len(split.forget) == 300  # 60 % of the 500 labelled 0 to 4
+    assert set(true[split.forget_indices].tolist()) == {0, 1, 2, 3, 4}
+    assert bool((given != true)[split.forget_indices].all())
+    assert torch.equal(given[split.retain_indices], true[split.retain_indices])
+    # Any other class: 30 of each class kept its images, of 300 labels some 33 go to each class.
+    counts = torch.bincount(split.forget.targets, minlength=10)
+    assert counts.min() > 10 and counts[5:].sum() > counts[:5].sum()
+    assert split.test is dataset.test and split.origin is dataset and split.forget_classes == ()
+    assert split.params == {"fraction": 0.6, "classes": [0, 1, 2, 3, 4]}
+    assert torch.equal(split.train.images, dataset.train.images)
+
+
+def test_wrong_labels_follow_the_seed_alone() -> None:
+    first, again, other = (tasks.noisy_split(toy(), fraction=0.5, classes=[3, 4], seed=seed) for seed in (1, 1, 2))
+    assert len(first.forget) == 10
+    assert torch.equal(first.forget.targets, again.forget.targets)
+    assert torch.equal(first.forget_indices, again.forget_indices)
+    assert not torch.equal(first.forget_indices, other.forget_indices)
+    assert first.dataset.fingerprint() == again.dataset.fingerprint() != other.dataset.fingerprint()
+
+
+def test_a_wrong_label_needs_another_class() -> None:
+    images = torch.zeros(4, 1, 2, 2)
+    dataset = from_tensors(images, torch.zeros(4).long(), images, torch.zeros(4).long())
+    with pytest.raises(UserError, match="a wrong label needs another class, but 'custom' has only one"):
+        tasks.noisy_split(dataset, classes=[0])
+
+
+def test_a_manifest_gives_the_wrong_labels_back(tmp_path: Path) -> None:
+    split = tasks.noisy_split(toy(), seed=3)
+    split.save(tmp_path / "split.json")
+    manifest: Any = split.manifest()
+    assert manifest["dataset"]["fingerprint"] == toy().fingerprint()  # of the data as anyone can load them
+    assert manifest["labels"]["targets"] == split.forget.targets.tolist()
+    again = Split.load(tmp_path / "split.json", toy())
+    assert again.manifest() == manifest
+    assert again.dataset.fingerprint() == split.dataset.fingerprint() != toy().fingerprint()
+
+
+def noisy_manifest(**labels: Any) -> str:
+    manifest: Any = tasks.noisy_split(toy()).manifest()
+    manifest["labels"].update(labels)
+    return json.dumps({key: value for key, value in manifest.items() if key != "labels" or labels != {"targets": None}})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (noisy_manifest(targets=None), "expected 'labels' to be of type dict"),
+        (noisy_manifest(sha256="0" * 64), "is damaged: its labels do not have the sha256"),
+        (noisy_manifest(targets=[1] * 30), "is damaged: its labels do not have the sha256"),
+        (noisy_manifest(targets=[1] * 29), "labels must be one per sample to forget, 30, got 29"),
+        (noisy_manifest(targets=[10] * 30), r"targets must lie in 0\.\.9"),
+        (noisy_manifest(targets=["1"] * 30), "an index must be an integer, got '1'"),
+    ],
+)
+def test_damaged_labels_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "split.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        Split.load(tmp_path / "split.json", toy())

@@ -150,6 +150,7 @@ def data_identity(split: Split) -> dict[str, Any]:
         "task": split.task,
         "params": split.params,
         "forget_sha256": manifest["forget"]["sha256"],
+        **({"labels_sha256": manifest["labels"]["sha256"]} if "labels" in manifest else {}),
     }
 
 

@@ -14,7 +14,7 @@ from pymixunlearn.errors import UserError, unknown_name
 from pymixunlearn.experiments.observer import Observer
 from pymixunlearn.tasks import Split
 
-TASKS = ("class", "data", "indices")
+TASKS = tasks.TASKS
 
 
 class BadRequest(UserError):
@@ -69,8 +69,8 @@ class SplitRequest:
 
     Attributes:
         task: One of :data:`TASKS`; None follows from what else is given, and is "class" otherwise.
-        classes: Indices or names; () means class 0 for task "class", and 5 to 9 for task "data".
-        fraction: For task "data": the share of those classes' samples; None means 0.4.
+        classes: Indices or names; () means class 0 for task "class", 5 to 9 for task "data", and 0 to 4 for "noisy".
+        fraction: For tasks "data" and "noisy": the share of those classes' samples; None means 0.4 and 0.6.
         indices: A file of indices into the training set; implies task "indices".
         id_column: The column of ids, where that file is a CSV with a heading; see :mod:`pymixunlearn.deletion_list`.
         manifest: A split that was saved before; excludes everything else.
@@ -100,8 +100,12 @@ class SplitRequest:
         classes = tuple(_class_index(name, dataset) for name in self.classes)
         if task == "class":
             return tasks.class_split(dataset, classes or (0,), seed=seed)
-        chosen = {} if self.fraction is None else {"fraction": self.fraction}
-        return tasks.data_split(dataset, classes=classes or (5, 6, 7, 8, 9), seed=seed, **chosen)
+        # What is not asked for is the task's own default.
+        chosen: dict[str, Any] = {"classes": classes} if classes else {}
+        if self.fraction is not None:
+            chosen["fraction"] = self.fraction
+        make = {"data": tasks.data_split, "noisy": tasks.noisy_split}[task]
+        return make(dataset, seed=seed, **chosen)
 
     def _checked_task(self) -> str:
         if self.task is not None:
@@ -118,7 +122,7 @@ class SplitRequest:
         if task == "indices" and self.indices is None:
             raise BadRequest("task 'indices' needs a file of indices to forget")
         if task == "class" and self.fraction is not None:
-            raise BadRequest("a fraction to forget belongs to task 'data'; task 'class' forgets whole classes")
+            raise BadRequest("a fraction to forget belongs to tasks like 'data'; task 'class' forgets whole classes")
         return task
 
 

@@ -19,6 +19,7 @@ from pymixunlearn.reporting.verdict import verdict
 _TASKS = {
     "class": "every training sample of the forgotten classes",
     "data": "a random share of the training samples of some classes",
+    "noisy": "a random share of the training samples of some classes, whose labels were made wrong before training",
     "indices": "the training samples of a list of indices",
 }
 

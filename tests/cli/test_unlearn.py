@@ -65,6 +65,19 @@ def test_task_data_with_labels_and_without_retrain(invoke: Invoke) -> None:
     assert json.loads(Path("run/config.json").read_text())["settings"]["label_aware"] is True
 
 
+def test_task_noisy_says_what_it_forgets(invoke: Invoke) -> None:
+    arguments = ("--task", "noisy", "--forget-class", "7", "--forget-class", "8", "--forget-fraction", "0.5")
+    result = invoke(*SMALL, *arguments, "--out", "run")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0].startswith("Forget mislabelled samples of classes 7, 8 of digits: 14")
+    record = json.loads(Path("run/metrics.json").read_text())
+    assert list(record["metrics"])[:4] == ["train_r", "train_f", "test", "asr"]
+    assert "whose labels were made wrong before training" in Path("run/report.html").read_text()
+    evaluated = invoke("evaluate", "run", "--split", "run/split.json", "--out", "again")
+    assert evaluated.exit_code == 0, evaluated.output
+    assert json.loads(Path("again/metrics.json").read_text())["metrics"]["train_f"] == record["metrics"]["train_f"]
+
+
 def test_indices_and_a_saved_split(invoke: Invoke) -> None:
     Path("ids.txt").write_text("\n".join(map(str, range(0, 200, 2))))
     assert invoke(*SMALL, "--forget-indices", "ids.txt", "--out", "a").exit_code == 0
@@ -87,7 +100,14 @@ def test_settings_come_from_yaml_and_the_command_line_wins(invoke: Invoke) -> No
     assert json.loads(Path("other/config.json").read_text())["seed"] == 6
 
 
-@pytest.mark.parametrize("extra", [("--label-aware", "--task", "data"), ("--method", "retrain", "--no-retrain")])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ("--label-aware", "--task", "data"),
+        ("--label-aware", "--task", "noisy"),
+        ("--method", "retrain", "--no-retrain"),
+    ],
+)
 def test_a_config_json_repeats_its_run(invoke: Invoke, extra: tuple[str, ...]) -> None:
     assert invoke(*SMALL, *extra, "--out", "a").exit_code == 0
     result = invoke("unlearn", "--config", "a/config.json", "--out", "b")

@@ -89,7 +89,7 @@ def test_a_saved_split_comes_back(tmp_path: Path, small_plan: Make) -> None:
         ({"model": ModelRequest("m.pt", architecture="cn")}, "unknown architecture 'cn'.*Did you mean 'cnn'"),
         ({"settings": {"epochs": 0}}, "epochs is 0; expected a value at least 1"),
         ({"settings": {"initial.epoch": 1}}, "unknown setting 'epoch'.*Did you mean 'epochs'"),
-        ({"split": SplitRequest(fraction=0.3)}, "a fraction to forget belongs to task 'data'"),
+        ({"split": SplitRequest(fraction=0.3)}, "a fraction to forget belongs to tasks like 'data'"),
         ({"split": SplitRequest(task="indices")}, "task 'indices' needs a file"),
         ({"split": SplitRequest(task="data", indices=Path("ids.txt"))}, "leave out other tasks"),
         ({"split": SplitRequest(task="data", manifest=Path("split.json"))}, "leave out the task"),

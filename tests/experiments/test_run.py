@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from pymixunlearn import data, models
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments import ModelRequest, Observer, Plan, SplitRequest, run
 from pymixunlearn.experiments.run import FILES
+from pymixunlearn.experiments.threads import suited_threads
 from pymixunlearn.models import Ensemble
+from pymixunlearn.seeding import derive_seed
 from pymixunlearn.tasks import Split
-from pymixunlearn.training import load_model, model_hash
+from pymixunlearn.training import load_model, model_hash, train
 
 Make = Callable[..., Plan]
 
@@ -208,3 +211,27 @@ def test_an_interrupted_ensemble_goes_on_and_ends_the_same(
     monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / "other"))
     whole = run(plan, tmp_path / "whole")
     assert resumed.record["hashes"] == whole.record["hashes"]
+
+
+def test_wrong_labels_reach_the_initial_model_and_not_retrain(tmp_path: Path, small_plan: Make) -> None:
+    plan = small_plan(split=SplitRequest(task="noisy"), seed=2)
+    record = run(plan, tmp_path / "run").record
+    split, fingerprint = plan.split, data.load("digits").fingerprint()
+    assert split.dataset.fingerprint() != fingerprint == plan.identity()["fingerprint"]
+    hashes = {}
+    for name, images, config in (
+        ("initial", split.train, plan.initial_config),
+        ("Retrain", split.retain, plan.retrain_config),
+    ):
+        assert config is not None
+        stream = derive_seed(2, name.lower())
+        fresh = models.build(**plan.initial.architecture, seed=stream)
+        with suited_threads(split.dataset, plan.device):
+            trained = train(fresh, images, split.preprocess, config, device=plan.device, seed=stream)
+        hashes[name] = model_hash(trained.model)
+    assert {name: record["hashes"][name] for name in hashes} == hashes
+    clean = data.load("digits").train.targets
+    assert not torch.equal(split.train.targets, clean)
+    assert torch.equal(split.retain.targets, clean[split.retain_indices])
+    again = Split.load(tmp_path / "run" / "split.json", data.load("digits"))
+    assert again.dataset.fingerprint() == split.dataset.fingerprint()

@@ -88,8 +88,11 @@ def plan_shadows(split: Split, shadows: int, *, seed: int = 0) -> ShadowPlan:
         seed: Fixes every choice; the samples do not depend on N, nor do the first models on how many follow.
 
     Raises:
-        UserError: The test set has too few samples of the forgotten classes, or the images are streamed from a file.
+        UserError: The test set has too few samples of the forgotten classes, or none like them (task "noisy"), or the
+            images are streamed from a file.
     """
+    if split.task == "noisy":
+        raise UserError("an audit compares forgotten samples with unseen ones, which have no wrong labels like theirs")
     if isinstance(split.train, StreamedImageSet):
         raise UserError("an audit holds the images in memory, and these are streamed from a file; load them in memory")
     members, unseen = _matched(split, seed)

@@ -81,3 +81,8 @@ def test_streamed_images_are_refused(split: tasks.Split) -> None:
     dataset = dataclasses.replace(split.dataset, train=streamed)
     with pytest.raises(UserError, match="streamed from a file"):
         plan_shadows(tasks.class_split(dataset), 4)
+
+
+def test_mislabelled_samples_have_nothing_to_be_compared_with() -> None:
+    with pytest.raises(UserError, match="have no wrong labels like theirs"):
+        plan_shadows(tasks.noisy_split(data.load("digits")), 4)
