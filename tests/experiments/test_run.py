@@ -99,7 +99,7 @@ def test_trained_models_are_taken_from_the_cache(tmp_path: Path, small_plan: Mak
     run(small_plan({"omega": 5}), tmp_path / "b", observer=watcher)
     assert watcher.finished["initial"].startswith("from the cache")
     assert watcher.finished["Retrain"].startswith("from the cache")
-    assert set(watcher.started) == {"unlearn", "evaluation"}
+    assert set(watcher.started) == {"unlearn", "evaluation", "pictures"}
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_an_ensemble_is_a_run_like_any_other(tmp_path: Path, small_plan: Make) -
     record = outcome.record
     assert set(record["seconds"]) == {"unlearn", "retrain", "initial", "original"}
     assert all(value > 0 for value in record["seconds"].values())
-    assert list(watcher.finished) == ["initial", "original", "unlearn", "Retrain", "evaluation"]
+    assert list(watcher.finished) == ["initial", "original", "unlearn", "Retrain", "evaluation", "pictures"]
     with (outcome.folder / "history.csv").open() as stream:
         phases = [row["phase"] for row in csv.DictReader(stream)]
     assert phases == ["initial", *["original"] * 2, *["unlearn"] * 2, "Retrain"]
