@@ -57,7 +57,7 @@ def failure(result: Result) -> str:
         ("unlearn --set alpha=-1", "alpha is -1.0; expected a value above 0"),
         ("unlearn --seed one", "'one' is not a valid integer"),
         ("unlearn --forget-fraction 1.5 --task data", "1.5 is not in the range 0<x<=1"),
-        ("unlearn --forget-fraction 0.5", "belongs to task 'data'"),
+        ("unlearn --forget-fraction 0.5", "belongs to tasks like 'data'"),
         ("unlearn --config gone.yaml", "'gone.yaml' cannot be read: No such file or directory"),
         ("unlearn --config list.yaml", "'list.yaml' holds a list"),
         ("unlearn --config typo.yaml", "unknown setting 'epoch'; * Did you mean 'epochs'?"),
