@@ -228,9 +228,7 @@ def test_a_lost_checkpoint_is_trained_again(tiny: Any, same_weights: Same, tmp_p
     for lost in kept:
         content = lost.read_bytes()
         lost.unlink()
-        watcher = Watcher()
-        assert same_weights(whole.model, run("sisa", tiny, split, watcher, store=store).model)
-        assert sum(watcher.steps.values()) > 0 or lost.exists() is False  # a middle one may not have been needed
+        assert same_weights(whole.model, run("sisa", tiny, split, store=store).model)
         lost.write_bytes(content)
 
 
