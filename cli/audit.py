@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
+from .endings import resumable
 
 if TYPE_CHECKING:
     from pymixunlearn.experiments import AuditPlan
-
-INTERRUPTED = 130
 
 
 @click.command()
@@ -96,17 +94,13 @@ def audit(ctx: click.Context, /, run: Path | None, **values: Any) -> None:
         device=values["device"],
         seed=values["seed"],
     )
-    command_line = shlex.join(["mixunlearn-cli", *ctx.obj])
     console = make_console()
     with watching(console) as observer:
         plan = resolve_audit(request, observer=observer)
         for line in describe(plan):
             observer.note(line)
-        try:
+        with resumable(ctx, "finished shadow models are kept") as command_line:
             outcome = run_audit(plan, values["out"], observer=observer, command_line=command_line)
-        except KeyboardInterrupt:
-            click.echo(f"Interrupted; finished shadow models are kept. To go on: {command_line}", err=True)
-            ctx.exit(INTERRUPTED)
     if outcome.known:
         console.print("This audit is finished already; its saved result:", soft_wrap=True)
     console.print()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .endings import resumable
 from .options import bench_options
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from pymixunlearn.benchmarking import Case, ResultFile, Settings
 
-INTERRUPTED = 130
 _PATH = click.Path(path_type=Path)
 
 
@@ -63,12 +62,8 @@ def ops(ctx: click.Context, /, **values: Any) -> None:
         machine = describe_machine(device)
         results = ResultFile(out, machine, seconds)
         settings = Settings(device, seconds, not values["no_compile"], copy_bandwidth(device))
-        try:
+        with resumable(ctx, f"the measured cases are kept in {out}"):
             _measure(console, cases, settings, results)
-        except KeyboardInterrupt:
-            command_line = shlex.join(["mixunlearn-cli", *ctx.obj])
-            click.echo(f"Interrupted; the measured cases are kept in {out}. To go on: {command_line}", err=True)
-            ctx.exit(INTERRUPTED)
     finally:
         torch.set_num_threads(before)
     rows = [row for row in results.rows if row.case in cases]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import click
 
 from . import options
 from .config_file import settings_of
+from .endings import FAILED, resumable
 from .help import SettingsCommand
 from .options import numbers, words
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from pymixunlearn.experiments import ComparisonOutcome
 
-FAILED, INTERRUPTED = 1, 130
 _WIDTH = 180
 """Columns away from a terminal: enough for four metrics with their deviations."""
 
@@ -91,14 +90,13 @@ def compare(ctx: click.Context, /, **values: Any) -> None:
         device=values["device"],
         settings=settings_of(ctx, values["assignments"]),
     )
-    command_line = shlex.join(["mixunlearn-cli", *ctx.obj])
     console = make_console()
     with watching(console) as observer:
         plan = resolve_comparison(request, observer=observer)
         out: Path = values["out"] or default_comparison_folder(plan)
         rows = len({cell.name for cell in plan.cells})
         observer.note(f"{rows} methods, seeds {', '.join(map(str, request.seeds))}: {len(plan.cells)} cells in {out}.")
-        try:
+        with resumable(ctx, f"what is done is kept in {out}") as command_line:
             outcome = run_comparison(
                 plan,
                 out,
@@ -108,9 +106,6 @@ def compare(ctx: click.Context, /, **values: Any) -> None:
                 observer=observer,
                 command_line=command_line,
             )
-        except KeyboardInterrupt:
-            click.echo(f"Interrupted; what is done is kept in {out}. To go on: {command_line}", err=True)
-            ctx.exit(INTERRUPTED)
     _show(console, outcome)
     if not outcome.finished:
         click.echo("Error: none of the cells worked; the reasons are above", err=True)

@@ -20,16 +20,15 @@ from . import bench_end_to_end, bench_step  # noqa: F401 (importing adds them to
 from .audit import audit
 from .bench import bench
 from .compare import compare
+from .endings import FAILED, INTERRUPTED, PROGRAM, WRONG_USAGE
 from .evaluate import evaluate
 from .info import info
 from .retrain import retrain
 from .train import train
 from .tune import tune
-from .unlearn import INTERRUPTED, unlearn
+from .unlearn import unlearn
 from .verify import verify
 
-PROGRAM = "mixunlearn-cli"
-FAILED, WRONG_USAGE = 1, 2
 DEBUG = "MIXUNLEARN_DEBUG"
 
 

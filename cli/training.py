@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from .endings import resumable
+
 if TYPE_CHECKING:
     from pymixunlearn.experiments import TrainingRequest
-
-INTERRUPTED = 130
 
 
 def show_training(ctx: click.Context, request: TrainingRequest, out: Path | None) -> None:
@@ -22,18 +21,14 @@ def show_training(ctx: click.Context, request: TrainingRequest, out: Path | None
     from .progress import make_console, print_table, watching
 
     console = make_console()
-    command_line = shlex.join(["mixunlearn-cli", *ctx.obj])
     with watching(console) as observer:
         plan = resolve_training(request, observer=observer)
         observer.note(
             f"Network {plan.initial.name}, {len(plan.images)} images of {plan.dataset.name}, "
             f"{plan.config.epochs} epochs, device {plan.device}, seed {request.seed}."
         )
-        try:
+        with resumable(ctx, "the finished epochs are kept") as command_line:
             outcome = run_training(plan, out, observer=observer, command_line=command_line)
-        except KeyboardInterrupt:
-            click.echo(f"Interrupted; the finished epochs are kept. To go on: {command_line}", err=True)
-            ctx.exit(INTERRUPTED)
     if outcome.known:
         console.print("This training is finished already; its saved result:", soft_wrap=True)
     print_table(console, training_rows(outcome.record))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options
 from .config_file import settings_of
+from .endings import FAILED, resumable
 from .help import SettingsCommand
 from .options import numbers
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from pymixunlearn.experiments import TuningOutcome, TuningPlan
 
-FAILED, INTERRUPTED = 1, 130
 _SHOWN = 10
 
 
@@ -104,18 +103,14 @@ def tune(ctx: click.Context, /, method: str, **values: Any) -> None:
         trials=values["trials"],
         validation=values["validation"],
     )
-    command_line = shlex.join(["mixunlearn-cli", *ctx.obj])
     console = make_console()
     with watching(console) as observer:
         plan = resolve_tuning(request, observer=observer)
         for line in describe(plan):
             observer.note(line)
         out = values["out"] or default_tuning_folder(plan)
-        try:
+        with resumable(ctx, f"what is done is kept in {out}") as command_line:
             outcome = run_tuning(plan, out, observer=observer, command_line=command_line)
-        except KeyboardInterrupt:
-            click.echo(f"Interrupted; what is done is kept in {out}. To go on: {command_line}", err=True)
-            ctx.exit(INTERRUPTED)
     _show(console, plan, outcome)
     if outcome.best is None:
         click.echo("Error: none of the combinations worked; the reasons are above", err=True)

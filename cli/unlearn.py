@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options
 from .config_file import settings_of
+from .endings import resumable
 from .help import SettingsCommand
 
 if TYPE_CHECKING:
     from pymixunlearn.experiments import Plan
-
-INTERRUPTED = 130
 
 
 @click.command(cls=SettingsCommand, settings=("method", "initial", "retrain"))
@@ -93,18 +91,14 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
         tsne=values["tsne"],
         thumbnails=values["thumbnails"],
     )
-    command_line = shlex.join(["mixunlearn-cli", *ctx.obj])
     console = make_console()
     with watching(console) as observer:
         plan = resolve(request, observer=observer)
         for line in describe(plan):
             observer.note(line)
         out = values["out"] or default_folder(plan)
-        try:
+        with resumable(ctx, f"the state is kept in {out}") as command_line:
             outcome = run(plan, out, observer=observer, command_line=command_line)
-        except KeyboardInterrupt:
-            click.echo(f"Interrupted; the state is kept in {out}. To go on: {command_line}", err=True)
-            ctx.exit(INTERRUPTED)
     if outcome.known:
         console.print("This run is finished already; its saved result:", soft_wrap=True)
     print_table(console, result_rows(outcome.record))
