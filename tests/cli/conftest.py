@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from click.testing import CliRunner, Result
 from mixunlearn_cli.main import main
 
 Invoke = Callable[..., Result]
+Interrupt = Callable[[list[str], Callable[[str], bool]], str]
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +44,43 @@ def program() -> tuple[list[str], dict[str, str]]:
     paths = [str(Path(path or ".").resolve()) for path in sys.path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     return [sys.executable, "-m", "mixunlearn_cli"], environment
+
+
+@pytest.fixture
+def interrupt(program: tuple[list[str], dict[str, str]]) -> Interrupt:
+    """Runs the program, sends it Ctrl-C at the first line that is meant, and returns what it complains of."""
+    command, environment = program
+
+    def run(arguments: list[str], meant: Callable[[str], bool]) -> str:
+        process = subprocess.Popen(
+            [*command, *arguments],
+            env={**environment, "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            if meant(line):
+                process.send_signal(signal.SIGINT)
+                break
+        _, complaint = process.communicate(timeout=120)
+        assert process.returncode == 130, complaint
+        return complaint
+
+    return run
+
+
+@pytest.fixture
+def refused(invoke: Invoke) -> Callable[..., None]:
+    """Runs a command that is wrong usage: exit code 2, one line with every part of a message, no folder."""
+
+    def run(arguments: list[str], message: str) -> None:
+        result = invoke(*arguments)
+        assert result.exit_code == 2
+        (line,) = result.stderr.splitlines()
+        for part in message.split(" * "):
+            assert part in line
+        assert not Path("runs").exists()
+
+    return run

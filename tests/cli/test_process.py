@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import pty
 import re
-import signal
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+Interrupt = Callable[[list[str], Callable[[str], bool]], str]
 Program = tuple[list[str], dict[str, str]]
 SMALL = ["unlearn", "--device", "cpu", "--set", "initial.epochs=1", "--set", "retrain.epochs=1"]
 
@@ -34,23 +35,9 @@ def test_exit_codes(program: Program) -> None:
     assert misused.returncode == 2 and len(misused.stderr.splitlines()) == 1
 
 
-def test_ctrl_c_keeps_the_run_which_then_goes_on(program: Program) -> None:
-    command, environment = program
+def test_ctrl_c_keeps_the_run_which_then_goes_on(program: Program, interrupt: Interrupt) -> None:
     arguments = [*SMALL, "--set", "epochs=120", "--no-retrain", "--out", "run"]
-    process = subprocess.Popen(
-        [*command, *arguments],
-        env={**environment, "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("unlearn     25 %"):
-            process.send_signal(signal.SIGINT)
-            break
-    _, complaint = process.communicate(timeout=60)
-    assert process.returncode == 130
+    complaint = interrupt(arguments, lambda line: line.startswith("unlearn     25 %"))
     assert complaint.strip().splitlines()[-1].startswith("Interrupted; the state is kept in run. To go on:")
     assert [path.name for path in Path("run").iterdir()] == [".partial"]
 
