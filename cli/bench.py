@@ -47,6 +47,7 @@ def ops(ctx: click.Context, /, **values: Any) -> None:
     from pymixunlearn.benchmarking.comparison import summary_table
     from pymixunlearn.benchmarking.machine import copy_bandwidth
     from pymixunlearn.training import resolve_device
+    from pymixunlearn.training.processes import held_to_threads
 
     from .progress import make_console
 
@@ -56,16 +57,12 @@ def ops(ctx: click.Context, /, **values: Any) -> None:
     out = values["out"] or Path("runs") / f"bench-ops-{device.type}{'-quick' if quick else ''}.csv"
     seconds = values["seconds"] or (QUICK_SECONDS if quick else SECONDS)
     console = make_console()
-    before = torch.get_num_threads()
-    torch.set_num_threads(values["threads"] or before)
-    try:
+    with held_to_threads(values["threads"] or torch.get_num_threads()):
         machine = describe_machine(device)
         results = ResultFile(out, machine, seconds)
         settings = Settings(device, seconds, not values["no_compile"], copy_bandwidth(device))
         with resumable(ctx, f"the measured cases are kept in {out}"):
             _measure(console, cases, settings, results)
-    finally:
-        torch.set_num_threads(before)
     rows = [row for row in results.rows if row.case in cases]
     console.print(summary_table(rows, plain=not console.is_terminal))
     console.print("Ratios are a rival's median over the fused operator's: above 1 the fused one is faster.")

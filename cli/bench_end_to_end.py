@@ -59,6 +59,7 @@ def end_to_end(**values: Any) -> None:
 
     from pymixunlearn.benchmarking import describe_machine
     from pymixunlearn.training import resolve_device
+    from pymixunlearn.training.processes import held_to_threads
 
     from .progress import make_console, watching
 
@@ -68,9 +69,7 @@ def end_to_end(**values: Any) -> None:
     requests: list[RequestRow] = []
     growth: list[GrowthRow] = []
     console = make_console()
-    before = torch.get_num_threads()
-    torch.set_num_threads(values["threads"] or before)
-    try:
+    with held_to_threads(values["threads"] or torch.get_num_threads()):
         machine = describe_machine(device)
         with watching(console) as observer:
             observer.note(f"{machine.device}, {machine.threads} threads.")
@@ -78,8 +77,6 @@ def end_to_end(**values: Any) -> None:
                 requests = _measure_request(values, machine, observer, out)
             if "growth" in parts:
                 growth = _measure_growth(values["quick"], device, machine, observer, out)
-    finally:
-        torch.set_num_threads(before)
     if requests:
         _show_request(console, requests)
     if growth:

@@ -65,6 +65,7 @@ def step(**values: Any) -> None:
     from pymixunlearn.benchmarking.step import STEP_CASES, measure_step
     from pymixunlearn.errors import unknown_name
     from pymixunlearn.training import resolve_device
+    from pymixunlearn.training.processes import held_to_threads
 
     from .progress import make_console, watching
 
@@ -75,10 +76,8 @@ def step(**values: Any) -> None:
     device = resolve_device(values["device"])
     out = values["out"] or Path("runs") / f"bench-step-{device.type}.csv"
     console = make_console()
-    before = torch.get_num_threads()
-    torch.set_num_threads(values["threads"] or before)
     rows: list[StepRow] = []
-    try:
+    with held_to_threads(values["threads"] or torch.get_num_threads()):
         machine = describe_machine(device)
         with watching(console) as observer:
             observer.note(f"{machine.device}, {machine.threads} threads.")
@@ -98,8 +97,6 @@ def step(**values: Any) -> None:
             observer.phase_finished(
                 "bench step", f"{len(names)} cases measured" if len(names) > 1 else "1 case measured"
             )
-    finally:
-        torch.set_num_threads(before)
     _show(console, rows)
     console.print(f"All columns: {out}", soft_wrap=True, markup=False)
 

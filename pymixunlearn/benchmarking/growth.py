@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import multiprocessing
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from pymixunlearn import models, tasks
 from pymixunlearn.benchmarking.machine import Machine
-from pymixunlearn.data import Dataset, from_tensors
+from pymixunlearn.benchmarking.memory import peak_resident
+from pymixunlearn.data import Dataset, ImageSet, Preprocess
 from pymixunlearn.data.image_file import map_images, write_images
 from pymixunlearn.data.streamed import StreamedImageSet
 from pymixunlearn.methods.mixunlearn import MixUnlearn
@@ -28,8 +27,6 @@ from pymixunlearn.methods.mixunlearn import MixUnlearn
 SIDE = 28
 CLASSES = 10
 _WARM_UP = 64
-_SAMPLE_SECONDS = 2e-3
-_STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
@@ -156,13 +153,16 @@ def _measure(size: Size, file: Path, device_name: str, threads: int) -> tuple[fl
     torch.manual_seed(0)
     model = models.build("cnn", num_classes=CLASSES, in_channels=1, image_size=SIDE)
     method = MixUnlearn(epochs=size.epochs)
-    with _watched(device) as peak:
+
+    def unlearn() -> float:
         split = tasks.index_split(_noise(size, file), range(size.forget))
         # What a process does only once, loading libraries above all, is not part of what grows.
         MixUnlearn(epochs=1).unlearn(model, tasks.index_split(split.dataset, range(_WARM_UP)), device=device)
-        result = method.unlearn(model, split, device=device)
+        return method.unlearn(model, split, device=device).seconds
+
+    seconds, peak = peak_resident(unlearn, device)
     batch = method.config.to_dict()["batch_size"]
-    return result.seconds, size.epochs * -(-min(size.forget, size.retain) // batch), peak[0]
+    return seconds, size.epochs * -(-min(size.forget, size.retain) // batch), peak
 
 
 def _noise(size: Size, file: Path) -> Dataset:
@@ -171,49 +171,5 @@ def _noise(size: Size, file: Path) -> Dataset:
     count = size.forget + size.retain
     images, targets = mapped.images[:count], torch.randint(CLASSES, (count,))
     names = tuple(map(str, range(CLASSES)))
-    whole = from_tensors(images[:1], targets[:1], images[:1], targets[:1], classes=names, name="noise")
-    if size.streamed:
-        train: Any = StreamedImageSet(images, targets, names)
-    else:
-        train = from_tensors(images.clone(), targets, images[:1], targets[:1], classes=names).train
-    return Dataset(whole.name, train, whole.test, whole.preprocess)
-
-
-@contextmanager
-def _watched(device: torch.device) -> Iterator[list[int | None]]:
-    """Give a list that holds, after the block, the most bytes that the block took beyond what was there before."""
-    found: list[int | None] = [None]
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        yield found
-        found[0] = torch.cuda.max_memory_allocated(device) - before
-        return
-    first = _resident()
-    if first is None:
-        yield found
-        return
-    top, done = first, threading.Event()
-
-    def watch() -> None:
-        nonlocal top
-        while not done.wait(_SAMPLE_SECONDS):
-            top = max(top, _resident() or 0)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield found
-    finally:
-        done.set()
-        watcher.join()
-    found[0] = max(top, _resident() or 0) - first
-
-
-def _resident() -> int | None:
-    """Return the bytes of this process's own memory; pages of mapped files, which the system can drop, are not."""
-    try:
-        lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines() if ":" in line)
-        return int(lines["RssAnon"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return None
+    train = StreamedImageSet(images, targets, names) if size.streamed else ImageSet(images.clone(), targets, names)
+    return Dataset("noise", train, ImageSet(images[:1].clone(), targets[:1], names), Preprocess())

@@ -14,6 +14,7 @@ from pymixunlearn import ops
 
 _COPY_BYTES = {"cpu": 256 << 20, "cuda": 2 << 30}
 _COPIES = 7
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,13 @@ def describe_machine(device: torch.device) -> Machine:
 
 
 def _processor() -> str:
+    """Return the processor's name as Linux knows it; where there is no such file, what Python knows."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return " ".join(line.partition(":")[2].split())
+        lines = _CPUINFO.read_text().splitlines()
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        lines = []
+    names = (line.partition(":")[2] for line in lines if line.startswith("model name"))
+    return " ".join(next(names, "").split()) or platform.processor() or platform.machine()
 
 
 def copy_bandwidth(device: torch.device, size: int | None = None) -> float:

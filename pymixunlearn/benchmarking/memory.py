@@ -1,8 +1,9 @@
-"""How much memory is free, and how much a forward and a backward take at their peak."""
+"""How much memory is free, and how much a forward and a backward, or any call, takes at its peak."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ T = TypeVar("T")
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
+_STATUS = Path("/proc/self/status")
+_SAMPLE_SECONDS = 2e-3
 
 
 class Peaks(NamedTuple):
@@ -56,6 +59,43 @@ def peak_memory(job: Job, device: torch.device) -> tuple[Peaks, Any, Any]:
     result, forward, kept = watched(job.forward, device)
     gradients, backward, _ = watched(lambda: job.backward(result), device)
     return Peaks(forward, kept + backward), result, gradients
+
+
+def peak_resident(call: Callable[[], T], device: torch.device) -> tuple[T, int | None]:
+    """Return a call's result, and the most bytes that it took beyond what was there before.
+
+    On a GPU of tensors; on a CPU of the process's own memory, sampled, None where the system does not tell. An
+    allocator keeps what it is given back, so on a CPU only the first call of a process says everything.
+    """
+    if device.type == "cuda":
+        return _watched_on_cuda(call, device)[:2]
+    first = _resident()
+    if first is None:
+        return call(), None
+    top, done = first, threading.Event()
+
+    def watch() -> None:
+        nonlocal top
+        while not done.wait(_SAMPLE_SECONDS):
+            top = max(top, _resident() or 0)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        result = call()
+    finally:
+        done.set()
+        watcher.join()
+    return result, max(top, _resident() or 0) - first
+
+
+def _resident() -> int | None:
+    """Return the bytes of this process's own memory; pages of mapped files, which the system can drop, are not."""
+    try:
+        lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines() if ":" in line)
+        return int(lines["RssAnon"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return None
 
 
 def _watched_on_cuda(call: Callable[[], T], device: torch.device) -> tuple[T, int, int]:

@@ -78,19 +78,7 @@ def train_retrain(
     stream = derive_seed(seed, method.name)
     fresh = fresh_weights(copy.deepcopy(initial), stream)
     key = training_key(fresh, split.retain, split.preprocess, config, device=device, seed=stream)
-
-    def build(*, callbacks: Sequence[Callback], resume: StateDict | None) -> TrainResult:
-        result = method.unlearn(
-            initial,
-            split,
-            device=device,
-            seed=seed,
-            callbacks=[*callbacks, PhaseCallback(observer, "Retrain")],
-            resume=resume,
-        )
-        return TrainResult(result.model, result.seconds, result.history)
-
-    return _cached("Retrain", key, build, observer)
+    return _cached_result("Retrain", key, method, initial, split, device=device, seed=seed, observer=observer)
 
 
 def unlearn_cached(
@@ -99,19 +87,28 @@ def unlearn_cached(
     """Unlearn, or take the unlearned model from the cache."""
     key = training_key(initial, split.retain, split.preprocess, method.config, device=device, seed=seed)
     key.update(method=method.name, forget=split.forget.fingerprint(), forget_classes=list(split.forget_classes))
+    return _cached_result("unlearn", key, method, initial, split, device=device, seed=seed, observer=observer)
+
+
+def _cached_result(
+    phase: str,
+    key: Mapping[str, Any],
+    method: Method,
+    initial: nn.Module,
+    split: Split,
+    *,
+    device: torch.device,
+    seed: int,
+    observer: Observer,
+) -> CachedModel:
+    """Run a method as the phase ``phase``, or take what it gave from the cache."""
 
     def build(*, callbacks: Sequence[Callback], resume: StateDict | None) -> TrainResult:
-        result = method.unlearn(
-            initial,
-            split,
-            device=device,
-            seed=seed,
-            callbacks=[*callbacks, PhaseCallback(observer, "unlearn")],
-            resume=resume,
-        )
+        watched = [*callbacks, PhaseCallback(observer, phase)]
+        result = method.unlearn(initial, split, device=device, seed=seed, callbacks=watched, resume=resume)
         return TrainResult(result.model, result.seconds, result.history)
 
-    return _cached("unlearn", key, build, observer)
+    return _cached(phase, key, build, observer)
 
 
 def run_method(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import platform
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from pymixunlearn.benchmarking import OPERATORS, Case, Machine, Settings, measure, measure_case, rivals
+from pymixunlearn.benchmarking import machine as machines
 from pymixunlearn.benchmarking.machine import copy_bandwidth, describe_machine
 
 LOSS = Case("mix_contrastive_loss", "zip", "small", "float32")
@@ -128,6 +131,17 @@ def test_the_machine_is_described_without_its_name() -> None:
     assert machine.device and machine.threads == torch.get_num_threads()
     assert f"torch {torch.__version__}" in machine.versions
     assert socket.gethostname() not in f"{machine.device} {machine.versions}"
+
+
+def test_the_processor_has_a_name_where_linux_does_not_tell_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    listed = tmp_path / "cpuinfo"
+    monkeypatch.setattr(machines, "_CPUINFO", listed)
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    assert describe_machine(torch.device("cpu")).device == platform.machine()  # no such file
+    listed.write_text("processor\t: 0\n")
+    assert describe_machine(torch.device("cpu")).device == platform.machine()  # nothing in it
+    listed.write_text("processor\t: 0\nmodel name\t: Some  Processor\n")
+    assert describe_machine(torch.device("cpu")).device == "Some Processor"
 
 
 def test_copying_has_a_rate() -> None:
