@@ -14,6 +14,7 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.audit import ATTACKS, ShadowPlan, measure, plan_shadows
 from pymixunlearn.evaluation.audit.limits import findings, limits
 from pymixunlearn.evaluation.audit.rmia import REFERENCES
+from pymixunlearn.experiments.folder import write_json
 from pymixunlearn.experiments.models import InitialModel, choose_model, load_checkpoint
 from pymixunlearn.experiments.observer import Observer
 from pymixunlearn.experiments.pieces import usable_cores
@@ -26,7 +27,6 @@ from pymixunlearn.methods import Method
 from pymixunlearn.reporting import RECORD
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import TrainConfig, defaults_for, resolve_device
-from pymixunlearn.training.files import write_atomically
 
 AUDIT_FORMAT = "pymixunlearn-audit/1"
 SHADOW_MODELS = 16
@@ -206,7 +206,7 @@ def run_audit(
         "versions": versions(),
         "command_line": command_line,
     }
-    write_atomically(file, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+    write_json(file, record)
     if folder == plan.request.run and (folder / RECORD).is_file():
         write_report(folder)
     return AuditOutcome(file, record, known=False)

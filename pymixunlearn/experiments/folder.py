@@ -177,7 +177,7 @@ class RecordFolder:
 
     def write(self, record: Mapping[str, Any], texts: Mapping[str, str]) -> None:
         """Write ``texts`` by file name, and then the record, each whole or not at all."""
-        for name, text in {**texts, self.record: json.dumps(record, indent=2, allow_nan=False) + "\n"}.items():
+        for name, text in {**texts, self.record: _as_json(record)}.items():
             write_atomically(self.path / name, text.encode())
 
 
@@ -199,7 +199,11 @@ def _short(value: Any) -> str:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write ``value`` as JSON, whole or not at all."""
-    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    write_atomically(path, _as_json(value).encode())
+
+
+def _as_json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
