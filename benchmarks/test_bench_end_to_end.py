@@ -19,7 +19,8 @@ def test_request(benchmark: BenchmarkFixture, provider: str) -> None:
     assert plan.initial_config is not None and plan.retrain_config is not None
     initial = train_initial(
         plan.initial.architecture,
-        plan.split.dataset,
+        plan.split.training_set,
+        plan.split.preprocess,
         plan.initial_config,
         device=plan.device,
         seed=0,

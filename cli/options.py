@@ -62,21 +62,28 @@ split_options = _group(
         "--task",
         metavar="TASK",
         help="What to forget: class (whole classes), data (a random share of some classes' samples), noisy (such a "
-        "share, given wrong labels first), or indices (a list of samples).  [default: class]",
+        "share, given wrong labels first), semi (a share of the few labelled samples; the others have no labels), or "
+        "indices (a list of samples).  [default: class]",
     ),
     click.option(
         "--forget-class",
         "forget_class",
         multiple=True,
         metavar="K",
-        help="A class, by index or name; repeat for several.  [default: 0; for task data 5 6 7 8 9; "
-        "for task noisy 0 1 2 3 4]",
+        help="A class, by index or name; repeat for several.  [default: 0; for tasks data "
+        "and semi 5 6 7 8 9; for noisy 0 1 2 3 4]",
     ),
     click.option(
         "--forget-fraction",
         type=click.FloatRange(0, 1, min_open=True),
         metavar="F",
-        help="Tasks data and noisy: which share of those classes' samples.  [default: 0.4; for task noisy 0.6]",
+        help="Tasks data, noisy and semi: which share of those classes' samples.  [default: 0.4; for task noisy 0.6]",
+    ),
+    click.option(
+        "--labelled-fraction",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        metavar="F",
+        help="Task semi: which share of all training samples has labels.  [default: 0.4]",
     ),
     click.option(
         "--forget-indices",
@@ -213,6 +220,7 @@ def split_request(values: dict[str, Any]) -> SplitRequest:
         task=values["task"],
         classes=values["forget_class"],
         fraction=values["forget_fraction"],
+        labelled=values["labelled_fraction"],
         indices=values["forget_indices"],
         id_column=values["id_column"],
         manifest=values["split"],

@@ -113,7 +113,7 @@ def describe(plan: Plan) -> list[str]:
     what = "listed samples"
     if isinstance(classes, list):
         listed = ", ".join(names[label] for label in classes if isinstance(label, int))
-        kinds = {"class": "class", "noisy": "mislabelled samples of classes"}
+        kinds = {"class": "class", "noisy": "mislabelled samples of classes", "semi": "labelled samples of classes"}
         what = f"{kinds.get(split.task, 'samples of classes')} {listed}"
     labels = "with labels" if plan.method.needs_labels else "without labels"
     origin = "trained first" if plan.initial.checkpoint is None else f"from {plan.initial.checkpoint}"

@@ -18,8 +18,9 @@ from torch import Tensor
 from pymixunlearn import seeding
 from pymixunlearn.data.cache import atomic_path
 from pymixunlearn.data.dataset import Dataset
-from pymixunlearn.data.image_set import ImageSet
+from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
 from pymixunlearn.data.preprocess import Preprocess
+from pymixunlearn.data.training_set import TrainingSet
 from pymixunlearn.deletion_list import DeletionList
 from pymixunlearn.errors import UserError, reason_of, unknown_name
 from pymixunlearn.indices import indices_sha256, read_indices, to_indices
@@ -35,11 +36,12 @@ __all__ = [
     "indices_sha256",
     "noisy_split",
     "read_indices",
+    "semi_supervised_split",
 ]
 
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 
-TASKS = ("class", "data", "noisy", "indices")
+TASKS = ("class", "data", "noisy", "semi", "indices")
 MANIFEST_FORMAT = "pymixunlearn-split/1"
 
 
@@ -49,11 +51,13 @@ class Split:
 
     Attributes:
         dataset: The data, on the CPU; for task "noisy", with the labels that the model was trained with.
-        task: "class", "data", "noisy" or "indices".
+        task: "class", "data", "noisy", "semi" or "indices".
         forget_indices: int64 ``[N_f]`` into ``dataset.train``, sorted, each once.
         seed: What the choice was drawn with.
         params: What the task was given, JSON-able, e.g. ``{"classes": [0]}``.
         origin: The data as they were loaded, where ``dataset`` has other labels for D_f; otherwise None.
+        unlabelled_indices: int64 ``[N_u]`` into ``dataset.train``, sorted: the samples whose labels no training may
+            know (task "semi"); they remain, and only the evaluation looks at their labels. Otherwise None.
 
     Raises:
         UserError: An unknown task, an index out of range or given twice, nothing to forget, or nothing that remains.
@@ -65,12 +69,23 @@ class Split:
     seed: int
     params: dict[str, JSON]
     origin: Dataset | None = None
+    unlabelled_indices: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check the indices and sort them."""
         if self.task not in TASKS:
             raise unknown_name("task", self.task, TASKS)
-        object.__setattr__(self, "forget_indices", _checked_indices(self.forget_indices, len(self.dataset.train)))
+        count = len(self.dataset.train)
+        object.__setattr__(self, "forget_indices", _checked_indices(self.forget_indices, count, "forget"))
+        if (self.task == "semi") is not (self.unlabelled_indices is not None):
+            raise UserError(f"unlabelled_indices belong to the task 'semi' and to no other, got the task '{self.task}'")
+        if self.unlabelled_indices is not None:
+            unlabelled = _checked_indices(self.unlabelled_indices, count, "unlabelled")
+            if torch.isin(unlabelled, self.forget_indices).any():
+                raise UserError("the forget set must have labels, got samples of it among the unlabelled ones")
+            object.__setattr__(self, "unlabelled_indices", unlabelled)
+            if not len(self.labelled_retain_indices):
+                raise UserError("the remaining set must have at least one labelled sample, got none")
 
     @cached_property
     def retain_indices(self) -> Tensor:
@@ -79,10 +94,37 @@ class Split:
         keep[self.forget_indices] = False
         return keep.nonzero().squeeze(1)
 
+    @cached_property
+    def labelled_retain_indices(self) -> Tensor:
+        """int64, sorted: the samples of D_r whose labels a training may know; all of D_r unless the task is "semi"."""
+        if self.unlabelled_indices is None:
+            return self.retain_indices
+        return self.retain_indices[~torch.isin(self.retain_indices, self.unlabelled_indices)]
+
     @property
     def train(self) -> ImageSet:
         """All training samples, D."""
         return self.dataset.train
+
+    @cached_property
+    def training_set(self) -> TrainingSet:
+        """All training samples as the initial model sees them: some without labels where the task is "semi"."""
+        if self.unlabelled_indices is None:
+            return TrainingSet(self.train)
+        labelled = torch.cat([self.forget_indices, self.labelled_retain_indices]).sort().values
+        return TrainingSet(self.train.subset(labelled), self._unlabelled)
+
+    @cached_property
+    def retained_training_set(self) -> TrainingSet:
+        """D_r as Retrain sees it, likewise."""
+        if self.unlabelled_indices is None:
+            return TrainingSet(self.retain)
+        return TrainingSet(self.train.subset(self.labelled_retain_indices), self._unlabelled)
+
+    @cached_property
+    def _unlabelled(self) -> UnlabelledImages:
+        assert self.unlabelled_indices is not None
+        return self.train.subset(self.unlabelled_indices).unlabelled()
 
     @cached_property
     def forget(self) -> ImageSet:
@@ -119,11 +161,12 @@ class Split:
 
     def manifest(self) -> dict[str, JSON]:
         """Return a JSON-able record from which :meth:`load` rebuilds this very split."""
-        labels: dict[str, JSON] = {}
+        special: dict[str, JSON] = {}
         if self.origin is not None:
-            labels = {
-                "labels": {"sha256": indices_sha256(self.forget.targets), "targets": self.forget.targets.tolist()}
-            }
+            targets = self.forget.targets
+            special["labels"] = {"sha256": indices_sha256(targets), "targets": targets.tolist()}
+        if self.unlabelled_indices is not None:
+            special["unlabelled"] = _listed(self.unlabelled_indices)
         return {
             "format": MANIFEST_FORMAT,
             "dataset": {
@@ -135,13 +178,9 @@ class Split:
             "task": self.task,
             "params": self.params,
             "seed": self.seed,
-            "forget": {
-                "count": len(self.forget_indices),
-                "sha256": indices_sha256(self.forget_indices),
-                "indices": self.forget_indices.tolist(),
-            },
+            "forget": _listed(self.forget_indices),
             "retain": {"count": len(self.retain_indices), "sha256": indices_sha256(self.retain_indices)},
-            **labels,
+            **special,
         }
 
     def save(self, path: Path | str) -> None:
@@ -166,12 +205,25 @@ class Split:
                 f"{str(stated['fingerprint'])[:12]}…, got '{dataset.name}' with {dataset.fingerprint()[:12]}…"
             )
         indices = to_indices(manifest["forget"]["indices"], f"'{path}'")
-        split = cls(dataset, manifest["task"], indices, manifest["seed"], manifest["params"])
+        unlabelled = None
+        if manifest["task"] == "semi":
+            unlabelled = to_indices(manifest["unlabelled"]["indices"], f"'{path}'")
+        split = cls(
+            dataset,
+            manifest["task"],
+            indices,
+            manifest["seed"],
+            manifest["params"],
+            unlabelled_indices=unlabelled,
+        )
         if split.task == "noisy":
             split = _relabelled(split, to_indices(manifest["labels"]["targets"], f"'{path}'"))
             if manifest["labels"]["sha256"] != indices_sha256(split.forget.targets):
                 raise UserError(f"'{path}' is damaged: its labels do not have the sha256 that it states")
-        for part, chosen in (("forget", split.forget_indices), ("retain", split.retain_indices)):
+        parts = {"forget": split.forget_indices, "retain": split.retain_indices}
+        if split.unlabelled_indices is not None:
+            parts["unlabelled"] = split.unlabelled_indices
+        for part, chosen in parts.items():
             if manifest[part]["sha256"] != indices_sha256(chosen):
                 raise UserError(f"'{path}' is damaged: its {part} indices do not have the sha256 that it states")
         return split
@@ -223,6 +275,33 @@ def noisy_split(
     return _relabelled(split, (dataset.train.targets[indices] + steps) % dataset.num_classes)
 
 
+def semi_supervised_split(
+    dataset: Dataset,
+    *,
+    labelled: float = 0.4,
+    fraction: float = 0.4,
+    classes: Iterable[int] = (5, 6, 7, 8, 9),
+    seed: int = 0,
+) -> Split:
+    """Take most labels away, and forget a random ``fraction`` of the samples of ``classes`` that keep theirs.
+
+    A random share ``labelled`` of all training samples keeps its labels. The others remain and are trained on without.
+
+    Raises:
+        UserError: ``labelled`` outside (0, 1), ``fraction`` outside (0, 1], a class that does not exist, or nothing
+            left to forget, to remain with labels, or without.
+    """
+    chosen = _checked_classes(dataset, classes)
+    if not 0 < labelled < 1:
+        raise UserError(f"labelled must be a share above 0 and below 1, got {labelled}")
+    count = len(dataset.train)
+    order = torch.randperm(count, generator=seeding.generator(seed, "split", "semi", "labels"))
+    known, unknown = order[: round(labelled * count)], order[round(labelled * count) :]
+    indices = _random_share(dataset, chosen, fraction, seeding.generator(seed, "split", "semi"), among=known)
+    params: dict[str, JSON] = {"labelled": labelled, "fraction": fraction, "classes": list(chosen)}
+    return Split(dataset, "semi", indices, seed, params, unlabelled_indices=unknown)
+
+
 def index_split(dataset: Dataset, indices: Tensor | Sequence[int] | DeletionList, *, seed: int = 0) -> Split:
     """Forget the training samples at ``indices``, in any order: a deletion request.
 
@@ -239,11 +318,27 @@ def index_split(dataset: Dataset, indices: Tensor | Sequence[int] | DeletionList
     return Split(dataset, "indices", chosen, seed, {"count": len(chosen), **ids})
 
 
-def _random_share(dataset: Dataset, classes: tuple[int, ...], fraction: float, stream: torch.Generator) -> Tensor:
-    """Return the places of a random ``fraction`` of the training samples of ``classes``, in random order."""
+def _listed(indices: Tensor) -> dict[str, JSON]:
+    return {"count": len(indices), "sha256": indices_sha256(indices), "indices": indices.tolist()}
+
+
+def _random_share(
+    dataset: Dataset,
+    classes: tuple[int, ...],
+    fraction: float,
+    stream: torch.Generator,
+    among: Tensor | None = None,
+) -> Tensor:
+    """Return the places of a random ``fraction`` of the training samples of ``classes``, in random order.
+
+    ``among``, int64 ``[M]``, are the only samples to choose from.
+    """
     if not 0 < fraction <= 1:
         raise UserError(f"fraction must be above 0 and at most 1, got {fraction}")
-    pool = torch.isin(dataset.train.targets, torch.tensor(classes)).nonzero().squeeze(1)
+    eligible = torch.isin(dataset.train.targets, torch.tensor(classes))
+    if among is not None:
+        eligible &= torch.zeros_like(eligible).index_fill_(0, among, True)
+    pool = eligible.nonzero().squeeze(1)
     return pool[torch.randperm(len(pool), generator=stream)[: round(fraction * len(pool))]]
 
 
@@ -258,13 +353,13 @@ def _relabelled(split: Split, targets: Tensor) -> Split:
     return replace(split, dataset=dataset, origin=split.dataset)
 
 
-def _checked_indices(indices: Tensor, count: int) -> Tensor:
+def _checked_indices(indices: Tensor, count: int, kind: str) -> Tensor:
     """Sorted int64 indices on the CPU, after every check that a split needs."""
     if indices.ndim != 1 or indices.dtype.is_floating_point or indices.dtype == torch.bool:
         raise UserError(f"indices must be integers of shape [N], got {indices.dtype} of shape {list(indices.shape)}")
     ordered = indices.detach().to("cpu", torch.int64).sort().values
     if not len(ordered):
-        raise UserError("the forget set must have at least one training sample, got none")
+        raise UserError(f"the {kind} set must have at least one training sample, got none")
     lowest, highest = int(ordered[0]), int(ordered[-1])
     if lowest < 0 or highest >= count:
         raise UserError(
@@ -275,7 +370,7 @@ def _checked_indices(indices: Tensor, count: int) -> Tensor:
     if len(repeated):
         raise UserError(f"every index must be given once, got {int(repeated[0])} more than once")
     if len(ordered) == count:
-        raise UserError(f"the remaining set must have at least one training sample, got all {count} to forget")
+        raise UserError(f"the remaining set must have at least one training sample, got all {count} in the {kind} set")
     return ordered
 
 
@@ -303,6 +398,8 @@ def _read_manifest(path: Path) -> Mapping[str, Any]:
     needed = {"dataset": ("name", "fingerprint"), "forget": ("indices", "sha256"), "retain": ("sha256",)}
     if manifest.get("task") == "noisy":
         kinds["labels"], needed["labels"] = dict, ("targets", "sha256")
+    if manifest.get("task") == "semi":
+        kinds["unlabelled"], needed["unlabelled"] = dict, ("indices", "sha256")
     for key, kind in kinds.items():
         if not isinstance(manifest.get(key), kind):
             raise UserError(f"'{path}' is not a split manifest: expected '{key}' to be of type {kind.__name__}")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from pymixunlearn import tasks
-from pymixunlearn.data import Dataset, from_tensors
+from pymixunlearn.data import Dataset, UnlabelledImages, from_tensors
 from pymixunlearn.errors import UserError
 from pymixunlearn.tasks import Split
 
@@ -296,5 +297,105 @@ def noisy_manifest(**labels: Any) -> str:
 )
 def test_damaged_labels_are_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "split.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        Split.load(tmp_path / "split.json", toy())
+
+
+# Labels withheld
+
+
+def test_semi_supervised_split_forgets_labelled_samples_only() -> None:
+    dataset = toy(1000)
+    split = tasks.semi_supervised_split(dataset)
+    unlabelled = split.unlabelled_indices
+    assert unlabelled is not None and len(unlabelled) == 600
+    among = set(unlabelled.tolist())
+    labelled = [place for place in range(1000) if place not in among]
+    eligible = [place for place in labelled if place % 10 >= 5]
+    assert len(split.forget) == round(0.4 * len(eligible)) and set(split.forget_indices.tolist()) <= set(eligible)
+    assert set(split.labelled_retain_indices.tolist()) == set(labelled) - set(split.forget_indices.tolist())
+    assert set(split.retain_indices.tolist()) == set(range(1000)) - set(split.forget_indices.tolist())
+    assert split.params == {"labelled": 0.4, "fraction": 0.4, "classes": [5, 6, 7, 8, 9]} and split.forget_classes == ()
+    fewer = tasks.semi_supervised_split(dataset, labelled=0.1, fraction=0.1, classes=[2])
+    assert fewer.unlabelled_indices is not None and len(fewer.unlabelled_indices) == 900
+    assert set(fewer.forget.targets.tolist()) == {2}
+
+
+def test_the_trainings_of_a_semi_supervised_split_get_no_withheld_label() -> None:
+    split = tasks.semi_supervised_split(toy(100))
+    everything, retained = split.training_set, split.retained_training_set
+    assert split.unlabelled_indices is not None
+    for images in (everything, retained):
+        assert isinstance(images.unlabelled, UnlabelledImages) and not hasattr(images.unlabelled, "targets")
+        assert torch.equal(images.unlabelled.images, split.train.images[split.unlabelled_indices])
+    known = torch.cat([split.forget_indices, split.labelled_retain_indices]).sort().values
+    assert torch.equal(everything.labelled.images, split.train.images[known])
+    assert torch.equal(everything.labelled.targets, split.train.targets[known])
+    assert torch.equal(retained.labelled.images, split.train.images[split.labelled_retain_indices])
+    assert everything.fingerprint() != retained.fingerprint()
+    plain = tasks.class_split(toy(100))
+    assert plain.training_set.unlabelled is None and plain.retained_training_set.labelled is plain.retain
+    assert plain.training_set.fingerprint() == plain.train.fingerprint()
+
+
+def test_which_labels_are_withheld_follows_the_seed_alone() -> None:
+    first, again, other = (tasks.semi_supervised_split(toy(), seed=seed) for seed in (1, 1, 2))
+    assert first.manifest() == again.manifest()
+    assert first.manifest()["unlabelled"] != other.manifest()["unlabelled"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda d: tasks.semi_supervised_split(d, labelled=0), "labelled must be a share above 0 and below 1, got 0"),
+        (lambda d: tasks.semi_supervised_split(d, labelled=1.0), "labelled must be a share above 0 and below 1, got 1"),
+        (lambda d: tasks.semi_supervised_split(d, labelled=0.001), "the forget set must have at least one"),
+        (lambda d: tasks.semi_supervised_split(d, labelled=0.999), "the unlabelled set must have at least one"),
+        (lambda d: tasks.semi_supervised_split(d, fraction=0), "fraction must be above 0"),
+        (
+            lambda d: tasks.semi_supervised_split(d, fraction=1, classes=range(10)),
+            "the remaining set must have at least one labelled sample, got none",
+        ),
+        (
+            lambda d: Split(d, "semi", torch.tensor([0]), 0, {}),
+            "unlabelled_indices belong to the task 'semi' and to no other, got the task 'semi'",
+        ),
+        (
+            lambda d: Split(d, "data", torch.tensor([0]), 0, {}, unlabelled_indices=torch.tensor([1])),
+            "unlabelled_indices belong to the task 'semi' and to no other, got the task 'data'",
+        ),
+        (
+            lambda d: Split(d, "semi", torch.tensor([0]), 0, {}, unlabelled_indices=torch.tensor([0, 1])),
+            "the forget set must have labels, got samples of it among the unlabelled ones",
+        ),
+    ],
+)
+def test_semi_supervised_splits_that_make_no_sense(make: Callable[[Dataset], Split], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make(toy())
+
+
+def test_a_manifest_gives_the_withheld_labels_back(tmp_path: Path) -> None:
+    split = tasks.semi_supervised_split(toy(), seed=3)
+    split.save(tmp_path / "split.json")
+    again = Split.load(tmp_path / "split.json", toy())
+    assert again.manifest() == split.manifest()
+    assert again.training_set.fingerprint() == split.training_set.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda manifest: manifest.pop("unlabelled"), "expected 'unlabelled' to be of type dict"),
+        (lambda manifest: manifest["unlabelled"].pop("indices"), "expected 'indices' in 'unlabelled'"),
+        (lambda manifest: manifest["unlabelled"]["indices"].pop(), "its unlabelled indices do not have the sha256"),
+    ],
+)
+def test_a_damaged_list_of_withheld_labels_is_refused(
+    tmp_path: Path, change: Callable[[Any], None], message: str
+) -> None:
+    manifest: Any = tasks.semi_supervised_split(toy()).manifest()
+    change(manifest)
+    (tmp_path / "split.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=message):
         Split.load(tmp_path / "split.json", toy())

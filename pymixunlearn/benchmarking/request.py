@@ -89,7 +89,13 @@ def measure_request(plan: Plan, *, machine: Machine, observer: Observer) -> list
         raise UserError("expected a run of mixunlearn with Retrain, and a network that is trained here")
     split, device, seed = plan.split, plan.device, plan.request.seed
     initial = train_initial(
-        plan.initial.architecture, split.dataset, plan.initial_config, device=device, seed=seed, observer=observer
+        plan.initial.architecture,
+        split.training_set,
+        split.preprocess,
+        plan.initial_config,
+        device=device,
+        seed=seed,
+        observer=observer,
     ).model
     retrain = Retrain(RetrainConfig(**plan.retrain_config.to_dict()))
     observer.phase_started("bench end-to-end", REPEATS + 2)

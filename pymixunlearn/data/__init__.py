@@ -12,6 +12,7 @@ from pymixunlearn.data.dataset import Dataset, from_tensors, hold_out
 from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
 from pymixunlearn.data.preprocess import Preprocess, natural_images
 from pymixunlearn.data.registry import Progress, Request, available, load, register
+from pymixunlearn.data.training_set import TrainingSet
 
 __all__ = [
     "Batch",
@@ -20,6 +21,7 @@ __all__ = [
     "Preprocess",
     "Progress",
     "Request",
+    "TrainingSet",
     "UnlabelledImages",
     "available",
     "batches",

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from pymixunlearn.errors import UserError
 
+_HASHED_AT_ONCE = 4096
+
 
 class Taken(NamedTuple):
     """A batch of stored images [B, C, H, W], their labels [B] if they have any, and their places in the set [B]."""
@@ -150,6 +152,13 @@ class UnlabelledImages:
         """Return this set on ``device``; itself when it is there already."""
         images = self.images.to(device)
         return self if images is self.images else UnlabelledImages(images)
+
+    def fingerprint(self) -> str:
+        """Return a sha256 (hex) over shape, dtype and pixels."""
+        digest = hashlib.sha256(f"{(len(self), *self.images.shape[1:])} {self.images.dtype} ".encode())
+        for taken in self.walk(None, _HASHED_AT_ONCE, "cpu"):
+            digest.update(taken.images.contiguous().numpy().data)
+        return digest.hexdigest()
 
 
 def _walk(

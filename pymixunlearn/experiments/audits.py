@@ -11,7 +11,7 @@ from typing import Any
 
 from pymixunlearn import methods
 from pymixunlearn.errors import UserError
-from pymixunlearn.evaluation.audit import ATTACKS, ShadowPlan, measure, plan_shadows
+from pymixunlearn.evaluation.audit import ATTACKS, ShadowPlan, check_auditable, measure, plan_shadows
 from pymixunlearn.evaluation.audit.limits import findings, limits
 from pymixunlearn.evaluation.audit.rmia import REFERENCES
 from pymixunlearn.experiments.folder import write_json
@@ -229,6 +229,7 @@ def _of_run(request: AuditRequest, observer: Observer | None) -> _Origin:
         image_size=config["image_size"],
     )
     split = Split.load(run / "split.json", data.load(observer))
+    check_auditable(split)  # before its trainings are looked at: they may be of a kind that no audit repeats
     target = load_checkpoint(run, config["architecture_name"], split.dataset)
     method = methods.get(config["method"])
     trainings = {

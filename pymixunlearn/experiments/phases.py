@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pymixunlearn import models
-from pymixunlearn.data import Dataset, cache_dir
+from pymixunlearn.data import Preprocess, TrainingSet, cache_dir
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import ATTACKERS, Metrics, evaluate, forget_accuracy, predict
 from pymixunlearn.experiments.observer import MethodCallback, Observer, PhaseCallback
@@ -27,8 +27,8 @@ from pymixunlearn.training import (
     StateDict,
     TrainConfig,
     TrainResult,
+    fit,
     fresh_weights,
-    train,
     training_key,
 )
 from pymixunlearn.training.files import write_atomically
@@ -41,24 +41,25 @@ def model_cache() -> ModelCache:
 
 def train_initial(
     architecture: Mapping[str, Any],
-    dataset: Dataset,
+    images: TrainingSet,
+    preprocess: Preprocess,
     config: TrainConfig,
     *,
     device: torch.device,
     seed: int,
     observer: Observer,
 ) -> CachedModel:
-    """Train a network on all of ``dataset.train``, or take it from the cache."""
+    """Train a network on ``images``, or take it from the cache."""
     stream = derive_seed(seed, "initial")
     model = models.build(**architecture, seed=stream)
-    key = training_key(model, dataset.train, dataset.preprocess, config, device=device, seed=stream)
+    key = training_key(model, images, preprocess, config, device=device, seed=stream)
 
     def build(*, callbacks: Sequence[Callback], resume: StateDict | None) -> TrainResult:
-        return train(
+        return fit(
             # A copy: a training that rejects its snapshot starts once more from these weights.
             copy.deepcopy(model),
-            dataset.train,
-            dataset.preprocess,
+            images,
+            preprocess,
             config,
             device=device,
             seed=stream,
@@ -77,7 +78,7 @@ def train_retrain(
     method = Retrain(RetrainConfig(**config.to_dict()))
     stream = derive_seed(seed, method.name)
     fresh = fresh_weights(copy.deepcopy(initial), stream)
-    key = training_key(fresh, split.retain, split.preprocess, config, device=device, seed=stream)
+    key = training_key(fresh, split.retained_training_set, split.preprocess, config, device=device, seed=stream)
     return _cached_result("Retrain", key, method, initial, split, device=device, seed=seed, observer=observer)
 
 

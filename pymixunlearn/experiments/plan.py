@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -78,7 +78,8 @@ def resolve(request: RunRequest, *, observer: Observer | None = None, split: Spl
 
     Raises:
         BadRequest: A name or a setting is unknown, a value does not fit, or choices contradict each other.
-        UserError: Files are missing or corrupt, a class or a sample does not exist, the device is not available.
+        UserError: Files are missing or corrupt, a class or a sample does not exist, the device is not available, or the
+            method cannot do the task.
     """
     check_name("method", request.method, methods.available())
     method_class = methods.get(request.method)
@@ -108,14 +109,22 @@ def resolve(request: RunRequest, *, observer: Observer | None = None, split: Spl
     if request.label_aware is True and not method.needs_labels:
         raise BadRequest(f"method '{request.method}' uses no labels; it cannot run label-aware")
 
+    method.check_split(split)
+
     initial = choose_model(request.model, split.dataset)
+    semi_supervised = split.unlabelled_indices is not None
+
+    def training_config(purpose: Literal["initial", "retrain"]) -> TrainConfig:
+        defaults = defaults_for(initial.name, purpose, semi_supervised=semi_supervised)
+        return build_training(defaults, targets[purpose])
+
     return Plan(
         request,
         split,
         method,
         initial,
-        build_training(defaults_for(initial.name, "initial"), targets["initial"]) if initial.loaded is None else None,
-        build_training(defaults_for(initial.name, "retrain"), targets["retrain"]) if request.retrain else None,
+        training_config("initial") if initial.loaded is None else None,
+        training_config("retrain") if request.retrain else None,
         device,
         preset,
     )
@@ -137,7 +146,11 @@ def build_training(defaults: TrainConfig, values: Mapping[str, Any]) -> TrainCon
     """
     # The settings of the method Retrain are those of any training, and read strings.
     parsed = build_config(RetrainConfig, values).to_dict()
-    return replace(defaults, **{name: parsed[name] for name in values if parsed[name] is not None})
+    chosen = {name: parsed[name] for name in values if parsed[name] is not None}
+    for name in chosen:
+        if not hasattr(defaults, name):
+            raise BadRequest(f"the setting {name} belongs to semi-supervised training, that is to task 'semi'")
+    return replace(defaults, **chosen)
 
 
 def data_identity(split: Split) -> dict[str, Any]:
@@ -150,7 +163,7 @@ def data_identity(split: Split) -> dict[str, Any]:
         "task": split.task,
         "params": split.params,
         "forget_sha256": manifest["forget"]["sha256"],
-        **({"labels_sha256": manifest["labels"]["sha256"]} if "labels" in manifest else {}),
+        **{f"{part}_sha256": manifest[part]["sha256"] for part in ("labels", "unlabelled") if part in manifest},
     }
 
 

@@ -16,6 +16,8 @@ import yaml
 _TABLES: dict[str, tuple[str, Mapping[str, Any]]] = {
     "class": ("table1", {"classes": [0]}),
     "data": ("table2", {"fraction": 0.4, "classes": [5, 6, 7, 8, 9]}),
+    "noisy": ("table5", {"fraction": 0.6, "classes": [0, 1, 2, 3, 4]}),
+    "semi": ("table6", {"labelled": 0.4, "fraction": 0.4, "classes": [5, 6, 7, 8, 9]}),
 }
 
 

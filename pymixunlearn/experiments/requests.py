@@ -69,8 +69,10 @@ class SplitRequest:
 
     Attributes:
         task: One of :data:`TASKS`; None follows from what else is given, and is "class" otherwise.
-        classes: Indices or names; () means class 0 for task "class", 5 to 9 for task "data", and 0 to 4 for "noisy".
-        fraction: For tasks "data" and "noisy": the share of those classes' samples; None means 0.4 and 0.6.
+        classes: Indices or names; () means class 0 for task "class", 0 to 4 for "noisy", and otherwise 5 to 9.
+        fraction: For all tasks but "class": the share of those classes' samples; None means 0.6 for "noisy", and
+            otherwise 0.4.
+        labelled: For task "semi": the share of all training samples that have labels; None means 0.4.
         indices: A file of indices into the training set; implies task "indices".
         id_column: The column of ids, where that file is a CSV with a heading; see :mod:`pymixunlearn.deletion_list`.
         manifest: A split that was saved before; excludes everything else.
@@ -79,6 +81,7 @@ class SplitRequest:
     task: str | None = None
     classes: tuple[str, ...] = ()
     fraction: float | None = None
+    labelled: float | None = None
     indices: Path | None = None
     id_column: str | None = None
     manifest: Path | None = None
@@ -102,16 +105,16 @@ class SplitRequest:
             return tasks.class_split(dataset, classes or (0,), seed=seed)
         # What is not asked for is the task's own default.
         chosen: dict[str, Any] = {"classes": classes} if classes else {}
-        if self.fraction is not None:
-            chosen["fraction"] = self.fraction
-        make = {"data": tasks.data_split, "noisy": tasks.noisy_split}[task]
+        given = {"fraction": self.fraction, "labelled": self.labelled}
+        chosen.update({name: share for name, share in given.items() if share is not None})
+        make = {"data": tasks.data_split, "noisy": tasks.noisy_split, "semi": tasks.semi_supervised_split}[task]
         return make(dataset, seed=seed, **chosen)
 
     def _checked_task(self) -> str:
         if self.task is not None:
             check_name("task", self.task, TASKS)
         if self.manifest is not None:
-            if self.task or self.classes or self.fraction is not None or self.indices or self.id_column:
+            if self != SplitRequest(manifest=self.manifest):
                 raise BadRequest("a saved split already says what to forget; leave out the task and the other choices")
             return ""
         task = self.task or ("indices" if self.indices else "class")
@@ -119,6 +122,8 @@ class SplitRequest:
             raise BadRequest("a file of indices already says what to forget; leave out other tasks, classes, fractions")
         if self.id_column is not None and self.indices is None:
             raise BadRequest("an id column belongs to a file of indices to forget")
+        if self.labelled is not None and task != "semi":
+            raise BadRequest(f"a share of labelled samples belongs to task 'semi'; in task '{task}' all have labels")
         if task == "indices" and self.indices is None:
             raise BadRequest("task 'indices' needs a file of indices to forget")
         if task == "class" and self.fraction is not None:

@@ -181,7 +181,8 @@ def _initial(plan: Plan, observer: Observer) -> CachedModel:
     assert plan.initial_config is not None  # a plan has either weights or a way to train them
     return train_initial(
         plan.initial.architecture,
-        plan.split.dataset,
+        plan.split.training_set,
+        plan.split.preprocess,
         plan.initial_config,
         device=plan.device,
         seed=plan.request.seed,

@@ -57,7 +57,13 @@ class Shadows:
         seed, other_seed = (derive_seed(self.seed, "audit", kind, piece) for kind in ("shadow", "retrained"))
         observer = _Stages(self.stages, report)
         shadow = train_initial(
-            self.architecture, split.dataset, self.initial, device=self.device, seed=seed, observer=observer
+            self.architecture,
+            split.training_set,
+            split.preprocess,
+            self.initial,
+            device=self.device,
+            seed=seed,
+            observer=observer,
         ).model
         if self.method is not None:
             shadow = unlearn_cached(self.method, shadow, split, device=self.device, seed=seed, observer=observer).model

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from pymixunlearn import models
-from pymixunlearn.data import Dataset, ImageSet
+from pymixunlearn.data import Dataset, ImageSet, TrainingSet
 from pymixunlearn.evaluation import accuracy, predict_logits
 from pymixunlearn.experiments.folder import RunFolder
 from pymixunlearn.experiments.models import CHECKPOINT, InitialModel, choose_model
@@ -30,7 +30,7 @@ class TrainingRequest:
     """What to train: ``train`` on all data, or ``retrain`` on what ``split`` leaves.
 
     The other attributes are those of :class:`pymixunlearn.experiments.RunRequest`; ``settings`` are plain names of
-    ``TrainConfig``'s fields.
+    the training's fields.
     """
 
     command: Literal["train", "retrain"]
@@ -55,7 +55,7 @@ class TrainingPlan:
 
     @property
     def images(self) -> ImageSet:
-        """The images to train on."""
+        """The images to train on; in task "semi" the training ignores the labels of most."""
         return self.dataset.train if self.split is None else self.split.retain
 
     def identity(self) -> dict[str, Any]:
@@ -92,7 +92,8 @@ def resolve_training(request: TrainingRequest, *, observer: Observer | None = No
     purpose: Literal["initial", "retrain"] = "initial" if split is None else "retrain"
     if split is None and initial.loaded is not None:
         raise BadRequest(f"a model is trained from a network's name, one of {', '.join(models.available())}")
-    config = build_training(defaults_for(initial.name, purpose), request.settings)
+    semi_supervised = split is not None and split.unlabelled_indices is not None
+    config = build_training(defaults_for(initial.name, purpose, semi_supervised=semi_supervised), request.settings)
     return TrainingPlan(request, dataset, split, initial, config, device)
 
 
@@ -121,7 +122,8 @@ def _carry_out(plan: TrainingPlan, folder: RunFolder, watcher: Observer, command
     if plan.split is None:
         trained = train_initial(
             plan.initial.architecture,
-            plan.dataset,
+            TrainingSet(plan.dataset.train),
+            plan.dataset.preprocess,
             plan.config,
             device=plan.device,
             seed=request.seed,

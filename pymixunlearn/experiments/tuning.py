@@ -34,7 +34,7 @@ from pymixunlearn.tasks import Split
 from pymixunlearn.training import resolve_device
 
 TUNE_FORMAT = "pymixunlearn-tune/1"
-_PER_SEED = ("seed", "forget_sha256", "labels_sha256", "settings", "relearn")
+_PER_SEED = ("seed", "forget_sha256", "labels_sha256", "unlabelled_sha256", "settings", "relearn")
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,8 @@ class Method(ABC):
     summary: ClassVar[str]
     config_class: ClassVar[type[MethodConfig]]
     config: MethodConfig
+    semi_supervised: ClassVar[bool] = False
+    """Whether a method that needs labels also learns from images without them."""
 
     def __init__(self, config: MethodConfig | None = None, **fields: Any) -> None:
         """Check and keep the settings."""
@@ -136,6 +138,19 @@ class Method(ABC):
     def needs_labels(self) -> bool:
         """Whether the method reads the labels of the training images; a method that does not is given none."""
         return True
+
+    def check_split(self, split: Split) -> None:
+        """Tell whether the method can unlearn ``split``.
+
+        Raises:
+            UserError: The method needs labels that the split withholds.
+        """
+        if split.unlabelled_indices is None or not self.needs_labels or self.semi_supervised:
+            return
+        raise UserError(
+            f"method '{self.name}' needs labels here, and in task '{split.task}' "
+            f"{len(split.unlabelled_indices)} of {len(split.train)} samples have none; expected a label-agnostic method"
+        )
 
     def unlearn(
         self,
@@ -161,8 +176,10 @@ class Method(ABC):
                 :class:`pymixunlearn.training.ModelCache` keeps them in files. None trains them anew.
 
         Raises:
-            UserError: The device is not available, or the model does not fit the split or the method.
+            UserError: The device is not available, the model does not fit the split or the method, or the method
+                refuses the split (:meth:`check_split`).
         """
+        self.check_split(split)
         set_up = _SetUp()
         where = resolve_device(device)
         private = copy.deepcopy(model).to(where)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
 
+from pymixunlearn.data import TrainingSet
+from pymixunlearn.errors import UserError
 from pymixunlearn.methods.base import Job, Method, MethodConfig, Outcome, register, setting
 from pymixunlearn.methods.view import labelled
 from pymixunlearn.models import architecture_name
 from pymixunlearn.seeding import derive_seed
+from pymixunlearn.training.fit import fit
 from pymixunlearn.training.fresh import fresh_weights
-from pymixunlearn.training.supervised import TrainConfig, defaults_for, train
+from pymixunlearn.training.supervised import TrainConfig, defaults_for
 
 NAME = "retrain"
 
@@ -27,30 +30,43 @@ class RetrainConfig(MethodConfig):
     batch_size: int = setting(32, "images per step", low=1)
     optimizer: Literal["adam", "sgd"] = setting("adam", "which optimiser")
     momentum: float = setting(0.9, "momentum of SGD; Adam does not use it", low=0, below=1)
+    std_weight: float = setting(0.0, "gamma of the regulariser that unrolling profits from", low=0)
+    consistency: float | None = setting(None, "task semi: largest weight of the consistency loss; none takes 30", low=0)
+    ramp_up: float | None = setting(None, "task semi: epochs in which that weight is reached; none takes 5", low=0)
+    ema: float | None = setting(None, "task semi: what the teacher keeps in a step; none takes 0.97", low=0, below=1)
 
 
 @register
 class Retrain(Method):
-    """Train fresh weights of the same architecture on ``split.retain`` with cross entropy."""
+    """Train fresh weights of the same architecture on D_r: with cross entropy, or with Mean Teacher in task "semi"."""
 
     name = NAME
     summary = "train the same network from scratch on the remaining data only"
     config_class = RetrainConfig
     config: RetrainConfig
+    semi_supervised = True
 
-    def resolve(self, model: nn.Module) -> TrainConfig:
-        """Return the training settings with the defaults of this network filled in."""
+    def resolve(self, model: nn.Module, *, semi_supervised: bool = False) -> TrainConfig:
+        """Return the training settings with the defaults of this network filled in.
+
+        Raises:
+            UserError: A setting of semi-supervised training is given for another.
+        """
         name = architecture_name(model)
         # A network of the user's own has no published settings: it gets those of the small one.
-        published = defaults_for(name if name is not None else "cnn", "retrain")
+        published = defaults_for(name or "cnn", "retrain", semi_supervised=semi_supervised)
         chosen = {field: value for field, value in self.config.to_dict().items() if value is not None}
-        return TrainConfig(**{**published.to_dict(), **chosen})
+        for field in chosen:
+            if not hasattr(published, field):
+                raise UserError(f"{field} is a setting of semi-supervised training, and all samples have labels here")
+        return replace(published, **chosen)
 
     def _run(self, job: Job) -> Outcome:
-        config = self.resolve(job.model)
-        trained = train(
+        images = TrainingSet(labelled(job.split.retain), job.split.unlabelled)
+        config = self.resolve(job.model, semi_supervised=images.unlabelled is not None)
+        trained = fit(
             fresh_weights(job.model, derive_seed(job.seed, NAME)),
-            labelled(job.split.retain),
+            images,
             job.split.preprocess,
             config,
             device=job.device,

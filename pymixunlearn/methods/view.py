@@ -25,6 +25,8 @@ class SplitView:
         retain: D_r.
         preprocess: What turns the stored images into network inputs.
         num_classes: The number of classes, forgotten ones included.
+        unlabelled: The images of D_r without labels, where the task is "semi" and the method needs labels; ``retain``
+            are the others then.
         places: int64 [N_f + N_r], where the samples of D_f and then of D_r are in the whole training set; None without
             labels, since a place in a sorted set tells the class.
     """
@@ -34,13 +36,15 @@ class SplitView:
     preprocess: Preprocess
     num_classes: int
     places: Tensor | None = None
+    unlabelled: UnlabelledImages | None = None
 
     @classmethod
     def of(cls, split: Split, *, labels: bool) -> SplitView:
         """Return the view of ``split`` with or without ``labels``."""
         if labels:
-            places = torch.cat([split.forget_indices, split.retain_indices])
-            return cls(split.forget, split.retain, split.preprocess, split.num_classes, places)
+            retain = split.retained_training_set
+            places = torch.cat([split.forget_indices, split.labelled_retain_indices])
+            return cls(split.forget, retain.labelled, split.preprocess, split.num_classes, places, retain.unlabelled)
         return cls(split.forget.unlabelled(), split.retain.unlabelled(), split.preprocess, split.num_classes)
 
     def without(self, held_out: Tensor) -> SplitView:

@@ -20,6 +20,7 @@ _TASKS = {
     "class": "every training sample of the forgotten classes",
     "data": "a random share of the training samples of some classes",
     "noisy": "a random share of the training samples of some classes, whose labels were made wrong before training",
+    "semi": "a random share of the labelled training samples of some classes; most of the others have no labels",
     "indices": "the training samples of a list of indices",
 }
 

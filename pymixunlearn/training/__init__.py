@@ -5,13 +5,16 @@ from __future__ import annotations
 from pymixunlearn.training.cache import CachedModel, ModelCache, ModelStore, training_key
 from pymixunlearn.training.checkpoints import load_model, model_hash, read_metadata, save_model
 from pymixunlearn.training.device import resolve_device, seeded_layers
+from pymixunlearn.training.fit import fit
 from pymixunlearn.training.fresh import fresh_weights
 from pymixunlearn.training.loop import Callback, StateDict, StepDone, Stop, run_epochs
-from pymixunlearn.training.supervised import TrainConfig, TrainResult, defaults_for, train
+from pymixunlearn.training.mean_teacher import train_mean_teacher
+from pymixunlearn.training.supervised import MeanTeacherConfig, TrainConfig, TrainResult, defaults_for, train
 
 __all__ = [
     "CachedModel",
     "Callback",
+    "MeanTeacherConfig",
     "ModelCache",
     "ModelStore",
     "StateDict",
@@ -20,6 +23,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "defaults_for",
+    "fit",
     "fresh_weights",
     "load_model",
     "model_hash",
@@ -29,5 +33,6 @@ __all__ = [
     "save_model",
     "seeded_layers",
     "train",
+    "train_mean_teacher",
     "training_key",
 ]

@@ -22,7 +22,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from pymixunlearn.data import ImageSet, Preprocess
+from pymixunlearn.data import ImageSet, Preprocess, TrainingSet
 from pymixunlearn.errors import UserError
 from pymixunlearn.training.checkpoints import load_model, model_hash, save_model
 from pymixunlearn.training.files import write_atomically
@@ -74,17 +74,23 @@ class ModelStore(Protocol):
 
 
 def training_key(
-    model: nn.Module, images: ImageSet, preprocess: Preprocess, config: Settings, *, device: torch.device, seed: int
+    model: nn.Module,
+    images: ImageSet | TrainingSet,
+    preprocess: Preprocess,
+    config: Settings,
+    *,
+    device: torch.device,
+    seed: int,
 ) -> dict[str, Any]:
-    """Return everything that determines what ``train`` makes of ``model``, as JSON-able values.
+    """Return everything that determines what ``fit`` makes of ``model``, as JSON-able values.
 
     Args:
         model: The model before its training; its weights count, not only its architecture.
         images: The training set; its pixels and targets count, so two splits never share an entry.
-        preprocess: As given to ``train``.
-        config: As given to ``train``.
+        preprocess: As given to ``fit``.
+        config: As given to ``fit``.
         device: Where to train. On the CPU the number of threads counts too: it changes the order of sums.
-        seed: As given to ``train``.
+        seed: As given to ``fit``.
     """
     if device.type == "cuda":
         machine = torch.cuda.get_device_name(device)

@@ -27,6 +27,10 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "batch_size": (lambda value: isinstance(value, int) and value >= 1, "an integer of at least 1"),
     "optimizer": (lambda value: value in ("adam", "sgd"), "adam or sgd"),
     "momentum": (lambda value: 0 <= value < 1, "a number in [0, 1)"),
+    "std_weight": (lambda value: 0 <= value < math.inf, "a number of at least 0"),
+    "consistency": (lambda value: 0 <= value < math.inf, "a number of at least 0"),
+    "ramp_up": (lambda value: 0 <= value < math.inf, "a number of at least 0"),
+    "ema": (lambda value: 0 <= value < 1, "a number in [0, 1)"),
 }
 
 
@@ -41,6 +45,8 @@ class TrainConfig:
         batch_size: Images per step, at least 1.
         optimizer: "adam" or "sgd".
         momentum: Momentum of SGD, in [0, 1); Adam does not use it.
+        std_weight: gamma, at least 0: the loss is CE + gamma mean_i sqrt(Var_k z_ik), with logits z and the variance
+            over the classes k. Unrolling forgets a model better that was trained with it (Thudi et al. 2022).
     """
 
     epochs: int = 10
@@ -49,6 +55,7 @@ class TrainConfig:
     batch_size: int = 32
     optimizer: OptimizerName = "adam"
     momentum: float = 0.9
+    std_weight: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -72,6 +79,23 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class MeanTeacherConfig(TrainConfig):
+    """The hyper-parameters of :func:`pymixunlearn.training.mean_teacher.train_mean_teacher`.
+
+    Attributes:
+        epochs: Passes over the larger of the two sets, labelled and unlabelled.
+        batch_size: Images per step, of each set.
+        consistency: The largest weight w of the consistency loss, at least 0.
+        ramp_up: Over how many epochs the weight rises to that, at least 0.
+        ema: How much of itself the teacher keeps in every step, in [0, 1).
+    """
+
+    consistency: float = 30.0
+    ramp_up: float = 5.0
+    ema: float = 0.97
+
+
+@dataclass(frozen=True)
 class TrainResult:
     """A trained model, the seconds its epochs took, and one record per epoch (loss, accuracy in percent)."""
 
@@ -80,7 +104,9 @@ class TrainResult:
     history: list[dict[str, float]]
 
 
-def defaults_for(model_name: str, purpose: Literal["initial", "retrain"]) -> TrainConfig:
+def defaults_for(
+    model_name: str, purpose: Literal["initial", "retrain"], *, semi_supervised: bool = False
+) -> TrainConfig:
     """Return the published training settings of a network.
 
     Retraining gets twice the epochs of the initial model, as in the paper.
@@ -88,6 +114,7 @@ def defaults_for(model_name: str, purpose: Literal["initial", "retrain"]) -> Tra
     Args:
         model_name: One of ``models.available()``.
         purpose: "initial" for the model that unlearns, "retrain" for the one it is compared with.
+        semi_supervised: Return a :class:`MeanTeacherConfig`, for training with unlabelled images too.
 
     Raises:
         UserError: An unknown name.
@@ -100,7 +127,8 @@ def defaults_for(model_name: str, purpose: Literal["initial", "retrain"]) -> Tra
     if purpose not in factors:
         raise unknown_name("purpose", purpose, factors)
     epochs, lr = settings[model_name]
-    return TrainConfig(epochs=epochs * factors[purpose], lr=lr)
+    config_class = MeanTeacherConfig if semi_supervised else TrainConfig
+    return config_class(epochs=epochs * factors[purpose], lr=lr)
 
 
 def train(
@@ -158,9 +186,9 @@ def train(
             ):
                 if lone and len(batch.images) == 1:
                     continue
-                totals += _step(model, optimizer, batch)
+                totals += _step(model, optimizer, batch, config.std_weight)
                 step_done()
-        return _measured(totals, epoch)
+        return supervised_means(totals, epoch)
 
     def state() -> StateDict:
         return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
@@ -176,21 +204,35 @@ def train(
     return TrainResult(model, sum(record["seconds"] for record in history), history)
 
 
-def _step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:
-    """Do one step; return its summed loss, its number of hits and its number of images, still on the device [3]."""
-    images, targets = batch.images, batch.targets
-    assert targets is not None  # asked for by labels=True
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, std_weight: float) -> Tensor:
+    """Do one step; return its totals, as :func:`supervised_totals` does."""
+    assert batch.targets is not None  # asked for by labels=True
     optimizer.zero_grad(set_to_none=True)
-    logits = model(images)
-    loss = F.cross_entropy(logits, targets)
+    logits = model(batch.images)
+    loss = supervised_loss(logits, batch.targets, std_weight)
     torch.autograd.backward(loss)
     optimizer.step()
+    return supervised_totals(loss, logits, batch.targets)
+
+
+def supervised_loss(logits: Tensor, targets: Tensor, std_weight: float) -> Tensor:
+    """CE + gamma mean_i std_k(z_ik), 0-d; the standard deviation is over the classes, with their number below."""
+    loss = F.cross_entropy(logits, targets)
+    return loss + std_weight * logits.std(1, correction=0).mean() if std_weight else loss
+
+
+def supervised_totals(loss: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+    """Return a step's summed loss, its number of hits and its number of images, still on the device [3]."""
     hits = (logits.detach().argmax(1) == targets).sum()
-    return torch.stack([loss.detach() * len(images), hits, torch.full_like(hits, len(images))]).double()
+    return torch.stack([loss.detach() * len(targets), hits, torch.full_like(hits, len(targets))]).double()
 
 
-def _measured(totals: Tensor, epoch: int) -> dict[str, float]:
-    """Read an epoch's totals from the device, once."""
+def supervised_means(totals: Tensor, epoch: int) -> dict[str, float]:
+    """Read an epoch's totals from the device, once.
+
+    Raises:
+        UserError: The loss is not finite.
+    """
     loss, hits, count = totals.tolist()
     if not math.isfinite(loss):
         raise UserError(

@@ -78,6 +78,18 @@ def test_task_noisy_says_what_it_forgets(invoke: Invoke) -> None:
     assert json.loads(Path("again/metrics.json").read_text())["metrics"]["train_f"] == record["metrics"]["train_f"]
 
 
+def test_task_semi_says_what_it_forgets(invoke: Invoke) -> None:
+    result = invoke(*SMALL, "--task", "semi", "--labelled-fraction", "0.5", "--out", "run")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0].startswith("Forget labelled samples of classes 5, 6, 7, 8, 9 of digits: 14")
+    assert "most of the others have no labels" in Path("run/report.html").read_text()
+    assert len(json.loads(Path("run/split.json").read_text())["unlabelled"]["indices"]) == 719
+    audited = invoke("audit", "run")
+    assert audited.exit_code == 1 and "expected another task than 'semi'" in audited.stderr
+    refused = invoke("unlearn", "--task", "semi", "--method", "neggrad")
+    assert refused.exit_code == 1 and "expected a label-agnostic method" in refused.stderr
+
+
 def test_indices_and_a_saved_split(invoke: Invoke) -> None:
     Path("ids.txt").write_text("\n".join(map(str, range(0, 200, 2))))
     assert invoke(*SMALL, "--forget-indices", "ids.txt", "--out", "a").exit_code == 0
@@ -105,6 +117,7 @@ def test_settings_come_from_yaml_and_the_command_line_wins(invoke: Invoke) -> No
     [
         ("--label-aware", "--task", "data"),
         ("--label-aware", "--task", "noisy"),
+        ("--task", "semi", "--labelled-fraction", "0.3"),
         ("--method", "retrain", "--no-retrain"),
     ],
 )

@@ -44,7 +44,7 @@ Audit = Callable[..., AuditOutcome]
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the trainings and unlearnings that are done, not taken from the cache."""
     done: list[str] = []
-    whole, unlearn = phases.train, Method.unlearn
+    whole, unlearn = phases.fit, Method.unlearn
 
     def counted(*arguments: Any, **keywords: Any) -> Any:
         result = whole(*arguments, **keywords)
@@ -56,7 +56,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.append(self.name)
         return result
 
-    monkeypatch.setattr(phases, "train", counted)
+    monkeypatch.setattr(phases, "fit", counted)
     monkeypatch.setattr(Method, "unlearn", unlearnt)
     return done
 

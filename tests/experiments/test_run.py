@@ -4,11 +4,13 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from pymixunlearn import data, models
+from pymixunlearn.data import TrainingSet
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments import ModelRequest, Observer, Plan, SplitRequest, run
 from pymixunlearn.experiments.run import FILES
@@ -16,7 +18,7 @@ from pymixunlearn.experiments.threads import suited_threads
 from pymixunlearn.models import Ensemble
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.tasks import Split
-from pymixunlearn.training import load_model, model_hash, train
+from pymixunlearn.training import MeanTeacherConfig, fit, load_model, model_hash, train
 
 Make = Callable[..., Plan]
 
@@ -235,3 +237,42 @@ def test_wrong_labels_reach_the_initial_model_and_not_retrain(tmp_path: Path, sm
     assert torch.equal(split.retain.targets, clean[split.retain_indices])
     again = Split.load(tmp_path / "run" / "split.json", data.load("digits"))
     assert again.dataset.fingerprint() == split.dataset.fingerprint()
+
+
+def test_withheld_labels_reach_no_training(tmp_path: Path, small_plan: Make) -> None:
+    plan = small_plan(split=SplitRequest(task="semi", labelled=0.5), seed=2)
+    record = run(plan, tmp_path / "run").record
+    split, config = plan.split, plan.retrain_config
+    assert isinstance(config, MeanTeacherConfig) and plan.identity()["unlabelled_sha256"]
+    stream = derive_seed(2, "retrain")
+    fresh = models.build(**plan.initial.architecture, seed=stream)
+    with suited_threads(split.dataset, plan.device):
+        images = TrainingSet(
+            split.train.subset(split.labelled_retain_indices),
+            split.train.subset(split.unlabelled_indices).unlabelled(),
+        )
+        trained = fit(fresh, images, split.preprocess, config, device=plan.device, seed=stream)
+    assert record["hashes"]["Retrain"] == model_hash(trained.model)
+    other = small_plan(split=SplitRequest(task="semi", labelled=0.4), seed=2)
+    assert other.identity()["unlabelled_sha256"] != plan.identity()["unlabelled_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "settings", "message"),
+    [
+        ({"split": SplitRequest(task="semi"), "label_aware": True}, {}, "method 'mixunlearn' needs labels here"),
+        ({"split": SplitRequest(task="semi"), "method": "scrub"}, {}, "method 'scrub' needs labels here"),
+        ({}, {"initial.ema": "0.9"}, "the setting ema belongs to semi-supervised training, that is to task 'semi'"),
+        (
+            {"split": SplitRequest(labelled=0.5)},
+            {},
+            "a share of labelled samples belongs to task 'semi'; in task 'class'",
+        ),
+        ({"split": SplitRequest(manifest=Path("s"), labelled=0.5)}, {}, "a saved split already says what to forget"),
+    ],
+)
+def test_what_does_not_go_with_withheld_labels(
+    small_plan: Make, request_: dict[str, Any], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        small_plan(settings, **{name: value for name, value in request_.items()})

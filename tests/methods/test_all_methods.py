@@ -237,3 +237,38 @@ def test_wrong_labels_change_exactly_the_methods_that_need_them(name: str, tiny:
         for chosen in (split, tasks.index_split(wrong, split.forget_indices))
     ]
     assert same_weights(*results) is not CASES[name].needs_labels
+
+
+def semi(targets_seed: int) -> tasks.Split:
+    """Noise images of which six have labels; the labels differ with ``targets_seed``, and nothing else does."""
+    images = torch.rand(24, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    targets = torch.randint(4, (24,), generator=torch.Generator().manual_seed(targets_seed))
+    dataset = data.from_tensors(images, targets, images[:4], targets[:4], classes=tuple("abcd"))
+    return tasks.Split(dataset, "semi", torch.arange(3), 0, {}, unlabelled_indices=torch.arange(6, 24))
+
+
+@pytest.mark.parametrize("name", [name for name, method in CASES.items() if not method.needs_labels])
+def test_a_label_agnostic_method_does_the_same_whatever_the_labels_are(
+    name: str, tiny: Any, same_weights: Same
+) -> None:
+    splits = [semi(targets_seed) for targets_seed in (1, 2)]
+    assert not torch.equal(splits[0].train.targets, splits[1].train.targets)
+    first, other = (CASES[name].unlearn(tiny.model(), split, device="cpu", seed=3).model for split in splits)
+    assert same_weights(first, other)
+
+
+@pytest.mark.parametrize("name", [name for name, method in CASES.items() if method.needs_labels and name != "retrain"])
+def test_a_method_that_needs_labels_refuses_a_split_without(name: str, tiny: Any) -> None:
+    with pytest.raises(UserError, match=r"needs labels here, and in task 'semi' 18 of 24 samples have none"):
+        CASES[name].unlearn(tiny.model(), semi(1), device="cpu")
+
+
+def test_the_view_of_a_partly_labelled_split() -> None:
+    split = semi(1)
+    without, with_labels = SplitView.of(split, labels=False), SplitView.of(split, labels=True)
+    assert len(without.retain) == 21 and without.unlabelled is None
+    for images in (without.forget, without.retain):
+        assert isinstance(images, UnlabelledImages) and not hasattr(images, "targets")
+    assert isinstance(with_labels.retain, ImageSet) and len(with_labels.retain) == 3
+    assert with_labels.unlabelled is not None and len(with_labels.unlabelled) == 18
+    assert with_labels.places is not None and with_labels.places.tolist() == [0, 1, 2, 3, 4, 5]

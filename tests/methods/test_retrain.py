@@ -42,6 +42,7 @@ def test_settings_left_open_are_those_of_the_network(tiny: Any, digits_model: nn
         "batch_size": 32,
         "optimizer": "adam",
         "momentum": 0.9,
+        "std_weight": 0.0,
     }
     result = Retrain(epochs=1).unlearn(tiny.model(), tiny.split(), device="cpu")
     assert result.config == RetrainConfig(epochs=1, lr=1e-3)

@@ -203,3 +203,27 @@ def test_published_settings() -> None:
     assert all(defaults_for(name, "initial").batch_size == 32 for name in models.available())
     with pytest.raises(UserError, match="unknown model 'cn'"):
         defaults_for("cn", "initial")
+
+
+def test_a_step_with_the_regulariser_is_literally_its_equation() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    images = noise(8)
+    config = TrainConfig(
+        epochs=1, batch_size=8, lr=0.1, optimizer="sgd", momentum=0.0, weight_decay=0.0, std_weight=0.7
+    )
+    stepped = train(copy.deepcopy(model), images, Preprocess(), config, device=CPU).model
+    logits = model(images.images / 255)
+    spread = ((logits - logits.mean(1, keepdim=True)) ** 2).mean(1).sqrt()
+    loss = -torch.log_softmax(logits, 1)[torch.arange(8), images.targets].mean() + 0.7 * spread.mean()
+    for found, weight, gradient in zip(
+        stepped.parameters(), model.parameters(), torch.autograd.grad(loss, list(model.parameters())), strict=True
+    ):
+        assert torch.allclose(found, weight - 0.1 * gradient, atol=1e-6)
+
+
+def test_the_regulariser_is_finite_where_all_logits_are_equal() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    nn.init.zeros_(model[1].weight)
+    nn.init.zeros_(model[1].bias)
+    result = train(model, noise(8), Preprocess(), TrainConfig(epochs=1, std_weight=1.0), device=CPU)
+    assert all(parameter.isfinite().all() for parameter in result.model.parameters())

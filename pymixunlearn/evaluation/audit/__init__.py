@@ -4,7 +4,7 @@ from pymixunlearn.evaluation.audit.klom import klom
 from pymixunlearn.evaluation.audit.lira import lira_scores, u_lira_scores
 from pymixunlearn.evaluation.audit.margins import log_confidences, logit_margins
 from pymixunlearn.evaluation.audit.measure import ATTACKS, AttackInfo, ShadowMargins, measure
-from pymixunlearn.evaluation.audit.plan import ShadowPlan, plan_shadows
+from pymixunlearn.evaluation.audit.plan import ShadowPlan, check_auditable, plan_shadows
 from pymixunlearn.evaluation.audit.rates import Rates, auc, model_rates, sample_rates, tpr_at_fpr
 from pymixunlearn.evaluation.audit.rmia import rmia_scores, tune_rmia
 
@@ -15,6 +15,7 @@ __all__ = [
     "ShadowMargins",
     "ShadowPlan",
     "auc",
+    "check_auditable",
     "klom",
     "lira_scores",
     "log_confidences",

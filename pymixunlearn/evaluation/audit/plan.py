@@ -79,6 +79,21 @@ class ShadowPlan:
         return Split(dataset, self.split.task, forget.nonzero().squeeze(1), self.split.seed, self.split.params)
 
 
+def check_auditable(split: Split) -> None:
+    """Tell whether a split can be audited.
+
+    Raises:
+        UserError: There are no unseen samples like the forgotten ones (task "noisy"), shadow models would have to be
+            trained with unlabelled images (task "semi"), or the images are streamed from a file.
+    """
+    if split.task == "noisy":
+        raise UserError("an audit compares forgotten samples with unseen ones, which have no wrong labels like theirs")
+    if split.task == "semi":
+        raise UserError("an audit trains its shadow models with all labels; expected another task than 'semi'")
+    if isinstance(split.train, StreamedImageSet):
+        raise UserError("an audit holds the images in memory, and these are streamed from a file; load them in memory")
+
+
 def plan_shadows(split: Split, shadows: int, *, seed: int = 0) -> ShadowPlan:
     """Choose the samples of an audit and what each shadow model sees.
 
@@ -88,13 +103,9 @@ def plan_shadows(split: Split, shadows: int, *, seed: int = 0) -> ShadowPlan:
         seed: Fixes every choice; the samples do not depend on N, nor do the first models on how many follow.
 
     Raises:
-        UserError: The test set has too few samples of the forgotten classes, or none like them (task "noisy"), or the
-            images are streamed from a file.
+        UserError: The test set has too few samples of the forgotten classes, or as :func:`check_auditable`.
     """
-    if split.task == "noisy":
-        raise UserError("an audit compares forgotten samples with unseen ones, which have no wrong labels like theirs")
-    if isinstance(split.train, StreamedImageSet):
-        raise UserError("an audit holds the images in memory, and these are streamed from a file; load them in memory")
+    check_auditable(split)
     members, unseen = _matched(split, seed)
     if len(members) < MIN_CANDIDATES:
         raise UserError(
