@@ -34,7 +34,8 @@ data_options = _group(
         default="digits",
         show_default=True,
         metavar="NAME",
-        help="digits (scikit-learn's, nothing to download), mnist, fashion-mnist, cifar10, svhn, or imagefolder.",
+        help="digits (scikit-learn's, nothing to download), mnist, fashion-mnist, cifar10, svhn, or imagefolder. "
+        "mnist@10000 takes a random part of the training images, always the same 10000.",
     ),
     click.option(
         "--data-dir",

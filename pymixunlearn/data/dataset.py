@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -103,6 +103,20 @@ def from_tensors(
     train = ImageSet(train_images, train_targets, tuple(classes))
     test = ImageSet(test_images, test_targets, tuple(classes))
     return Dataset(name, train, test, Preprocess() if preprocess is None else preprocess)
+
+
+def part_of(dataset: Dataset, count: int) -> Dataset:
+    """Return ``dataset`` with ``count`` of its training images, always the same ones; its name says so: ``NAME@COUNT``.
+
+    Raises:
+        UserError: ``count`` below 1 or above the number of training images.
+    """
+    if not 1 <= count <= len(dataset.train):
+        raise UserError(
+            f"'{dataset.name}@{count}' asks for {count} training images; expected 1 to {len(dataset.train)}"
+        )
+    chosen = torch.randperm(len(dataset.train), generator=seeding.generator(0, "part"))[:count].sort().values
+    return replace(dataset, name=f"{dataset.name}@{count}", train=dataset.train.subset(chosen))
 
 
 def hold_out(images: ImageSet, *, fraction: float = 0.2) -> tuple[ImageSet, ImageSet]:

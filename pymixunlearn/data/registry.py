@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pymixunlearn.data.dataset import Dataset
+from pymixunlearn.data.dataset import Dataset, part_of
 from pymixunlearn.errors import UserError, unknown_name
 
 Progress = Callable[[int, int | None], None]
@@ -63,7 +63,8 @@ def load(
     """Load a data set by name.
 
     Args:
-        name: One of :func:`available`.
+        name: One of :func:`available`; ``NAME@COUNT`` takes a random part of the training images, always the same
+            one, and the whole test set.
         data_dir: Where its files are, or where to download them to; None for the per-user cache folder. For
             ``imagefolder``: the folder or the .tar, .tar.gz archive itself.
         download: Whether missing files may be downloaded, through torchvision.
@@ -77,14 +78,30 @@ def load(
         The whole data set in memory, on the CPU, unless it is streamed.
 
     Raises:
-        UserError: An unknown name, files that are missing, corrupt or cannot be downloaded, or ``stream`` for a data
-            set that is always held in memory.
+        UserError: An unknown name, a part that is empty or larger than the whole, files that are missing, corrupt or
+            cannot be downloaded, or ``stream`` for a data set that is always held in memory.
     """
-    if name not in _LOADERS:
-        raise unknown_name("dataset", name, _LOADERS)
+    base, count = split_name(name)
     if image_size is not None and image_size < 1:
         raise UserError(f"image_size must be at least 1, got {image_size}")
-    if stream and name not in _STREAMING:
-        raise UserError(f"stream is set for '{name}', which is always held in memory; expected it for imagefolder only")
+    if stream and base not in _STREAMING:
+        raise UserError(f"stream is set for '{base}', which is always held in memory; expected it for imagefolder only")
     folder = None if data_dir is None else Path(data_dir).expanduser()
-    return _LOADERS[name](Request(name, folder, download, image_size, progress, stream))
+    whole = _LOADERS[base](Request(base, folder, download, image_size, progress, stream))
+    return whole if count is None else part_of(whole, count)
+
+
+def split_name(name: str) -> tuple[str, int | None]:
+    """Return the data set that ``name`` is or is a part of, and how many training images the part has.
+
+    Raises:
+        UserError: No such data set, or not a number of images.
+    """
+    base, at, count = name.partition("@")
+    if base not in _LOADERS:
+        raise unknown_name("dataset", base, _LOADERS)
+    if not at:
+        return base, None
+    if not count.isascii() or not count.isdigit():
+        raise UserError(f"dataset is '{name}'; expected a whole number of training images behind the @")
+    return base, int(count)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pymixunlearn import data, tasks
 from pymixunlearn.data import Dataset
+from pymixunlearn.data.registry import split_name
 from pymixunlearn.deletion_list import read_deletion_list
 from pymixunlearn.errors import UserError, unknown_name
 from pymixunlearn.experiments.observer import Observer
@@ -38,7 +39,10 @@ class DataRequest:
             BadRequest: There is no data set of this name.
             UserError: Its files are missing or corrupt.
         """
-        check_name("dataset", self.dataset, data.available())
+        try:
+            split_name(self.dataset)
+        except UserError as error:
+            raise BadRequest(str(error)) from error
         watcher = Observer() if observer is None else observer
         decoded = 0
 

@@ -31,6 +31,31 @@ def test_unknown_names_and_sizes_are_refused() -> None:
         data.load("digits", image_size=0)
 
 
+def test_a_part_has_always_the_same_training_images_and_all_test_images() -> None:
+    whole, part, again = (data.load(name) for name in ("digits", "digits@200", "digits@200"))
+    assert part.name == "digits@200" and len(part.train) == 200
+    assert part.fingerprint() == again.fingerprint() != whole.fingerprint()
+    assert torch.equal(part.test.images, whole.test.images) and part.train.targets.bincount().min() > 5
+    pixels = {tuple(image.flatten().tolist()) for image in whole.train.images}
+    assert all(tuple(image.flatten().tolist()) in pixels for image in part.train.images)
+    assert data.load("digits@1438").train.fingerprint() == whole.train.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("digits@0", "'digits@0' asks for 0 training images; expected 1 to 1438"),
+        ("digits@1439", "'digits@1439' asks for 1439 training images; expected 1 to 1438"),
+        ("digits@", "dataset is 'digits@'; expected a whole number of training images behind the @"),
+        ("digits@1e3", "dataset is 'digits@1e3'; expected a whole number"),
+        ("digist@10", "unknown dataset 'digist'.*Did you mean 'digits'"),
+    ],
+)
+def test_parts_that_do_not_exist_are_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        data.load(name)
+
+
 def test_digits_need_no_files_and_no_network() -> None:
     dataset = data.load("digits")
     assert dataset.train.images.shape == (1438, 1, 8, 8) and len(dataset.test) == 359

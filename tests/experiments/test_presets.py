@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 
 import pytest
@@ -21,7 +22,7 @@ NAMES = sorted(
 def test_every_preset_is_for_a_case_that_exists_and_has_valid_settings(name: str) -> None:
     # Names of methods have dashes too: the longest one that fits.
     method = max((known for known in methods.available() if name.startswith(f"{known}-")), key=len)
-    general = name.removesuffix("-agnostic").removesuffix("-aware")
+    general = re.sub(r"@\d+", "", name.removesuffix("-agnostic").removesuffix("-aware"))
     every_task = {f"{method}-{dataset}" for dataset in data.available()}
     assert name in every_task or general in {f"{cell}-{task}" for cell in every_task for task in TASKS}
 
@@ -40,6 +41,14 @@ def test_labels_choose_the_preset() -> None:
     assert aware is not None and aware.name.endswith("-aware")
     assert agnostic is not None and agnostic.name.endswith("-agnostic")
     assert find_preset("retrain", "fashion-mnist", "data", label_aware=True) is None
+
+
+def test_a_part_takes_the_presets_of_the_whole_unless_it_has_its_own() -> None:
+    part = find_preset("mixunlearn", "digits@900", "class", label_aware=False)
+    whole = find_preset("mixunlearn", "digits", "class", label_aware=False)
+    assert part == whole is not None
+    # The data that tuning judges by is nobody's part: nothing may apply to it.
+    assert find_preset("mixunlearn", "digits@900-validation", "class", label_aware=False) is None
 
 
 def test_a_preset_can_be_for_every_task() -> None:

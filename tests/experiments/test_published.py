@@ -40,6 +40,7 @@ def test_only_the_papers_own_cases_have_numbers() -> None:
     assert find_published("digits", "class", {"classes": [0]}) is None
     assert find_published("mnist", "data", {"fraction": 0.1, "classes": [5, 6, 7, 8, 9]}) is None
     assert find_published("mnist", "indices", {"count": 3}) is None
+    assert find_published("mnist@10000", "class", {"classes": [0]}) is None
 
 
 def test_some_numbers_are_as_printed() -> None:
