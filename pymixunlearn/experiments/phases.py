@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pymixunlearn import models
 from pymixunlearn.data import Preprocess, TrainingSet, cache_dir
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import ATTACKERS, Metrics, evaluate, forget_accuracy, predict
+from pymixunlearn.experiments.measurements import kept_metrics
 from pymixunlearn.experiments.observer import MethodCallback, Observer, PhaseCallback
 from pymixunlearn.methods import Method, Retrain, RetrainConfig, UnlearnResult
 from pymixunlearn.seeding import derive_seed
@@ -155,6 +157,7 @@ def evaluate_models(
     attacker: str = ATTACKERS[0],
     reference: str = "Retrain",
     relearn: bool = False,
+    keep: Collection[str] = (),
 ) -> dict[str, Metrics]:
     """Measure every model on the same samples.
 
@@ -167,6 +170,7 @@ def evaluate_models(
         attacker: The classifier that attacks for ``asr``.
         reference: The name of the model that the others are compared with; it is measured first, if it is there.
         relearn: Measure the relearn time too, back to the accuracy that the model "initial" has on D_f.
+        keep: The models whose metrics are kept for further runs, and taken from an earlier one.
 
     Returns:
         The metrics in the order of ``networks``.
@@ -179,7 +183,8 @@ def evaluate_models(
         known_before = forget_accuracy(initial)
     for done, name in enumerate(sorted(networks, key=lambda name: name != reference)):
         observer.phase_advanced("evaluation", done, name)
-        measured[name] = evaluate(
+        measure = partial(
+            evaluate,
             networks[name],
             split,
             reference=measured.get(reference),
@@ -188,6 +193,13 @@ def evaluate_models(
             attacker=attacker,
             relearn_to=known_before,
         )
+        if name not in keep:
+            measured[name] = measure()
+            continue
+        networks[name].to(device)  # as evaluate() leaves it
+        beside = networks.get(reference) if name != reference else None
+        settings = {"seed": seed, "attacker": attacker, "relearn_to": known_before}
+        measured[name] = kept_metrics(networks[name], split, beside, measured.get(reference), device, settings, measure)
     observer.phase_finished("evaluation", f"{len(networks)} models" if len(networks) > 1 else "1 model")
     return {name: measured[name] for name in networks}
 

@@ -91,7 +91,15 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     if plan.retrain_config is not None:
         retrain = train_retrain(initial.model, split, plan.retrain_config, device=device, seed=seed, observer=watcher)
         networks["Retrain"] = retrain.model
-    metrics = evaluate_models(networks, split, device=device, seed=seed, observer=watcher, relearn=plan.request.relearn)
+    metrics = evaluate_models(
+        networks,
+        split,
+        device=device,
+        seed=seed,
+        observer=watcher,
+        relearn=plan.request.relearn,
+        keep=("initial", "Retrain"),
+    )
 
     reference, before = metrics.get("Retrain"), unlearned.preparation
     record: dict[str, Any] = {

@@ -92,10 +92,6 @@ def training_key(
         device: Where to train. On the CPU the number of threads counts too: it changes the order of sums.
         seed: As given to ``fit``.
     """
-    if device.type == "cuda":
-        machine = torch.cuda.get_device_name(device)
-    else:
-        machine = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
     return {
         "architecture": getattr(model, "architecture", type(model).__qualname__),
         "weights": model_hash(model),
@@ -103,6 +99,17 @@ def training_key(
         "preprocess": preprocess.to_dict(),
         "config": config.to_dict(),
         "seed": seed,
+        **rounding_key(device),
+    }
+
+
+def rounding_key(device: torch.device) -> dict[str, str]:
+    """Return what determines how a computation rounds beside its own inputs: device, machine and versions."""
+    if device.type == "cuda":
+        machine = torch.cuda.get_device_name(device)
+    else:
+        machine = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    return {
         "device": device.type,
         "machine": machine,
         "torch": torch.__version__,
