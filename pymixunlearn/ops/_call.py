@@ -62,6 +62,17 @@ def scalar(value: float | Tensor, like: Tensor) -> tuple[Tensor | None, float]:
     return value, 0.0
 
 
+def _is_one(grad: Tensor) -> bool:
+    """Whether an incoming gradient is known to be 1, as it is for a loss that is differentiated itself.
+
+    Only on the CPU is that a glance; elsewhere it would wait for the device.
+    """
+    try:
+        return grad.is_cpu and not torch.compiler.is_compiling() and grad.item() == 1.0
+    except RuntimeError:  # a batch of gradients (is_grads_batched, vmap) has no single value
+        return False
+
+
 def eager_function(
     name: str, gradients: Callable[[Any, Tensor], Any], keep: Callable[[Any, tuple[Any, ...], Any], None]
 ) -> type[torch.autograd.Function]:
@@ -120,11 +131,12 @@ class AtOnce:
         def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
             if torch.is_grad_enabled():
                 return (*gradients(ctx, grad)[:differentiable], None)
-            saved, wanted = ctx.saved_tensors, ctx.needs_input_grad
-            if differentiable == 1:
-                return grad * saved[-1], None
-            scaled = [grad * saved[k - differentiable] if wanted[k] else None for k in range(differentiable)]
-            return *scaled, None
+            computed = ctx.saved_tensors[-differentiable:]
+            if _is_one(grad):
+                # As they are saved: autograd copies what somebody else holds before it adds to it, and a change by the
+                # caller is noticed at the next backward, as for every saved tensor.
+                return *computed, None
+            return *(grad * gradient for gradient in computed), None
 
         methods = {
             "forward": staticmethod(forward),

@@ -123,6 +123,37 @@ def test_gradients_of_the_forward_are_those_of_the_backward(device: str, dtype: 
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-7)
 
 
+def test_the_gradient_of_a_small_loss_is_its_own_whatever_becomes_of_it() -> None:
+    """The forward computed it, and the backward of an unweighted loss hands it out."""
+    z, z_retain = logits_of(4, 5, seed=0).requires_grad_(), logits_of(6, 5, seed=1).requires_grad_()
+    small, large = torch.arange(4), torch.arange(6) % 5
+    loss = ops.real_contrastive_loss(z, z_retain, small, large, 2.0)
+    weighted = torch.autograd.grad(3 * loss, (z, z_retain), retain_graph=True)
+    loss.backward(retain_graph=True)
+    assert z.grad is not None and z_retain.grad is not None
+    first = z.grad.clone(), z_retain.grad.clone()
+    assert all(torch.allclose(three, 3 * one) for three, one in zip(weighted, first, strict=True))
+    z.grad.mul_(7)  # as clipping does
+    loss.backward(retain_graph=True)
+    assert torch.allclose(z.grad, 8 * first[0]) and torch.allclose(z_retain.grad, 2 * first[1])
+
+    (handed,) = torch.autograd.grad(loss, z, retain_graph=True)
+    handed.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(loss, z)
+
+
+def test_batched_incoming_gradients() -> None:
+    z = logits_of(6, 5, seed=0).requires_grad_()
+    incoming = torch.tensor([1.0, -2.0])
+    (batched,) = torch.autograd.grad(mix(z), z, incoming, is_grads_batched=True)
+    loss = mix(z)
+    (single,) = torch.autograd.grad(loss, z, retain_graph=True)
+    assert torch.allclose(batched, torch.stack([single, -2 * single]))
+    mapped = torch.vmap(lambda grad: torch.autograd.grad(loss, z, grad, retain_graph=True)[0])(incoming)
+    assert torch.allclose(mapped, batched)
+
+
 def test_backward_twice_needs_retain_graph_and_agrees() -> None:
     z = logits_of(4, 5, seed=0).requires_grad_()
     loss = mix(z)
