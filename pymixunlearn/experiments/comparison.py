@@ -22,6 +22,7 @@ from pymixunlearn.experiments.requests import (
 )
 from pymixunlearn.experiments.settings import TRAININGS, split_by_target
 from pymixunlearn.methods import RetrainConfig
+from pymixunlearn.tasks import Split
 from pymixunlearn.training import resolve_device
 
 COMPARE_FORMAT = "pymixunlearn-compare/1"
@@ -130,20 +131,26 @@ def row_names() -> dict[str, tuple[str, bool | None]]:
 def resolve_comparison(request: ComparisonRequest, *, observer: Observer | None = None) -> ComparisonPlan:
     """Load the data once, make the split of every seed, and settle every cell's settings.
 
-    A cell whose method refuses the task stays in the plan, with the reason.
+    "all" are the methods that can do the task. A cell whose method was named and refuses it stays in the plan, with the
+    reason.
 
     Raises:
         BadRequest: A name or a setting is unknown, a value does not fit, or choices contradict each other.
         UserError: Files are missing or corrupt, a class does not exist, the device is not available.
     """
-    rows = _chosen(request.methods)
+    named = _chosen(request.methods)
     if not request.seeds or len(set(request.seeds)) < len(request.seeds):
         raise BadRequest(f"seeds are {', '.join(map(str, request.seeds)) or 'none'}; expected each once, at least one")
     device = resolve_device(request.device)
-    settings = _by_row(request.settings, rows)
+    settings = _by_row(request.settings, list(named))
 
     dataset = request.data.load(observer)
     splits = {seed: request.split.make(dataset, seed) for seed in request.seeds}
+    rows = [name for name, by_name in named.items() if by_name or _can_do(name, splits[request.seeds[0]])]
+    if len(rows) < len(named) and observer is not None:
+        observer.note(
+            f"Left out, since they cannot do the task: {', '.join(name for name in named if name not in rows)}."
+        )
     choose_model(request.model, dataset)  # a model that is not there would fail every cell
     known = row_names()
 
@@ -180,20 +187,33 @@ def default_comparison_folder(plan: ComparisonPlan) -> Path:
     return Path("runs") / f"compare-{plan.identity['dataset']}-{plan.identity['task']}-{digest}"
 
 
-def _chosen(names: Sequence[str]) -> list[str]:
-    """Return the rows that are asked for, each once, in the order asked for."""
+def _can_do(name: str, split: Split) -> bool:
+    """Whether the method of a row takes the task of ``split``."""
+    method, label_aware = row_names()[name]
+    choice = {} if label_aware is None else {"label_aware": label_aware}
+    method_class = methods.get(method)
+    try:
+        method_class(method_class.config_class.from_mapping(choice)).check_split(split)
+    except UserError:
+        return False
+    return True
+
+
+def _chosen(names: Sequence[str]) -> dict[str, bool]:
+    """Return the rows that are asked for, in the order asked for, and whether that is by their name, not by "all"."""
     known = row_names()
     if not names:
         raise BadRequest(f"no method to compare; expected '{ALL}' or some of {', '.join(known)}")
-    chosen: dict[str, None] = {}
+    chosen: dict[str, bool] = {}
     for name in names:
         if name == RETRAIN:
             raise BadRequest("retrain is what the methods are compared with and has a row anyway; leave it out")
         both = [row for row, (method, _) in known.items() if name in (method, ALL)]
         if not both:
             check_name("method", name, (*known, *methods.available(), ALL))
-        chosen |= dict.fromkeys(both or [name])
-    return list(chosen)
+        for row in both or [name]:
+            chosen[row] = chosen.get(row, False) or name != ALL
+    return chosen
 
 
 def _in_order(rows: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[str, int]]:

@@ -71,6 +71,20 @@ def test_every_method_has_a_row_and_mixunlearn_two() -> None:
     assert {method for method, _ in rows.values()} == set(methods.available()) - {"retrain"}
 
 
+def test_all_leaves_out_what_cannot_do_the_task_and_a_name_does_not() -> None:
+    notes: list[str] = []
+    observer = Observer()
+    observer.note = notes.append  # type: ignore[method-assign]
+    request = ComparisonRequest(("neggrad", "all"), (0,), split=SplitRequest(task="semi"), device="cpu")
+    cells = {cell.name: cell for cell in resolve_comparison(request, observer=observer).cells}
+    assert {name for name, cell in cells.items() if cell.plan is not None} == {
+        *("boundary-expand", "l-mix", "laf", "mixunlearn-agnostic", "randlabel")
+    }
+    assert set(cells) == {*(name for name in cells if cells[name].plan is not None), "neggrad"}
+    assert cells["neggrad"].reason is not None and "needs labels" in cells["neggrad"].reason
+    assert len(notes) == 1 and "cannot do the task: " in notes[0] and "mixunlearn-aware, salun" in notes[0]
+
+
 def test_all_is_every_row_and_a_name_counts_once() -> None:
     assert {cell.name for cell in plan("all").cells} == set(row_names())
     assert [cell.name for cell in plan("mixunlearn-agnostic,mixunlearn,laf").cells] == [
