@@ -55,4 +55,4 @@ def test_a_preset_can_be_for_every_task() -> None:
     for task in TASKS:
         preset = find_preset("sisa", "digits", task, label_aware=True)
         assert preset is not None and preset.name == "sisa-digits"
-    assert find_preset("sisa", "mnist", "class", label_aware=True) is None
+    assert find_preset("sisa", "svhn", "class", label_aware=True) is None
