@@ -22,7 +22,7 @@ from pymixunlearn.experiments.requests import BadRequest, DataRequest, ModelRequ
 from pymixunlearn.experiments.run import Outcome, merge_histories, to_csv
 from pymixunlearn.experiments.threads import suited_threads
 from pymixunlearn.tasks import Split
-from pymixunlearn.training import TrainConfig, defaults_for, model_hash, resolve_device, save_model
+from pymixunlearn.training import MeanTeacherConfig, TrainConfig, defaults_for, model_hash, resolve_device, save_model
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,9 @@ def resolve_training(request: TrainingRequest, *, observer: Observer | None = No
         UserError: Files are missing or corrupt, or the device is not available.
     """
     device = resolve_device(request.device)
-    # A bad setting is found before data is read; the network's own defaults follow later.
-    build_training(TrainConfig(), request.settings)
+    # A bad setting is found before data is read. The network's own defaults, and whether the task has the setting,
+    # follow later.
+    build_training(MeanTeacherConfig(), request.settings)
     dataset = request.data.load(observer)
     split = request.split.make(dataset, request.seed) if request.command == "retrain" else None
     initial = choose_model(request.model, dataset)

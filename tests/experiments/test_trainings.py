@@ -39,6 +39,16 @@ def test_retrain_never_sees_what_is_forgotten(tmp_path: Path) -> None:
     assert json.loads((outcome.folder / "split.json").read_text())["params"] == {"classes": [1]}
 
 
+def test_retrain_with_few_labels_has_the_settings_of_mean_teacher(tmp_path: Path) -> None:
+    settings = {"epochs": "1", "ema": "0.9"}
+    outcome = trained(tmp_path / "a", command="retrain", split=SplitRequest(task="semi"), settings=settings)
+    kept = json.loads((outcome.folder / "config.json").read_text())["settings"]
+    assert (kept["ema"], kept["consistency"]) == (0.9, 30.0)
+    for command in ("train", "retrain"):
+        with pytest.raises(BadRequest, match="the setting ema belongs to semi-supervised training"):
+            trained(tmp_path / "b", command=command, settings=settings)
+
+
 def test_a_checkpoint_lends_retrain_its_architecture_only(tmp_path: Path) -> None:
     initial = trained(tmp_path / "initial", command="train")
     by_name = trained(tmp_path / "a", command="retrain")
