@@ -258,6 +258,8 @@ def _of_model(request: AuditRequest, observer: Observer | None) -> _Origin:
         raise BadRequest(f"'{given}' is a network without weights; an audit needs a trained model's file or run folder")
     config = _read(Path(given) / "config.json") or {}
     known = config.get("command") in ("train", "retrain")
+    if known and config.get("task") == "semi":
+        raise UserError(f"'{given}' was trained with few labels; an audit trains its shadow models with all of them")
     defaults = TrainConfig(**config["settings"]) if known else defaults_for(target.name, "initial")
     return _Origin(
         split,

@@ -189,6 +189,13 @@ def test_retrained_models_serve_every_method(
     assert "retrain" not in trainings and "initial" not in trainings
 
 
+def test_a_model_that_was_trained_with_few_labels_is_not_audited(tmp_path: Path) -> None:
+    request = TrainingRequest("retrain", split=SplitRequest(task="semi"), device="cpu", settings={"epochs": 1})
+    folder = run_training(resolve_training(request), tmp_path / "model").folder
+    with pytest.raises(UserError, match="was trained with few labels"):
+        resolve_audit(AuditRequest(model=ModelRequest(str(folder)), split=SplitRequest(task="data"), device="cpu"))
+
+
 def test_a_model_that_never_unlearned_is_audited_as_it_was_trained(tmp_path: Path) -> None:
     request = TrainingRequest(command="train", device="cpu", settings={"epochs": 2, "lr": 2e-3})
     folder = run_training(resolve_training(request), tmp_path / "trained").folder
