@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pymixunlearn import ops
+from pymixunlearn.ops import _call
 from tests.ops.test_contrastive import logits_of, targets_of
 
 registered = torch.ops.pymixunlearn
@@ -141,6 +142,18 @@ def test_the_gradient_of_a_small_loss_is_its_own_whatever_becomes_of_it() -> Non
     handed.zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         torch.autograd.grad(loss, z)
+
+
+def test_only_on_the_cpu_is_an_incoming_gradient_looked_at() -> None:
+    assert _call._is_one(torch.ones(())) and not _call._is_one(torch.tensor(2.0))
+
+    class Elsewhere:
+        is_cpu = False
+
+        def item(self) -> float:
+            raise AssertionError("reading it waits for the device")
+
+    assert not _call._is_one(Elsewhere())  # type: ignore[arg-type]
 
 
 def test_batched_incoming_gradients() -> None:
