@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pymixunlearn.errors import UserError
 
-_HASHED_AT_ONCE = 4096
+_HASHED_AT_ONCE = 256
 
 
 class Taken(NamedTuple):
@@ -116,9 +116,8 @@ class ImageSet:
 
     @cached_property
     def _digest(self) -> str:
-        digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.images.dtype} ".encode())
-        for tensor in (self.images, self.targets):
-            digest.update(tensor.detach().cpu().contiguous().numpy().data)
+        digest = _pixel_hash(self)
+        digest.update(self.targets.detach().cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
 
@@ -155,10 +154,15 @@ class UnlabelledImages:
 
     def fingerprint(self) -> str:
         """Return a sha256 (hex) over shape, dtype and pixels."""
-        digest = hashlib.sha256(f"{(len(self), *self.images.shape[1:])} {self.images.dtype} ".encode())
-        for taken in self.walk(None, _HASHED_AT_ONCE, "cpu"):
-            digest.update(taken.images.contiguous().numpy().data)
-        return digest.hexdigest()
+        return _pixel_hash(self).hexdigest()
+
+
+def _pixel_hash(images: ImageSet | UnlabelledImages) -> hashlib._Hash:
+    """Return a sha256 over shape, dtype and pixels; block by block, so that a set in a file need not fit in memory."""
+    digest = hashlib.sha256(f"{(len(images), *images.images.shape[1:])} {images.images.dtype} ".encode())
+    for taken in images.walk(None, _HASHED_AT_ONCE, "cpu"):
+        digest.update(taken.images.detach().contiguous().numpy().data)
+    return digest
 
 
 def _walk(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -22,8 +20,6 @@ IN_MEMORY_LIMIT = 4 * 2**30
 
 AHEAD = 4
 """Batches that are fetched before they are asked for."""
-
-_BLOCK = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,15 +76,6 @@ class StreamedImageSet(ImageSet):
     def unlabelled(self) -> StreamedImages:
         """Return the images alone."""
         return StreamedImages(self.images, self.rows)
-
-    @cached_property
-    def _digest(self) -> str:
-        """The hash of the same set in memory."""
-        digest = hashlib.sha256(f"{(len(self), *self.images.shape[1:])} {self.images.dtype} ".encode())
-        for block in torch.split(torch.arange(len(self)), _BLOCK):
-            digest.update(self.gather(block).numpy().data)
-        digest.update(self.targets.numpy().data)
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

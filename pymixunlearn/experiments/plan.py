@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -146,11 +146,10 @@ def build_training(defaults: TrainConfig, values: Mapping[str, Any]) -> TrainCon
     """
     # The settings of the method Retrain are those of any training, and read strings.
     parsed = build_config(RetrainConfig, values).to_dict()
-    chosen = {name: parsed[name] for name in values if parsed[name] is not None}
-    for name in chosen:
-        if not hasattr(defaults, name):
-            raise BadRequest(f"the setting {name} belongs to semi-supervised training, that is to task 'semi'")
-    return replace(defaults, **chosen)
+    try:
+        return defaults.replaced({name: parsed[name] for name in values})
+    except UserError as error:
+        raise BadRequest(str(error)) from error
 
 
 def data_identity(split: Split) -> dict[str, Any]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
 
 from pymixunlearn.data import TrainingSet
-from pymixunlearn.errors import UserError
 from pymixunlearn.methods.base import Job, Method, MethodConfig, Outcome, register, setting
 from pymixunlearn.methods.view import labelled
 from pymixunlearn.models import architecture_name
@@ -55,11 +54,7 @@ class Retrain(Method):
         name = architecture_name(model)
         # A network of the user's own has no published settings: it gets those of the small one.
         published = defaults_for(name or "cnn", "retrain", semi_supervised=semi_supervised)
-        chosen = {field: value for field, value in self.config.to_dict().items() if value is not None}
-        for field in chosen:
-            if not hasattr(published, field):
-                raise UserError(f"{field} is a setting of semi-supervised training, and all samples have labels here")
-        return replace(published, **chosen)
+        return published.replaced(self.config.to_dict())
 
     def _run(self, job: Job) -> Outcome:
         images = TrainingSet(labelled(job.split.retain), job.split.unlabelled)

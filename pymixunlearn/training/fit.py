@@ -2,60 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
-import torch
 from torch import nn
 
 from pymixunlearn.data import Preprocess, TrainingSet
 from pymixunlearn.errors import UserError
-from pymixunlearn.training.loop import Callback, StateDict
 from pymixunlearn.training.mean_teacher import train_mean_teacher
 from pymixunlearn.training.supervised import MeanTeacherConfig, TrainConfig, TrainResult, train
 
 
-def fit(
-    model: nn.Module,
-    images: TrainingSet,
-    preprocess: Preprocess,
-    config: TrainConfig,
-    *,
-    device: torch.device,
-    seed: int = 0,
-    callbacks: Sequence[Callback] = (),
-    resume: StateDict | None = None,
-    name: str = "train",
-) -> TrainResult:
-    """Train ``model`` in place by :func:`train` or :func:`train_mean_teacher`, whose arguments these are.
+def fit(model: nn.Module, images: TrainingSet, preprocess: Preprocess, config: TrainConfig, **run: Any) -> TrainResult:
+    """Train ``model`` in place by :func:`train` or :func:`train_mean_teacher`.
+
+    Args:
+        model: As for these, and so are ``preprocess`` and ``config``.
+        images: With unlabelled ones it is :func:`train_mean_teacher`.
+        preprocess: What turns stored images into network inputs.
+        config: A :class:`MeanTeacherConfig` exactly where there are unlabelled images.
+        **run: Their ``device``, ``seed``, ``callbacks``, ``resume`` and ``name``.
 
     Raises:
         UserError: As these do; or ``config`` is for the other of the two.
     """
-    if isinstance(config, MeanTeacherConfig) is not (images.unlabelled is not None):
-        expected = "TrainConfig" if images.unlabelled is None else "MeanTeacherConfig"
-        raise UserError(f"config is a {type(config).__name__}; expected a {expected} for this training set")
-    if images.unlabelled is None:
-        return train(
-            model,
-            images.labelled,
-            preprocess,
-            config,
-            device=device,
-            seed=seed,
-            callbacks=callbacks,
-            resume=resume,
-            name=name,
-        )
-    assert isinstance(config, MeanTeacherConfig)
-    return train_mean_teacher(
-        model,
-        images.labelled,
-        images.unlabelled,
-        preprocess,
-        config,
-        device=device,
-        seed=seed,
-        callbacks=callbacks,
-        resume=resume,
-        name=name,
-    )
+    if images.unlabelled is None and not isinstance(config, MeanTeacherConfig):
+        return train(model, images.labelled, preprocess, config, **run)
+    if images.unlabelled is not None and isinstance(config, MeanTeacherConfig):
+        return train_mean_teacher(model, images.labelled, images.unlabelled, preprocess, config, **run)
+    expected = "TrainConfig" if images.unlabelled is None else "MeanTeacherConfig"
+    raise UserError(f"config is a {type(config).__name__}; expected a {expected} for this training set")

@@ -30,7 +30,7 @@ from pymixunlearn.data.batches import Batch, batches
 from pymixunlearn.errors import UserError
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.training.device import seeded_layers
-from pymixunlearn.training.loop import Callback, StateDict, StepDone, run_epochs
+from pymixunlearn.training.loop import Callback, StateDict, StepDone
 from pymixunlearn.training.optimizers import make_optimizer
 from pymixunlearn.training.supervised import (
     MeanTeacherConfig,
@@ -38,6 +38,7 @@ from pymixunlearn.training.supervised import (
     supervised_loss,
     supervised_means,
     supervised_totals,
+    trained,
 )
 from pymixunlearn.training.views import strong_view, weak_view
 
@@ -126,22 +127,8 @@ def train_mean_teacher(
                 step_done()
         return {**supervised_means(totals, epoch), "consistency": apart.item() / steps}
 
-    def state() -> StateDict:
-        return {
-            "model": teacher.state_dict(),
-            "student": student.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        }
-
-    def load_state(saved: StateDict) -> None:
-        teacher.load_state_dict(saved["model"])
-        student.load_state_dict(saved["student"])
-        optimizer.load_state_dict(saved["optimizer"])
-
-    history = run_epochs(
-        name, config.epochs, steps, run_epoch, state=state, load_state=load_state, callbacks=callbacks, resume=resume
-    )
-    return TrainResult(teacher.eval(), sum(record["seconds"] for record in history), history)
+    parts: dict[str, nn.Module | torch.optim.Optimizer] = {"model": teacher, "student": student, "optimizer": optimizer}
+    return trained(parts, name, config.epochs, steps, run_epoch, callbacks, resume)
 
 
 def ramp(epochs: float, length: float) -> float:

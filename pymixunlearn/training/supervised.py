@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.device import seeded_layers
 from pymixunlearn.training.loop import Callback, StateDict, StepDone, run_epochs
 from pymixunlearn.training.optimizers import OptimizerName, make_optimizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in typing itself from Python 3.11 on
 
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "epochs": (lambda value: isinstance(value, int) and value >= 0, "an integer of at least 0"),
@@ -76,6 +79,18 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-able values."""
         return asdict(self)
+
+    def replaced(self, settings: Mapping[str, Any]) -> Self:
+        """Return a copy with ``settings`` in place; those that are None stay as they are.
+
+        Raises:
+            UserError: A setting is that of another kind of training, or out of range.
+        """
+        chosen = {name: value for name, value in settings.items() if value is not None}
+        for name in chosen:
+            if not hasattr(self, name):
+                raise UserError(f"the setting {name} belongs to semi-supervised training, that is to task 'semi'")
+        return replace(self, **chosen)
 
 
 @dataclass(frozen=True)
@@ -190,18 +205,34 @@ def train(
                 step_done()
         return supervised_means(totals, epoch)
 
+    parts: dict[str, nn.Module | torch.optim.Optimizer] = {"model": model, "optimizer": optimizer}
+    return trained(parts, name, config.epochs, steps, run_epoch, callbacks, resume)
+
+
+def trained(
+    parts: Mapping[str, nn.Module | torch.optim.Optimizer],
+    name: str,
+    epochs: int,
+    steps: int,
+    run_epoch: Callable[[int, StepDone], Mapping[str, float]],
+    callbacks: Sequence[Callback],
+    resume: StateDict | None,
+) -> TrainResult:
+    """Run the epochs of a training; the result is the part "model". ``parts`` are what a snapshot keeps."""
+
     def state() -> StateDict:
-        return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        return {part: value.state_dict() for part, value in parts.items()}
 
     def load_state(saved: StateDict) -> None:
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        for part, value in parts.items():
+            value.load_state_dict(saved[part])
 
     history = run_epochs(
-        name, config.epochs, steps, run_epoch, state=state, load_state=load_state, callbacks=callbacks, resume=resume
+        name, epochs, steps, run_epoch, state=state, load_state=load_state, callbacks=callbacks, resume=resume
     )
-    model.eval()
-    return TrainResult(model, sum(record["seconds"] for record in history), history)
+    model = parts["model"]
+    assert isinstance(model, nn.Module)
+    return TrainResult(model.eval(), sum(record["seconds"] for record in history), history)
 
 
 def _step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, std_weight: float) -> Tensor:

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import copy
-import io
 import math
-from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -16,9 +14,7 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.accuracy import accuracy, predict_logits
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training import (
-    Callback,
     MeanTeacherConfig,
-    StateDict,
     TrainConfig,
     TrainResult,
     defaults_for,
@@ -28,6 +24,7 @@ from pymixunlearn.training import (
 )
 from pymixunlearn.training.mean_teacher import ramp
 from pymixunlearn.training.views import strong_view, weak_view
+from tests.training.watching import Watcher
 
 CPU = torch.device("cpu")
 
@@ -125,24 +122,6 @@ def test_one_seed_one_result_and_no_trace_in_the_global_generator() -> None:
     torch.manual_seed(2)
     assert model_hash(taught(model, config, seed=3).model) == model_hash(first.model) != model_hash(model)
     assert model_hash(taught(model, config, seed=4).model) != model_hash(first.model)
-
-
-class Watcher(Callback):
-    """Keeps the snapshots as they come back from a file, and interrupts at a step."""
-
-    def __init__(self, stop_at_step: int) -> None:
-        self.stop_at_step = stop_at_step
-        self.snapshots: list[StateDict] = []
-
-    def on_step_end(self, step: int) -> None:
-        if step == self.stop_at_step:
-            raise KeyboardInterrupt
-
-    def on_epoch_end(self, epoch: int, record: Mapping[str, float], state: Callable[[], StateDict]) -> None:
-        buffer = io.BytesIO()
-        torch.save(state(), buffer)
-        buffer.seek(0)
-        self.snapshots.append(torch.load(buffer, weights_only=True))
 
 
 @pytest.mark.parametrize("stop_at_step", [8, 9])  # the end of the second epoch of 4 steps, and the middle of the third

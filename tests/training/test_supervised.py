@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import copy
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,14 +11,13 @@ from pymixunlearn import data, models
 from pymixunlearn.data import ImageSet, Preprocess
 from pymixunlearn.errors import UserError
 from pymixunlearn.training import (
-    Callback,
-    StateDict,
     TrainConfig,
     TrainResult,
     defaults_for,
     model_hash,
     train,
 )
+from tests.training.watching import Watcher
 
 CPU = torch.device("cpu")
 
@@ -44,24 +42,6 @@ def with_dropout_and_batch_norm() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(), nn.Linear(144, 3)
     )
-
-
-class Watcher(Callback):
-    """Keeps the snapshots as they come back from a file, and interrupts the training when told to."""
-
-    def __init__(self, stop_at_step: int = -1) -> None:
-        self.stop_at_step = stop_at_step
-        self.snapshots: list[StateDict] = []
-
-    def on_step_end(self, step: int) -> None:
-        if step == self.stop_at_step:
-            raise KeyboardInterrupt
-
-    def on_epoch_end(self, epoch: int, record: Mapping[str, float], state: Callable[[], StateDict]) -> None:
-        buffer = io.BytesIO()
-        torch.save(state(), buffer)
-        buffer.seek(0)
-        self.snapshots.append(torch.load(buffer, weights_only=True))
 
 
 AUGMENTED = Preprocess(random_crop=True, flip=True)
