@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import pickle
-import queue
-import signal
-import traceback
 from collections.abc import Callable
 from functools import partial
-from multiprocessing.process import BaseProcess
+from itertools import islice
+from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, TypeVar
 
 from pymixunlearn.errors import UserError
-from pymixunlearn.training.processes import held_to_threads, settle_in, start_process
+from pymixunlearn.training.processes import Employer, WorkerEnded, Workers, held_to_threads
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 
 _THREADS = 1
-_PATIENCE = 1.0
 _STEP = 0.01
 
 
@@ -67,75 +62,44 @@ def run_pieces(
 
 
 def _in_processes(work: Work[T], pieces: int, jobs: int, told: Callable[[int, float], None]) -> list[T]:
-    context = multiprocessing.get_context("spawn")
-    tasks, messages = context.Queue(), context.Queue()
-    for piece in [*range(pieces), *[None] * jobs]:
-        tasks.put(piece)
-    # Pickled here, as plain bytes: PyTorch's own way over shared memory fails where /dev/shm is small.
-    content = pickle.dumps(work)
-    processes: list[BaseProcess] = []
+    todo = iter(range(pieces))
     results: dict[int, T] = {}
-    try:
-        for _ in range(jobs):
-            processes.append(start_process(_serve, (content, tasks, messages), threads=_THREADS))
-        while len(results) < pieces:
-            kind, piece, value = _next(messages, processes)
-            if kind == "share":
-                told(piece, value)
-            elif kind == "result":
-                results[piece] = value
-                told(piece, 1.0)
-            else:
-                raise value
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join()
+    with Workers() as workers:
+        busy: list[Connection] = []
+        try:
+            for piece in islice(todo, jobs):
+                busy.append(workers.start(_serve, work, threads=_THREADS))
+                workers.send(busy[-1], piece)
+            while busy:
+                for worker in wait(busy):
+                    assert isinstance(worker, Connection)
+                    piece, share, result = workers.receive(worker)
+                    if share < 1.0:
+                        told(piece, share)
+                        continue
+                    results[piece] = result
+                    told(piece, 1.0)
+                    if (following := next(todo, None)) is not None:
+                        workers.send(worker, following)
+                    else:
+                        busy.remove(worker)
+        except WorkerEnded as end:
+            raise UserError(
+                f"a process ended with exit code {end.code} before its work was done, perhaps for lack of memory; "
+                "what is finished is kept, and fewer jobs at a time need less"
+            ) from None
     return [results[piece] for piece in range(pieces)]
 
 
-def _next(messages: Any, processes: list[BaseProcess]) -> tuple[str, int, Any]:
-    """Wait for a message, as long as there is a process that could send one."""
+def _serve(work: Work[Any], employer: Employer) -> None:
+    """Do pieces for as long as there are any; what a process of its own runs."""
     while True:
-        try:
-            message: tuple[str, int, Any] = messages.get(timeout=_PATIENCE)
-            return message
-        except queue.Empty:
-            dead = [process.exitcode for process in processes if process.exitcode]
-            if dead:
-                raise UserError(
-                    f"a process ended with exit code {dead[0]} before its work was done, perhaps for lack of memory; "
-                    "what is finished is kept, and fewer jobs at a time need less"
-                ) from None
+        piece, last = employer.receive(), 0.0
 
+        def report(share: float, piece: int = piece) -> None:
+            nonlocal last
+            if last + _STEP <= share < 1.0:
+                last = share
+                employer.send((piece, share, None))
 
-def _serve(content: bytes, tasks: Any, messages: Any) -> None:
-    """Do pieces until there are no more; what a process of its own runs."""
-    settle_in(_THREADS)
-    parent = multiprocessing.parent_process()
-    last = 0.0
-
-    def report(piece: int, share: float) -> None:
-        nonlocal last
-        if share - last >= _STEP:
-            last = share
-            if parent is not None and not parent.is_alive():
-                raise KeyboardInterrupt  # nobody is left to work for
-            messages.put(("share", piece, share))
-
-    try:
-        work: Work[Any] = pickle.loads(content)
-        while (piece := tasks.get()) is not None:
-            last = 0.0
-            try:
-                messages.put(("result", piece, work(piece, partial(report, piece))))
-            except UserError as error:
-                messages.put(("error", piece, error))
-            except Exception:
-                messages.put(("error", piece, RuntimeError(traceback.format_exc())))
-    except KeyboardInterrupt:
-        # What was still to be said, nobody will hear, and a full pipe must not hold this process.
-        messages.cancel_join_thread()
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # on its way out, where nothing is left to put in order
+        employer.send((piece, 1.0, work(piece, report)))

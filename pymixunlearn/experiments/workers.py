@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
-import signal
 from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +17,7 @@ from pymixunlearn.experiments.observer import Observer, Summary
 from pymixunlearn.experiments.plan import Plan, resolve
 from pymixunlearn.experiments.requests import RunRequest
 from pymixunlearn.experiments.run import run
-from pymixunlearn.training.processes import held_to_threads, settle_in, start_process
+from pymixunlearn.training.processes import Employer, WorkerEnded, Workers, held_to_threads
 
 
 @dataclass(frozen=True)
@@ -69,34 +65,24 @@ def run_in_processes(
     generator is closed, or interrupted, the processes are stopped as by Ctrl-C, and waited for.
     """
     waiting = list(cells)
-    at_work: dict[Connection, tuple[Cell, BaseProcess]] = {}
-    try:
+    at_work: dict[Connection, Cell] = {}
+    with Workers() as workers:
         while waiting or at_work:
             while waiting and len(at_work) < jobs:
                 cell = waiting.pop(0)
-                connection, process = _start(cell.request, folders / cell.key, command_line, threads)
-                at_work[connection] = (cell, process)
+                worker = workers.start(_work, cell.request, folders / cell.key, command_line, threads=threads)
+                at_work[worker] = cell
             for ready in wait(list(at_work)):
                 assert isinstance(ready, Connection)
-                cell, process = at_work[ready]
                 try:
-                    message = ready.recv()
-                except EOFError:
-                    process.join()
-                    message = CellResult("unfinished", reason=f"its process ended with code {process.exitcode}")
+                    message = workers.receive(ready)
+                except WorkerEnded as end:
+                    message = CellResult("unfinished", reason=str(end))
                 if isinstance(message, News):
-                    told(cell, message)
+                    told(at_work[ready], message)
                     continue
-                process.join()
-                ready.close()
-                del at_work[ready]
-                yield cell, message
-    finally:
-        for _, process in at_work.values():
-            process.terminate()
-        for connection, (_, process) in at_work.items():
-            connection.close()
-            process.join()
+                workers.dismiss(ready)
+                yield at_work.pop(ready), message
 
 
 def _run_cell(request: RunRequest, plan: Plan | None, out: Path, command_line: str, observer: Observer) -> CellResult:
@@ -125,22 +111,10 @@ class _Messages(logging.Handler):
         self._tell(News(" ".join(record.getMessage().split()), lasting=True))
 
 
-def _start(request: RunRequest, out: Path, command_line: str, threads: int) -> tuple[Connection, BaseProcess]:
-    """Start the process of one cell; returns the end to hear it from."""
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    process = start_process(_work, (request, out, command_line, threads, sender), threads=threads)
-    sender.close()  # the child's copy is the only one now, and its end is heard as the end of the file
-    return receiver, process
-
-
-def _work(request: RunRequest, out: Path, command_line: str, threads: int, sender: Connection) -> None:
+def _work(request: RunRequest, out: Path, command_line: str, employer: Employer) -> None:
     """Run one cell in a process of its own; send news, and at last the result."""
-    settle_in(threads)
     logging.captureWarnings(True)
     for name in ("pymixunlearn", "py.warnings"):
-        logging.getLogger(name).addHandler(_Messages(sender.send))
+        logging.getLogger(name).addHandler(_Messages(employer.send))
         logging.getLogger(name).setLevel(logging.INFO)
-    # BrokenPipeError: the process that wanted to know is gone, and this one must not go on unseen.
-    with suppress(KeyboardInterrupt, BrokenPipeError):
-        sender.send(_run_cell(request, None, out, command_line, _observer(sender.send)))
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # on its way out already
+    employer.send(_run_cell(request, None, out, command_line, _observer(employer.send)))

@@ -60,11 +60,14 @@ def interrupt(program: tuple[list[str], dict[str, str]]) -> Interrupt:
             text=True,
         )
         assert process.stdout is not None
-        for line in process.stdout:
-            if meant(line):
-                process.send_signal(signal.SIGINT)
-                break
-        _, complaint = process.communicate(timeout=120)
+        try:
+            for line in process.stdout:
+                if meant(line):
+                    process.send_signal(signal.SIGINT)
+                    break
+            _, complaint = process.communicate(timeout=120)
+        finally:
+            process.kill()
         assert process.returncode == 130, complaint
         return complaint
 

@@ -267,7 +267,7 @@ def test_a_process_that_ends_is_told_in_one_sentence(tiny: Any) -> None:
     with closing(crew):
         for _ in crew.epoch(members, 0):
             pass
-        for process in crew._hired.values():
+        for process in multiprocessing.active_children():
             process.kill()
             process.join()
         with pytest.raises(UserError, match="a process that trains a network ended with exit code -9"):
