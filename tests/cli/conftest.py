@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,16 @@ def own_folders(model_cache_folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
     """Every test works in a folder of its own; trained models are shared among the tests only."""
     monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(model_cache_folder))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heed_ctrl_c() -> Iterator[None]:
+    """What a shell starts in the background is deaf to Ctrl-C, and so would be the programs that the tests start."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
