@@ -38,8 +38,8 @@ REMEMBERED = 0.01
 """The share of a forgotten class that may still be answered with it."""
 
 SHARE_CONFIDENCE = 0.95
-Z_FORGOTTEN = 3.09
-"""99.9 %, one-sided: with at most some 25 checks a run, chance passes one of them in 2.5 % of the runs or less."""
+FALLEN_CONFIDENCE = 0.999
+"""One-sided: with at most some 25 checks a run, chance passes one of them in 2.5 % of the runs or less."""
 Z_SETTLED = 1.645
 """90 %, two-sided."""
 
@@ -54,10 +54,18 @@ class StoppingConfig(MethodConfig):
 
 
 class Drop(NamedTuple):
-    """By how many points the score of a sample fell, and the standard error of that."""
+    """By how many points the mean score of a sample fell.
+
+    Attributes:
+        mean: The fall of the sample's mean.
+        error: Its standard error, as if one more image had changed fully: a small sample in which nothing changed
+            proves little.
+        least: By how much it fell at least, with FALLEN_CONFIDENCE (paired t-test).
+    """
 
     mean: float
     error: float
+    least: float
 
 
 @dataclass(frozen=True)
@@ -138,7 +146,7 @@ class Criterion:
             forgotten = bound <= REMEMBERED or remembered == 0
         else:
             lost = drop(self.start["forget"], forget)
-            record.update(forget_drop=lost.mean, forget_bound=lost.mean - Z_FORGOTTEN * lost.error)
+            record.update(forget_drop=lost.mean, forget_bound=lost.least)
             forgotten = record["forget_bound"] > 0
         self.streak = self.streak + 1 if forgotten else 0
         record["retain_drop"] = drop(self.start["retain"], retain).mean
@@ -203,12 +211,12 @@ class AutoStop:
         self._criterion = Criterion(scores["forget"], scores["retain"], config.stop_tolerance)
         self._checks: list[dict[str, float]] = []
         self._met = False
-        self._step = self._budget = 0
+        self._step = self._budget = self._first_epoch = 0
         self._mean_length = 1.0
 
     def begin(self, lengths: Sequence[int], saved: StateDict | None) -> bool:
         """Note the budget, and go on from ``saved``; True if the criterion had been met by then."""
-        self._budget = sum(lengths)
+        self._budget, self._first_epoch = sum(lengths), lengths[0]
         self._mean_length = self._budget / len(lengths)
         if saved is not None:
             self._checks = [dict(check) for check in saved["checks"]]
@@ -228,7 +236,9 @@ class AutoStop:
         if len(self._classes):
             remembered = int(torch.isin(logits["forget"].argmax(dim=1), self._classes).sum())
         scores = {name: self._score(name, logits[name]) for name in logits}
-        self._met, record = self._criterion.judge(scores["forget"], scores["retain"], remembered)
+        done, record = self._criterion.judge(scores["forget"], scores["retain"], remembered)
+        # What no step has dealt with yet cannot have been forgotten for good.
+        self._met = done and step >= self._first_epoch
         when = {"epoch": step / self._mean_length, "step": step, "seconds": time.perf_counter() - start}
         self._checks.append({**when, **record})
         return self._met
@@ -258,8 +268,14 @@ class AutoStop:
         return predict_logits(self._model, images, self.split.preprocess, device=self._device)
 
     def _score(self, name: str, logits: Tensor) -> Tensor:
-        """Return the target's probability of the class that is answered: with labels, 1 where it is right, else 0."""
-        return self._targets[name].gather(1, logits.argmax(dim=1, keepdim=True)).squeeze(1)
+        """Return how far the model agrees with the targets [N], in [0, 1].
+
+        By its answers where whole classes are forgotten: those change. Single samples are forgotten long before their
+        answers change, so there the model's probabilities count.
+        """
+        if len(self._classes):
+            return self._targets[name].gather(1, logits.argmax(dim=1, keepdim=True)).squeeze(1)
+        return (self._targets[name] * logits.double().softmax(dim=1)).sum(dim=1)
 
 
 def check_step(index: int) -> int:
@@ -268,14 +284,15 @@ def check_step(index: int) -> int:
 
 
 def drop(before: Tensor, after: Tensor) -> Drop:
-    """Return by how many points the mean of paired scores [N] fell, with its standard error.
+    """Return by how many points the mean of paired scores [N] in [0, 1] fell, and how sure that is."""
+    from scipy.stats import t
 
-    The error is as if one more sample had changed fully: a small sample in which nothing changed proves little.
-    """
     lost = (before - after).double()
-    mean = lost.mean()
-    error = ((lost - mean).square().sum() + 1).sqrt() / len(lost)
-    return Drop(100 * mean.item(), 100 * error.item())
+    count, mean = len(lost), lost.mean().item()
+    squares = (lost - mean).square().sum().item()
+    # One image shows no spread: all it proves is that no score can rise by more than 1.
+    least = mean - t.ppf(FALLEN_CONFIDENCE, count - 1) * math.sqrt(squares / count / (count - 1)) if count > 1 else -1.0
+    return Drop(100 * mean, 100 * math.sqrt(squares + 1) / count, 100 * max(-1.0, least))
 
 
 def share_bound(hits: int, count: int, confidence: float) -> float:

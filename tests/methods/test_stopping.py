@@ -57,11 +57,22 @@ def test_more_hits_and_fewer_samples_raise_the_bound() -> None:
 
 def test_drop_is_in_points_and_a_small_sample_proves_little() -> None:
     before, after = torch.ones(200), torch.ones(200)
-    assert drop(before, after) == (0.0, pytest.approx(100 / 200))
+    assert drop(before, after) == (0.0, pytest.approx(100 / 200), 0.0)
     after[:20] = 0
     fallen = drop(before, after)
     assert fallen.mean == pytest.approx(10)
     assert fallen.error == pytest.approx(100 * math.sqrt(200 * 0.1 * 0.9 + 1) / 200)
+    assert drop(before[:1], after[:1]).least == -100.0
+
+
+def test_the_least_drop_is_that_of_a_paired_t_test() -> None:
+    from scipy.stats import ttest_rel
+
+    stream = torch.Generator().manual_seed(3)
+    before = torch.rand(30, generator=stream, dtype=torch.float64)
+    after = before - 0.1 * torch.rand(30, generator=stream, dtype=torch.float64)
+    test = ttest_rel(before, after, alternative="greater")
+    assert drop(before, after).least == pytest.approx(100 * test.confidence_interval(0.999).low)
 
 
 def test_checks_get_rarer() -> None:
@@ -199,6 +210,30 @@ def test_labels_are_looked_at_only_where_they_may_be(labels: bool, tiny: Any) ->
     assert len(true) == 1 and true[0]["step"] == FIRST_CHECK and true[0]["epoch"] == FIRST_CHECK / 10
     assert (true == wrong) is not labels
     assert true[0]["forget_drop"] != 0
+
+
+def test_single_samples_are_judged_by_probabilities_and_classes_by_answers(tiny: Any) -> None:
+    split = tiny.split(40, 100)
+    by_samples = _tiny_stop(tiny, split, labels=True)
+    by_answers = AutoStop(
+        tiny.model(), SplitView.of(split, labels=True), (0,), StoppingConfig(stop="auto"), device=CPU, seed=0
+    )
+    for stop in (by_samples, by_answers):
+        stop.begin([10] * 20, None)
+        with torch.no_grad():
+            stop._model.head.weight *= 0.9  # less sure of the same answers
+            stop._model.head.bias *= 0.9
+        stop.after_step(FIRST_CHECK)
+    assert by_samples.result().checks[0]["retain_drop"] != 0
+    assert by_answers.result().checks[0]["retain_drop"] == 0
+
+
+def test_no_run_ends_before_every_sample_has_had_its_turn(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Criterion, "judge", lambda *_: (True, {}))
+    stop = _tiny_stop(tiny, tiny.split(40, 100))
+    stop.begin([60] * 5, None)
+    met = [step for step in range(1, 100) if stop.after_step(step)]
+    assert met[0] == min(check_step(index) for index in range(9) if check_step(index) >= 60)
 
 
 # Whole runs
