@@ -54,18 +54,10 @@ class StoppingConfig(MethodConfig):
 
 
 class Drop(NamedTuple):
-    """By how many points the mean score of a sample fell.
-
-    Attributes:
-        mean: The fall of the sample's mean.
-        error: Its standard error, as if one more image had changed fully: a small sample in which nothing changed
-            proves little.
-        least: By how much it fell at least, with FALLEN_CONFIDENCE (paired t-test).
-    """
+    """By how many points the score of a sample fell, and the standard error of that."""
 
     mean: float
     error: float
-    least: float
 
 
 @dataclass(frozen=True)
@@ -145,8 +137,10 @@ class Criterion:
             # None at all has to do where the sample is too small for the bound.
             forgotten = bound <= REMEMBERED or remembered == 0
         else:
-            lost = drop(self.start["forget"], forget)
-            record.update(forget_drop=lost.mean, forget_bound=lost.least)
+            start = self.start["forget"]
+            record.update(
+                forget_drop=drop(start, forget).mean, forget_bound=least_drop(start, forget, FALLEN_CONFIDENCE)
+            )
             forgotten = record["forget_bound"] > 0
         self.streak = self.streak + 1 if forgotten else 0
         record["retain_drop"] = drop(self.start["retain"], retain).mean
@@ -284,15 +278,25 @@ def check_step(index: int) -> int:
 
 
 def drop(before: Tensor, after: Tensor) -> Drop:
-    """Return by how many points the mean of paired scores [N] in [0, 1] fell, and how sure that is."""
+    """Return by how many points the mean of paired scores [N] fell, with its standard error.
+
+    The error is as if one more sample had changed fully: a small sample in which nothing changed proves little.
+    """
+    lost = (before - after).double()
+    mean = lost.mean()
+    error = ((lost - mean).square().sum() + 1).sqrt() / len(lost)
+    return Drop(100 * mean.item(), 100 * error.item())
+
+
+def least_drop(before: Tensor, after: Tensor, confidence: float) -> float:
+    """Return by how many points the mean of paired scores [N] in [0, 1] fell at least, by a one-sided paired t-test."""
     from scipy.stats import t
 
     lost = (before - after).double()
-    count, mean = len(lost), lost.mean().item()
-    squares = (lost - mean).square().sum().item()
-    # One image shows no spread: all it proves is that no score can rise by more than 1.
-    least = mean - t.ppf(FALLEN_CONFIDENCE, count - 1) * math.sqrt(squares / count / (count - 1)) if count > 1 else -1.0
-    return Drop(100 * mean, 100 * math.sqrt(squares + 1) / count, 100 * max(-1.0, least))
+    if len(lost) < 2:
+        return -100.0  # one image shows no spread: all that is known is that no score rises by more than 1
+    error = lost.std().item() / math.sqrt(len(lost))
+    return 100 * max(-1.0, lost.mean().item() - float(t.ppf(confidence, len(lost) - 1)) * error)
 
 
 def share_bound(hits: int, count: int, confidence: float) -> float:

@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -145,7 +145,7 @@ class Employer:
         try:
             content = self._connection.recv_bytes()
         except (EOFError, OSError):
-            self._left = True
+            self.part()
             raise KeyboardInterrupt from None
         return pickle.loads(content)
 
@@ -167,7 +167,7 @@ class Employer:
         try:
             self._connection.send_bytes(pickle.dumps(content))
         except OSError:
-            self._left = True
+            self.part()
             raise KeyboardInterrupt from None
 
 
@@ -187,7 +187,7 @@ def _work(content: bytes, threads: int, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     employer = Employer(connection)
-    try:
+    with suppress(KeyboardInterrupt):
         try:
             target, args = pickle.loads(content)
             # From here on stopped means interrupted: files are closed and locks let go.
@@ -197,9 +197,7 @@ def _work(content: bytes, threads: int, connection: Connection) -> None:
             employer.fail(error)
         except Exception:
             employer.fail(RuntimeError(traceback.format_exc()))
-        employer.part()  # inside of the block: a signal comes before, and is caught below, or does nothing
-    except KeyboardInterrupt:
-        pass
+        employer.part()  # inside of the block: a signal comes before, and ends the block, or does nothing
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from pymixunlearn.methods.stopping import (
     StoppingConfig,
     check_step,
     drop,
+    least_drop,
     share_bound,
 )
 from pymixunlearn.methods.view import SplitView
@@ -57,12 +58,13 @@ def test_more_hits_and_fewer_samples_raise_the_bound() -> None:
 
 def test_drop_is_in_points_and_a_small_sample_proves_little() -> None:
     before, after = torch.ones(200), torch.ones(200)
-    assert drop(before, after) == (0.0, pytest.approx(100 / 200), 0.0)
+    assert drop(before, after) == (0.0, pytest.approx(100 / 200))
+    assert least_drop(before, after, 0.999) == 0.0
     after[:20] = 0
     fallen = drop(before, after)
     assert fallen.mean == pytest.approx(10)
     assert fallen.error == pytest.approx(100 * math.sqrt(200 * 0.1 * 0.9 + 1) / 200)
-    assert drop(before[:1], after[:1]).least == -100.0
+    assert least_drop(before[:1], after[:1], 0.999) == -100.0
 
 
 def test_the_least_drop_is_that_of_a_paired_t_test() -> None:
@@ -72,7 +74,7 @@ def test_the_least_drop_is_that_of_a_paired_t_test() -> None:
     before = torch.rand(30, generator=stream, dtype=torch.float64)
     after = before - 0.1 * torch.rand(30, generator=stream, dtype=torch.float64)
     test = ttest_rel(before, after, alternative="greater")
-    assert drop(before, after).least == pytest.approx(100 * test.confidence_interval(0.999).low)
+    assert least_drop(before, after, 0.999) == pytest.approx(100 * test.confidence_interval(0.999).low)
 
 
 def test_checks_get_rarer() -> None:
