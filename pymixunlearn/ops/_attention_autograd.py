@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pymixunlearn.ops import reference
 from pymixunlearn.ops._call import below_autograd, eager_function, ops, twice_differentiable
-from pymixunlearn.ops._register import register_derivative, register_no_derivative
+from pymixunlearn.ops._register import register_autocast, register_derivative, register_no_derivative
 
 _CONSTANTS = (None, None)
 
@@ -43,6 +43,7 @@ MixblockAttention = eager_function("mixblock_attention", _gradients, _keep)
 
 
 def register() -> None:
-    """Register the formula with the dispatcher; the state, the second output, has no gradient."""
+    """Register the formula and autocast with the dispatcher; the state, the second output, has no gradient."""
     register_derivative("mixblock_attention", 6, lambda ctx, grad, _: _gradients(ctx, grad), _keep)
     register_no_derivative("mixblock_attention_backward")
+    register_autocast("mixblock_attention")

@@ -53,13 +53,16 @@ def in_float32(tensor: Tensor) -> Tensor:
 def scalar(value: float | Tensor, like: Tensor) -> tuple[Tensor | None, float]:
     """Split a scalar argument into the schema's two: a tensor on the device, or a number.
 
-    A 0-d CPU tensor beside CUDA logits is read here: it is host memory, nothing waits for the device.
+    A 0-d CPU tensor beside CUDA logits is read here: it is host memory, nothing waits for the device. While tracing,
+    numbers become tensors: a graph holds the number that an operator was given, so that another one, as a new mixing
+    ratio in every step, would be traced anew.
     """
-    if not isinstance(value, Tensor):
-        return None, value
-    if value.dim() == 0 and value.device != like.device and value.device.type == "cpu":
-        return None, float(value)
-    return value, 0.0
+    if isinstance(value, Tensor) and (value.dim() > 0 or value.device == like.device or value.device.type != "cpu"):
+        return value, 0.0
+    if torch.compiler.is_compiling():
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        return torch.ones((), dtype=dtype, device=like.device) * value, 0.0
+    return None, float(value) if isinstance(value, Tensor) else value
 
 
 def _is_one(grad: Tensor) -> bool:

@@ -33,6 +33,7 @@ def _has_tangent(value: Any) -> bool:
 
 #: Registrations live as long as the library they were made through.
 _library = _NoTangents("pymixunlearn", "FRAGMENT")  # type: ignore[no-untyped-call]
+_autocast_library = torch.library.Library("pymixunlearn", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 def register_derivative(
@@ -68,6 +69,33 @@ def register_no_derivative(name: str) -> None:
         )
 
     torch.library.register_autograd(f"pymixunlearn::{name}", refuse, lib=_library)
+
+
+def in_autocast_dtype(tensor: Tensor) -> Tensor:
+    """Return a tensor in autocast's dtype; float64 is left alone, as PyTorch does with its matrix products."""
+    if tensor.dtype == torch.float64 or not tensor.is_floating_point():
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(tensor.device.type))
+
+
+def register_autocast(name: str) -> None:
+    """Let autocast run an operator in its own dtype, as it does matrix products.
+
+    ``torch.library.register_autocast`` knows one fixed dtype per device instead.
+    """
+    for device, key in (("cpu", torch._C.DispatchKey.AutocastCPU), ("cuda", torch._C.DispatchKey.AutocastCUDA)):
+        if torch.amp.is_autocast_available(device):
+            rule = _autocast_rule(name, torch._C.DispatchKeySet(key))
+            _autocast_library.impl(name, rule, key.name)  # type: ignore[no-untyped-call]
+
+
+def _autocast_rule(name: str, keys: Any) -> Callable[..., Any]:
+    def rule(*arguments: Any) -> Any:
+        cast = [in_autocast_dtype(value) if isinstance(value, Tensor) else value for value in arguments]
+        with torch._C._ExcludeDispatchKeyGuard(keys):
+            return getattr(torch.ops.pymixunlearn, name).default(*cast)
+
+    return rule
 
 
 def register_float32_autocast(name: str) -> None:

@@ -9,13 +9,16 @@ from pymixunlearn.ops import _attention_autograd as functions
 from pymixunlearn.ops import _checks as checks
 from pymixunlearn.ops import reference
 from pymixunlearn.ops._call import compiled, ops, run
+from pymixunlearn.ops._register import in_autocast_dtype
 
 
-def _in_autocast_dtype(tensor: Tensor) -> Tensor:
-    """Under autocast, matrix products run in its dtype; float64 is left alone, as PyTorch does."""
-    if tensor.dtype == torch.float64 or not tensor.is_floating_point():
-        return tensor
-    return tensor.to(torch.get_autocast_dtype(tensor.device.type))
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def tf32_allowed() -> bool:
+    """Whether float32 matrix products on GPUs may use TF32, by whichever of PyTorch's switches it was said.
+
+    ``allow_tf32`` itself cannot be asked: it raises once ``fp32_precision`` has been set.
+    """
+    return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
 
 
 def mixblock_attention(
@@ -27,7 +30,7 @@ def mixblock_attention(
 
     Memory grows with the number of positions, not with its square: scores live in tiles and are computed again in the
     backward. Products of bfloat16 and float16 are summed in float32; float32 on a GPU uses TF32 if PyTorch's own
-    matrix products may (``torch.backends.cuda.matmul.allow_tf32``).
+    matrix products may (``torch.backends.cuda.matmul.fp32_precision``, ``torch.set_float32_matmul_precision``).
 
     Args:
         q_f: Queries of the forget features [N_f, d, h, w], float32, float64, bfloat16 or float16. Differentiable, as
@@ -50,12 +53,12 @@ def mixblock_attention(
     if not compiled(*tensors) or pairing not in checks.PAIRINGS:
         return reference.mixblock_attention(*tensors, pairing=pairing)
     if torch.is_autocast_enabled(q_f.device.type):
-        tensors = tuple(_in_autocast_dtype(tensor) for tensor in tensors)  # type: ignore[assignment]
+        tensors = tuple(in_autocast_dtype(tensor) for tensor in tensors)  # type: ignore[assignment]
     output = run(
         ops.mixblock_attention.default,
         functions.MixblockAttention,
         any(tensor.requires_grad for tensor in tensors),
-        (*tensors, pairing == "grid", q_f.is_cuda and torch._C._get_cublas_allow_tf32()),
+        (*tensors, pairing == "grid", q_f.is_cuda and q_f.dtype == torch.float32 and tf32_allowed()),
         lambda: checks.check_mixblock_attention(*tensors, pairing),
     )
     mask_logits: Tensor = output[0] if isinstance(output, tuple) else output

@@ -54,6 +54,15 @@ def _cosine(logits: Tensor, target: Tensor, sharpen_T: float | None) -> Tensor:
     return torch.where(length == 0, torch.zeros_like(cosine), cosine)
 
 
+def _number(value: float | Tensor, dtype: torch.dtype) -> float | Tensor:
+    """A mixing ratio or temperature as it enters the formulas.
+
+    Numbers stay numbers, and a 0-d CPU tensor stays where it is: bringing one to a GPU would wait for the device, and
+    cannot be captured in a CUDA graph.
+    """
+    return value.to(dtype) if isinstance(value, Tensor) else value
+
+
 def _column_lse(terms: Tensor) -> Tensor:
     """Log-sum-exp over dim 0; 0 where there is nothing to sum, so that an empty forget set contributes nothing."""
     return torch.logsumexp(terms, dim=0) if terms.shape[0] else terms.new_zeros(terms.shape[1:])
@@ -79,8 +88,7 @@ def mix_contrastive_loss(
     """Eq. 5 on mixed samples; see :func:`pymixunlearn.ops.mix_contrastive_loss`."""
     checks.check_mix_contrastive_loss(logits, target_forget, target_retain, lam, tau, pairing, reduction, sharpen_T)
     dtype = _compute_dtype(logits.dtype)
-    ratio = torch.as_tensor(lam, dtype=dtype, device=logits.device)
-    temperature = torch.as_tensor(tau, dtype=dtype, device=logits.device)
+    ratio, temperature = _number(lam, dtype), _number(tau, dtype)
     if pairing == "zip":
         s_forget = 1 - _cosine(logits, target_forget, sharpen_T)
         s_retain = 1 - _cosine(logits, target_retain, sharpen_T)
@@ -113,7 +121,7 @@ def real_contrastive_loss(
         logits_forget, logits_retain, target_forget, target_retain, tau, reduction, sharpen_T
     )
     dtype = _compute_dtype(logits_retain.dtype)
-    temperature = torch.as_tensor(tau, dtype=dtype, device=logits_retain.device)
+    temperature = _number(tau, dtype)
     s_forget = 1 - _cosine(logits_forget, target_forget, sharpen_T)
     s_retain = 1 - _cosine(logits_retain, target_retain, sharpen_T)
     retain_rows = logits_retain.shape[0]
@@ -155,9 +163,9 @@ def _image_values(
     values = values / 255
     if mean is None or std is None:
         return values
-    constants = [torch.tensor(list(per_channel), dtype=dtype, device=images.device) for per_channel in (mean, std)]
-    shift, scale = (constant.view(-1, 1, 1) for constant in constants)
-    return (values - shift) / scale
+    # Numbers rather than tensors of them, as for the losses: see _number.
+    channels = [(values.select(-3, c) - shift) / scale for c, (shift, scale) in enumerate(zip(mean, std, strict=True))]
+    return torch.stack(channels, dim=-3)
 
 
 def mask_mix(

@@ -98,6 +98,32 @@ def test_compile_settles_after_two_graphs(device: str) -> None:
     assert counter.frame_count == 2
 
 
+@pytest.mark.parametrize("pairing", ["zip", "grid"])
+def test_compile_settles_whatever_the_mixing_ratio(device: str, pairing: str) -> None:
+    """A new ratio in every step, as MixUnlearn draws it, must not be a new graph in every step."""
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+
+    def loss_of(z: Tensor, target: Tensor, lam: float, tau: float) -> Tensor:
+        mixed = ops.mix_contrastive_loss(z, target, target.flip(0), lam, tau, pairing=pairing)
+        return mixed + ops.real_contrastive_loss(z.flatten(0, -2), z.flatten(0, -2), z_target, z_target, tau)
+
+    shape = (4, 5) if pairing == "zip" else (4, 4, 5)
+    z = logits_of(shape[0] ** (len(shape) - 1), 5, seed=0, device=device).view(shape)
+    target = targets_of("probabilities", 4, 5, 1, torch.float32, device)
+    z_target = targets_of("probabilities", z.numel() // 5, 5, 2, torch.float32, device)
+    compiled = torch.compile(loss_of, backend=counter, fullgraph=True)
+    for step in range(12):
+        lam, tau = step / 12, 2.0 + step
+        plain, traced = z.clone().requires_grad_(), z.clone().requires_grad_()
+        expected, actual = loss_of(plain, target, lam, tau), compiled(traced, target, lam, tau)
+        expected.backward()
+        actual.backward()
+        torch.testing.assert_close(actual, expected)
+        torch.testing.assert_close(traced.grad, plain.grad)
+    assert counter.frame_count == 2
+
+
 def test_export_keeps_the_operators_for_all_sizes() -> None:
     class Losses(torch.nn.Module):
         def forward(self, z: Tensor, z_r: Tensor, target: Tensor, target_r: Tensor) -> Tensor:
