@@ -98,9 +98,12 @@ class Case:
         forward, backward = _TRAFFIC[self.op](self, DTYPES[self.dtype].itemsize)
         return {"forward": forward, "backward": backward, "both": forward + backward}[mode]
 
-    def memory(self) -> int:
-        """Bytes that inputs and the hungriest provider need at once, as an upper bound."""
-        element = max(DTYPES[self.dtype].itemsize, 4)
+    def memory(self, *, fused: bool) -> int:
+        """Bytes that the inputs and the fused operator, or its hungriest rival, need at once, as an upper bound."""
+        own = DTYPES[self.dtype].itemsize
+        element = max(own, 4)  # sums are kept in float32
+        if fused:
+            return 2 * self.traffic("both").bytes * element // own
         samples, classes, image, side, dim = self.shape
         if self.op == "mask_mix":
             unit = self.pairs * image**2 * (IMAGE_CHANNELS + 1) * element

@@ -60,21 +60,23 @@ def _processor() -> str:
 
 
 def copy_bandwidth(device: torch.device, size: int | None = None) -> float:
-    """Return the bytes per second, read and written, of cloning a large tensor; the median of a few.
+    """Return the bytes per second, read and written, of copying a large tensor to another; the median of a few.
+
+    The other one's pages are there already: a new tensor's would be counted as copying, and take several times longer.
 
     Args:
         device: Where to copy.
         size: Bytes of the tensor; by default far beyond the caches.
     """
     source = torch.ones((size or _COPY_BYTES[device.type]) // 4, device=device)
+    target = torch.zeros_like(source)
     seconds = []
     for _ in range(_COPIES + 1):
         _wait(device)
         start = perf_counter()
-        copy = source.clone()
+        target.copy_(source)
         _wait(device)
         seconds.append(perf_counter() - start)
-        del copy
     # The first one warms up.
     median = sorted(seconds[1:])[_COPIES // 2]
     return 2 * source.nbytes / median

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
@@ -11,7 +12,7 @@ from pymixunlearn.benchmarking.agreement import Mismatch, check_agreement
 from pymixunlearn.benchmarking.cases import MODES, Case
 from pymixunlearn.benchmarking.machine import Machine
 from pymixunlearn.benchmarking.memory import Peaks, available_memory, peak_memory
-from pymixunlearn.benchmarking.problems import Job, build, runnable, uses_kernel
+from pymixunlearn.benchmarking.problems import Job, Problem, build, runnable, uses_kernel
 from pymixunlearn.benchmarking.results import FAILED, MEASURED, SKIPPED, Measurement
 from pymixunlearn.benchmarking.timing import Clock, CpuClock, CudaClock, Sample, captured, interleaved, quantiles
 
@@ -65,56 +66,104 @@ class _Ready:
 def measure_case(case: Case, settings: Settings, machine: Machine) -> list[Measurement]:
     """Measure all providers of a case.
 
-    Nothing but an interruption ends this early: a case that does not fit into memory is skipped, one that raises or in
-    which a provider computes something else has failed, and the rows say so.
+    Nothing but an interruption ends this early. A provider that does not fit into memory is skipped, one that raises
+    has failed, and the rows say so; without the fused one, or where another computes something else, the case has no
+    times at all.
     """
     rows = _Rows(case, settings, machine)
-    need, free = case.memory(), available_memory(settings.device)
-    if free is not None and need > _SHARE_OF_MEMORY * free:
-        return rows.without_times(SKIPPED, f"may need {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
     try:
-        ready = dict(_verified(case, settings))
-        for launch in settings.launches:
-            rows.add(launch, ready, _times(launch, ready, settings))
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        return rows.without_times(SKIPPED, _sentence(error))
-    except Mismatch as error:
-        return rows.without_times(FAILED, str(error))
-    except Exception as error:
-        return rows.without_times(FAILED, f"{type(error).__name__}: {_sentence(error)}")
+        return _measured(rows, case, settings)
+    except (Unfit, Mismatch) as error:
+        return rows.without_times(error)
     finally:
         torch.compiler.reset()
         if settings.device.type == "cuda":
             torch.cuda.empty_cache()
-    return rows.rows
+
+
+class Unfit(RuntimeError):
+    """A provider cannot be measured; its status and the reason, in words."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        """Keep both."""
+        super().__init__(reason)
+        self.status = status
+
+
+@contextmanager
+def _or_unfit() -> Iterator[None]:
+    """Turn whatever a provider raises, but for a mismatch, into the reason why it is not measured."""
+    try:
+        yield
+    except (Unfit, Mismatch):
+        raise
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise Unfit(SKIPPED, _sentence(error)) from error
+    except Exception as error:
+        raise Unfit(FAILED, f"{type(error).__name__}: {_sentence(error)}") from error
 
 
 def _sentence(error: BaseException) -> str:
     return (str(error).strip().splitlines() or ["no message"])[0].strip()
 
 
-def _verified(case: Case, settings: Settings) -> Iterator[tuple[str, _Ready]]:
-    """Run every provider once and compare it with the fused one."""
-    problem = build(case, settings.device)
-    expected: list[torch.Tensor] = []
-    for provider in settings.providers(case):
+def _measured(rows: _Rows, case: Case, settings: Settings) -> list[Measurement]:
+    """Run every provider, compare it with the fused one, and time those that can be."""
+    _check_memory(case, settings, fused=True)
+    with _or_unfit():
+        problem = build(case, settings.device)
+    fused, expected = _ready(problem, "fused", settings, [])
+    ready = {"fused": fused}
+    unfit: dict[str, Unfit] = {}
+    for rival in settings.providers(case)[1:]:
+        try:
+            _check_memory(case, settings, fused=False)
+            ready[rival], _ = _ready(problem, rival, settings, expected)
+        except Unfit as error:
+            unfit[rival] = error
+    del expected
+    for launch in settings.launches:
+        jobs, out = {}, dict(unfit)
+        for provider, entry in ready.items():
+            try:
+                jobs[provider] = _launched(entry.job, launch, settings)
+            except Unfit as error:
+                if provider == "fused":
+                    raise
+                out[provider] = error
+        with _or_unfit():
+            rows.add(launch, ready, interleaved(_clock(launch, settings), jobs, settings.seconds), out)
+    return rows.rows
+
+
+def _check_memory(case: Case, settings: Settings, *, fused: bool) -> None:
+    need, free = case.memory(fused=fused), available_memory(settings.device)
+    if free is not None and need > _SHARE_OF_MEMORY * free:
+        raise Unfit(SKIPPED, f"may need {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
+
+
+def _ready(
+    problem: Problem, provider: str, settings: Settings, expected: list[torch.Tensor]
+) -> tuple[_Ready, list[torch.Tensor]]:
+    """Run a provider once, hold its results against the fused one's if there are any yet, and return them."""
+    with _or_unfit():
         job = runnable(problem, provider)
         peaks, result, gradients = peak_memory(job, settings.device)
-        if provider == "fused":
-            expected = [result, *gradients]
-        else:
-            check_agreement(PROVIDERS[provider], expected, [result, *gradients])
-        del result, gradients
-        yield provider, _Ready(job, peaks)
+        results = [result, *gradients]
+        if expected:
+            check_agreement(PROVIDERS[provider], expected, results)
+        return _Ready(job, peaks), results
 
 
-def _times(launch: str, ready: dict[str, _Ready], settings: Settings) -> dict[str, list[Sample]]:
-    jobs = {provider: entry.job for provider, entry in ready.items()}
-    if launch == "graph":
-        jobs = {provider: captured(job, settings.device) for provider, job in jobs.items()}
-    clock: Clock
-    clock = CpuClock() if settings.device.type == "cpu" else CudaClock(settings.device, flush=launch == "flushed")
-    return interleaved(clock, jobs, settings.seconds)
+def _launched(job: Job, launch: str, settings: Settings) -> Job:
+    if launch != "graph":
+        return job
+    with _or_unfit():
+        return captured(job, settings.device)
+
+
+def _clock(launch: str, settings: Settings) -> Clock:
+    return CpuClock() if settings.device.type == "cpu" else CudaClock(settings.device, flush=launch == "flushed")
 
 
 class _Rows:
@@ -125,8 +174,10 @@ class _Rows:
         self._case, self._settings, self._machine = case, settings, machine
         self._kernel = "compiled" if uses_kernel(case, settings.device) else "reference"
 
-    def without_times(self, status: str, reason: str) -> list[Measurement]:
+    def without_times(self, error: Unfit | Mismatch) -> list[Measurement]:
         """Return rows that say why the case has no times."""
+        status = error.status if isinstance(error, Unfit) else FAILED
+        reason = str(error)
         providers, launches = self._settings.providers(self._case), self._settings.launches
         return [
             self._row(launch, provider, mode, status=status, reason=reason)
@@ -135,8 +186,10 @@ class _Rows:
             for mode in MODES
         ]
 
-    def add(self, launch: str, ready: dict[str, _Ready], times: dict[str, list[Sample]]) -> None:
-        """Add the rows of one way of launching, and say who was left out."""
+    def add(
+        self, launch: str, ready: dict[str, _Ready], times: dict[str, list[Sample]], unfit: dict[str, Unfit]
+    ) -> None:
+        """Add the rows of one way of launching, and say who was left out and why."""
         for provider, samples in times.items():
             for mode in MODES:
                 low, median, high = quantiles(samples, mode)
@@ -151,9 +204,11 @@ class _Rows:
                         peak=getattr(ready[provider].peaks, mode),
                     )
                 )
+        out = {provider: (error.status, str(error)) for provider, error in unfit.items()}
         if not self._settings.compile:
-            for mode in MODES:
-                self.rows.append(self._row(launch, "compile", mode, status=SKIPPED, reason=NOT_COMPILED))
+            out["compile"] = SKIPPED, NOT_COMPILED
+        for provider, (status, reason) in out.items():
+            self.rows += [self._row(launch, provider, mode, status=status, reason=reason) for mode in MODES]
 
     def _row(
         self,

@@ -32,8 +32,10 @@ the losses; `interpolate`, `sigmoid` and `lerp` for the mix; batched products fo
   of the logits, of the mix the mask's only, of the attention all six. Targets are probabilities.
 - Losses of half-precision logits are computed in float32 by the rivals too, as under autocast.
 - *Of copy* is the traffic that the case cannot avoid (every input read once, every output written once) over the
-  median, over the rate at which a large `clone` reads and writes, measured in the same run. A case whose data stay in
-  the cache, or that only reads, can exceed 100 %. *At copy rate* is the time of this traffic at that rate.
+  median, over the rate at which a large tensor is copied to another, measured in the same run. A case whose data stay
+  in the cache, or that only reads, can exceed 100 %; on a CPU a result larger than some 30 MB is new memory in every
+  call, which the system has to provide, while the copy's is there. *At copy rate* is the time of this traffic at that
+  rate.
 - *Memory* is the peak of tensors alive beyond the inputs, fused / PyTorch.
 - On GPUs times are between events on the stream: *plain*, *flushed* (the level-2 cache overwritten before every run)
   and *graph* (replays of CUDA graphs).
@@ -193,8 +195,13 @@ def _table(comparisons: Sequence[Comparison]) -> Iterator[str]:
 
 
 def _left_out(rows: Sequence[Measurement]) -> Iterator[str]:
-    reasons = dict.fromkeys((row.case.name, row.status, row.reason) for row in rows if row.provider == "fused")
-    lines = [f"- {name}: {status}, {reason}." for name, status, reason in reasons if status != MEASURED]
+    whole = {row.case for row in rows if row.provider == "fused" and row.status != MEASURED}
+    reasons = dict.fromkeys(
+        (row.case.name, "" if row.case in whole else f", {PROVIDERS[row.provider]}", row.status, row.reason)
+        for row in rows
+        if row.status != MEASURED and row.reason != NOT_COMPILED and (row.provider == "fused" or row.case not in whole)
+    )
+    lines = [f"- {name}{provider}: {status}, {reason}." for name, provider, status, reason in reasons]
     if lines:
         yield from ["", "Not measured:", "", *lines]
     if any(row.reason == NOT_COMPILED for row in rows):

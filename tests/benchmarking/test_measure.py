@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pymixunlearn import ops
 from pymixunlearn.benchmarking import OPERATORS, Case, Machine, Settings, measure, measure_case, rivals
 from pymixunlearn.benchmarking import machine as machines
 from pymixunlearn.benchmarking.machine import copy_bandwidth, describe_machine
@@ -78,7 +79,7 @@ def test_a_wrong_gradient_fails_the_case(
     assert "gradient 1 of PyTorch differs" in rows[0].reason
 
 
-def test_an_error_fails_the_case_and_says_which(
+def test_a_rival_that_raises_is_left_out_and_says_why(
     tiny: None, monkeypatch: pytest.MonkeyPatch, settings: Settings, machine: Machine
 ) -> None:
     def broken(*_: Tensor) -> Tensor:
@@ -86,17 +87,42 @@ def test_an_error_fails_the_case_and_says_which(
 
     monkeypatch.setattr(rivals, "sharpen", broken)
     rows = measure_case(Case("sharpen", "", "small", "float32"), settings, machine)
+    theirs = {(row.status, row.reason) for row in rows if row.provider == "pytorch"}
+    assert theirs == {("failed", "RuntimeError: no such kernel")}
+    assert {row.status for row in rows if row.provider == "fused"} == {"measured"}
+
+
+def test_without_the_fused_operator_a_case_has_no_times(
+    tiny: None, monkeypatch: pytest.MonkeyPatch, settings: Settings, machine: Machine
+) -> None:
+    def broken(*_: Tensor, **__: float) -> Tensor:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(ops, "sharpen", broken)
+    rows = measure_case(Case("sharpen", "", "small", "float32"), settings, machine)
     assert {(row.status, row.reason) for row in rows} == {("failed", "RuntimeError: no such kernel")}
+    assert {row.provider for row in rows} == {"fused", "pytorch"}
 
 
-@pytest.mark.parametrize("free", [1000, 10**12, None])
+def test_rivals_too_large_for_the_memory_are_skipped_alone(
+    tiny: None, monkeypatch: pytest.MonkeyPatch, settings: Settings, machine: Machine
+) -> None:
+    case = Case("mixblock_attention", "grid", "small", "float32")
+    monkeypatch.setattr(measure, "available_memory", lambda _: 2 * case.memory(fused=True))
+    assert case.memory(fused=False) > 2 * case.memory(fused=True)
+    rows = measure_case(case, settings, machine)
+    assert {row.provider for row in rows if row.status == "measured"} == {"fused"}
+    assert {row.provider for row in rows if row.reason.startswith("may need")} == {"pytorch", "sdpa"}
+
+
+@pytest.mark.parametrize("free", [100, 10**12, None])
 def test_a_case_too_large_for_the_memory_is_skipped(
     tiny: None, free: int | None, monkeypatch: pytest.MonkeyPatch, settings: Settings, machine: Machine
 ) -> None:
     monkeypatch.setattr(measure, "available_memory", lambda _: free)
     rows = measure_case(Case("mask_mix", "grid", "small", "float32"), settings, machine)
     fused = [row for row in rows if row.provider == "fused"]
-    if free == 1000:
+    if free == 100:
         assert {row.status for row in rows} == {"skipped"}
         assert fused[0].reason == "may need 0.0 GB of memory, 0.0 GB are free"
         assert [row.mode for row in fused] == ["forward", "backward", "both"] and fused[0].bytes > 0
@@ -112,7 +138,8 @@ def test_running_out_of_memory_is_a_reason_to_skip(
 
     monkeypatch.setattr(rivals, "sharpen", greedy)
     rows = measure_case(Case("sharpen", "", "small", "float32"), settings, machine)
-    assert {(row.status, row.reason) for row in rows} == {("skipped", "tried to allocate 80 GiB")}
+    theirs = {(row.status, row.reason) for row in rows if row.provider == "pytorch"}
+    assert theirs == {("skipped", "tried to allocate 80 GiB")}
 
 
 def test_an_interruption_goes_through(
