@@ -132,7 +132,7 @@ struct Place {
   PMX_HD int row(int half) const { return warp * warp_rows + g + 8 * half; }
 };
 
-// Scores of the own tile against another, the channels in chunks. `own_image` < 0: the own tile is there already.
+// Scores of the own tile against another, the channels in chunks.
 template <class Math, class Block>
 PMX_HD void tile_scores(Block& block, const Attention& in, const SharedTiles<Math>& tiles, const Maps& own,
                         int64_t own_image, int64_t own_first, bool own_is_loaded, const Maps& other,

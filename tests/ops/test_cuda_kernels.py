@@ -67,12 +67,28 @@ def test_every_loss_launch(device: str, dtype: torch.dtype, classes: int, kind: 
         assert_close(f"result {n}", actual, expected, dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_too_many_for_one_block(device: str, dtype: torch.dtype) -> None:
+    """The loss is then a kernel of its own, which adds up in several stretches, and the gradient waits for it."""
+    rows, classes = 5000, 10
+
+    def loss(compute: torch.dtype, where: str) -> list[Tensor]:
+        targets = [random(rows, classes, seed=n).softmax(1).to(dtype).to(compute).to(where) for n in (1, 2)]
+        z = random(rows, classes, seed=3).to(dtype).to(compute).to(where).requires_grad_()
+        mixed = ops.mix_contrastive_loss(z, *targets, 0.4, 0.5, reduction="mean")
+        real = ops.real_contrastive_loss(z, z.flip(0), *targets, 0.5, reduction="mean")
+        return [mixed.detach(), real.detach(), *torch.autograd.grad(mixed + real, z)]
+
+    for n, (actual, expected) in enumerate(zip(loss(dtype, device), loss(torch.float64, "cpu"), strict=True)):
+        assert_close(f"result {n}", actual, expected, dtype)
+
+
 @pytest.mark.parametrize("pairing", ["zip", "grid"])
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "odd", "bytes"])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "odd", "tiles", "bytes"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_mix_launch(device: str, dtype: torch.dtype, layout: str, pairing: str) -> None:
-    """Images in packs, with interleaved channels, element by element, and of 8 bits; values and gradients."""
-    height, width = (7, 9) if layout == "odd" else (16, 24)
+    """Images in packs, with interleaved channels, element by element, in several tiles, of 8 bits; all gradients."""
+    height, width = {"odd": (7, 9), "tiles": (9, 520)}.get(layout, (16, 24))
     n_forget, n_retain, pairs = (F, R, F * R) if pairing == "grid" else (R, R, R)
     grad = random(pairs, 3, height, width, seed=4).to(dtype)
 
@@ -96,10 +112,15 @@ def test_every_mix_launch(device: str, dtype: torch.dtype, layout: str, pairing:
 
 @pytest.mark.parametrize("pairing", ["zip", "grid"])
 @pytest.mark.parametrize("channels", [5, 64, 150])
+@pytest.mark.parametrize(("height", "width"), [(6, 13), (8, 12)])
 @pytest.mark.parametrize("dtype", [*DTYPES, "tf32"])
-def test_every_attention_launch(device: str, dtype: torch.dtype | str, channels: int, pairing: str) -> None:
-    """Fewer channels than a tile, one chunk of them, several; more tokens than a tile; values and all six gradients."""
-    height, width = 6, 13
+def test_every_attention_launch(
+    device: str, dtype: torch.dtype | str, height: int, width: int, channels: int, pairing: str
+) -> None:
+    """Fewer channels than a tile, one chunk of them, several; more tokens than a tile; values and all six gradients.
+
+    Rows of 6 x 13 halves begin where copies of 8 bytes cannot, those of 8 x 12 where they can.
+    """
     counts = (F, R) if pairing == "grid" else (R, R)
     rounded = torch.float32 if isinstance(dtype, str) else dtype
     grad = random(F * R if pairing == "grid" else R, height, width, seed=9).to(rounded)
