@@ -24,7 +24,7 @@ def test_round(benchmark: BenchmarkFixture, name: str, provider: str) -> None:
     batch = case.batch if device.type == "cuda" else case.cpu_batch
     benchmark.group = f"{name}, batch {batch}, {device.type}"
     benchmark.extra_info.update(threads=torch.get_num_threads(), torch=torch.__version__, **ops.status().facts)
-    with rounds(case, batch=batch, device=device) as (jobs, _):
+    with rounds(case, batch=batch, device=device) as (jobs, _, _):
         if provider not in jobs:
             pytest.skip("this network has no such loop")
         job = jobs[provider]

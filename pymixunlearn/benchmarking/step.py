@@ -9,9 +9,10 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from pymixunlearn.methods.base import held_fixed
 from pymixunlearn.methods.mixunlearn import SIDES, MixUnlearnConfig, MixUnlearnLoop
 from pymixunlearn.methods.mixunlearn_fast import FastMixUnlearnLoop
 from pymixunlearn.methods.view import SplitView
+from pymixunlearn.training.device import seeded_layers
 
 L = TypeVar("L", bound=MixUnlearnLoop)
 
@@ -105,7 +107,8 @@ class StepRow:
         ratio: Of a whole step: its median over the fast one's.
         share: Of a part: its median over the fast step's.
         images_per_second: Forget and retain images.
-        peak_bytes: Most memory of tensors that came up in a round.
+        peak_bytes: Most memory of tensors that came up in a round; on a GPU in all rounds of the warm-up, in which the
+            optimisers make their state and graphs are recorded.
         device: In words.
         threads: Of the CPU.
         versions: Of everything compared.
@@ -143,18 +146,23 @@ def measure_step(
         machine: The device in words.
     """
     clock: Clock = CudaClock(device) if device.type == "cuda" else CpuClock()
-    with rounds(case, batch=batch, device=device, precision=precision) as (jobs, fast):
-        peaks = {name: peak_memory(job, device)[0].both for name, job in jobs.items()}
+    with rounds(case, batch=batch, device=device, precision=precision) as (jobs, fast, peaks):
         samples = interleaved(clock, {**jobs, **_parts(fast)}, seconds)
     steps = {name: samples.pop(name) for name in jobs}
     return _rows(case, batch, fast.execution.precision, machine, steps, _flattened(samples), peaks)
 
 
+class Rounds(NamedTuple):
+    """Every provider's job of a round of steps, the loop of the fast one, and each provider's peak memory in bytes."""
+
+    jobs: dict[str, Job]
+    fast: FastMixUnlearnLoop
+    peaks: dict[str, int]
+
+
 @contextmanager
-def rounds(
-    case: StepCase, *, batch: int, device: torch.device, precision: str | None = None
-) -> Iterator[tuple[dict[str, Job], FastMixUnlearnLoop]]:
-    """Give every provider's rounds of steps, warmed up, and the fast loop; the arguments are :func:`measure_step`'s."""
+def rounds(case: StepCase, *, batch: int, device: torch.device, precision: str | None = None) -> Iterator[Rounds]:
+    """Give every provider's rounds of steps, warmed up; the arguments are :func:`measure_step`'s."""
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng())
         torch.manual_seed(0)
@@ -173,12 +181,20 @@ def rounds(
         loops = {"fast": fast, "first epoch": loop(FastMixUnlearnLoop, 0), "loop": loop(MixUnlearnLoop, 0)}
         if not fast.frozen:  # nothing is kept of augmented images, so every epoch is like the first
             del loops["first epoch"]
-        jobs = {name: _round(_own_steps(each)) for name, each in loops.items()}
+        jobs = {name: _round(_own_steps(each), partial(seeded_layers, device, 0)) for name, each in loops.items()}
         jobs |= {name: _round(steps) for name, steps in _plain_steps(case, model, split, batch, device).items()}
-        for job in jobs.values():
-            for _ in range(2 * _BATCHES if device.type == "cuda" else _BATCHES // _INTERVAL):
-                job.forward()  # until every answer is known, and every graph captured
-        yield jobs, fast
+        yield Rounds(jobs, fast, {name: _warmed_up(job, device) for name, job in jobs.items()})
+
+
+def _warmed_up(job: Job, device: torch.device) -> int:
+    """Run a job until every answer is known and every graph recorded; return the most memory that it took."""
+    if device.type == "cuda":
+        # A replay takes no memory: what a step needs is taken while it is recorded.
+        many = Job(lambda: [job.forward() for _ in range(2 * _BATCHES)], job.backward)
+        return peak_memory(many, device)[0].both
+    for _ in range(_BATCHES // _INTERVAL):
+        job.forward()
+    return peak_memory(job, device)[0].both
 
 
 def network_share(rows: Iterable[StepRow]) -> float:
@@ -197,12 +213,18 @@ def _split(case: StepCase, batch: int) -> tasks.Split:
     return tasks.index_split(noise, range(count // 2))
 
 
-def _round(steps: Iterator[None]) -> Job:
-    """Return a job of as many steps as there are from one generator update to the next."""
+def _round(steps: Iterator[None], within: Callable[[], AbstractContextManager[None]] = nullcontext) -> Job:
+    """Return a job of as many steps as there are from one generator update to the next.
+
+    Args:
+        steps: One step each.
+        within: Makes the context that they run in: the package's loops hold a GPU to deterministic kernels.
+    """
 
     def forward() -> None:
-        for _ in range(_INTERVAL):
-            next(steps)
+        with within():
+            for _ in range(_INTERVAL):
+                next(steps)
 
     return Job(forward, lambda _: None)
 
@@ -237,7 +259,11 @@ def _plain_steps(
 
 
 def _parts(loop: FastMixUnlearnLoop) -> dict[str, Job]:
-    """Return the parts of a step on their own; on a GPU they are launched one by one and not replayed."""
+    """Return the parts of a step on their own.
+
+    On a GPU the generator's step, and the data where f_D's answers are kept, are replayed as in a step; the passes
+    through networks, the losses and the optimiser are launched one by one, which takes longer than in a step.
+    """
     forget, retain = next(loop.samples(0))
     lam = torch.tensor(0.4, device=loop.device)
     both = torch.cat([forget.images, retain.images])

@@ -109,6 +109,7 @@ class StepConfig(MethodConfig):
         None, "of the networks in the fast step; none takes bfloat16 on GPUs that compute in it"
     )
     channels_last: bool | None = setting(None, "memory layout of images in the fast step; none decides by device")
+    cuda_graphs: bool = setting(True, "record the fast step's launches on a GPU; false if the model cannot be recorded")
     compile: bool = setting(False, "pass networks through torch.compile in the fast step")
     cache_mb: int = setting(1024, "megabytes of the initial model's outputs that the fast step keeps", low=0)
 

@@ -32,6 +32,7 @@ from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.training.device import seeded_layers
 from pymixunlearn.training.frozen import Observed
 from pymixunlearn.training.loop import StateDict, StepDone, run_epochs
+from pymixunlearn.training.optimizers import restore
 
 NAME = "mixunlearn"
 
@@ -129,6 +130,9 @@ class MixUnlearnLoop:
         UserError: The model's logits do not fit the split, nothing in it can be trained, or no feature layer is found.
     """
 
+    capturable = False
+    """Whether the optimisers' steps are going to be recorded in a CUDA graph, and so count on the device."""
+
     def __init__(self, config: MixUnlearnConfig, job: Job) -> None:
         """Set everything up on the job's device."""
         self.config = config
@@ -166,9 +170,9 @@ class MixUnlearnLoop:
             self.generator_optimizer = self._adam(list(self.mixblock.parameters()), config.generator_lr)
 
     def _adam(self, parameters: list[nn.Parameter], lr: float) -> torch.optim.Adam:
-        kind = self.device.type
-        # Fused: one pass over all weights instead of ten. Capturable: its count of steps may be part of a CUDA graph.
-        return torch.optim.Adam(parameters, lr=lr, fused=kind in ("cpu", "cuda"), capturable=kind == "cuda")
+        # Fused: one pass over all weights instead of ten.
+        fused = self.device.type in ("cpu", "cuda")
+        return torch.optim.Adam(parameters, lr=lr, fused=fused, capturable=self.capturable)
 
     def _make_mixblock(self, example: Tensor) -> MixBlock | None:
         if not self.config.use_mix_loss or self.config.generator == "vanilla":
@@ -284,7 +288,7 @@ class MixUnlearnLoop:
             self.generator_optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
         self.generator_optimizer.step()
-        return {"generator": loss}
+        return {"generator": loss.detach()}
 
     def train_unlearner(
         self, forget: Samples, retain: Samples, lam: Tensor, partners: Tensor | None
@@ -316,7 +320,7 @@ class MixUnlearnLoop:
         torch.autograd.backward(loss)
         self.optimizer.step()
         self._update_average()
-        return seen
+        return {name: value.detach() for name, value in seen.items()}
 
     def _by_pair(self, logits: Tensor, forget: Samples, retain: Samples) -> Tensor:
         """Return the logits of the mixes as the losses want them: [N, C] in zip, [N_f, N_r, C] in grid pairing."""
@@ -358,4 +362,4 @@ class MixUnlearnLoop:
         if set(parts) != set(state):
             raise UserError(f"resume holds {', '.join(sorted(state))}; expected {', '.join(sorted(parts))}")
         for name, part in parts.items():
-            part.load_state_dict(state[name])
+            restore(part, state[name])

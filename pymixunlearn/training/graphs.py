@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+
+from pymixunlearn.errors import UserError
 
 R = TypeVar("R")
 
@@ -25,12 +28,16 @@ class GraphedStep(Generic[R]):
             (parameters, statistics); whatever else it does to Python objects happens only in the calls that run. It
             must not wait for the device, and draws no randomness but from PyTorch's global generator.
         device: Where the tensors are.
+        record: False to run every call, on GPUs too.
+
+    Raises:
+        UserError: When called: the function does what cannot be recorded.
     """
 
-    def __init__(self, function: Callable[..., R], device: torch.device) -> None:
+    def __init__(self, function: Callable[..., R], device: torch.device, *, record: bool = True) -> None:
         """Remember the function; nothing is captured yet."""
         self._function = function
-        self._captures = device.type == "cuda"
+        self._captures = record and device.type == "cuda"
         self._device = device
         self._signature: tuple[object, ...] | None = None
         self._calls = 0
@@ -64,7 +71,9 @@ class GraphedStep(Generic[R]):
         """Run on the stream that will capture: autograd must not have tied the parameters to another one."""
         outside = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(outside)
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._stream), warnings.catch_warnings():
+            # Optimisers that can be captured remark on steps that are not.
+            warnings.filterwarnings("ignore", message=".*capturable.*")
             result = self._function(*inputs)
         outside.wait_stream(self._stream)
         return result
@@ -72,10 +81,25 @@ class GraphedStep(Generic[R]):
     def _capture(self, inputs: tuple[Tensor | None, ...]) -> None:
         self._inputs = [None if tensor is None else tensor.clone() for tensor in inputs]
         graph = torch.cuda.CUDAGraph()
-        # Only this thread's calls are watched: another one may be fetching the next batches meanwhile.
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            self._result = self._function(*self._inputs)
+        try:
+            # Only this thread's calls are watched: another one may be fetching the next batches meanwhile.
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                self._result = self._function(*self._inputs)
+        except RuntimeError as error:
+            # Ending a broken capture raises once more; what broke it is the first error.
+            cause = str(error.__context__ or error).strip().splitlines()[0]
+            raise UserError(
+                f"the model's step cannot be recorded as a CUDA graph ({cause}); set cuda_graphs=false, or let the "
+                "model wait for nothing and do the same in every step"
+            ) from error
         self._graph = graph
+
+    def close(self) -> None:
+        """Give up the recording, its memory and the function, which may hold whoever holds this."""
+        self._captures = False
+        self._graph = self._result = None
+        self._inputs = []
+        self._function = _closed
 
     def _replay(self, inputs: tuple[Tensor | None, ...]) -> R:
         assert self._graph is not None and self._result is not None
@@ -83,3 +107,7 @@ class GraphedStep(Generic[R]):
         torch._foreach_copy_(places, [tensor for tensor in inputs if tensor is not None])
         self._graph.replay()
         return self._result
+
+
+def _closed(*_: Tensor | None) -> Any:
+    raise RuntimeError("this step has been closed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -10,6 +10,8 @@ from torch import nn
 from pymixunlearn.errors import UserError
 
 OptimizerName = Literal["adam", "sgd"]
+
+_EXECUTION = ("fused", "capturable", "foreach")
 
 
 def make_optimizer(
@@ -34,3 +36,17 @@ def make_optimizer(
     if name == "adam":
         return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
     return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=fused)
+
+
+def restore(part: nn.Module | torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Put back a state, which may come from another device; an optimiser keeps the way in which it runs.
+
+    Its state says how the steps were taken where it was made, fused or in a graph, which need not be possible here.
+    """
+    if isinstance(part, torch.optim.Optimizer):
+        groups = [
+            {**saved, **{name: own[name] for name in _EXECUTION if name in own}}
+            for saved, own in zip(state["param_groups"], part.param_groups, strict=True)
+        ]
+        state = {**state, "param_groups": groups}
+    part.load_state_dict(state)

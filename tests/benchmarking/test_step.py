@@ -65,7 +65,7 @@ def test_the_rivals_images_are_the_methods_inputs() -> None:
 
 
 def test_the_parts_do_their_work_in_any_order() -> None:
-    with rounds(StepCase("cnn", 28, 1, 2, 2), batch=2, device=CPU) as (_, fast):
+    with rounds(StepCase("cnn", 28, 1, 2, 2), batch=2, device=CPU) as (_, fast, _):
         parts = _parts(fast)
         for job in parts.values():
             job.backward(job.forward())

@@ -87,14 +87,17 @@ class _StopAfter(Callback):
 @pytest.mark.parametrize(
     "fields", [{}, {"adversary": "ema"}, {"generator": "vanilla"}, {"use_mix_loss": False}], ids=str
 )
-def test_an_interrupted_run_resumes_bit_for_bit(fields: dict[str, Any], tiny: Any, same_weights: Same) -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def test_an_interrupted_run_resumes_bit_for_bit(
+    device: str, fields: dict[str, Any], tiny: Any, same_weights: Same
+) -> None:
     method = MixUnlearn(epochs=4, batch_size=4, generator_interval=2, **fields)
     model, split = tiny.model(dropout=0.5), tiny.split()
-    whole = method.unlearn(model, split, device="cpu", seed=3)
+    whole = method.unlearn(model, split, device=device, seed=3)
     stop = _StopAfter(1)
     with pytest.raises(KeyboardInterrupt):
-        method.unlearn(model, split, device="cpu", seed=3, callbacks=[stop])
-    resumed = method.unlearn(model, split, device="cpu", seed=3, resume=stop.read())
+        method.unlearn(model, split, device=device, seed=3, callbacks=[stop])
+    resumed = method.unlearn(model, split, device=device, seed=3, resume=stop.read())
     assert same_weights(whole.model, resumed.model)
 
     def without_time(history: list[dict[str, float]]) -> list[dict[str, float]]:
