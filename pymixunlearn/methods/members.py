@@ -91,11 +91,13 @@ class Lessons:
         order = derive_seed(phase.seed, "batches", epoch)
         chance = generator(phase.seed, "partners", epoch, device=self.device)
         walk = batches(samples, self.preprocess, batch_size=size, device=self.device, seed=order, augment=True)
+        # Once per epoch, so that no step waits for the device to tell its samples.
+        mix = None if phase.mix is None else Mix(*(part.to(self.device) for part in phase.mix))
         with seeded_layers(self.device, phase.seed, "layers", epoch):
             for batch in walk:
                 if lone and len(batch.images) == 1:
                     continue
-                yield self.step(network, optimizer, batch, phase.mix, chance)
+                yield self.step(network, optimizer, batch, mix, chance)
 
     def step(
         self,
@@ -110,8 +112,7 @@ class Lessons:
         assert targets is not None  # the set is labelled
         if mix is not None:
             assert chance is not None
-            chosen = batch.indices.cpu()
-            partners, lam = mix.partners[chosen], mix.lam[chosen].to(images.device, images.dtype)
+            partners, lam = mix.partners[batch.indices], mix.lam[batch.indices].to(images.dtype)
             beside = self.preprocess.training(self.images.gather(partners).to(self.device), chance)
             labels = self.images.targets[partners.to(self.images.targets.device)].to(self.device)
             y, y_beside = (F.one_hot(of, self.images.num_classes).to(images.dtype) for of in (targets, labels))
