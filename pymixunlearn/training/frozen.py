@@ -7,7 +7,7 @@ computed when they are first needed, for a stretch of steps ahead, and never for
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -58,7 +58,7 @@ class FrozenOutputs:
     ) -> None:
         """Ask for one sample's outputs, to know their size, and make room."""
         self._network, self._images, self._preprocess, self._device = network, images, preprocess, device
-        single = self._observe(torch.zeros(1, dtype=torch.int64))
+        (single,) = self._observed(torch.zeros(1, dtype=torch.int64))
         row_bytes = sum(part.nbytes for part in single if part is not None)
         useful = len(images) if most is None else min(most, len(images))
         self._capacity = min(useful, budget // row_bytes)
@@ -86,8 +86,8 @@ class FrozenOutputs:
         new = (rows < 0).nonzero().squeeze(1)
         if len(new):
             rows[new] = self._room_for(samples[new])
-            for part in torch.split(new, CHUNK):
-                self._write(self._observe(samples[part]), rows[part])
+            for found, places in zip(self._observed(samples[new]), torch.split(rows[new], CHUNK), strict=True):
+                self._write(found, places)
             self.computed += len(new)
         return rows.to(self._device, non_blocking=True)
 
@@ -103,10 +103,11 @@ class FrozenOutputs:
         self._kept += own
         return rows
 
-    @torch.no_grad()
-    def _observe(self, samples: Tensor) -> Observed:
-        stored = self._images.gather(samples).to(self._device, non_blocking=True)
-        return self._network(self._preprocess.evaluation(stored))
+    def _observed(self, samples: Tensor) -> Iterator[Observed]:
+        """Show the network samples, a chunk at a time; images in a file are fetched ahead, as for any batch."""
+        for taken in self._images.walk(samples, CHUNK, self._device):
+            with torch.no_grad():
+                yield self._network(self._preprocess.evaluation(taken.images))
 
     @torch.no_grad()
     def _write(self, found: Observed, rows: Tensor) -> None:
