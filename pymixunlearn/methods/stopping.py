@@ -39,7 +39,7 @@ REMEMBERED = 0.01
 
 SHARE_CONFIDENCE = 0.95
 FALLEN_CONFIDENCE = 0.999
-"""One-sided: with at most some 25 checks a run, chance passes one of them in 2.5 % of the runs or less."""
+"""One-sided: with some 25 checks a run, and two ways to have fallen, chance passes one in 5 % of the runs or less."""
 Z_SETTLED = 1.645
 """90 %, two-sided."""
 
@@ -97,7 +97,9 @@ class Stopping:
                 f"{last['forget_share']:.1f} % of the forget sample recognised (below {last['forget_bound']:.1f})"
             )
         else:
-            forgotten = f"forget sample down {last['forget_drop']:.1f} points (at least {last['forget_bound']:.1f})"
+            forgotten = (
+                f"forget sample {-last['forget_drop']:+.1f} points, forgotten by at least {last['forget_bound']:.1f}"
+            )
         kept = f"held-out sample {-last['retain_drop']:+.1f}"
         return f"stopped by itself after {self.step} of {self.budget} steps: {forgotten}, {kept}"
 
@@ -137,11 +139,10 @@ class Criterion:
             # None at all has to do where the sample is too small for the bound.
             forgotten = bound <= REMEMBERED or remembered == 0
         else:
-            start = self.start["forget"]
-            record.update(
-                forget_drop=drop(start, forget).mean, forget_bound=least_drop(start, forget, FALLEN_CONFIDENCE)
-            )
-            forgotten = record["forget_bound"] > 0
+            lost, beside = self.start["forget"] - forget, self.start["retain"] - retain
+            bound = least_fall(lost, beside, FALLEN_CONFIDENCE)
+            record.update(forget_drop=drop(self.start["forget"], forget).mean, forget_bound=bound)
+            forgotten = bound > 0
         self.streak = self.streak + 1 if forgotten else 0
         record["retain_drop"] = drop(self.start["retain"], retain).mean
         settled = len(self.recent) == LAG
@@ -288,15 +289,29 @@ def drop(before: Tensor, after: Tensor) -> Drop:
     return Drop(100 * mean.item(), 100 * error.item())
 
 
-def least_drop(before: Tensor, after: Tensor, confidence: float) -> float:
-    """Return by how many points the mean of paired scores [N] in [0, 1] fell at least, by a one-sided paired t-test."""
+def least_fall(lost: Tensor, beside: Tensor, confidence: float) -> float:
+    """Return by how many points a sample has been forgotten at least, by a one-sided t-test.
+
+    Training sharpens the answers to whatever it keeps, so scores that stay where they were have been left behind: where
+    the others rose, the sample's fall is the distance to them (Welch's test), otherwise that from its start (paired).
+
+    Args:
+        lost: By how much each score in [0, 1] of the sample is below its start [N].
+        beside: The same of the held-out sample [M].
+        confidence: Of the bound.
+    """
     from scipy.stats import t
 
-    lost = (before - after).double()
-    if len(lost) < 2:
+    samples = [lost.double()] if beside.double().mean() >= 0 else [lost.double(), beside.double()]
+    if min(map(len, samples)) < 2:
         return -100.0  # one image shows no spread: all that is known is that no score rises by more than 1
-    error = lost.std().item() / math.sqrt(len(lost))
-    return 100 * max(-1.0, lost.mean().item() - float(t.ppf(confidence, len(lost) - 1)) * error)
+    fall = samples[0].mean() - sum(sample.mean() for sample in samples[1:])
+    variances = [sample.var().item() / len(sample) for sample in samples]
+    variance = sum(variances)
+    if variance == 0:
+        return 100 * fall.item()
+    freedom = variance**2 / sum(part**2 / (len(sample) - 1) for part, sample in zip(variances, samples, strict=True))
+    return 100 * max(-1.0, fall.item() - float(t.ppf(confidence, freedom)) * math.sqrt(variance))
 
 
 def share_bound(hits: int, count: int, confidence: float) -> float:
