@@ -290,28 +290,34 @@ def drop(before: Tensor, after: Tensor) -> Drop:
 
 
 def least_fall(lost: Tensor, beside: Tensor, confidence: float) -> float:
-    """Return by how many points a sample has been forgotten at least, by a one-sided t-test.
+    """Return by how many points a sample has been forgotten at least: below its start, or behind what has risen.
 
-    Training sharpens the answers to whatever it keeps, so scores that stay where they were have been left behind: where
-    the others rose, the sample's fall is the distance to them (Welch's test), otherwise that from its start (paired).
+    Training sharpens the answers to whatever it keeps, so scores that stay where they were have been left behind.
 
     Args:
         lost: By how much each score in [0, 1] of the sample is below its start [N].
         beside: The same of the held-out sample [M].
-        confidence: Of the bound.
+        confidence: Of either one-sided bound.
     """
+    fall = _least_mean([lost.double()], confidence)
+    if beside.double().mean() < 0:
+        fall = max(fall, _least_mean([lost.double(), -beside.double()], confidence))
+    return 100 * fall
+
+
+def _least_mean(samples: list[Tensor], confidence: float) -> float:
+    """Return the lower bound of the sum of the means of samples in [-1, 1], by a t-test (Welch's, if there are two)."""
     from scipy.stats import t
 
-    samples = [lost.double()] if beside.double().mean() >= 0 else [lost.double(), beside.double()]
     if min(map(len, samples)) < 2:
-        return -100.0  # one image shows no spread: all that is known is that no score rises by more than 1
-    fall = samples[0].mean() - sum(sample.mean() for sample in samples[1:])
+        return -1.0  # one image shows no spread
+    mean = sum(sample.mean().item() for sample in samples)
     variances = [sample.var().item() / len(sample) for sample in samples]
-    variance = sum(variances)
-    if variance == 0:
-        return 100 * fall.item()
-    freedom = variance**2 / sum(part**2 / (len(sample) - 1) for part, sample in zip(variances, samples, strict=True))
-    return 100 * max(-1.0, fall.item() - float(t.ppf(confidence, freedom)) * math.sqrt(variance))
+    if not any(variances):
+        return mean
+    degrees = [len(sample) - 1 for sample in samples]
+    freedom = sum(variances) ** 2 / sum(part**2 / count for part, count in zip(variances, degrees, strict=True))
+    return mean - float(t.ppf(confidence, freedom)) * math.sqrt(sum(variances))
 
 
 def share_bound(hits: int, count: int, confidence: float) -> float:

@@ -79,7 +79,10 @@ def test_the_least_fall_is_that_of_a_t_test_paired_or_of_two_samples() -> None:
     # The held-out scores have risen: what stayed where it was has been left behind.
     welch = ttest_ind(lost, -beside, equal_var=False, alternative="greater")
     assert least_fall(lost, -beside, 0.999) == pytest.approx(100 * welch.confidence_interval(0.999).low)
-    assert least_fall(torch.zeros(30), -beside, 0.999) > 0
+    # A rise that is all noise takes nothing from a fall that shows without it.
+    noise = torch.rand(50, generator=stream, dtype=torch.float64)
+    beside = noise.mean() - noise - 1e-9
+    assert least_fall(lost, beside, 0.999) == pytest.approx(100 * paired.confidence_interval(0.999).low)
 
 
 def test_checks_get_rarer() -> None:
