@@ -11,8 +11,11 @@
 
 namespace pmx {
 
-// Elements that a task handles at a time: their shares, and a channel of both images, stay in the first-level cache.
-constexpr int64_t mix_chunk_elements = 2048;
+// Elements that a task handles at a time. Long stretches of each image keep the processor fetching ahead, which is
+// worth more than shares in the first-level cache: these go through the second. Fewer where there would be few tasks.
+constexpr int64_t most_chunk_elements = 16384;
+constexpr int64_t least_chunk_elements = 2048;
+constexpr int64_t wanted_mix_tasks = 64;
 
 // Room behind every row buffer, so that vectors may run over its end.
 constexpr int64_t mix_padding = 16;
@@ -70,8 +73,10 @@ class MixTaps {
              index_.data() + width,
              weight_.data(),
              weight_.data() + width};
-    plan_.rows_per_chunk =
-        std::min(std::max<int64_t>(1, mix_chunk_elements / per_row), std::max<int64_t>(1, shape.height));
+    const int64_t images = shape.grid ? std::min(shape.n_forget, shape.n_retain) : shape.pairs();
+    const int64_t share = images * shape.height * per_row / wanted_mix_tasks;
+    const int64_t elements = std::min(most_chunk_elements, std::max(least_chunk_elements, share));
+    plan_.rows_per_chunk = std::min(std::max<int64_t>(1, elements / per_row), std::max<int64_t>(1, shape.height));
     plan_.chunks = (shape.height + plan_.rows_per_chunk - 1) / plan_.rows_per_chunk;
     // A block computes the rows above it once more, so masks are only cut up where there are few of them.
     const int64_t wanted = shape.pairs() > 0 ? (16 + shape.pairs() - 1) / shape.pairs() : 1;
