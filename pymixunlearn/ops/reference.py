@@ -65,7 +65,8 @@ def _number(value: float | Tensor, dtype: torch.dtype) -> float | Tensor:
 
 def _column_lse(terms: Tensor) -> Tensor:
     """Log-sum-exp over dim 0; 0 where there is nothing to sum, so that an empty forget set contributes nothing."""
-    return torch.logsumexp(terms, dim=0) if terms.shape[0] else terms.new_zeros(terms.shape[1:])
+    # A sum over nothing is 0 too, and keeps the tie to the logits that second derivatives ask for.
+    return torch.logsumexp(terms, dim=0) if terms.shape[0] else terms.sum(dim=0)
 
 
 def sim_loss(logits: Tensor, target: Tensor, *, sharpen_T: float | None = None) -> Tensor:
