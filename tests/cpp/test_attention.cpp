@@ -6,6 +6,7 @@
 #include "check.h"
 #include "cpu/kernels.h"
 #include "cuda/attention.cuh"
+#include "elements.h"
 #include "emulator.h"
 #include "reference.h"
 #include "tables.h"
@@ -13,15 +14,6 @@
 using namespace pmx;
 
 namespace {
-
-template <class T>
-constexpr Dtype dtype_of = Dtype::f32;
-template <>
-constexpr Dtype dtype_of<double> = Dtype::f64;
-template <>
-constexpr Dtype dtype_of<BFloat16> = Dtype::bf16;
-template <>
-constexpr Dtype dtype_of<Half> = Dtype::f16;
 
 struct Shape {
   int64_t n_forget, n_retain;

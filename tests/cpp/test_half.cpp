@@ -7,15 +7,13 @@
 #include "cpu/kernels.h"
 #include "cuda/contrast.cuh"
 #include "cuda/cosine_rows.cuh"
+#include "elements.h"
 #include "emulator.h"
 #include "tables.h"
 
 using namespace pmx;
 
 namespace {
-
-template <class T>
-constexpr Dtype dtype_of = std::is_same_v<T, Half> ? Dtype::f16 : Dtype::bf16;
 
 // Rows with two targets each, in the type of the logits and in float32.
 template <class T>

@@ -7,21 +7,13 @@
 #include "core/mix_tiles.h"
 #include "cpu/kernels.h"
 #include "cuda/mix.cuh"
+#include "elements.h"
 #include "emulator.h"
 #include "tables.h"
 
 using namespace pmx;
 
 namespace {
-
-template <class T>
-constexpr Dtype dtype_of = Dtype::f32;
-template <>
-constexpr Dtype dtype_of<double> = Dtype::f64;
-template <>
-constexpr Dtype dtype_of<BFloat16> = Dtype::bf16;
-template <>
-constexpr Dtype dtype_of<Half> = Dtype::f16;
 
 // What a rounding to the type may cost.
 double eps_of(Dtype dtype) {

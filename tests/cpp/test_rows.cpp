@@ -7,6 +7,7 @@
 #include "cpu/kernels.h"
 #include "cuda/cosine_rows.cuh"
 #include "cuda/sharpen.cuh"
+#include "elements.h"
 #include "emulator.h"
 #include "reference.h"
 #include "tables.h"
@@ -14,27 +15,6 @@
 using namespace pmx;
 
 namespace {
-
-// What a rounding in the element type, and in its accumulation type, may cost.
-template <class T>
-constexpr double element_eps = 0;
-template <>
-constexpr double element_eps<float> = 1.2e-7;
-template <>
-constexpr double element_eps<double> = 2.3e-16;
-template <>
-constexpr double element_eps<BFloat16> = 7.9e-3;
-template <>
-constexpr double element_eps<Half> = 9.8e-4;
-
-template <class T>
-constexpr Dtype dtype_of = Dtype::f32;
-template <>
-constexpr Dtype dtype_of<double> = Dtype::f64;
-template <>
-constexpr Dtype dtype_of<BFloat16> = Dtype::bf16;
-template <>
-constexpr Dtype dtype_of<Half> = Dtype::f16;
 
 constexpr double T_sharpen = 0.4;
 

@@ -33,12 +33,37 @@ def assert_close(name: str, actual: Tensor, truth: Tensor, dtype: torch.dtype) -
 
 
 def gradients(operator: Operator, inputs: Sequence[Tensor], cotangent: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-    """Value of the operator and its gradients for the inputs, which are detached first."""
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+    """Value of the operator and its gradients for the inputs, as they lie in memory."""
+    leaves = [tensor.detach().requires_grad_() for tensor in inputs]
     value = operator(*leaves)
     weight = torch.ones_like(value) if cotangent is None else cotangent.to(value)
-    grads = torch.autograd.grad(value, leaves, weight)
+    # The reference leaves out an empty forget set.
+    grads = torch.autograd.grad(value, leaves, weight, materialize_grads=True)
     return value.detach(), list(grads)
+
+
+def second_gradients(operator: Operator, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients for the inputs, and then the gradients of their sum of squares."""
+    leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+    grads = torch.autograd.grad(operator(*leaves).square().sum(), leaves, create_graph=True)
+    squares = torch.stack([grad.square().sum() for grad in grads]).sum()
+    return [*(grad.detach() for grad in grads), *torch.autograd.grad(squares, leaves)]
+
+
+def agree_with_truth(
+    operator: Operator, reference: Operator, inputs: Sequence[Tensor], cotangent: Tensor | None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Compare value and gradients with the float64 reference; return both, each the value and then the gradients."""
+    dtype = inputs[0].dtype
+    value, grads = gradients(operator, inputs, cotangent)
+    true_cotangent = None if cotangent is None else cotangent.double()
+    true_value, true_grads = gradients(reference, [tensor.double() for tensor in inputs], true_cotangent)
+    assert value.dtype == dtype
+    assert_close("value", value, true_value, dtype)
+    for index, (grad, true_grad) in enumerate(zip(grads, true_grads, strict=True)):
+        assert grad.dtype == dtype
+        assert_close(f"gradient {index}", grad, true_grad, dtype)
+    return [value, *grads], [true_value, *true_grads]
 
 
 def compare_with_truth(operator: Operator, reference: Operator, inputs: Sequence[Tensor], seed: int = 0) -> None:
@@ -51,16 +76,10 @@ def compare_with_truth(operator: Operator, reference: Operator, inputs: Sequence
     shape = operator(*inputs).shape
     cotangent = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     cotangent = cotangent.to(dtype).to(inputs[0].device)
-    value, grads = gradients(operator, inputs, cotangent)
-    true_value, true_grads = gradients(reference, [tensor.double() for tensor in inputs], cotangent.double())
-    assert value.dtype == dtype
-    assert_close("value", value, true_value, dtype)
-    for index, (grad, true_grad) in enumerate(zip(grads, true_grads, strict=True)):
-        assert grad.dtype == dtype
-        assert_close(f"gradient {index}", grad, true_grad, dtype)
+    results, truths = agree_with_truth(operator, reference, inputs, cotangent)
     if dtype == torch.float32:
         own_value, own_grads = gradients(reference, inputs, cotangent)
-        for mine, own, truth in zip([value, *grads], [own_value, *own_grads], [true_value, *true_grads], strict=True):
+        for mine, own, truth in zip(results, [own_value, *own_grads], truths, strict=True):
             if truth.numel():
                 rounding = torch.finfo(dtype).eps * truth.abs().max()
                 error, own_error = (mine.double() - truth).abs().max(), (own.double() - truth).abs().max()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-import torch._dynamo.testing
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from pymixunlearn import ops
+from tests.ops.agreement import second_gradients
+from tests.ops.gpu import compare_graph_replays, needs_a_second_gpu, on_a_late_stream
 from tests.ops.test_attention import inputs_of, value_and_gradients
 
 registered = torch.ops.pymixunlearn
@@ -62,9 +65,9 @@ def test_kernel_writes_no_gradient_that_is_not_wanted(device: str) -> None:
 
 
 @pytest.mark.parametrize("pairing", ["zip", "grid"])
-def test_saved_memory_is_the_inputs_and_three_numbers_per_query_and_direction(pairing: str) -> None:
+def test_saved_memory_is_the_inputs_and_three_numbers_per_query_and_direction(device: str, pairing: str) -> None:
     sizes: list[int] = []
-    leaves = leaves_of(4, 4, 8, 20, 20)
+    leaves = leaves_of(4, 4, 8, 20, 20, device=device)
     own = {x.data_ptr() for x in leaves}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -121,7 +124,7 @@ def test_opcheck(device: str, grid: bool, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compile_traces_one_graph_for_all_sizes(device: str, backend: str, pairing: str) -> None:
     torch._dynamo.reset()
-    counter = torch._dynamo.testing.CompileCounterWithBackend(backend)
+    counter = CompileCounterWithBackend(backend)
 
     def masks(*x: Tensor) -> Tensor:
         return torch.sigmoid(ops.mixblock_attention(*x, pairing=pairing))
@@ -139,15 +142,35 @@ def test_compile_traces_one_graph_for_all_sizes(device: str, backend: str, pairi
     assert counter.frame_count == 1
 
 
-def test_export_keeps_the_operator() -> None:
+@pytest.mark.parametrize("pairing", ["zip", "grid"])
+def test_compile_settles_after_two_graphs(device: str, pairing: str) -> None:
+    """Without dynamic=True too: one graph for the first sizes, one for all others."""
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    traced = torch.compile(partial(ops.mixblock_attention, pairing=pairing), backend=counter, fullgraph=True)
+    for n, d, h, w in ((3, 5, 6, 7), (5, 8, 7, 9), (8, 6, 4, 3), (7, 19, 12, 5)):
+        leaves = leaves_of(n, n + (pairing == "grid"), d, h, w, device=device)
+        out = traced(*leaves)
+        out.backward(torch.ones_like(out))
+        torch.testing.assert_close(out, ops.mixblock_attention(*leaves, pairing=pairing))
+    assert counter.frame_count == 2
+
+
+@pytest.mark.parametrize("pairing", ["zip", "grid"])
+def test_export_keeps_the_operator_for_all_sizes(pairing: str) -> None:
     class Attention(torch.nn.Module):
         def forward(self, *inputs: Tensor) -> Tensor:
-            return ops.mixblock_attention(*inputs, pairing="grid")
+            return ops.mixblock_attention(*inputs, pairing=pairing)
 
-    arguments = tuple(inputs_of(3, 2, 4, 3, 5))
-    program = torch.export.export(Attention(), arguments)
-    assert any("mixblock_attention" in str(node.target) for node in program.graph.nodes)
-    torch.testing.assert_close(program.module()(*arguments), Attention()(*arguments))
+    def arguments(n: int, d: int, h: int, w: int) -> tuple[Tensor, ...]:
+        return tuple(inputs_of(n, n + (pairing == "grid"), d, h, w))
+
+    first = arguments(3, 4, 2, 5)
+    dynamic = tuple(dict.fromkeys(range(x.dim()), torch.export.Dim.DYNAMIC) for x in first)
+    program = torch.export.export(Attention(), first, dynamic_shapes=(dynamic,))
+    assert "pymixunlearn.mixblock_attention.default" in {str(node.target) for node in program.graph.nodes}
+    for sizes in ((3, 4, 2, 5), (5, 9, 6, 3), (2, 16, 7, 7)):
+        torch.testing.assert_close(program.module()(*arguments(*sizes)), Attention()(*arguments(*sizes)))
 
 
 def test_autocast_runs_in_its_dtype_as_scaled_dot_product_attention_does(device: str) -> None:
@@ -240,49 +263,41 @@ def test_bad_arguments_are_named(change: dict[str, Any], error: type[Exception],
 # --- GPU only --------------------------------------------------------------------------------------------------------
 
 
+def run(*inputs: Tensor, pairing: str) -> list[Tensor]:
+    """Masks and all gradients of inputs that end with a cotangent."""
+    return value_and_gradients(list(inputs[:6]), pairing, inputs[6])
+
+
+def inputs_and_cotangent(pairing: str, dtype: torch.dtype, seed: int = 0) -> list[Tensor]:
+    inputs = inputs_of(3, 3, 16, 7, 7, dtype, "cuda", seed)
+    generator = torch.Generator().manual_seed(seed)
+    return [*inputs, torch.randn(9 if pairing == "grid" else 3, 7, 7, generator=generator).to(inputs[0])]
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("pairing", ["zip", "grid"])
+def test_a_side_stream_without_synchronisation(pairing: str, dtype: torch.dtype) -> None:
+    expected, late = on_a_late_stream(partial(run, pairing=pairing), inputs_and_cotangent(pairing, dtype))
+    assert len(late) == 7 and all(map(torch.equal, late, expected))
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("pairing", ["zip", "grid"])
-def test_no_synchronisation_and_side_stream(pairing: str) -> None:
-    inputs = inputs_of(3, 3, 16, 7, 7, torch.bfloat16, "cuda")
-    expected = value_and_gradients(inputs, pairing)
-    leaves = [x.detach().requires_grad_() for x in inputs]
-    grad = torch.ones_like(expected[0])
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        with torch.cuda.stream(stream):
-            out = ops.mixblock_attention(*leaves, pairing=pairing)
-            grads = torch.autograd.grad(out, leaves, grad)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    stream.synchronize()
-    assert all(torch.equal(a, b) for a, b in zip([out, *grads], expected, strict=True))
+def test_second_derivatives_do_not_synchronise(pairing: str) -> None:
+    inputs = inputs_of(3, 3, 16, 7, 7, torch.float64, "cuda")
+    expected, late = on_a_late_stream(
+        lambda *x: second_gradients(partial(ops.mixblock_attention, pairing=pairing), x), inputs
+    )
+    torch.testing.assert_close(late, expected)
 
 
 @pytest.mark.cuda
-def test_cuda_graph_replays_with_changed_inputs() -> None:
-    leaves = leaves_of(4, 4, 16, 7, 7, device="cuda")
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        ops.mixblock_attention(*leaves).sum().backward()
-    torch.cuda.current_stream().wait_stream(stream)
-    for leaf in leaves:
-        leaf.grad = None
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out = ops.mixblock_attention(*leaves)
-        out.sum().backward()
-    fresh = inputs_of(4, 4, 16, 7, 7, device="cuda", seed=9)
-    with torch.no_grad():
-        for leaf, value in zip(leaves, fresh, strict=True):
-            leaf.copy_(value)
-    graph.replay()
-    expected = value_and_gradients(fresh)
-    torch.testing.assert_close(out, expected[0])
-    for leaf, grad in zip(leaves, expected[1:], strict=True):
-        torch.testing.assert_close(leaf.grad, grad)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("pairing", ["zip", "grid"])
+def test_cuda_graph_replays_with_changed_inputs(pairing: str, dtype: torch.dtype) -> None:
+    draws = [inputs_and_cotangent(pairing, dtype, seed) for seed in (0, 10, 20)]
+    compare_graph_replays(partial(run, pairing=pairing), draws)
 
 
 @pytest.mark.cuda
@@ -302,10 +317,12 @@ def test_tf32_follows_pytorchs_own_setting() -> None:
 
 
 @pytest.mark.cuda
+@needs_a_second_gpu
 def test_runs_on_the_device_of_its_inputs() -> None:
     device = f"cuda:{torch.cuda.device_count() - 1}"
     inputs = inputs_of(2, 2, 16, 7, 7, device=device)
-    results = value_and_gradients(inputs)
+    with torch.cuda.device(0):
+        results = value_and_gradients(inputs)
     assert all(str(result.device) == device for result in results)
     for own, truth in zip(results, value_and_gradients([x.cpu() for x in inputs]), strict=True):
         torch.testing.assert_close(own.cpu(), truth, rtol=1e-4, atol=1e-5)

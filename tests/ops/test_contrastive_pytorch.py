@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,21 +15,23 @@ from torch import Tensor
 
 from pymixunlearn import ops
 from pymixunlearn.ops import _call
-from tests.ops.test_contrastive import logits_of, targets_of
+from tests.ops.agreement import second_gradients
+from tests.ops.gpu import compare_graph_replays, needs_a_second_gpu, on_a_late_stream
+from tests.ops.test_contrastive import KINDS, LOSSES, keywords, logits_for, logits_of, loss_of, targets_of
 
 registered = torch.ops.pymixunlearn
 
 
-def mix(z: Tensor, **keywords: Any) -> Tensor:
+def mix(z: Tensor) -> Tensor:
     """A zip mix loss with label targets."""
     labels = torch.arange(z.shape[0], device=z.device) % z.shape[-1]
-    return ops.mix_contrastive_loss(z, labels, labels.flip(0), 0.3, 2.0, **keywords)
+    return ops.mix_contrastive_loss(z, labels, labels.flip(0), 0.3, 2.0)
 
 
 # --- autograd --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["probabilities", "labels", "teacher"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_gradcheck(device: str, kind: str) -> None:
     T = 0.4 if kind == "teacher" else None
     z, z_r, grid = (logits_of(*s, seed=0, device=device).double() for s in ((4, 5), (6, 5), (4, 6, 5)))
@@ -90,18 +93,7 @@ def test_saved_memory_is_the_inputs_and_a_few_numbers_per_row(device: str) -> No
     assert saved_by(lambda: ops.real_contrastive_loss(z, z, target, target, 1.0), [z, target]) == [1600, 1600]
 
 
-def test_no_target_is_materialised() -> None:
-    z, teacher = logits_of(512, 1000, seed=0).requires_grad_(), logits_of(512, 1000, seed=1)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        loss = ops.mix_contrastive_loss(z, teacher, teacher.flip(0), 0.3, 1.0, sharpen_T=0.3)
-        flipped = loss * 1
-        flipped.backward()
-    sizes = [event.cpu_memory_usage for event in profile.events() if event.name.startswith("aten::empty")]
-    # The flipped copy that the test makes, and the gradient.
-    assert sum(size >= z.numel() * z.element_size() for size in sizes) == 2
-
-
-@pytest.mark.parametrize("kind", ["probabilities", "labels", "teacher"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_gradients_of_the_forward_are_those_of_the_backward(device: str, dtype: torch.dtype, kind: str) -> None:
     z, z_r, grid = (logits_of(*s, seed=0, dtype=dtype, device=device) for s in ((4, 5), (6, 5), (4, 6, 5)))
@@ -115,10 +107,10 @@ def test_gradients_of_the_forward_are_those_of_the_backward(device: str, dtype: 
         own = [leaf.clone().requires_grad_() for leaf in leaves]
         loss, _ = getattr(registered, small.__name__)(*own, *arguments)
         expected = torch.autograd.grad(loss, own, scale)
-        keywords: dict[str, Any] = {"sharpen_T": T, "reduction": "mean" if arguments[-2] else "sum"}
+        extra: dict[str, Any] = {"sharpen_T": T, "reduction": "mean" if arguments[-2] else "sum"}
         if small is ops.mix_contrastive_loss:
-            keywords |= {"lam": 0.3, "pairing": "grid" if arguments[-3] else "zip"}
-        value = small(*own, *arguments[:2], tau=0.7, **keywords)
+            extra |= {"lam": 0.3, "pairing": "grid" if arguments[-3] else "zip"}
+        value = small(*own, *arguments[:2], tau=0.7, **extra)
         actual = torch.autograd.grad(value, own, scale)
         torch.testing.assert_close(value, loss)
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-7)
@@ -178,16 +170,33 @@ def test_backward_twice_needs_retain_graph_and_agrees() -> None:
 
 
 def test_second_derivatives(device: str) -> None:
-    z, z_r = (logits_of(n, 4, seed=n, device=device).double() for n in (3, 5))
+    z, z_r, grid = (logits_of(*s, seed=0, device=device).double() for s in ((3, 4), (5, 4), (3, 5, 4)))
     p, p_r = (targets_of("probabilities", n, 4, n, torch.float64, device) for n in (3, 5))
+    lam = torch.rand(3, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(device)
     operators: list[tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = [
         (lambda x: ops.sim_loss(x, p), (z,)),
         (lambda x: ops.mix_contrastive_loss(x, p, p.flip(0), 0.3, 0.7, sharpen_T=0.5), (z,)),
+        (lambda x: ops.mix_contrastive_loss(x, p, p_r, lam, 0.7, pairing="grid"), (grid,)),
         (lambda x, y: ops.real_contrastive_loss(x, y, p, p_r, 0.7), (z, z_r)),
         (lambda x: ops.sharpen(x, 0.4), (z,)),
     ]
     for operator, inputs in operators:
         assert torch.autograd.gradgradcheck(operator, [x.clone().requires_grad_() for x in inputs])
+
+
+@pytest.mark.parametrize("sizes", [(0, 0), (0, 3), (3, 0)])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_second_derivatives_of_empty_batches(device: str, loss: str, sizes: tuple[int, int]) -> None:
+    n_forget, n_retain = (sizes[0], sizes[0]) if loss in ("sim", "zip") else sizes
+    leaves = [z.requires_grad_() for z in logits_for(loss, n_forget, n_retain, 5, torch.float64, device)]
+    forget, retain = (torch.arange(n, device=device) for n in (n_forget, n_retain))
+    value = loss_of(ops, loss, leaves, forget, retain).sum()
+    once = torch.autograd.grad(value, leaves, retain_graph=True)
+    grads = torch.autograd.grad(value, leaves, create_graph=True)
+    torch.testing.assert_close(grads, once)
+    squares = torch.stack([grad.square().sum() for grad in grads]).sum()
+    for second, z in zip(torch.autograd.grad(squares, leaves, materialize_grads=True), leaves, strict=True):
+        assert second.shape == z.shape and torch.isfinite(second).all()
 
 
 def test_function_transforms(device: str) -> None:
@@ -207,19 +216,20 @@ def test_function_transforms(device: str) -> None:
 # --- reproducibility -------------------------------------------------------------------------------------------------
 
 
-def values_and_gradients(z: Tensor, target: Tensor) -> list[Tensor]:
-    """Every loss and its gradients, on one set of logits [N, C]."""
+def values_and_gradients(
+    z: Tensor, target: Tensor, lam: float | Tensor = 0.3, tau: float | Tensor = 2.0, **extra: Any
+) -> list[Tensor]:
+    """Every loss and its gradients, on one set of logits [N, C]; a lam that is a tensor has a value for each row."""
     grid_rows = 8
     grid = z[: grid_rows * grid_rows].reshape(grid_rows, grid_rows, -1)
+    grid_lam = lam[: grid_rows * grid_rows].reshape(grid_rows, grid_rows) if isinstance(lam, Tensor) else lam
+    few, last = target[:grid_rows], target[-grid_rows:]
     calls: list[tuple[Callable[..., Tensor], list[Tensor]]] = [
         (lambda x: ops.sharpen(x), [z]),
-        (lambda x: ops.sim_loss(x, target), [z]),
-        (lambda x: ops.mix_contrastive_loss(x, target, target.flip(0), 0.3, 2.0), [z]),
-        (
-            lambda x: ops.mix_contrastive_loss(x, target[:grid_rows], target[-grid_rows:], 0.3, 2.0, pairing="grid"),
-            [grid],
-        ),
-        (lambda x, y: ops.real_contrastive_loss(x, y, target[: len(x)], target, 2.0), [z[: len(z) // 3], z]),
+        (lambda x: ops.sim_loss(x, target, **extra), [z]),
+        (lambda x: ops.mix_contrastive_loss(x, target, target.flip(0), lam, tau, **extra), [z]),
+        (lambda x: ops.mix_contrastive_loss(x, few, last, grid_lam, tau, pairing="grid", **extra), [grid]),
+        (lambda x, y: ops.real_contrastive_loss(x, y, target[: len(x)], target, tau, **extra), [z[: len(z) // 3], z]),
     ]
     results: list[Tensor] = []
     for call, inputs in calls:
@@ -335,44 +345,53 @@ def test_bad_arguments_are_named(call: Callable[[], Tensor], error: type[Excepti
 # --- GPU only --------------------------------------------------------------------------------------------------------
 
 
+def inputs_on_the_gpu(kind: str, rows: int, seed: int = 0) -> list[Tensor]:
+    """Logits, targets, one lam for each row and tau, as ``values_and_gradients`` takes them."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        logits_of(rows, 33, seed=seed, device="cuda"),
+        targets_of(kind, rows, 33, seed + 1, torch.float32, "cuda"),
+        torch.rand(rows, generator=generator).cuda(),
+        (1 + torch.rand((), generator=generator)).cuda(),
+    ]
+
+
 @pytest.mark.cuda
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [64, 20_000])
-def test_no_synchronisation_and_side_stream(rows: int) -> None:
-    z, target = logits_of(rows, 33, seed=0, device="cuda"), torch.softmax(logits_of(rows, 33, seed=1, device="cuda"), 1)
-    lam, tau = torch.tensor(0.3, device="cuda"), torch.tensor(2.0, device="cuda")
-    expected = values_and_gradients(z, target)
-    expected_mix = ops.mix_contrastive_loss(z, target, target, lam, tau)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        with torch.cuda.stream(stream):
-            actual = values_and_gradients(z, target)
-            mixed = ops.mix_contrastive_loss(z, target, target, lam, tau)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    stream.synchronize()
-    assert all(map(torch.equal, actual, expected)) and torch.equal(mixed, expected_mix)
+def test_a_side_stream_without_synchronisation(rows: int, kind: str) -> None:
+    inputs = inputs_on_the_gpu(kind, rows)
+    for numbers in (inputs, inputs[:2]):  # lam and tau as tensors, and as Python numbers
+        expected, late = on_a_late_stream(partial(values_and_gradients, **keywords(kind)), numbers)
+        assert len(late) == 11 and all(map(torch.equal, late, expected))
 
 
 @pytest.mark.cuda
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_second_derivatives_do_not_synchronise(loss: str, kind: str) -> None:
+    logits = logits_for(loss, 6, 6, 33, torch.float64, "cuda")
+    targets = [targets_of(kind, 6, 33, seed, torch.float64, "cuda") for seed in (1, 2)]
+
+    def run(*inputs: Tensor) -> list[Tensor]:
+        *z, forget, retain = inputs
+        return second_gradients(lambda *z: loss_of(ops, loss, z, forget, retain, **keywords(kind)), z)
+
+    expected, late = on_a_late_stream(run, [*logits, *targets])
+    torch.testing.assert_close(late, expected)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [64, 20_000])
-def test_cuda_graph_replays_with_changed_inputs(rows: int) -> None:
-    z, target = logits_of(rows, 33, seed=0, device="cuda"), torch.softmax(logits_of(rows, 33, seed=1, device="cuda"), 1)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        values_and_gradients(z, target)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = values_and_gradients(z, target)
-    z.copy_(logits_of(rows, 33, seed=9, device="cuda"))
-    graph.replay()
-    assert all(map(torch.equal, captured, values_and_gradients(z, target)))
+def test_cuda_graph_replays_with_changed_inputs(rows: int, kind: str) -> None:
+    """Logits, targets, lam and tau all change between the replays."""
+    draws = [inputs_on_the_gpu(kind, rows, seed) for seed in (0, 10, 20)]
+    compare_graph_replays(partial(values_and_gradients, **keywords(kind)), draws)
 
 
 @pytest.mark.cuda
+@needs_a_second_gpu
 def test_work_goes_to_the_device_of_the_tensors() -> None:
     last = torch.device("cuda", torch.cuda.device_count() - 1)
     z, target = (
