@@ -156,8 +156,8 @@ def _attention(case: Case, element: int) -> tuple[Traffic, Traffic]:
     projections = 2 * samples * places * (2 * dim + 1) * element
     masks = case.pairs * places * element
     operations = 4 * case.pairs * places**2 * dim
-    # The backward makes the scores again and has two products more for each of theirs: 2.5 times the operations.
-    return Traffic(projections + masks, operations), Traffic(2 * projections + masks, operations * 5 // 2)
+    # The values are numbers, so scores are the forward's only products; the backward makes them again, and dq and dk.
+    return Traffic(projections + masks, operations), Traffic(2 * projections + masks, 3 * operations)
 
 
 _TRAFFIC = {
