@@ -73,7 +73,12 @@ def write_page(path: Path, sources: Sequence[tuple[str, Sequence[Measurement]]])
         comparisons = compare(rows)
         plots = []
         for launch in dict.fromkeys(row.launch for row in rows):
-            chosen = [entry for entry in comparisons if (entry.fused.launch, entry.fused.mode) == (launch, "both")]
+            chosen = [
+                entry
+                for entry in comparisons
+                if (entry.fused.launch, entry.fused.mode) == (launch, "both")
+                and any(rival.ratio is not None for rival in entry.rivals.values())
+            ]
             title = f"Forward and backward, {launch}, {_where(rows[0])}"
             plot = path.with_name(f"{path.stem}-{_slug(rows[0].device)}-{launch}.svg")
             write_atomically(plot, ratio_plot(chosen, title).encode())
