@@ -73,6 +73,7 @@ class MixTaps {
              index_.data() + width,
              weight_.data(),
              weight_.data() + width};
+    // In grid pairing a task is a chunk of one image with all partners of the other side.
     const int64_t images = shape.grid ? std::min(shape.n_forget, shape.n_retain) : shape.pairs();
     const int64_t share = images * shape.height * per_row / wanted_mix_tasks;
     const int64_t elements = std::min(most_chunk_elements, std::max(least_chunk_elements, share));

@@ -67,13 +67,13 @@ def measure_case(case: Case, settings: Settings, machine: Machine) -> list[Measu
     """Measure all providers of a case.
 
     Nothing but an interruption ends this early. A provider that does not fit into memory is skipped, one that raises
-    has failed, and the rows say so; without the fused one, or where another computes something else, the case has no
-    times at all.
+    when it is first run has failed, and the rows say so. Without the fused one, where another computes something else,
+    or where one fails only while it is timed, the case has no times at all.
     """
     rows = _Rows(case, settings, machine)
     try:
         return _measured(rows, case, settings)
-    except (Unfit, Mismatch) as error:
+    except (_Unfit, Mismatch) as error:
         return rows.without_times(error)
     finally:
         torch.compiler.reset()
@@ -81,7 +81,7 @@ def measure_case(case: Case, settings: Settings, machine: Machine) -> list[Measu
             torch.cuda.empty_cache()
 
 
-class Unfit(RuntimeError):
+class _Unfit(RuntimeError):
     """A provider cannot be measured; its status and the reason, in words."""
 
     def __init__(self, status: str, reason: str) -> None:
@@ -95,12 +95,12 @@ def _or_unfit() -> Iterator[None]:
     """Turn whatever a provider raises, but for a mismatch, into the reason why it is not measured."""
     try:
         yield
-    except (Unfit, Mismatch):
+    except (_Unfit, Mismatch):
         raise
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise Unfit(SKIPPED, _sentence(error)) from error
+        raise _Unfit(SKIPPED, _sentence(error)) from error
     except Exception as error:
-        raise Unfit(FAILED, f"{type(error).__name__}: {_sentence(error)}") from error
+        raise _Unfit(FAILED, f"{type(error).__name__}: {_sentence(error)}") from error
 
 
 def _sentence(error: BaseException) -> str:
@@ -114,12 +114,12 @@ def _measured(rows: _Rows, case: Case, settings: Settings) -> list[Measurement]:
         problem = build(case, settings.device)
     fused, expected = _ready(problem, "fused", settings, [])
     ready = {"fused": fused}
-    unfit: dict[str, Unfit] = {}
+    unfit: dict[str, _Unfit] = {}
     for rival in settings.providers(case)[1:]:
         try:
             _check_memory(case, settings, fused=False)
-            ready[rival], _ = _ready(problem, rival, settings, expected)
-        except Unfit as error:
+            ready[rival] = _ready(problem, rival, settings, expected)[0]
+        except _Unfit as error:
             unfit[rival] = error
     del expected
     for launch in settings.launches:
@@ -127,7 +127,7 @@ def _measured(rows: _Rows, case: Case, settings: Settings) -> list[Measurement]:
         for provider, entry in ready.items():
             try:
                 jobs[provider] = _launched(entry.job, launch, settings)
-            except Unfit as error:
+            except _Unfit as error:
                 if provider == "fused":
                     raise
                 out[provider] = error
@@ -139,7 +139,8 @@ def _measured(rows: _Rows, case: Case, settings: Settings) -> list[Measurement]:
 def _check_memory(case: Case, settings: Settings, *, fused: bool) -> None:
     need, free = case.memory(fused=fused), available_memory(settings.device)
     if free is not None and need > _SHARE_OF_MEMORY * free:
-        raise Unfit(SKIPPED, f"may need {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free")
+        usable = f"used are up to {_SHARE_OF_MEMORY:.0%} of {free / 1e9:.1f} GB free"
+        raise _Unfit(SKIPPED, f"may need {need / 1e9:.1f} GB of memory; {usable}")
 
 
 def _ready(
@@ -174,9 +175,9 @@ class _Rows:
         self._case, self._settings, self._machine = case, settings, machine
         self._kernel = "compiled" if uses_kernel(case, settings.device) else "reference"
 
-    def without_times(self, error: Unfit | Mismatch) -> list[Measurement]:
+    def without_times(self, error: _Unfit | Mismatch) -> list[Measurement]:
         """Return rows that say why the case has no times."""
-        status = error.status if isinstance(error, Unfit) else FAILED
+        status = error.status if isinstance(error, _Unfit) else FAILED
         reason = str(error)
         providers, launches = self._settings.providers(self._case), self._settings.launches
         return [
@@ -187,7 +188,7 @@ class _Rows:
         ]
 
     def add(
-        self, launch: str, ready: dict[str, _Ready], times: dict[str, list[Sample]], unfit: dict[str, Unfit]
+        self, launch: str, ready: dict[str, _Ready], times: dict[str, list[Sample]], unfit: dict[str, _Unfit]
     ) -> None:
         """Add the rows of one way of launching, and say who was left out and why."""
         for provider, samples in times.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -153,7 +154,7 @@ def _machine(command: str, rows: Sequence[Measurement], comparisons: Sequence[Co
         ratios = [row.ratio for entry in comparisons if (row := entry.rivals.get(rival)) and row.ratio is not None]
         if ratios:
             lost = sum(ratio < 1 for ratio in ratios)
-            median = sorted(ratios)[len(ratios) // 2]
+            median = statistics.median(ratios)
             yield (
                 f"- Beside {PROVIDERS[rival]}: {len(ratios)} comparisons, median ratio {median:.2f}, "
                 f"from {min(ratios):.2f} to {max(ratios):.2f}; lost {lost}."

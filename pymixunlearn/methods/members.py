@@ -91,7 +91,7 @@ class Lessons:
         order = derive_seed(phase.seed, "batches", epoch)
         chance = generator(phase.seed, "partners", epoch, device=self.device)
         walk = batches(samples, self.preprocess, batch_size=size, device=self.device, seed=order, augment=True)
-        # Once per epoch, so that no step waits for the device to tell its samples.
+        # Once per epoch, so that no step on images in memory waits for the device to tell its samples.
         mix = None if phase.mix is None else Mix(*(part.to(self.device) for part in phase.mix))
         with seeded_layers(self.device, phase.seed, "layers", epoch):
             for batch in walk:

@@ -32,7 +32,7 @@ from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.training.device import seeded_layers
 from pymixunlearn.training.frozen import Observed
 from pymixunlearn.training.loop import StateDict, StepDone, run_epochs
-from pymixunlearn.training.optimizers import restore
+from pymixunlearn.training.optimizers import load_optimizer
 
 NAME = "mixunlearn"
 
@@ -362,4 +362,7 @@ class MixUnlearnLoop:
         if set(parts) != set(state):
             raise UserError(f"resume holds {', '.join(sorted(state))}; expected {', '.join(sorted(parts))}")
         for name, part in parts.items():
-            restore(part, state[name])
+            if isinstance(part, torch.optim.Optimizer):
+                load_optimizer(part, state[name])
+            else:
+                part.load_state_dict(state[name])

@@ -33,6 +33,7 @@ def _has_tangent(value: Any) -> bool:
 
 #: Registrations live as long as the library they were made through.
 _library = _NoTangents("pymixunlearn", "FRAGMENT")  # type: ignore[no-untyped-call]
+#: Autocast's rules come before the derivatives, so no tangent ends in them.
 _autocast_library = torch.library.Library("pymixunlearn", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 

@@ -107,7 +107,8 @@ class FrozenOutputs:
         """Show the network samples, a chunk at a time; images in a file are fetched ahead, as for any batch."""
         for taken in self._images.walk(samples, CHUNK, self._device):
             with torch.no_grad():
-                yield self._network(self._preprocess.evaluation(taken.images))
+                found = self._network(self._preprocess.evaluation(taken.images))
+            yield found
 
     @torch.no_grad()
     def _write(self, found: Observed, rows: Tensor) -> None:

@@ -81,15 +81,22 @@ class GraphedStep(Generic[R]):
     def _capture(self, inputs: tuple[Tensor | None, ...]) -> None:
         self._inputs = [None if tensor is None else tensor.clone() for tensor in inputs]
         graph = torch.cuda.CUDAGraph()
+        cause: RuntimeError | None = None  # ending a broken capture raises once more
         try:
             # Only this thread's calls are watched: another one may be fetching the next batches meanwhile.
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-                self._result = self._function(*self._inputs)
+                try:
+                    self._result = self._function(*self._inputs)
+                except RuntimeError as error:
+                    cause = error
+                    raise
         except RuntimeError as error:
-            # Ending a broken capture raises once more; what broke it is the first error.
-            cause = str(error.__context__ or error).strip().splitlines()[0]
+            cause = cause or error
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise
+            reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
             raise UserError(
-                f"the model's step cannot be recorded as a CUDA graph ({cause}); set cuda_graphs=false, or let the "
+                f"the model's step cannot be recorded as a CUDA graph ({reason}); set cuda_graphs=false, or let the "
                 "model wait for nothing and do the same in every step"
             ) from error
         self._graph = graph

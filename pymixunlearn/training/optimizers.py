@@ -38,15 +38,13 @@ def make_optimizer(
     return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=fused)
 
 
-def restore(part: nn.Module | torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Put back a state, which may come from another device; an optimiser keeps the way in which it runs.
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Put back an optimiser's state, which may come from another device, but keep the way in which it runs.
 
-    Its state says how the steps were taken where it was made, fused or in a graph, which need not be possible here.
+    The state says how steps were taken where it was made, fused or recorded in a graph, which may not be possible here.
     """
-    if isinstance(part, torch.optim.Optimizer):
-        groups = [
-            {**saved, **{name: own[name] for name in _EXECUTION if name in own}}
-            for saved, own in zip(state["param_groups"], part.param_groups, strict=True)
-        ]
-        state = {**state, "param_groups": groups}
-    part.load_state_dict(state)
+    groups = [
+        {**saved, **{name: own[name] for name in _EXECUTION if name in own}}
+        for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": groups})

@@ -19,7 +19,6 @@ def test_a_request_and_its_growth_are_measured(invoke: Invoke) -> None:
     request = list(csv.DictReader(Path("new/request.csv").open()))
     assert {row["provider"] for row in request} == set(PROVIDERS)
     seconds = {row["provider"]: float(row["seconds"]) for row in request}
-    assert seconds["unlearn"] > 0
     for row in request:
         ratio = seconds["Retrain"] / seconds[row["provider"]]
         assert abs(float(row["ratio"]) - ratio) < 1e-4 * ratio

@@ -123,7 +123,7 @@ def test_a_small_class_is_gone_when_none_of_it_is_recognised() -> None:
 
 
 def test_without_forgetting_a_run_rarely_ends() -> None:
-    """Scores that only jitter about their start: chance must not pass for forgetting in more than 2.5 % of the runs."""
+    """Scores that only jitter about their start: chance must not end more than 2.5 % of the runs."""
     stream = torch.Generator().manual_seed(1)
 
     def jittered(answers: Tensor) -> Tensor:
