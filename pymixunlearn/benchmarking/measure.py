@@ -95,7 +95,7 @@ def _or_unfit() -> Iterator[None]:
     """Turn whatever a provider raises, but for a mismatch, into the reason why it is not measured."""
     try:
         yield
-    except (_Unfit, Mismatch):
+    except Mismatch:
         raise
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _Unfit(SKIPPED, _sentence(error)) from error
@@ -126,7 +126,8 @@ def _measured(rows: _Rows, case: Case, settings: Settings) -> list[Measurement]:
         jobs, out = {}, dict(unfit)
         for provider, entry in ready.items():
             try:
-                jobs[provider] = _launched(entry.job, launch, settings)
+                with _or_unfit():
+                    jobs[provider] = captured(entry.job, settings.device) if launch == "graph" else entry.job
             except _Unfit as error:
                 if provider == "fused":
                     raise
@@ -154,13 +155,6 @@ def _ready(
         if expected:
             check_agreement(PROVIDERS[provider], expected, results)
         return _Ready(job, peaks), results
-
-
-def _launched(job: Job, launch: str, settings: Settings) -> Job:
-    if launch != "graph":
-        return job
-    with _or_unfit():
-        return captured(job, settings.device)
 
 
 def _clock(launch: str, settings: Settings) -> Clock:

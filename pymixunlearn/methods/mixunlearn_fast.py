@@ -38,8 +38,7 @@ class FastMixUnlearnLoop(MixUnlearnLoop):
         self.execution = Execution(
             job.device, precision=config.precision, channels_last=config.channels_last, compile=config.compile
         )
-        records = job.device.type == "cuda" and config.cuda_graphs
-        self.capturable = records
+        self.capturable = job.device.type == "cuda" and config.cuda_graphs
         super().__init__(config, job)
         self.execution.arrange(self.unlearner, self.initial, self.adversary)
         pairs = config.batch_size ** (1 if config.pairing == "zip" else 2)
@@ -48,9 +47,9 @@ class FastMixUnlearnLoop(MixUnlearnLoop):
         self._asked: dict[Side, int] = dict.fromkeys(SIDES, 0)  # epochs whose samples f_D was asked about
         if self.asks_teacher and not self.preprocess.augments:
             self._make_frozen()
-        self._look = GraphedStep(self._look_at, self.device, record=records)
-        self._attack = GraphedStep(self._attack_with, self.device, record=records)
-        self._learn = GraphedStep(self._learn_from, self.device, record=records)
+        self._look = GraphedStep(self._look_at, self.device, record=config.cuda_graphs)
+        self._attack = GraphedStep(self._attack_with, self.device, record=config.cuda_graphs)
+        self._learn = GraphedStep(self._learn_from, self.device, record=config.cuda_graphs)
         # They hold methods of this loop: a circle, which would keep graphs and answers on the device for a while.
         for held in (self._look, self._attack, self._learn):
             self.closing.callback(held.close)

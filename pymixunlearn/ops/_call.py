@@ -50,6 +50,13 @@ def in_float32(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def in_autocast_dtype(tensor: Tensor) -> Tensor:
+    """Under autocast the attention runs in its dtype, as PyTorch's matrix products do; float64 is left alone."""
+    if tensor.dtype == torch.float64 or not tensor.is_floating_point():
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(tensor.device.type))
+
+
 def scalar(value: float | Tensor, like: Tensor) -> tuple[Tensor | None, float]:
     """Split a scalar argument into the schema's two: a tensor on the device, or a number.
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from pymixunlearn.ops._call import in_autocast_dtype
+
 
 class _NoTangents(torch.library.Library):
     """Registers autograd kernels that refuse tangents, which the kernel below would drop."""
@@ -70,13 +72,6 @@ def register_no_derivative(name: str) -> None:
         )
 
     torch.library.register_autograd(f"pymixunlearn::{name}", refuse, lib=_library)
-
-
-def in_autocast_dtype(tensor: Tensor) -> Tensor:
-    """Return a tensor in autocast's dtype; float64 is left alone, as PyTorch does with its matrix products."""
-    if tensor.dtype == torch.float64 or not tensor.is_floating_point():
-        return tensor
-    return tensor.to(torch.get_autocast_dtype(tensor.device.type))
 
 
 def register_autocast(name: str) -> None:

@@ -8,8 +8,7 @@ from torch import Tensor
 from pymixunlearn.ops import _attention_autograd as functions
 from pymixunlearn.ops import _checks as checks
 from pymixunlearn.ops import reference
-from pymixunlearn.ops._call import compiled, ops, run
-from pymixunlearn.ops._register import in_autocast_dtype
+from pymixunlearn.ops._call import compiled, in_autocast_dtype, ops, run
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

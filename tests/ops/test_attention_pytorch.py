@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch._dynamo.testing import CompileCounterWithBackend
 
 from pymixunlearn import ops
 from tests.ops.agreement import second_gradients
 from tests.ops.gpu import compare_graph_replays, needs_a_second_gpu, on_a_late_stream
 from tests.ops.test_attention import inputs_of, value_and_gradients
+from tests.ops.tracing import check_compiled
 
 registered = torch.ops.pymixunlearn
 NAMES = ["q_f", "k_f", "v_f", "q_r", "k_r", "v_r"]
@@ -123,37 +123,19 @@ def test_opcheck(device: str, grid: bool, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("pairing", ["zip", "grid"])
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compile_traces_one_graph_for_all_sizes(device: str, backend: str, pairing: str) -> None:
-    torch._dynamo.reset()
-    counter = CompileCounterWithBackend(backend)
-
     def masks(*x: Tensor) -> Tensor:
         return torch.sigmoid(ops.mixblock_attention(*x, pairing=pairing))
 
-    traced = torch.compile(masks, backend=counter, fullgraph=True, dynamic=True)
-    for n, d, h, w in ((3, 5, 6, 7), (5, 8, 7, 9), (8, 6, 4, 3)):
-        plain = leaves_of(n, n + (pairing == "grid"), d, h, w, device=device)
-        own = leaves_of(n, n + (pairing == "grid"), d, h, w, device=device)
-        expected, actual = masks(*plain), traced(*own)
-        expected.sum().backward()
-        actual.sum().backward()
-        torch.testing.assert_close(actual, expected)
-        for a, b in zip(own, plain, strict=True):
-            torch.testing.assert_close(a.grad, b.grad)
-    assert counter.frame_count == 1
+    sizes = ((3, 5, 6, 7), (5, 8, 7, 9), (8, 6, 4, 3))
+    draws = (leaves_of(n, n + (pairing == "grid"), *rest, device=device) for n, *rest in sizes)
+    check_compiled(masks, draws, graphs=1, backend=backend, dynamic=True)
 
 
 @pytest.mark.parametrize("pairing", ["zip", "grid"])
 def test_compile_settles_after_two_graphs(device: str, pairing: str) -> None:
-    """Without dynamic=True too: one graph for the first sizes, one for all others."""
-    torch._dynamo.reset()
-    counter = CompileCounterWithBackend("aot_eager")
-    traced = torch.compile(partial(ops.mixblock_attention, pairing=pairing), backend=counter, fullgraph=True)
-    for n, d, h, w in ((3, 5, 6, 7), (5, 8, 7, 9), (8, 6, 4, 3), (7, 19, 12, 5)):
-        leaves = leaves_of(n, n + (pairing == "grid"), d, h, w, device=device)
-        out = traced(*leaves)
-        out.backward(torch.ones_like(out))
-        torch.testing.assert_close(out, ops.mixblock_attention(*leaves, pairing=pairing))
-    assert counter.frame_count == 2
+    sizes = ((3, 5, 6, 7), (5, 8, 7, 9), (8, 6, 4, 3), (7, 19, 12, 5))
+    draws = (leaves_of(n, n + (pairing == "grid"), *rest, device=device) for n, *rest in sizes)
+    check_compiled(partial(ops.mixblock_attention, pairing=pairing), draws, graphs=2)
 
 
 @pytest.mark.parametrize("pairing", ["zip", "grid"])

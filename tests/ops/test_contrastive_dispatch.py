@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch._dynamo.testing import CompileCounterWithBackend
 
 from pymixunlearn import ops
 from tests.ops.test_contrastive import KINDS, LOSSES, logits_of, loss_of, targets_of
 from tests.ops.test_contrastive_pytorch import mix
+from tests.ops.tracing import check_compiled
 
 registered = torch.ops.pymixunlearn
 
@@ -73,69 +73,39 @@ def losses(z: Tensor, z_r: Tensor, target: Tensor, target_r: Tensor, teacher: bo
     return total
 
 
-def loss_inputs(kind: str, rows: int, device: str) -> tuple[list[Tensor], list[Tensor]]:
+def loss_arguments(kind: str, rows: int, device: str) -> list[Tensor]:
     """Logits and targets for ``losses``."""
     sizes = (rows, rows + 3)
-    logits = [logits_of(n, 5, seed=n, device=device) for n in sizes]
-    return logits, [targets_of(kind, n, 5, n + 1, torch.float32, device) for n in sizes]
+    logits = [logits_of(n, 5, seed=n, device=device).requires_grad_() for n in sizes]
+    return logits + [targets_of(kind, n, 5, n + 1, torch.float32, device) for n in sizes]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compile_traces_one_graph_for_all_sizes(device: str, backend: str, kind: str) -> None:
-    torch._dynamo.reset()
-    counter = CompileCounterWithBackend(backend)
-    own = partial(losses, teacher=kind == "teacher")
-    compiled = torch.compile(own, backend=counter, fullgraph=True, dynamic=True)
-    for rows in (4, 7, 12):
-        inputs, targets = loss_inputs(kind, rows, device)
-        plain = [z.clone().requires_grad_() for z in inputs]
-        traced = [z.clone().requires_grad_() for z in inputs]
-        expected, actual = own(*plain, *targets), compiled(*traced, *targets)
-        expected.backward()
-        actual.backward()
-        torch.testing.assert_close(actual, expected)
-        for a, b in zip(traced, plain, strict=True):
-            torch.testing.assert_close(a.grad, b.grad)
-    assert counter.frame_count == 1
+    draws = (loss_arguments(kind, rows, device) for rows in (4, 7, 12))
+    check_compiled(partial(losses, teacher=kind == "teacher"), draws, graphs=1, backend=backend, dynamic=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_compile_settles_after_two_graphs(device: str, kind: str) -> None:
-    """Without dynamic=True too: one graph for the first size, one for all others."""
-    torch._dynamo.reset()
-    counter = CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(partial(losses, teacher=kind == "teacher"), backend=counter, fullgraph=True)
-    for rows in (4, 7, 12, 33, 600):
-        inputs, targets = loss_inputs(kind, rows, device)
-        compiled(*(z.requires_grad_() for z in inputs), *targets).backward()
-    assert counter.frame_count == 2
+    draws = (loss_arguments(kind, rows, device) for rows in (4, 7, 12, 33, 600))
+    check_compiled(partial(losses, teacher=kind == "teacher"), draws, graphs=2)
 
 
 @pytest.mark.parametrize("pairing", ["zip", "grid"])
 def test_compile_settles_whatever_the_mixing_ratio(device: str, pairing: str) -> None:
     """A new ratio in every step, as MixUnlearn draws it, must not be a new graph in every step."""
-    torch._dynamo.reset()
-    counter = CompileCounterWithBackend("aot_eager")
 
     def both_losses(z: Tensor, target: Tensor, lam: float, tau: float) -> Tensor:
         mixed = ops.mix_contrastive_loss(z, target, target.flip(0), lam, tau, pairing=pairing)
         return mixed + ops.real_contrastive_loss(z.flatten(0, -2), z.flatten(0, -2), z_target, z_target, tau)
 
     shape = (4, 5) if pairing == "zip" else (4, 4, 5)
-    z = logits_of(shape[0] ** (len(shape) - 1), 5, seed=0, device=device).view(shape)
+    z = logits_of(shape[0] ** (len(shape) - 1), 5, seed=0, device=device).view(shape).requires_grad_()
     target = targets_of("probabilities", 4, 5, 1, torch.float32, device)
     z_target = targets_of("probabilities", z.numel() // 5, 5, 2, torch.float32, device)
-    compiled = torch.compile(both_losses, backend=counter, fullgraph=True)
-    for step in range(12):
-        lam, tau = step / 12, 2.0 + step
-        plain, traced = z.clone().requires_grad_(), z.clone().requires_grad_()
-        expected, actual = both_losses(plain, target, lam, tau), compiled(traced, target, lam, tau)
-        expected.backward()
-        actual.backward()
-        torch.testing.assert_close(actual, expected)
-        torch.testing.assert_close(traced.grad, plain.grad)
-    assert counter.frame_count == 2
+    check_compiled(both_losses, ((z, target, step / 12, 2.0 + step) for step in range(12)), graphs=2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -145,8 +115,7 @@ def test_export_keeps_the_operators_for_all_sizes(kind: str) -> None:
             return losses(z, z_r, target, target_r, teacher=kind == "teacher")
 
     def arguments(rows: int) -> tuple[Tensor, ...]:
-        inputs, targets = loss_inputs(kind, rows, "cpu")
-        return *inputs, *targets
+        return tuple(x.detach() for x in loss_arguments(kind, rows, "cpu"))
 
     rows, rows_r = torch.export.Dim("rows", min=2), torch.export.Dim("rows_r", min=2)
     shapes = {"z": {0: rows}, "z_r": {0: rows_r}, "target": {0: rows}, "target_r": {0: rows_r}}

@@ -13,7 +13,6 @@ from unittest.mock import patch
 import pytest
 import torch
 from torch import Tensor
-from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pymixunlearn import ops
@@ -21,11 +20,19 @@ from pymixunlearn.ops import reference
 from tests.ops.agreement import second_gradients
 from tests.ops.gpu import compare_graph_replays, needs_a_second_gpu, on_a_late_stream
 from tests.ops.test_mixing import draw, operands, pixels
+from tests.ops.tracing import check_compiled
 
 registered = torch.ops.pymixunlearn
 SHAPE = (3, (8, 6), (2, 3))
 NO_NORMALISATION: tuple[float, ...] = ()
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+
+
+def leaves_of(
+    n_forget: int, n_retain: int, size: tuple[int, int], mask: tuple[int, int], device: str, layout: str = "contiguous"
+) -> list[Tensor]:
+    inputs = operands(n_forget, n_retain, (3, size, mask), device=device, layout=layout)
+    return [x.requires_grad_() for x in inputs]
 
 
 class Calls(TorchDispatchMode):
@@ -150,70 +157,39 @@ def test_opcheck(device: str, index: int, dtype: torch.dtype, layout: str) -> No
     torch.library.opcheck(operator.default, arguments)
 
 
+# The first sizes are all different: equal ones would be traced as one and the same.
+SIZES = ((4, (12, 10), (6, 7)), (6, (16, 14), (8, 9)), (7, (20, 22), (5, 11)), (9, (31, 18), (12, 13)))
+
+
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compile_traces_one_graph_for_all_sizes(device: str, backend: str, layout: str) -> None:
-    torch._dynamo.reset()
-    counter = CompileCounterWithBackend(backend)
-
     def mix(x_f: Tensor, x_r: Tensor, mask: Tensor) -> Tensor:
         return ops.mask_mix(2 * x_f, x_r, mask, pairing="grid").square()
 
-    compiled = torch.compile(mix, backend=counter, fullgraph=True, dynamic=True)
-    # The first sizes are all different: equal ones would be traced as one and the same.
-    for n, size, mask_size in ((4, (12, 10), (6, 7)), (6, (16, 14), (8, 9)), (7, (20, 22), (5, 11))):
-        inputs = operands(n, n + 1, (3, size, mask_size), device=device, layout=layout)
-        plain, traced = ([x.clone().requires_grad_() for x in inputs] for _ in range(2))
-        expected, actual = mix(*plain), compiled(*traced)
-        assert actual.stride() == expected.stride()
-        expected.sum().backward()
-        actual.sum().backward()
-        torch.testing.assert_close(actual, expected)
-        for a, b in zip(traced, plain, strict=True):
-            torch.testing.assert_close(a.grad, b.grad)
-    assert counter.frame_count == 1
-
-
-def mix_bytes(x_f: Tensor, x_r: Tensor, mask: Tensor) -> Tensor:
-    # Not MEAN and STD: dynamic=True makes symbols of global numbers at first, which is a graph more.
-    return ops.mask_mix(x_f, x_r, mask, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)).square()
+    draws = (leaves_of(n, n + 1, size, mask_size, device, layout) for n, size, mask_size in SIZES[:3])
+    check_compiled(mix, draws, graphs=1, backend=backend, dynamic=True)
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compile_mixes_normalised_bytes(device: str, backend: str) -> None:
-    torch._dynamo.reset()
-    counter = CompileCounterWithBackend(backend)
-    compiled = torch.compile(mix_bytes, backend=counter, fullgraph=True, dynamic=True)
-    for n, size, mask_size in ((4, (12, 10), (6, 7)), (6, (16, 14), (8, 9))):
-        images = [pixels(n, 3, size, seed, device) for seed in (0, 1)]
-        plain, traced = (draw(n, *mask_size, seed=0, device=device).requires_grad_() for _ in range(2))
-        expected, actual = mix_bytes(*images, plain), compiled(*images, traced)
-        assert actual.dtype == torch.float32
-        expected.sum().backward()
-        actual.sum().backward()
-        torch.testing.assert_close(actual, expected)
-        torch.testing.assert_close(traced.grad, plain.grad)
-    assert counter.frame_count == 1
+    def mix_bytes(x_f: Tensor, x_r: Tensor, mask: Tensor) -> Tensor:
+        # Not MEAN and STD: dynamic=True makes symbols of global numbers at first, which is a graph more.
+        mixed = ops.mask_mix(x_f, x_r, mask, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+        assert mixed.dtype == torch.float32
+        return mixed.square()
+
+    draws = (
+        [*(pixels(n, 3, size, seed, device) for seed in (0, 1)), draw(n, *mask, seed=0, device=device).requires_grad_()]
+        for n, size, mask in SIZES[:2]
+    )
+    check_compiled(mix_bytes, draws, graphs=1, backend=backend, dynamic=True)
 
 
 @pytest.mark.parametrize("pairing", ["zip", "grid"])
 def test_compile_settles_after_two_graphs(device: str, pairing: str) -> None:
-    """Without dynamic=True too: one graph for the first sizes, one for all others."""
-    torch._dynamo.reset()
-    counter = CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(partial(ops.mask_mix, pairing=pairing), backend=counter, fullgraph=True)
-    for n, size, mask_size in (
-        (4, (12, 10), (6, 7)),
-        (6, (16, 14), (8, 9)),
-        (7, (20, 22), (5, 11)),
-        (9, (31, 18), (12, 13)),
-    ):
-        inputs = operands(n, n + (pairing == "grid"), (3, size, mask_size), device=device)
-        leaves = [x.requires_grad_() for x in inputs]
-        mixed = compiled(*leaves)
-        mixed.backward(torch.ones_like(mixed))
-        torch.testing.assert_close(mixed, ops.mask_mix(*inputs, pairing=pairing))
-    assert counter.frame_count == 2
+    draws = (leaves_of(n, n + (pairing == "grid"), size, mask, device) for n, size, mask in SIZES)
+    check_compiled(partial(ops.mask_mix, pairing=pairing), draws, graphs=2)
 
 
 @pytest.mark.parametrize("pairing", ["zip", "grid"])
