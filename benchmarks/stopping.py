@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from pymixunlearn.evaluation import PAPER_METRICS
-from pymixunlearn.experiments import DataRequest, RunRequest, SplitRequest, resolve, run
+from pymixunlearn.experiments import DataRequest, RunRequest, SplitRequest, resolve_unlearning, run_unlearning
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "auto": {"stop": "auto"},
@@ -31,7 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def measure(request: RunRequest, budget: str, folder: Path) -> dict[str, Any]:
     """Do one run, or read it back, and return what the table needs."""
-    record = run(resolve(request), folder).record
+    record = run_unlearning(resolve_unlearning(request), folder).record
     history = (folder / "history.csv").read_text().splitlines()
     stopping = record["stopping"]
     epochs = sum(line.startswith("unlearn,") for line in history)

@@ -74,7 +74,7 @@ def audit(ctx: click.Context, /, run: Path | None, **values: Any) -> None:
     from click.core import ParameterSource
 
     from pymixunlearn.experiments import AuditRequest, resolve_audit, run_audit
-    from pymixunlearn.experiments.settings import parse_assignments
+    from pymixunlearn.experiments.common.settings import parse_assignments
     from pymixunlearn.reporting import audit_table, klom_lines
 
     from .progress import make_console, watching

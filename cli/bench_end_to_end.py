@@ -87,7 +87,7 @@ def end_to_end(**values: Any) -> None:
 def _measure_request(values: dict[str, Any], machine: Machine, observer: Observer, out: Path) -> list[RequestRow]:
     from pymixunlearn.benchmarking.request import measure_request
     from pymixunlearn.benchmarking.results import write_rows
-    from pymixunlearn.experiments import RunRequest, resolve
+    from pymixunlearn.experiments import RunRequest, resolve_unlearning
 
     request = RunRequest(
         data=data_request(values),
@@ -97,7 +97,7 @@ def _measure_request(values: dict[str, Any], machine: Machine, observer: Observe
         device=values["device"],
         seed=values["seed"],
     )
-    rows = measure_request(resolve(request, observer=observer), machine=machine, observer=observer)
+    rows = measure_request(resolve_unlearning(request, observer=observer), machine=machine, observer=observer)
     write_rows(out / "request.csv", rows)
     return rows
 

@@ -20,7 +20,7 @@ def load_config(ctx: click.Context, parameter: click.Parameter, path: Path | Non
     if path is None:
         return
     from pymixunlearn.errors import UserError
-    from pymixunlearn.experiments.settings import parse_settings
+    from pymixunlearn.experiments.common.settings import parse_settings
 
     try:
         values = parse_settings(path.read_text("utf-8"), f"'{path}'")
@@ -48,7 +48,7 @@ def load_config(ctx: click.Context, parameter: click.Parameter, path: Path | Non
 def settings_of(ctx: click.Context, assignments: tuple[str, ...]) -> dict[str, Any]:
     """Return the settings of a command: those of ``--config``, and ``--set`` on top."""
     from pymixunlearn.errors import UserError
-    from pymixunlearn.experiments.settings import parse_assignments
+    from pymixunlearn.experiments.common.settings import parse_assignments
 
     try:
         return {**ctx.meta.get(_SETTINGS, {}), **parse_assignments(assignments)}
@@ -63,7 +63,7 @@ def _of_run(config: Mapping[str, Any], path: Path, command: str) -> dict[str, An
         UserError: It is no config.json of this command.
     """
     from pymixunlearn.errors import UserError
-    from pymixunlearn.experiments.plan import FORMAT
+    from pymixunlearn.experiments.common.identity import FORMAT
 
     if config["format"] != FORMAT or config.get("command") != command:
         raise UserError(f"'{path}' is not the config.json of a run of '{command}'")

@@ -34,12 +34,12 @@ class SettingsCommand(click.Command):
             with formatter.section(f"Settings of {method.name} (--set NAME=VALUE)"):
                 formatter.write_dl(_listing(method.config_class))
         if "methods" in self.settings:
-            from pymixunlearn.experiments.comparison import row_names
+            from pymixunlearn.experiments.compare.plan import row_names
 
             with formatter.section("Methods (--methods NAME,...; the settings of one: unlearn --method NAME --help)"):
                 formatter.write_dl([(row, get(name).summary) for row, (name, _) in row_names().items()])
         if "grids" in self.settings:
-            from pymixunlearn.experiments.grids import grid_text, shipped_grids
+            from pymixunlearn.experiments.tune.grids import grid_text, shipped_grids
 
             with formatter.section("Methods and their grids (all settings of one: unlearn --method NAME --help)"):
                 formatter.write_dl([(name, grid_text(grid)) for name, grid in sorted(shipped_grids().items())])

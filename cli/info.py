@@ -20,7 +20,7 @@ def info() -> None:
     import torch
 
     from pymixunlearn import data, methods, models, ops
-    from pymixunlearn.experiments.provenance import versions
+    from pymixunlearn.experiments.common.provenance import versions
 
     _section("Versions", versions())
     _section("Devices", dict(_devices(torch)))

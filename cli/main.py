@@ -93,7 +93,7 @@ def _show_warning(
 def describe(error: Exception) -> tuple[int, str]:
     """Return the exit code of an error and its message in one line."""
     from pymixunlearn.errors import UserError
-    from pymixunlearn.experiments.requests import BadRequest
+    from pymixunlearn.experiments.common.inputs import BadRequest
 
     code = FAILED
     message = str(error)

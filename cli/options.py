@@ -11,7 +11,7 @@ import click
 from .config_file import load_config
 
 if TYPE_CHECKING:
-    from pymixunlearn.experiments.requests import DataRequest, ModelRequest, SplitRequest
+    from pymixunlearn.experiments.common.inputs import DataRequest, ModelRequest, SplitRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 _PATH = click.Path(path_type=Path)
@@ -202,7 +202,7 @@ def numbers(ctx: click.Context, parameter: click.Parameter, values: tuple[str, .
 
 def data_request(values: dict[str, Any]) -> DataRequest:
     """Take the data options out of a command's values."""
-    from pymixunlearn.experiments.requests import DataRequest
+    from pymixunlearn.experiments.common.inputs import DataRequest
 
     return DataRequest(
         dataset=values["dataset"],
@@ -215,7 +215,7 @@ def data_request(values: dict[str, Any]) -> DataRequest:
 
 def split_request(values: dict[str, Any]) -> SplitRequest:
     """Take the split options out of a command's values."""
-    from pymixunlearn.experiments.requests import SplitRequest
+    from pymixunlearn.experiments.common.inputs import SplitRequest
 
     return SplitRequest(
         task=values["task"],
@@ -230,6 +230,6 @@ def split_request(values: dict[str, Any]) -> SplitRequest:
 
 def model_request(values: dict[str, Any]) -> ModelRequest:
     """Take the model options out of a command's values."""
-    from pymixunlearn.experiments.requests import ModelRequest
+    from pymixunlearn.experiments.common.inputs import ModelRequest
 
     return ModelRequest(model=values["model"], architecture=values["architecture"])

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from pymixunlearn.experiments.observer import Observer
+from pymixunlearn.experiments.common.progress import Observer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -84,7 +84,7 @@ def tune(ctx: click.Context, /, method: str, **values: Any) -> None:
       mixunlearn-cli unlearn --method neggrad --config runs/tune-neggrad-.../best.yaml
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
     from pymixunlearn.experiments import TuningRequest, default_tuning_folder, resolve_tuning, run_tuning
-    from pymixunlearn.experiments.settings import parse_assignments
+    from pymixunlearn.experiments.common.settings import parse_assignments
 
     from .progress import make_console, watching
 
@@ -119,7 +119,7 @@ def tune(ctx: click.Context, /, method: str, **values: Any) -> None:
 
 def describe(plan: TuningPlan) -> list[str]:
     """Say in a few lines what is searched, and on which data."""
-    from pymixunlearn.experiments.grids import grid_text, size
+    from pymixunlearn.experiments.tune.grids import grid_text, size
 
     split = plan.example.split
     labels = "with labels" if plan.example.method.needs_labels else "without labels"

@@ -71,7 +71,7 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
       mixunlearn-cli unlearn --dataset fashion-mnist --task data --forget-fraction 0.1 --label-aware
       mixunlearn-cli unlearn --dataset imagefolder --data-dir photos/ --model my.safetensors --forget-indices ids.txt
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
-    from pymixunlearn.experiments import RunRequest, default_folder, resolve, run
+    from pymixunlearn.experiments import RunRequest, default_folder, resolve_unlearning, run_unlearning
     from pymixunlearn.reporting import result_rows
 
     from .progress import make_console, print_table, watching
@@ -93,12 +93,12 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
     )
     console = make_console()
     with watching(console) as observer:
-        plan = resolve(request, observer=observer)
+        plan = resolve_unlearning(request, observer=observer)
         for line in describe(plan):
             observer.note(line)
         out = values["out"] or default_folder(plan)
         with resumable(ctx, f"the state is kept in {out}") as command_line:
-            outcome = run(plan, out, observer=observer, command_line=command_line)
+            outcome = run_unlearning(plan, out, observer=observer, command_line=command_line)
     if outcome.known:
         console.print("This run is finished already; its saved result:", soft_wrap=True)
     print_table(console, result_rows(outcome.record))

@@ -36,15 +36,14 @@ def verify(ctx: click.Context, /, **values: Any) -> None:
     Example:
       mixunlearn-cli verify runs/digits-class-mixunlearn-seed0-1a2b3c4d
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
-    from pymixunlearn.experiments.verification import VerificationRequest
-    from pymixunlearn.experiments.verification import verify as check
+    from pymixunlearn.experiments.verify import VerificationRequest, run_verification
 
     from .progress import make_console, watching
 
     download = not values.pop("no_download")
     console = make_console()
     with watching(console) as observer:
-        checks = check(VerificationRequest(download=download, **values), observer=observer)
+        checks = run_verification(VerificationRequest(download=download, **values), observer=observer)
     width = max(len(item.subject) for item in checks)
     for item in checks:
         mark = "holds" if item.holds else "FAILS"

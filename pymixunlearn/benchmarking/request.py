@@ -16,7 +16,7 @@ from pymixunlearn.benchmarking.plain_step import PlainStep, endless
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import PAPER_METRICS
 from pymixunlearn.experiments import Observer, Plan
-from pymixunlearn.experiments.phases import evaluate_models, train_initial
+from pymixunlearn.experiments.common.stages import evaluate_models, train_initial
 from pymixunlearn.methods import Retrain, RetrainConfig, UnlearnResult
 from pymixunlearn.methods.mixunlearn import MixUnlearnConfig
 

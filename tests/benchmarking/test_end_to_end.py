@@ -12,7 +12,7 @@ from pymixunlearn.benchmarking.growth import GrowthRow, fitted, measure_growth, 
 from pymixunlearn.benchmarking.growth_plot import draw_growth
 from pymixunlearn.benchmarking.request import PROVIDERS, REPEATS, measure_request
 from pymixunlearn.errors import UserError
-from pymixunlearn.experiments import Observer, RunRequest, resolve
+from pymixunlearn.experiments import Observer, RunRequest, resolve_unlearning
 
 CPU = torch.device("cpu")
 QUICK = {"epochs": 2, "initial.epochs": 1, "retrain.epochs": 1}
@@ -58,7 +58,7 @@ def test_time_is_drawn_over_the_images_to_forget(tmp_path: Path) -> None:
 
 
 def test_a_request_is_carried_out_by_every_provider() -> None:
-    plan = resolve(RunRequest(settings=QUICK, device="cpu"))
+    plan = resolve_unlearning(RunRequest(settings=QUICK, device="cpu"))
     rows = measure_request(plan, machine=describe_machine(CPU), observer=Observer())
     assert [row.provider for row in rows] == list(PROVIDERS)
     assert [row.runs for row in rows] == [REPEATS, 1, 1]
@@ -70,6 +70,6 @@ def test_a_request_is_carried_out_by_every_provider() -> None:
 
 
 def test_a_request_without_retrain_has_nothing_to_compare_with() -> None:
-    plan = resolve(RunRequest(retrain=False, device="cpu"))
+    plan = resolve_unlearning(RunRequest(retrain=False, device="cpu"))
     with pytest.raises(UserError, match="with Retrain"):
         measure_request(plan, machine=describe_machine(CPU), observer=Observer())

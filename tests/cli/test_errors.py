@@ -127,7 +127,7 @@ def test_what_nobody_expected_is_one_line_too(invoke: Invoke, monkeypatch: pytes
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("out of\nluck")
 
-    monkeypatch.setattr("pymixunlearn.experiments.resolve", broken)
+    monkeypatch.setattr("pymixunlearn.experiments.resolve_unlearning", broken)
     result = invoke("unlearn")
     assert result.exit_code == 1
     assert failure(result) == "Error: RuntimeError: out of luck (set MIXUNLEARN_DEBUG=1 to see where)"

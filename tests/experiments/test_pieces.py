@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pymixunlearn.errors import UserError
-from pymixunlearn.experiments.pieces import run_pieces
+from pymixunlearn.experiments.common.pieces import run_pieces
 from tests.experiments import pieces
 
 

@@ -6,9 +6,9 @@ from importlib.resources import files
 import pytest
 
 from pymixunlearn import data, methods
-from pymixunlearn.experiments.presets import find_preset
-from pymixunlearn.experiments.requests import TASKS
-from pymixunlearn.experiments.settings import parse_settings, split_by_target
+from pymixunlearn.experiments.common.inputs import TASKS
+from pymixunlearn.experiments.common.presets import find_preset
+from pymixunlearn.experiments.common.settings import parse_settings, split_by_target
 from pymixunlearn.methods import RetrainConfig
 
 NAMES = sorted(

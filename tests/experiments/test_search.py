@@ -9,9 +9,9 @@ import yaml
 
 from pymixunlearn import methods
 from pymixunlearn.errors import UserError
-from pymixunlearn.experiments.grids import combinations, make_grid, shipped_grids, size
-from pymixunlearn.experiments.requests import BadRequest
-from pymixunlearn.experiments.search import Search
+from pymixunlearn.experiments.common.inputs import BadRequest
+from pymixunlearn.experiments.tune.grids import combinations, make_grid, shipped_grids, size
+from pymixunlearn.experiments.tune.search import Search
 
 GRID: dict[str, tuple[Any, ...]] = {"a": (0.1, 1.0, 10.0), "b": (1, 2), "c": (True, None, "word")}
 
@@ -142,5 +142,5 @@ def test_without_optuna_one_sentence_says_what_to_install(tmp_path: Path, monkey
 def test_the_grid_file_is_plain_yaml() -> None:
     from importlib.resources import files
 
-    text = (files("pymixunlearn.experiments") / "grids.yaml").read_text("utf-8")
+    text = (files("pymixunlearn.experiments") / "tune" / "grids.yaml").read_text("utf-8")
     assert yaml.safe_load(text) == shipped_grids() and "Appendix A" in text

@@ -4,7 +4,7 @@ import pytest
 
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments import BadRequest
-from pymixunlearn.experiments.settings import parse_assignments, parse_settings, split_by_target
+from pymixunlearn.experiments.common.settings import parse_assignments, parse_settings, split_by_target
 
 
 def test_nested_trainings_are_flattened() -> None:

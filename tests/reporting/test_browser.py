@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from pymixunlearn.experiments import ComparisonRequest, RunRequest, resolve, resolve_comparison, run, run_comparison
+from pymixunlearn.experiments import (
+    ComparisonRequest,
+    RunRequest,
+    resolve_comparison,
+    resolve_unlearning,
+    run_comparison,
+    run_unlearning,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -52,8 +59,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     settings = {"epochs": 2, "initial.epochs": 1, "retrain.epochs": 1}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        made = run(
-            resolve(RunRequest(device="cpu", settings=settings, tsne=True)),
+        made = run_unlearning(
+            resolve_unlearning(RunRequest(device="cpu", settings=settings, tsne=True)),
             tmp_path_factory.mktemp("run") / "run",
             command_line=f"mixunlearn-cli unlearn --out {'a-very-long-name-of-a-folder' * 4}",
         )

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pymixunlearn.evaluation import METRICS
-from pymixunlearn.experiments import RunRequest, SplitRequest, resolve, run
-from pymixunlearn.experiments.reports import write_report
+from pymixunlearn.experiments import RunRequest, SplitRequest, resolve_unlearning, run_unlearning
+from pymixunlearn.experiments.unlearn.report import write_report
 from pymixunlearn.reporting import Row, format_cell
 
 _VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -60,9 +60,9 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, di
     settings = {"epochs": 2, "initial.epochs": 1, "retrain.epochs": 1}
     made = {}
     for name, split, retrain in (("class", SplitRequest(), True), ("data", SplitRequest("data"), False)):
-        plan = resolve(RunRequest(device="cpu", split=split, settings=settings, retrain=retrain))
+        plan = resolve_unlearning(RunRequest(device="cpu", split=split, settings=settings, retrain=retrain))
         command = "mixunlearn-cli unlearn --set 'feature_layer=<b>&'"
-        outcome = run(plan, tmp_path_factory.mktemp("runs") / name, command_line=command)
+        outcome = run_unlearning(plan, tmp_path_factory.mktemp("runs") / name, command_line=command)
         made[name] = ((Path(outcome.folder) / "report.html").read_text("utf-8"), outcome.record)
     patch.undo()
     return made
@@ -120,8 +120,8 @@ def test_without_thumbnails_no_image_of_the_data_is_in_the_report(
 ) -> None:
     monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / "cache"))
     settings = {"epochs": 1, "initial.epochs": 1}
-    plan = resolve(RunRequest(device="cpu", settings=settings, retrain=False, thumbnails=False))
-    folder = run(plan, tmp_path / "run").folder
+    plan = resolve_unlearning(RunRequest(device="cpu", settings=settings, retrain=False, thumbnails=False))
+    folder = run_unlearning(plan, tmp_path / "run").folder
     names = {path.stem for path in (folder / "pictures").iterdir()}
     assert names == {"losses", "classes", "confusion", "curves-initial", "curves-unlearn"}
     # What is left of rasters is the bar of colours beside the answers.
@@ -130,8 +130,10 @@ def test_without_thumbnails_no_image_of_the_data_is_in_the_report(
 
 def test_the_audit_is_on_the_page_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / "cache"))
-    plan = resolve(RunRequest(device="cpu", settings={"epochs": 1, "initial.epochs": 1}, retrain=False, tsne=True))
-    folder = run(plan, tmp_path / "run").folder
+    plan = resolve_unlearning(
+        RunRequest(device="cpu", settings={"epochs": 1, "initial.epochs": 1}, retrain=False, tsne=True)
+    )
+    folder = run_unlearning(plan, tmp_path / "run").folder
     assert "t-SNE of the representations that the unlearned model" in (folder / "report.html").read_text("utf-8")
     estimate = {"value": 61.25, "low": 50.5, "high": 71.75}
     attack = dict.fromkeys(("accuracy", "auc", "tpr_at_1_fpr", "tpr_at_01_fpr"), estimate)

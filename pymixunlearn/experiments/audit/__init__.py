@@ -1,0 +1,1 @@
+"""`audit`: attacks by shadow models."""

@@ -1,0 +1,324 @@
+"""An audit: from a request through shadow models to ``audit.json``."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pymixunlearn import methods
+from pymixunlearn.errors import UserError
+from pymixunlearn.evaluation.audit import ATTACKS, ShadowPlan, check_auditable, measure, plan_shadows
+from pymixunlearn.evaluation.audit.limits import findings, limits
+from pymixunlearn.evaluation.audit.rmia import REFERENCES
+from pymixunlearn.experiments.audit.shadows import Shadows, make_shadows, margins_of
+from pymixunlearn.experiments.common.identity import FORMAT, data_identity, identity_hash
+from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model, load_checkpoint
+from pymixunlearn.experiments.common.inputs import BadRequest, DataRequest, ModelRequest, SplitRequest, check_name
+from pymixunlearn.experiments.common.pieces import usable_cores
+from pymixunlearn.experiments.common.progress import Observer
+from pymixunlearn.experiments.common.provenance import versions
+from pymixunlearn.experiments.common.run_folder import write_json
+from pymixunlearn.experiments.common.settings import build_training
+from pymixunlearn.experiments.unlearn.report import AUDIT, write_report
+from pymixunlearn.methods import Method
+from pymixunlearn.reporting import RECORD
+from pymixunlearn.tasks import Split
+from pymixunlearn.training import TrainConfig, defaults_for, resolve_device
+
+AUDIT_FORMAT = "pymixunlearn-audit/1"
+SHADOW_MODELS = 16
+
+
+@dataclass(frozen=True)
+class AuditRequest:
+    """What to audit: a run of ``unlearn``, or a model that never unlearned.
+
+    Attributes:
+        run: The run folder; it says everything about data, split, model and method. Of ``data`` only where the files
+            are is read then, and ``split``, ``model`` and ``settings`` must be empty.
+        data: Which data set.
+        split: Which of its training samples to ask about.
+        model: The checkpoint.
+        settings: How the model was trained, plain names of ``TrainConfig``'s fields.
+        attacks: Names of attacks; () for all that apply.
+        shadow_models: How many, even; None for 16, or 8 where only RMIA asks.
+        epochs: Epochs of every training of a shadow model, instead of the audited model's.
+        jobs: How many shadow models to train at a time; None for one on each CPU core, or four on a GPU.
+        device: "auto", "cpu", "cuda", "cuda:1", …
+        seed: Fixes the samples and the shadow models.
+    """
+
+    run: Path | None = None
+    data: DataRequest = field(default_factory=DataRequest)
+    split: SplitRequest = field(default_factory=SplitRequest)
+    model: ModelRequest = field(default_factory=ModelRequest)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    attacks: tuple[str, ...] = ()
+    shadow_models: int | None = None
+    epochs: int | None = None
+    jobs: int | None = None
+    device: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class AuditPlan:
+    """An audit that can start.
+
+    Attributes:
+        request: What was asked for.
+        target: The model under audit.
+        attacks: The attacks to run.
+        shadows: The shadow models to make.
+        jobs: How many at a time.
+        mismatch: In what the shadow models are known to differ from the model under audit.
+    """
+
+    request: AuditRequest
+    target: InitialModel
+    attacks: tuple[str, ...]
+    shadows: Shadows
+    jobs: int
+    mismatch: str | None
+
+    @property
+    def samples(self) -> ShadowPlan:
+        """The samples, and which of them each shadow model sees."""
+        return self.shadows.plan
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that determines the result, JSON-able."""
+        method, retrain = self.shadows.method, self.shadows.retrain
+        return {
+            **data_identity(self.samples.split),
+            "model_sha256": self.target.sha256,
+            "architecture": self.target.architecture,
+            "method": None if method is None else method.name,
+            "settings": None if method is None else method.config.to_dict(),
+            "initial": self.shadows.initial.to_dict(),
+            "retrain": None if retrain is None else retrain.to_dict(),
+            "attacks": list(self.attacks),
+            "shadow_models": len(self.samples.seen),
+            "seed": self.request.seed,
+            "device": str(self.shadows.device),
+        }
+
+
+@dataclass(frozen=True)
+class AuditOutcome:
+    """A finished audit: its file, the file's content, and whether it had been there before."""
+
+    file: Path
+    record: dict[str, Any]
+    known: bool
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """What is audited, and how models like it are made."""
+
+    split: Split
+    target: InitialModel
+    method: Method | None
+    initial: TrainConfig
+    retrain: TrainConfig
+    trained_elsewhere: bool
+
+
+def resolve_audit(request: AuditRequest, *, observer: Observer | None = None) -> AuditPlan:
+    """Load data and model and settle every setting.
+
+    Raises:
+        BadRequest: A name is unknown, or choices contradict each other.
+        UserError: The folder holds no run, files are missing or corrupt, or there is too little to compare.
+    """
+    device = resolve_device(request.device)
+    # All mistakes that need no data are found before data is read.
+    attacks = _attacks(request)
+    count = _shadow_models(request, attacks)
+    origin = _of_run(request, observer) if request.run is not None else _of_model(request, observer)
+    initial, retrain = origin.initial, origin.retrain
+    if request.epochs is not None:
+        initial, retrain = replace(initial, epochs=request.epochs), replace(retrain, epochs=request.epochs)
+    both_kinds = any(ATTACKS[name].needs_method for name in attacks)
+    shadows = Shadows(
+        plan_shadows(origin.split, count, seed=request.seed),
+        origin.target.architecture,
+        initial,
+        origin.method,
+        retrain if both_kinds else None,
+        device,
+        request.seed,
+    )
+    jobs = request.jobs or (4 if device.type == "cuda" else usable_cores())
+    return AuditPlan(request, origin.target, attacks, shadows, min(jobs, count), _mismatch(request, origin))
+
+
+def run_audit(
+    plan: AuditPlan, out: Path | None = None, *, observer: Observer | None = None, command_line: str = ""
+) -> AuditOutcome:
+    """Make the shadow models, run the attacks and write ``audit.json``, or return it if it is there already.
+
+    The report of a run folder that it goes into is renewed.
+
+    Shadow models are kept in the cache of trained models: an interrupted audit goes on where it was, and one with more
+    of them, or of another method on the same split, trains only what is new.
+
+    Args:
+        plan: What to do.
+        out: The folder for ``audit.json``; by default the run folder, or ``runs/audit-…`` for a model without one.
+        observer: Told of the progress.
+        command_line: The command that repeats the audit, for the record.
+
+    Raises:
+        UserError: The file cannot be written, or a training failed.
+    """
+    watcher = Observer() if observer is None else observer
+    identity: dict[str, Any] = json.loads(json.dumps(plan.identity()))
+    folder = out or plan.request.run or Path("runs") / f"audit-{plan.target.name}-{identity_hash(identity)}"
+    file = folder / AUDIT
+    known = _read(file)
+    if known is not None and known.get("identity") == identity:
+        return AuditOutcome(file, known, known=True)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"output folder '{folder}' is a file; give the name of a folder")
+
+    started = time.perf_counter()
+    margins = make_shadows(plan.shadows, jobs=plan.jobs, observer=watcher)
+    loaded, samples = plan.target.loaded, plan.samples
+    assert loaded is not None  # an audit's target is a checkpoint
+    target = margins_of(loaded, samples.audited(), samples.split.preprocess, plan.shadows.device)
+    watcher.phase_started("attacks", None)
+    result = measure(samples, target, margins, plan.attacks, seed=plan.request.seed)
+    watcher.phase_finished("attacks", ", ".join(ATTACKS[name].label for name in plan.attacks))
+    count = len(samples.seen)
+    record = {
+        "format": AUDIT_FORMAT,
+        **result,
+        "shadow_models": count,
+        "findings": "\n".join(findings(result)),
+        "limits": "\n".join(limits(result, count, mismatch=plan.mismatch)),
+        "identity": identity,
+        "seconds": time.perf_counter() - started,
+        "versions": versions(),
+        "command_line": command_line,
+    }
+    write_json(file, record)
+    if folder == plan.request.run and (folder / RECORD).is_file():
+        write_report(folder)
+    return AuditOutcome(file, record, known=False)
+
+
+def _of_run(request: AuditRequest, observer: Observer | None) -> _Origin:
+    """Read what is audited from a run folder."""
+    run = request.run
+    assert run is not None
+    if request.split != SplitRequest() or request.model != ModelRequest() or request.settings:
+        raise BadRequest("a run already says what was forgotten, from which model and how; leave these choices out")
+    config = _read(run / "config.json")
+    if config is None or config.get("format") != FORMAT or config.get("command") != "unlearn":
+        raise UserError(f"'{run}' holds no finished run of 'unlearn'; expected its folder, or a model by --model")
+    data_dir = request.data.data_dir or config["data_dir"]
+    data = replace(
+        request.data,
+        dataset=config["dataset"],
+        data_dir=None if data_dir is None else Path(data_dir),
+        image_size=config["image_size"],
+    )
+    split = Split.load(run / "split.json", data.load(observer))
+    check_auditable(split)  # before its trainings are looked at: they may be of a kind that no audit repeats
+    target = load_checkpoint(run, config["architecture_name"], split.dataset)
+    method = methods.get(config["method"])
+    trainings = {
+        purpose: TrainConfig(**config[purpose]) if config[purpose] else defaults_for(target.name, purpose)
+        for purpose in ("initial", "retrain")
+    }
+    return _Origin(
+        split,
+        target,
+        method(method.config_class.from_mapping(config["settings"])),
+        trainings["initial"],
+        trainings["retrain"],
+        trained_elsewhere=config["initial"] is None,
+    )
+
+
+def _of_model(request: AuditRequest, observer: Observer | None) -> _Origin:
+    """Take a model that never unlearned."""
+    build_training(TrainConfig(), request.settings)
+    given = request.model.model
+    if given is None:
+        raise BadRequest("an audit needs a run folder of 'unlearn', or a trained model by --model")
+    split = request.split.make(request.data.load(observer), request.seed)
+    target = choose_model(request.model, split.dataset)
+    if target.loaded is None:
+        raise BadRequest(f"'{given}' is a network without weights; an audit needs a trained model's file or run folder")
+    config = _read(Path(given) / "config.json") or {}
+    known = config.get("command") in ("train", "retrain")
+    if known and config.get("task") == "semi":
+        raise UserError(f"'{given}' was trained with few labels; an audit trains its shadow models with all of them")
+    defaults = TrainConfig(**config["settings"]) if known else defaults_for(target.name, "initial")
+    return _Origin(
+        split,
+        target,
+        None,
+        build_training(defaults, request.settings),
+        defaults_for(target.name, "retrain"),
+        trained_elsewhere=not known and not request.settings,
+    )
+
+
+def _attacks(request: AuditRequest) -> tuple[str, ...]:
+    """Settle which attacks to run, in the order of ATTACKS."""
+    applicable = [name for name, info in ATTACKS.items() if request.run is not None or not info.needs_method]
+    for name in request.attacks:
+        check_name("attack", name, ATTACKS)
+        if name not in applicable:
+            raise BadRequest(f"attack '{name}' compares a method with retraining; it needs a run folder of 'unlearn'")
+    return tuple(name for name in applicable if not request.attacks or name in request.attacks)
+
+
+def _shadow_models(request: AuditRequest, attacks: tuple[str, ...]) -> int:
+    """Settle how many shadow models to make."""
+    count = request.shadow_models
+    if count is None:
+        return 2 * REFERENCES if attacks == ("rmia",) else SHADOW_MODELS
+    if count % 2:
+        raise BadRequest(
+            f"shadow models come in pairs that see complementary halves; expected an even number, got {count}"
+        )
+    for name in attacks:
+        if count < ATTACKS[name].min_shadows:
+            raise BadRequest(
+                f"attack '{name}' needs at least {ATTACKS[name].min_shadows} shadow models, got {count}; "
+                "ask for more, or for other attacks"
+            )
+    return count
+
+
+def _mismatch(request: AuditRequest, origin: _Origin) -> str | None:
+    """Say in what the shadow models are not like the model under audit, as far as is known."""
+    if request.epochs is not None and request.epochs != origin.initial.epochs:
+        return (
+            f"The shadow models were trained for {request.epochs} epochs, not {origin.initial.epochs}: they stand for "
+            "the audited model the less, and the attacks are the weaker."
+        )
+    if origin.trained_elsewhere:
+        return (
+            "How the initial model was trained is not recorded, so the shadow models took the defaults of its network: "
+            "the less they are like it, the weaker the attacks."
+        )
+    return None
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """Return a JSON object from a file, or None where there is none that can be read."""
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

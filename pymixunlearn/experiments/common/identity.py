@@ -1,0 +1,32 @@
+"""Identity of a run: what determines its outcome, as JSON, and a short hash of it for names of folders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pymixunlearn.tasks import Split
+
+FORMAT = "pymixunlearn-run/1"
+
+
+def data_identity(split: Split) -> dict[str, Any]:
+    """Return what says which samples a run saw."""
+    manifest: dict[str, Any] = split.manifest()
+    return {
+        "dataset": split.dataset.name,
+        "fingerprint": manifest["dataset"]["fingerprint"],
+        "preprocess": split.preprocess.to_dict(),
+        "task": split.task,
+        "params": split.params,
+        "forget_sha256": manifest["forget"]["sha256"],
+        **{f"{part}_sha256": manifest[part]["sha256"] for part in ("labels", "unlabelled") if part in manifest},
+    }
+
+
+def identity_hash(identity: Mapping[str, Any]) -> str:
+    """Return a short hash of an identity, for names of folders."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

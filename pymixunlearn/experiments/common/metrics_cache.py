@@ -1,0 +1,95 @@
+"""Metrics kept on disk: an initial model and Retrain are measured once, however many methods are compared with them.
+
+An entry is one safetensors file named by the sha256 of its key: the model's answers, and in the header the key in full
+and the numbers. It is written whole; one that is damaged is measured again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from pymixunlearn.data import cache_dir
+from pymixunlearn.evaluation import Metrics
+from pymixunlearn.evaluation.predictions import Predictions
+from pymixunlearn.experiments.common.identity import data_identity
+from pymixunlearn.tasks import Split
+from pymixunlearn.training import model_hash
+from pymixunlearn.training.cache import rounding_key
+from pymixunlearn.training.files import write_atomically
+
+_LOG = logging.getLogger(__name__)
+_FIELD = "pymixunlearn"
+
+
+def kept_metrics(
+    network: nn.Module,
+    split: Split,
+    reference: nn.Module | None,
+    measured: Metrics | None,
+    device: torch.device,
+    settings: Mapping[str, Any],
+    measure: Callable[[], Metrics],
+) -> Metrics:
+    """Return what was measured before of the same model on the same samples, or measure it now and keep it.
+
+    Args:
+        network: The model.
+        split: The samples.
+        reference: Retrain, where the model is compared with it and is not Retrain itself.
+        measured: The metrics of ``reference``.
+        device: Where it is computed.
+        settings: What else determines the metrics, JSON-able.
+        measure: Computes them.
+    """
+    key = {
+        "model": model_hash(network),
+        "reference": None if reference is None else model_hash(reference),
+        **data_identity(split),
+        **rounding_key(device),
+        **settings,
+    }
+    text = json.dumps(key, sort_keys=True)
+    path = cache_dir() / "metrics" / f"{hashlib.sha256(text.encode()).hexdigest()}.safetensors"
+    found = _read(path, text, split, measured)
+    if found is None:
+        found = measure()
+        _write(path, text, found)
+    return found
+
+
+def _read(path: Path, key: str, split: Split, reference: Metrics | None) -> Metrics | None:
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads(file.metadata()[_FIELD])
+            answers = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        if header["key"] != key:
+            raise ValueError("it is of another model")
+        predictions = Predictions(split, answers["train"], answers["test"], answers.get("augmented"))
+        return Metrics(header["values"], reference, details=header["details"], predictions=predictions)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        _LOG.warning("kept metrics '%s' cannot be read (%s); measuring again", path, error)
+        return None
+
+
+def _write(path: Path, key: str, metrics: Metrics) -> None:
+    answers = metrics.predictions
+    assert answers is not None  # they were just measured
+    tensors = {"train": answers.train, "test": answers.test}
+    if answers.augmented is not None:
+        tensors["augmented"] = answers.augmented
+    header = {"key": key, "values": dict(metrics), "details": metrics.details}
+    write_atomically(
+        path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, {_FIELD: json.dumps(header)})
+    )

@@ -1,0 +1,231 @@
+"""The run folder: nothing appears under a final name before the whole run is done.
+
+While a run is under way everything lies in ``OUT/.partial``, with ``run.json`` saying which run it is; at the end
+the files move up, ``metrics.json`` last, and ``.partial`` goes. So a folder either holds a finished run, or an
+unfinished one that can go on, or none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.common.provenance import utc_now
+from pymixunlearn.training.files import write_atomically
+
+LAST = "metrics.json"
+"""The file that moves last: where it is, the run is finished."""
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: its folder, the content of its ``metrics.json``, and whether it had been finished before."""
+
+    folder: Path
+    record: dict[str, Any]
+    known: bool
+
+
+class RunFolder:
+    """One run's output folder.
+
+    Args:
+        path: The folder; it need not exist.
+        identity: Everything that determines the run's outcome, JSON-able. Another identity is another run.
+
+    Raises:
+        UserError: The folder holds another run, or something that is no run.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        self.path = path
+        self.partial = path / ".partial"
+        # Through JSON once, so that tuples and the like compare equal to what is read back.
+        self._identity: dict[str, Any] = json.loads(json.dumps(identity))
+        self._check()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete."""
+        return (self.path / LAST).is_file()
+
+    @property
+    def started(self) -> bool:
+        """Whether an unfinished run is here that can go on."""
+        return not self.finished and (self.partial / "run.json").is_file()
+
+    @property
+    def start_time(self) -> str:
+        """When the unfinished run was first begun, in UTC."""
+        return str(read_json(self.partial / "run.json")["started"])
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Make the folder and say which run it holds; what the block writes goes to the unfinished run.
+
+        A ``UserError`` in the block means that the run would fail again in the same way: nothing is left of it then.
+        After anything else, as Ctrl-C, the run can go on.
+        """
+        if not self.started:
+            self.partial.mkdir(parents=True, exist_ok=True)
+            self.write_json("run.json", {**self._identity, "started": utc_now()})
+        try:
+            yield
+        except UserError:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
+            raise
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write ``name`` into the unfinished run, whole or not at all."""
+        write_atomically(self.partial / name, text.encode())
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write ``value`` as JSON into the unfinished run, whole or not at all."""
+        write_json(self.partial / name, value)
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a file of the finished run.
+
+        Raises:
+            UserError: The file is missing or is not JSON.
+        """
+        return read_json(self.path / name)
+
+    def publish(self, names: tuple[str, ...]) -> None:
+        """Move the files ``names`` to their final place, ``metrics.json`` last, and drop the rest."""
+        for name in (*(name for name in names if name != LAST), LAST):
+            if (self.path / name).is_dir():  # of an attempt that ended while it published
+                shutil.rmtree(self.path / name)
+            os.replace(self.partial / name, self.path / name)
+        shutil.rmtree(self.partial)
+
+    def _check(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"output folder '{self.path}' is a file; give the name of a folder")
+        if self.started:
+            held = read_json(self.partial / "run.json")
+        elif (self.path / "config.json").is_file():
+            held = read_json(self.path / "config.json")
+        elif self.path.is_dir() and any(entry.name != ".partial" for entry in self.path.iterdir()):
+            raise UserError(f"output folder '{self.path}' is not empty and holds no run; choose another with --out")
+        else:
+            return
+        different = _difference(held, self._identity)
+        if different is not None:
+            kind = "another, unfinished run" if self.started else "another run"
+            raise UserError(
+                f"output folder '{self.path}' holds {kind} ({different}); choose another with --out, or delete it"
+            )
+
+
+class RecordFolder:
+    """The folder of a command that makes many runs, with one JSON file that says what it is and how far it has come.
+
+    Args:
+        path: The folder; it need not exist.
+        record: The name of that file.
+        kind: What the file describes, for messages: "comparison".
+    """
+
+    def __init__(self, path: Path, record: str, kind: str) -> None:
+        self.path, self.record, self.kind = path, record, kind
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder and keep it to this process while the block lasts.
+
+        Raises:
+            UserError: It is a file, or another process is at work in it.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"output folder '{self.path}' is a file; give the name of a folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise UserError(
+                f"another process is at work in the output folder '{self.path}'; wait for it to end"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def read(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the content of the record, or nothing where the folder is new.
+
+        Raises:
+            UserError: The folder holds something of another identity, or something else altogether.
+        """
+        path = self.path / self.record
+        if not path.is_file():
+            if any(entry.name != LOCK for entry in self.path.iterdir()):
+                raise UserError(
+                    f"output folder '{self.path}' is not empty and holds no {self.kind}; choose another with --out"
+                )
+            return {}
+        held = read_json(path)
+        different = _difference(held, json.loads(json.dumps(identity)))
+        if different is not None:
+            raise UserError(
+                f"output folder '{self.path}' holds another {self.kind} ({different}); choose another with --out"
+            )
+        return held
+
+    def write(self, record: Mapping[str, Any], texts: Mapping[str, str]) -> None:
+        """Write ``texts`` by file name, and then the record, each whole or not at all."""
+        for name, text in {**texts, self.record: _as_json(record)}.items():
+            write_atomically(self.path / name, text.encode())
+
+
+def _difference(held: Any, wanted: Any, name: str = "") -> str | None:
+    """Say where ``held`` first differs from ``wanted``, or return None; what ``held`` has besides does not count."""
+    if isinstance(held, dict) and isinstance(wanted, dict):
+        for key, value in wanted.items():
+            found = _difference(held.get(key), value, f"{name}.{key}" if name else key)
+            if found is not None:
+                return found
+        return None
+    return None if held == wanted else f"its {name} is {_short(held)}, not {_short(wanted)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write ``value`` as JSON, whole or not at all."""
+    write_atomically(path, _as_json(value).encode())
+
+
+def _as_json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UserError: The file is missing or is not one.
+    """
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"run file '{path}' cannot be read ({error}); choose another folder with --out") from error
+    if not isinstance(value, dict):
+        raise UserError(f"run file '{path}' is not a JSON object; choose another folder with --out")
+    return value

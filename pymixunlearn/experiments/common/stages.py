@@ -1,0 +1,244 @@
+"""The parts of a run that take time: training the initial model, unlearning, retraining, evaluating."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pymixunlearn import models
+from pymixunlearn.data import Preprocess, TrainingSet, cache_dir
+from pymixunlearn.errors import UserError
+from pymixunlearn.evaluation import ATTACKERS, Metrics, evaluate, forget_accuracy, predict
+from pymixunlearn.experiments.common.metrics_cache import kept_metrics
+from pymixunlearn.experiments.common.progress import MethodCallback, Observer, PhaseCallback
+from pymixunlearn.methods import Method, Retrain, RetrainConfig, UnlearnResult
+from pymixunlearn.seeding import derive_seed
+from pymixunlearn.tasks import Split
+from pymixunlearn.training import (
+    CachedModel,
+    Callback,
+    ModelCache,
+    StateDict,
+    TrainConfig,
+    TrainResult,
+    fit,
+    fresh_weights,
+    training_key,
+)
+from pymixunlearn.training.files import write_atomically
+
+
+def model_cache() -> ModelCache:
+    """Return the user's cache of trained models."""
+    return ModelCache(cache_dir() / "models")
+
+
+def train_initial(
+    architecture: Mapping[str, Any],
+    images: TrainingSet,
+    preprocess: Preprocess,
+    config: TrainConfig,
+    *,
+    device: torch.device,
+    seed: int,
+    observer: Observer,
+) -> CachedModel:
+    """Train a network on ``images``, or take it from the cache."""
+    stream = derive_seed(seed, "initial")
+    model = models.build(**architecture, seed=stream)
+    key = training_key(model, images, preprocess, config, device=device, seed=stream)
+
+    def build(*, callbacks: Sequence[Callback], resume: StateDict | None) -> TrainResult:
+        return fit(
+            # A copy: a training that rejects its snapshot starts once more from these weights.
+            copy.deepcopy(model),
+            images,
+            preprocess,
+            config,
+            device=device,
+            seed=stream,
+            callbacks=[*callbacks, PhaseCallback(observer, "initial")],
+            resume=resume,
+            name="initial",
+        )
+
+    return _cached("initial", key, build, observer)
+
+
+def train_retrain(
+    initial: nn.Module, split: Split, config: TrainConfig, *, device: torch.device, seed: int, observer: Observer
+) -> CachedModel:
+    """Train the network of ``initial`` from scratch on D_r, or take it from the cache."""
+    method = Retrain(RetrainConfig(**config.to_dict()))
+    stream = derive_seed(seed, method.name)
+    fresh = fresh_weights(copy.deepcopy(initial), stream)
+    key = training_key(fresh, split.retained_training_set, split.preprocess, config, device=device, seed=stream)
+    return _cached_result("Retrain", key, method, initial, split, device=device, seed=seed, observer=observer)
+
+
+def unlearn_cached(
+    method: Method, initial: nn.Module, split: Split, *, device: torch.device, seed: int, observer: Observer
+) -> CachedModel:
+    """Unlearn, or take the unlearned model from the cache."""
+    key = training_key(initial, split.retain, split.preprocess, method.config, device=device, seed=seed)
+    key.update(method=method.name, forget=split.forget.fingerprint(), forget_classes=list(split.forget_classes))
+    return _cached_result("unlearn", key, method, initial, split, device=device, seed=seed, observer=observer)
+
+
+def _cached_result(
+    phase: str,
+    key: Mapping[str, Any],
+    method: Method,
+    initial: nn.Module,
+    split: Split,
+    *,
+    device: torch.device,
+    seed: int,
+    observer: Observer,
+) -> CachedModel:
+    """Run a method as the phase ``phase``, or take what it gave from the cache."""
+
+    def build(*, callbacks: Sequence[Callback], resume: StateDict | None) -> TrainResult:
+        watched = [*callbacks, PhaseCallback(observer, phase)]
+        result = method.unlearn(initial, split, device=device, seed=seed, callbacks=watched, resume=resume)
+        return TrainResult(result.model, result.seconds, result.history)
+
+    return _cached(phase, key, build, observer)
+
+
+def run_method(
+    method: Method,
+    initial: nn.Module,
+    split: Split,
+    *,
+    device: torch.device,
+    seed: int,
+    observer: Observer,
+    snapshot: Path,
+) -> UnlearnResult:
+    """Unlearn, keeping the last complete epoch in the file ``snapshot`` and going on from it if it is there."""
+    snapshots = _Snapshots(snapshot)
+
+    def attempt(resume: StateDict | None) -> UnlearnResult:
+        callbacks = [MethodCallback(observer, "unlearn", method.name), snapshots]
+        return method.unlearn(
+            initial, split, device=device, seed=seed, callbacks=callbacks, resume=resume, store=model_cache()
+        )
+
+    state = _read_snapshot(snapshot, observer)
+    try:
+        result = attempt(state)
+    except UserError:
+        # Only a snapshot that was refused before the first step is worth another attempt.
+        if state is None or snapshots.started:
+            raise
+        observer.note("The state of the interrupted run does not fit; unlearning starts again.")
+        result = attempt(None)
+    ending = "" if result.stopping is None else f", {result.stopping.sentence()}"
+    observer.phase_finished("unlearn", f"{method.name}, {result.seconds:.1f} s{ending}")
+    return result
+
+
+def evaluate_models(
+    networks: Mapping[str, nn.Module],
+    split: Split,
+    *,
+    device: torch.device,
+    seed: int,
+    observer: Observer,
+    attacker: str = ATTACKERS[0],
+    reference: str = "Retrain",
+    relearn: bool = False,
+    keep: Collection[str] = (),
+) -> dict[str, Metrics]:
+    """Measure every model on the same samples.
+
+    Args:
+        networks: The models by name.
+        split: What was forgotten and what remains.
+        device: Where to compute.
+        seed: Fixes augmentation and attacks.
+        observer: Told of the progress.
+        attacker: The classifier that attacks for ``asr``.
+        reference: The name of the model that the others are compared with; it is measured first, if it is there.
+        relearn: Measure the relearn time too, back to the accuracy that the model "initial" has on D_f.
+        keep: The models whose metrics are kept for further runs, and taken from an earlier one.
+
+    Returns:
+        The metrics in the order of ``networks``.
+    """
+    observer.phase_started("evaluation", len(networks))
+    measured: dict[str, Metrics] = {}
+    known_before = None
+    if relearn:
+        initial = predict(networks["initial"].to(device), split, device=device)
+        known_before = forget_accuracy(initial)
+    for done, name in enumerate(sorted(networks, key=lambda name: name != reference)):
+        observer.phase_advanced("evaluation", done, name)
+        measure = partial(
+            evaluate,
+            networks[name],
+            split,
+            reference=measured.get(reference),
+            device=device,
+            seed=seed,
+            attacker=attacker,
+            relearn_to=known_before,
+        )
+        if name not in keep:
+            measured[name] = measure()
+            continue
+        networks[name].to(device)  # as evaluate() leaves it
+        beside = networks.get(reference) if name != reference else None
+        settings = {"seed": seed, "attacker": attacker, "relearn_to": known_before}
+        measured[name] = kept_metrics(networks[name], split, beside, measured.get(reference), device, settings, measure)
+    observer.phase_finished("evaluation", f"{len(networks)} models" if len(networks) > 1 else "1 model")
+    return {name: measured[name] for name in networks}
+
+
+def _cached(
+    phase: str,
+    key: Mapping[str, Any],
+    build: Callable[..., TrainResult],
+    observer: Observer,
+) -> CachedModel:
+    model = model_cache().get_or_train(key, build)
+    epochs = f"{len(model.history)} epochs"
+    where = f"from the cache ({epochs}, trained in {model.seconds:.1f} s)"
+    observer.phase_finished(phase, where if model.hit else f"{epochs}, {model.seconds:.1f} s")
+    return model
+
+
+class _Snapshots(Callback):
+    """Keeps the last complete epoch of a loop in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.started = False
+
+    def on_loop_start(self, name: str, epochs: int, steps_per_epoch: int, first_epoch: int) -> None:
+        self.started = True
+
+    def on_epoch_end(self, epoch: int, record: Mapping[str, float], state: Callable[[], StateDict]) -> None:
+        content = io.BytesIO()
+        torch.save(state(), content)
+        write_atomically(self._path, content.getvalue())
+
+
+def _read_snapshot(path: Path, observer: Observer) -> StateDict | None:
+    if not path.is_file():
+        return None
+    try:
+        state: StateDict = torch.load(path, weights_only=True)
+        return state
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        observer.note(f"'{path}' is damaged; unlearning starts again.")
+        return None

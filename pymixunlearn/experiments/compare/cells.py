@@ -1,0 +1,120 @@
+"""Cells of a comparison at work: one after the other in this process, or several at once, each in its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Literal
+
+from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.common.inputs import RunRequest
+from pymixunlearn.experiments.common.progress import Observer, Summary
+from pymixunlearn.experiments.compare.plan import Cell
+from pymixunlearn.experiments.unlearn.plan import Plan, resolve_unlearning
+from pymixunlearn.experiments.unlearn.run import run_unlearning
+from pymixunlearn.training.processes import Employer, WorkerEnded, Workers, held_to_threads
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """How a cell ended.
+
+    Attributes:
+        status: "finished"; "failed", which it would again; or "unfinished", after which it can go on.
+        record: The content of its ``metrics.json``, if it is finished.
+        reason: Otherwise, what happened.
+    """
+
+    status: Literal["finished", "failed", "unfinished"]
+    record: dict[str, Any] | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class News:
+    """What is heard of a cell at work: where it is ("unlearn 40 %"), or a sentence worth keeping."""
+
+    text: str
+    lasting: bool = False
+
+
+Told = Callable[[Cell, News], None]
+
+
+def run_here(
+    cells: Sequence[Cell], folders: Path, command_line: str, threads: int, told: Told
+) -> Generator[tuple[Cell, CellResult], None, None]:
+    """Run cells one after the other in this process, each into its folder in ``folders``; yield how each ended."""
+    with held_to_threads(threads):
+        for cell in cells:
+            observer = _observer(partial(told, cell))
+            yield cell, _run_cell(cell.request, cell.plan, folders / cell.key, command_line, observer)
+
+
+def run_in_processes(
+    cells: Sequence[Cell], folders: Path, command_line: str, threads: int, told: Told, jobs: int
+) -> Generator[tuple[Cell, CellResult], None, None]:
+    """Run cells in ``jobs`` processes of ``threads`` threads each; yield how each ended, in the order in which they do.
+
+    Every cell has a process of its own, so that nothing one leaves in memory, and no crash, touches another. When the
+    generator is closed, or interrupted, the processes are stopped as by Ctrl-C, and waited for.
+    """
+    waiting = list(cells)
+    at_work: dict[Connection, Cell] = {}
+    with Workers() as workers:
+        while waiting or at_work:
+            while waiting and len(at_work) < jobs:
+                cell = waiting.pop(0)
+                worker = workers.start(_work, cell.request, folders / cell.key, command_line, threads=threads)
+                at_work[worker] = cell
+            for ready in wait(list(at_work)):
+                assert isinstance(ready, Connection)
+                try:
+                    message = workers.receive(ready)
+                except WorkerEnded as end:
+                    message = CellResult("unfinished", reason=str(end))
+                if isinstance(message, News):
+                    told(at_work[ready], message)
+                    continue
+                workers.dismiss(ready)
+                yield at_work.pop(ready), message
+
+
+def _run_cell(request: RunRequest, plan: Plan | None, out: Path, command_line: str, observer: Observer) -> CellResult:
+    try:
+        outcome = run_unlearning(plan or resolve_unlearning(request), out, observer=observer, command_line=command_line)
+    except UserError as error:
+        return CellResult("failed", reason=" ".join(str(error).split()))
+    except Exception as error:  # whatever breaks in one method must not cost the others their turn
+        return CellResult("failed", reason=" ".join(f"{type(error).__name__}: {error}".split()))
+    # As read from a file: metrics that were just measured carry all of the model's answers with them.
+    return CellResult("finished", json.loads(json.dumps(outcome.record)))
+
+
+def _observer(tell: Callable[[News], None]) -> Observer:
+    return Summary(lambda text: tell(News(text)), lambda text: tell(News(text, lasting=True)))
+
+
+class _Messages(logging.Handler):
+    """Passes the library's log messages and Python's warnings on."""
+
+    def __init__(self, tell: Callable[[News], None]) -> None:
+        super().__init__(logging.INFO)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell(News(" ".join(record.getMessage().split()), lasting=True))
+
+
+def _work(request: RunRequest, out: Path, command_line: str, employer: Employer) -> None:
+    """Run one cell in a process of its own; send news, and at last the result."""
+    logging.captureWarnings(True)
+    for name in ("pymixunlearn", "py.warnings"):
+        logging.getLogger(name).addHandler(_Messages(employer.send))
+        logging.getLogger(name).setLevel(logging.INFO)
+    employer.send(_run_cell(request, None, out, command_line, _observer(employer.send)))

@@ -1,0 +1,201 @@
+"""Carrying out a comparison: cells that are not finished yet are run, and after each of them the tables are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.common.progress import Observer
+from pymixunlearn.experiments.common.provenance import versions
+from pymixunlearn.experiments.common.run_folder import RecordFolder, RunFolder
+from pymixunlearn.experiments.compare.cells import CellResult, News, run_here, run_in_processes
+from pymixunlearn.experiments.compare.plan import Cell, ComparisonPlan, default_comparison_folder
+from pymixunlearn.experiments.compare.published import find_published
+from pymixunlearn.experiments.unlearn.figures import PICTURES
+from pymixunlearn.experiments.unlearn.report import HTML
+from pymixunlearn.reporting.comparison import ComparisonTable, comparison_table
+from pymixunlearn.reporting.comparison_html import comparison_pictures, render_comparison
+from pymixunlearn.reporting.formats import to_csv, to_latex, to_markdown
+from pymixunlearn.training.files import write_atomically
+
+RECORD = "compare.json"
+CELLS = "cells"
+_KEPT = ("metrics", "initial", "retrain", "gap", "initial_gap", "seconds", "hashes", "stopping")
+
+
+@dataclass(frozen=True)
+class ComparisonOutcome:
+    """What a comparison left: its folder, the content of its ``compare.json``, and its table."""
+
+    folder: Path
+    record: dict[str, Any]
+    table: ComparisonTable
+
+    @property
+    def finished(self) -> int:
+        """How many cells have a result."""
+        return sum(cell["status"] == "finished" for cell in self.record["cells"].values())
+
+
+def run_comparison(
+    plan: ComparisonPlan,
+    out: Path | None = None,
+    *,
+    jobs: int = 1,
+    threads: int | None = None,
+    retry_failed: bool = False,
+    observer: Observer | None = None,
+    command_line: str = "",
+) -> ComparisonOutcome:
+    """Run every cell that is not finished, and write ``compare.json``, the tables and ``report.html``.
+
+    The folder may hold the results of other methods and seeds for the same case: they stay, and are in the tables.
+
+    Args:
+        plan: What to do, from :func:`pymixunlearn.experiments.compare.plan.resolve_comparison`.
+        out: The folder; :func:`default_comparison_folder` if None.
+        jobs: How many processes work at once; with 1 it is this one. A script that asks for more must be importable
+            without running (``if __name__ == "__main__"``), as for all of Python's multiprocessing.
+        threads: CPU threads of each; None takes what the folder was begun with, otherwise 1 where several work at once
+            and PyTorch's number where one does.
+        retry_failed: Run cells again that failed before.
+        observer: Told of the progress as the phase "compare", and of every cell that ends.
+        command_line: The command that repeats the comparison, for the record.
+
+    Raises:
+        UserError: The folder holds something else or cannot be written, another process is at work in it, or it was
+            begun with other ``threads``; or a number is below 1.
+    """
+    for name, number in (("jobs", jobs), ("threads", threads)):
+        if number is not None and number < 1:
+            raise UserError(f"{name} is {number}; expected at least 1")
+    watcher = Observer() if observer is None else observer
+    folder = RecordFolder(default_comparison_folder(plan) if out is None else out, RECORD, "comparison")
+    with folder.held():
+        record = _begin(plan, folder, jobs, threads, command_line)
+        cells = record["cells"]
+        missing = [cell for cell in plan.cells if _is_missing(cell, folder.path, cells, retry_failed)]
+        for cell in missing:
+            cells[cell.key] = _entry(cell, CellResult("unfinished", reason="not run yet"))
+        _write(folder, record)
+        _run(missing, len(plan.cells), folder, record, jobs, watcher)
+        table = _write(folder, record)
+        _report(folder.path, record, table)
+        return ComparisonOutcome(folder.path, record, table)
+
+
+def _run(
+    cells: list[Cell], total: int, folder: RecordFolder, record: dict[str, Any], jobs: int, watcher: Observer
+) -> None:
+    """Run ``cells`` and keep how each ended."""
+    places: dict[str, str] = {}
+    done = total - len(cells)
+
+    def advance() -> None:
+        watcher.phase_advanced("compare", done, "; ".join(f"{key}: {text}" for key, text in places.items()))
+
+    def told(cell: Cell, news: News) -> None:
+        if news.lasting:
+            watcher.note(f"{cell.key}: {news.text}")
+        else:
+            places[cell.key] = news.text
+            advance()
+
+    watcher.phase_started("compare", total, done)
+    able = [cell for cell in cells if cell.plan is not None]
+    common = (folder.path / CELLS, record["command_line"], record["threads"], told)
+    at_work = run_here(able, *common) if jobs == 1 else run_in_processes(able, *common, jobs)
+    refused = ((cell, CellResult("failed", reason=cell.reason)) for cell in cells if cell.plan is None)
+    with closing(at_work):
+        for results in (refused, at_work):
+            for cell, result in results:
+                record["cells"][cell.key] = _entry(cell, result)
+                _write(folder, record)
+                places.pop(cell.key, None)
+                done += 1
+                watcher.note(f"{cell.key}: {_summary(result)}.")
+                advance()
+    watcher.phase_finished("compare", f"{len(cells)} of {total} cells run")
+
+
+def _is_missing(cell: Cell, folder: Path, known: Mapping[str, Any], retry_failed: bool) -> bool:
+    """Whether a cell is to be run; its folder is checked at the same time, so that a conflict stops nothing midway."""
+    before = known.get(cell.key, {})
+    if cell.plan is not None:
+        run_folder = RunFolder(folder / CELLS / cell.key, cell.plan.identity())
+        if run_folder.finished:
+            # Finished, but the record may have been lost with the process that was to write it.
+            return bool(before.get("status") != "finished")
+    failed = before.get("status") == "failed" and before.get("identity") == cell.identity_hash()
+    return retry_failed or not failed
+
+
+def _begin(
+    plan: ComparisonPlan, folder: RecordFolder, jobs: int, threads: int | None, command_line: str
+) -> dict[str, Any]:
+    """Return the record that the folder holds, or a new one."""
+    held = folder.read(plan.identity)
+    if held and threads not in (None, held["threads"]):
+        raise UserError(
+            f"output folder '{folder.path}' was begun with {held['threads']} threads, not {threads}, and other threads "
+            "round differently; leave the threads out, or choose another with --out"
+        )
+    default = torch.get_num_threads() if jobs == 1 else 1
+    return {
+        **plan.identity,
+        "threads": held.get("threads") or threads or default,
+        "command_line": command_line,
+        "versions": versions(),
+        "cells": dict(held.get("cells", {})),
+    }
+
+
+def _entry(cell: Cell, result: CellResult) -> dict[str, Any]:
+    """Return what ``compare.json`` says about a cell."""
+    found = {} if result.record is None else {name: result.record[name] for name in _KEPT}
+    return {
+        "name": cell.name,
+        "method": cell.request.method,
+        "label_aware": cell.label_aware,
+        "seed": cell.request.seed,
+        "status": result.status,
+        "reason": result.reason,
+        "identity": cell.identity_hash(),
+        "folder": f"{CELLS}/{cell.key}",
+        **found,
+    }
+
+
+def _summary(result: CellResult) -> str:
+    if result.record is None:
+        return f"{result.status}: {result.reason}"
+    gap = result.record["gap"]["mean"]
+    return f"mean gap {'-' if gap is None else f'{gap:.2f}'}, {result.record['seconds']['unlearn']:.1f} s"
+
+
+def _report(folder: Path, record: Mapping[str, Any], table: ComparisonTable) -> None:
+    """Draw the pictures and write ``report.html``."""
+    drawn = comparison_pictures(table)
+    for picture in drawn:
+        picture.save(folder / PICTURES)
+    html = render_comparison(record, table, {picture.name: picture.svg() for picture in drawn})
+    write_atomically(folder / HTML, html.encode())
+
+
+def _write(folder: RecordFolder, record: Mapping[str, Any]) -> ComparisonTable:
+    """Write the record and the tables, each whole or not at all."""
+    paper = find_published(record["dataset"], record["task"], record["params"])
+    table = comparison_table(record) if paper is None else comparison_table(record, paper.rows, paper.source)
+    texts = {
+        "table.md": to_markdown(table),
+        "table.csv": to_csv(table),
+        "table.tex": to_latex(table),
+    }
+    folder.write(record, texts)
+    return table

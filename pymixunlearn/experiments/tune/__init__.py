@@ -1,0 +1,1 @@
+"""`tune`: search of a method's settings, judged on a part of the training data."""

@@ -1,0 +1,200 @@
+"""Tuning: the settings of a method whose results come closest to Retrain's, judged on a part of the training data.
+
+A share of every class is taken out of the training set and stands in for the test set; the initial model, Retrain and
+the method see the rest only. The test set plays no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pymixunlearn import methods, models
+from pymixunlearn.data import Dataset
+from pymixunlearn.data.dataset import hold_out
+from pymixunlearn.experiments.common.identity import identity_hash
+from pymixunlearn.experiments.common.inputs import (
+    BadRequest,
+    DataRequest,
+    ModelRequest,
+    RunRequest,
+    SplitRequest,
+    check_name,
+)
+from pymixunlearn.experiments.common.presets import find_preset
+from pymixunlearn.experiments.common.progress import Observer
+from pymixunlearn.experiments.common.settings import split_by_target
+from pymixunlearn.experiments.tune.grids import Grid, make_grid, size
+from pymixunlearn.experiments.tune.search import SAMPLERS, require_optuna
+from pymixunlearn.experiments.unlearn.plan import Plan, resolve_unlearning
+from pymixunlearn.tasks import Split
+from pymixunlearn.training import resolve_device
+
+TUNE_FORMAT = "pymixunlearn-tune/1"
+_PER_SEED = ("seed", "forget_sha256", "labels_sha256", "unlabelled_sha256", "settings", "relearn")
+
+
+@dataclass(frozen=True)
+class TuningRequest:
+    """What to tune.
+
+    Attributes:
+        method: The method's name.
+        data: Which data set.
+        split: Which samples to forget: a task that can be made of any part of the data.
+        model: The network's name; None means ``cnn`` for one-channel images and ``resnet18`` otherwise.
+        label_aware: Whether the method may use labels; None leaves it to the settings.
+        device: "auto", "cpu", "cuda", "cuda:1", …
+        seeds: Every combination is run with each; their mean counts.
+        settings: Dotted setting names to values that stay as they are.
+        grid: Setting to the values to choose from, in place of the shipped grid's or besides.
+        sampler: One of :data:`pymixunlearn.experiments.tune.search.SAMPLERS`.
+        trials: How many combinations to try; None means 20, and for the sampler "grid" all of them.
+        validation: The share of the training data that is taken out to judge by.
+    """
+
+    method: str = "mixunlearn"
+    data: DataRequest = field(default_factory=DataRequest)
+    split: SplitRequest = field(default_factory=SplitRequest)
+    model: str | None = None
+    label_aware: bool | None = None
+    device: str | None = None
+    seeds: tuple[int, ...] = (0,)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    sampler: str = "tpe"
+    trials: int | None = None
+    validation: float = 0.2
+
+
+@dataclass(frozen=True)
+class TuningPlan:
+    """A search that can start.
+
+    Attributes:
+        request: What was asked for.
+        grid: What is searched.
+        trials: How many combinations to try; never more than there are.
+        splits: For every seed, the split of the data without the validation part, which is its test set.
+        example: The first combination's run, resolved.
+        identity: What determines the outcome of every combination, JSON-able.
+    """
+
+    request: TuningRequest
+    grid: Grid
+    trials: int
+    splits: Mapping[int, Split]
+    example: Plan
+    identity: dict[str, Any]
+
+    @property
+    def dataset(self) -> str:
+        """The data set's own name."""
+        return self.request.data.dataset
+
+    @property
+    def task(self) -> str:
+        """The split's task."""
+        return self.example.split.task
+
+    def run_request(self, settings: Mapping[str, Any], seed: int) -> RunRequest:
+        """Return the run of one combination with one seed."""
+        return _run_request(self.request, settings, seed)
+
+
+def resolve_tuning(request: TuningRequest, *, observer: Observer | None = None) -> TuningPlan:
+    """Load the data, take the validation part out, and settle the grid.
+
+    Raises:
+        BadRequest: A name, a setting or a grid is unknown or does not fit, or choices contradict each other.
+        UserError: Optuna is not installed, files are missing or corrupt, or the device is not available.
+    """
+    check_name("method", request.method, [name for name in methods.available() if name != "retrain"])
+    check_name("sampler", request.sampler, SAMPLERS)
+    if not request.seeds or len(set(request.seeds)) < len(request.seeds):
+        raise BadRequest(f"seeds are {', '.join(map(str, request.seeds)) or 'none'}; expected each once, at least one")
+    if request.trials is not None and request.trials < 1:
+        raise BadRequest(f"trials is {request.trials}; expected at least 1")
+    if not 0 < request.validation < 1:
+        raise BadRequest(f"validation is {request.validation}; expected a share above 0 and below 1")
+    if request.split.indices is not None or request.split.manifest is not None:
+        raise BadRequest("tuning makes a split of a part of the data; leave out lists of samples and saved splits")
+    if request.model is not None:
+        # A checkpoint has seen the validation part already.
+        check_name("model", request.model, models.available())
+    own = split_by_target(request.settings, methods.get(request.method).config_class.kinds())["method"]
+    grid = make_grid(request.method, request.grid, own)
+    everything = size(grid)
+    trials = request.trials or (everything if request.sampler == "grid" else 20)
+    resolve_device(request.device)
+    require_optuna()
+
+    dataset = validation_dataset(request.data.load(observer), request.validation)
+    splits = {seed: request.split.make(dataset, seed) for seed in request.seeds}
+    first = {name: values[0] for name, values in grid.items()}
+    example = resolve_unlearning(_run_request(request, first, request.seeds[0]), split=splits[request.seeds[0]])
+    common = {name: value for name, value in example.identity().items() if name not in _PER_SEED}
+    fixed = {name: value for name, value in example.method.config.to_dict().items() if name not in grid}
+    identity = {
+        **common,
+        "format": TUNE_FORMAT,
+        "command": "tune",
+        "validation": request.validation,
+        "seeds": list(request.seeds),
+        "grid": {name: list(values) for name, values in grid.items()},
+        "settings": fixed,
+    }
+    return TuningPlan(request, grid, min(trials, everything), splits, example, identity)
+
+
+def validation_dataset(dataset: Dataset, fraction: float) -> Dataset:
+    """Return ``dataset`` with ``fraction`` of every class of its training set in place of its test set.
+
+    Its name says so: neither a run nor a preset can take it for the data set itself.
+    """
+    train, validation = hold_out(dataset.train, fraction=fraction)
+    return replace(dataset, name=f"{dataset.name}-validation", train=train, test=validation)
+
+
+def default_tuning_folder(plan: TuningPlan) -> Path:
+    """Return ``runs/NAME``, where the name says what is tuned and ends in a hash of everything else."""
+    digest = identity_hash(plan.identity)
+    return Path("runs") / f"tune-{plan.request.method}-{plan.dataset}-{plan.task}-{digest}"
+
+
+def settings_yaml(plan: TuningPlan, settings: Mapping[str, Any], comment: Sequence[str]) -> str:
+    """Return a file for ``unlearn --config`` (or a preset) that gives exactly the run that was tuned.
+
+    It holds what was searched, what differs from the method's defaults, and what a preset that ships for the case would
+    otherwise set.
+    """
+    request = plan.request
+    config = plan.example.method.config
+    config_class = type(config)
+    defaults, resolved = config_class().to_dict(), config.replace(**settings).to_dict()
+    label_aware = bool(resolved.get("label_aware"))
+    preset = find_preset(request.method, plan.dataset, plan.task, label_aware=label_aware)
+    shipped = split_by_target(preset.settings if preset else {}, config_class.kinds())["method"]
+    kept = {
+        name: value
+        for name, value in resolved.items()
+        if name != "label_aware" and (name in plan.grid or name in shipped or value != defaults[name])
+    }
+    return "".join(f"# {line}\n" for line in comment) + yaml.safe_dump(kept, sort_keys=False)
+
+
+def _run_request(request: TuningRequest, settings: Mapping[str, Any], seed: int) -> RunRequest:
+    return RunRequest(
+        request.method,
+        request.data,
+        request.split,
+        ModelRequest(request.model),
+        request.label_aware,
+        device=request.device,
+        seed=seed,
+        settings={**request.settings, **settings},
+    )

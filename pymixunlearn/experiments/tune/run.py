@@ -1,0 +1,127 @@
+"""Carrying out a search: combination by combination, each a run per seed, until as many are tried as were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.common.identity import identity_hash
+from pymixunlearn.experiments.common.progress import Observer, Summary
+from pymixunlearn.experiments.common.provenance import versions
+from pymixunlearn.experiments.common.run_folder import RecordFolder
+from pymixunlearn.experiments.tune.plan import TuningPlan, default_tuning_folder, settings_yaml
+from pymixunlearn.experiments.tune.search import Search, Tried
+from pymixunlearn.experiments.unlearn.plan import resolve_unlearning
+from pymixunlearn.experiments.unlearn.run import run_unlearning
+
+RECORD, BEST, STUDY, TRIALS = "tune.json", "best.yaml", "study.log", "trials"
+
+
+@dataclass(frozen=True)
+class TuningOutcome:
+    """What a search left: its folder, the content of its ``tune.json``, and all combinations, the best first.
+
+    Those without a value failed, and come last.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+    ranked: tuple[Tried, ...]
+
+    @property
+    def best(self) -> Tried | None:
+        """The combination closest to Retrain, None where all failed."""
+        return self.ranked[0] if self.ranked and self.ranked[0].value is not None else None
+
+
+def run_tuning(
+    plan: TuningPlan, out: Path | None = None, *, observer: Observer | None = None, command_line: str = ""
+) -> TuningOutcome:
+    """Try combinations, and write ``tune.json`` and ``best.yaml`` after each.
+
+    What counts is the mean gap to Retrain on the validation part, averaged over the seeds. A combination that fails is
+    kept with the reason.
+
+    Args:
+        plan: What to do, from :func:`pymixunlearn.experiments.tune.plan.resolve_tuning`.
+        out: The folder; :func:`default_tuning_folder` if None. A search that is there already goes on.
+        observer: Told of the progress as the phase "tune", and of every combination.
+        command_line: The command that repeats the search, for the record.
+
+    Raises:
+        UserError: The folder holds something else or cannot be written, or another process is at work in it.
+    """
+    watcher = Observer() if observer is None else observer
+    folder = RecordFolder(default_tuning_folder(plan) if out is None else out, RECORD, "search")
+    with folder.held():
+        record = {**plan.identity, "sampler": plan.request.sampler, "command_line": command_line}
+        record["versions"] = versions()
+        if not folder.read(plan.identity):
+            folder.write({**record, "trials": []}, {})
+        search = Search(folder.path / STUDY, plan.grid, plan.request.sampler, plan.request.seeds[0])
+        begun = len(search.tried)
+        watcher.phase_started("tune", plan.trials, min(begun, plan.trials))
+        while (done := len(search.tried)) < plan.trials and not search.exhausted:
+            settings = search.ask()
+            text = ", ".join(f"{name} {value}" for name, value in settings.items())
+            place = Summary(partial(_tell, watcher, done, text), watcher.note)
+            try:
+                gap = _gap(plan, settings, folder.path, place, command_line)
+            except UserError as error:
+                search.tell(None, str(error))
+                result = f"failed: {error}"
+            else:
+                search.tell(gap)
+                result = f"mean gap {gap:.2f}"
+            _write(plan, folder, record, search.tried)
+            watcher.note(f"{text}: {result}.")
+            watcher.phase_advanced("tune", done + 1, text)
+        watcher.phase_finished("tune", f"{done - begun} combinations tried, {done} in all")
+        return _write(plan, folder, record, search.tried)
+
+
+def _tell(watcher: Observer, done: int, settings: str, place: str) -> None:
+    watcher.phase_advanced("tune", done, f"{settings}: {place}")
+
+
+def _gap(plan: TuningPlan, settings: Mapping[str, Any], folder: Path, observer: Observer, command_line: str) -> float:
+    """Run one combination with every seed; returns the mean of their gaps.
+
+    Raises:
+        UserError: A run failed, or the task leaves nothing to compare.
+    """
+    gaps = []
+    for seed, split in plan.splits.items():
+        resolved = resolve_unlearning(plan.run_request(settings, seed), split=split)
+        # Named by what it is, not by when it was tried: an interrupted run is found again.
+        out = folder / TRIALS / f"{identity_hash(resolved.identity())}-seed{seed}"
+        gap = run_unlearning(resolved, out, observer=observer, command_line=command_line).record["gap"]["mean"]
+        if gap is None:
+            raise UserError(f"the validation part leaves nothing to compare with Retrain for seed {seed}")
+        gaps.append(gap)
+    return fmean(gaps)
+
+
+def _write(plan: TuningPlan, folder: RecordFolder, record: dict[str, Any], tried: list[Tried]) -> TuningOutcome:
+    """Write what is known so far."""
+    ranked = sorted(tried, key=lambda one: (one.value is None, one.value or 0.0))
+    record["trials"] = [{"settings": one.settings, "gap": one.value, "reason": one.reason} for one in tried]
+    outcome = TuningOutcome(folder.path, record, tuple(ranked))
+    texts = {}
+    if outcome.best is not None and outcome.best.value is not None:
+        worked = sum(one.value is not None for one in tried)
+        share, seeds = f"{100 * plan.request.validation:g} %", ", ".join(map(str, plan.request.seeds))
+        comment = [
+            f"{plan.request.method} on {plan.dataset}, task {plan.task}: the best of {worked} combinations.",
+            f"Mean gap to Retrain {outcome.best.value:.3f} on {share} of the training data, held out; seeds {seeds}.",
+            str(record["command_line"]),
+        ]
+        texts[BEST] = settings_yaml(plan, outcome.best.settings, comment)
+        record["best"] = {"settings": outcome.best.settings, "gap": outcome.best.value}
+    folder.write(record, texts)
+    return outcome

@@ -1,0 +1,141 @@
+"""Which settings to try next, decided by Optuna and remembered in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pymixunlearn.data.optional import require
+from pymixunlearn.experiments.tune.grids import Grid, combinations, size
+from pymixunlearn.seeding import derive_seed
+
+SAMPLERS = ("tpe", "random", "grid")
+_REASON = "reason"
+_MAX_REPEATS = 50
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A combination that was tried: its settings, and the value to be small, or why there is none."""
+
+    settings: dict[str, Any]
+    value: float | None
+    reason: str | None = None
+
+
+class Search:
+    """A search of a grid for the smallest value, which goes on from its file.
+
+    No combination is tried twice. What comes next depends on the seed and on what was tried before, not on how often
+    the search was interrupted.
+
+    Args:
+        file: Where Optuna keeps what was tried; it need not exist.
+        grid: The settings and the values to choose from.
+        sampler: One of :data:`SAMPLERS`.
+        seed: Fixes the choices.
+
+    Raises:
+        UserError: Optuna is not installed.
+    """
+
+    def __init__(self, file: Path, grid: Grid, sampler: str, seed: int) -> None:
+        self._optuna = optuna = require_optuna()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._grid, self._sampler, self._seed = grid, sampler, seed
+        self._space = {name: optuna.distributions.CategoricalDistribution(values) for name, values in grid.items()}
+        backend = optuna.storages.journal.JournalFileBackend(str(file))
+        self._study = optuna.create_study(
+            study_name="tune",
+            storage=optuna.storages.JournalStorage(backend),
+            direction="minimize",
+            load_if_exists=True,
+        )
+        self._current: Any = None
+        self._interrupted: list[dict[str, Any]] = []
+        states = optuna.trial.TrialState
+        for trial in self._study.get_trials(states=(states.RUNNING,)):
+            # Its process is gone: what it was at comes next.
+            self._study.tell(trial.number, state=states.FAIL)
+            if set(trial.params) == set(grid):
+                self._interrupted.append(dict(trial.params))
+
+    @property
+    def tried(self) -> list[Tried]:
+        """What was tried, in order."""
+        found: dict[str, Tried] = {}
+        for trial in self._study.get_trials():
+            reason = trial.user_attrs.get(_REASON)
+            if trial.value is not None or reason is not None:  # the others were interrupted
+                found.setdefault(_key(trial.params), Tried(dict(trial.params), trial.value, reason))
+        return list(found.values())
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all combinations were tried."""
+        return len(self.tried) >= size(self._grid)
+
+    def ask(self) -> dict[str, Any]:
+        """Return the settings to try next; the grid must not be exhausted."""
+        tried = self.tried
+        known = {_key(one.settings): one.value for one in tried}
+        while self._interrupted:
+            settings = self._interrupted.pop(0)
+            if _key(settings) not in known:
+                return self._take(settings)
+        for repeat in range(_MAX_REPEATS):
+            if self._sampler == "grid":
+                break
+            self._study.sampler = self._make_sampler(len(tried), repeat)
+            self._current = self._study.ask(self._space)
+            settings = dict(self._current.params)
+            if _key(settings) not in known:
+                return settings
+            # Told again, so that a sampler that learns knows how good the combination is that it insists on.
+            self._finish(known[_key(settings)])
+        # On a grid that is tried almost to its end, drawing at random would take long to find what is left.
+        untried = next(settings for settings in combinations(self._grid) if _key(settings) not in known)
+        return self._take(untried)
+
+    def tell(self, value: float | None, reason: str | None = None) -> None:
+        """Say what came of the settings that were asked for last: a value, or the reason why there is none."""
+        if value is None:
+            self._current.set_user_attr(_REASON, reason or "unknown")
+        self._finish(value)
+
+    def _take(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Make these settings the current ones."""
+        self._study.enqueue_trial(settings)
+        self._current = self._study.ask(self._space)
+        while dict(self._current.params) != settings:  # one that was enqueued just before the program was killed
+            self._finish(None)
+            self._current = self._study.ask(self._space)
+        return settings
+
+    def _finish(self, value: float | None) -> None:
+        states = self._optuna.trial.TrialState
+        self._study.tell(self._current, value, state=states.FAIL if value is None else states.COMPLETE)
+
+    def _make_sampler(self, number: int, repeat: int) -> Any:
+        """A sampler of this trial alone: one that had to be kept would begin anew after every interruption."""
+        seed = derive_seed(self._seed, "tune", number, repeat) % 2**32
+        samplers = self._optuna.samplers
+        return samplers.RandomSampler(seed) if self._sampler == "random" else samplers.TPESampler(seed=seed)
+
+
+def require_optuna() -> Any:
+    """Import Optuna.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    remedy = "install it with: pip install 'pymixunlearn[tune]'"
+    optuna = require("optuna", purpose="tuning", remedy=remedy)
+    require("optuna.storages.journal", purpose="tuning", remedy=remedy)
+    return optuna
+
+
+def _key(settings: Mapping[str, Any]) -> str:
+    return repr(sorted(settings.items()))

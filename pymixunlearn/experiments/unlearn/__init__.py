@@ -1,0 +1,1 @@
+"""`unlearn`: plan, run, figures and report of one run."""

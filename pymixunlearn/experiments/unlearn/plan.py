@@ -1,0 +1,148 @@
+"""From a request to a plan: everything resolved, checked and loaded, nothing computed yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from pymixunlearn import methods
+from pymixunlearn.experiments.common.identity import FORMAT, data_identity
+from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model
+from pymixunlearn.experiments.common.inputs import BadRequest, RunRequest, check_name
+from pymixunlearn.experiments.common.presets import Preset, find_preset
+from pymixunlearn.experiments.common.progress import Observer
+from pymixunlearn.experiments.common.settings import TRAININGS, build_config, build_training, split_by_target
+from pymixunlearn.methods import Method, MethodConfig, RetrainConfig
+from pymixunlearn.tasks import Split
+from pymixunlearn.training import TrainConfig, defaults_for, resolve_device
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that can start.
+
+    Attributes:
+        request: What was asked for.
+        split: The data and what to forget.
+        method: The method with its final settings.
+        initial: The initial model, to be trained or loaded.
+        initial_config: How to train it; None for a checkpoint.
+        retrain_config: How to train Retrain; None for a run without.
+        device: Where to compute.
+        preset: The shipped settings that apply, if any.
+    """
+
+    request: RunRequest
+    split: Split
+    method: Method
+    initial: InitialModel
+    initial_config: TrainConfig | None
+    retrain_config: TrainConfig | None
+    device: torch.device
+    preset: Preset | None
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that determines the outcome, JSON-able: two runs with equal identities are one run."""
+        return {
+            "format": FORMAT,
+            "command": "unlearn",
+            "method": self.method.name,
+            "settings": self.method.config.to_dict(),
+            **data_identity(self.split),
+            "architecture": self.initial.architecture,
+            "checkpoint_sha256": self.initial.sha256,
+            "initial": None if self.initial_config is None else self.initial_config.to_dict(),
+            "retrain": None if self.retrain_config is None else self.retrain_config.to_dict(),
+            "relearn": self.request.relearn,
+            "tsne": self.request.tsne,
+            "thumbnails": self.request.thumbnails,
+            "seed": self.request.seed,
+            "device": str(self.device),
+        }
+
+
+def resolve_unlearning(request: RunRequest, *, observer: Observer | None = None, split: Split | None = None) -> Plan:
+    """Load the data and settle every setting: defaults, then preset, then the request's.
+
+    Args:
+        request: What was asked for.
+        observer: Told how far the decoding of images has come.
+        split: What the request's data and split make, if that is at hand already.
+
+    Raises:
+        BadRequest: A name or a setting is unknown, a value does not fit, or choices contradict each other.
+        UserError: Files are missing or corrupt, a class or a sample does not exist, the device is not available, or the
+            method cannot do the task.
+    """
+    check_name("method", request.method, methods.available())
+    method_class = methods.get(request.method)
+    # All mistakes that need no data are found before data is read, let alone downloaded.
+    device = resolve_device(request.device)
+    requested = split_by_target(request.settings, method_class.config_class.kinds())
+    label_aware = _label_aware(request, method_class.config_class, requested["method"])
+    if request.stop is not None:
+        requested["method"].update(_stop(request.method, request.stop, method_class.config_class))
+    build_config(method_class.config_class, requested["method"])
+    for training in TRAININGS:
+        build_config(RetrainConfig, requested[training])
+
+    if split is None:
+        split = request.split.make(request.data.load(observer), request.seed)
+    preset = find_preset(request.method, split.dataset.name, split.task, label_aware=bool(label_aware))
+    shipped = split_by_target(preset.settings if preset else {}, method_class.config_class.kinds())
+    targets: dict[str, dict[str, Any]] = {name: {**shipped[name], **requested[name]} for name in requested}
+    if "label_aware" in method_class.config_class.kinds():
+        targets["method"]["label_aware"] = label_aware
+    if targets["method"].get("stop") == "auto" and "epochs" not in requested["method"]:
+        # A preset's epochs were chosen by the results: a run that is to find its end itself gets the method's budget.
+        targets["method"].pop("epochs", None)
+    method = method_class(build_config(method_class.config_class, targets["method"]))
+    if request.label_aware is False and method.needs_labels:
+        raise BadRequest(f"method '{request.method}' needs labels; it cannot run label-agnostic")
+    if request.label_aware is True and not method.needs_labels:
+        raise BadRequest(f"method '{request.method}' uses no labels; it cannot run label-aware")
+
+    method.check_split(split)
+
+    initial = choose_model(request.model, split.dataset)
+    semi_supervised = split.unlabelled_indices is not None
+
+    def training_config(purpose: Literal["initial", "retrain"]) -> TrainConfig:
+        defaults = defaults_for(initial.name, purpose, semi_supervised=semi_supervised)
+        return build_training(defaults, targets[purpose])
+
+    return Plan(
+        request,
+        split,
+        method,
+        initial,
+        training_config("initial") if initial.loaded is None else None,
+        training_config("retrain") if request.retrain else None,
+        device,
+        preset,
+    )
+
+
+def _label_aware(request: RunRequest, config_class: type[MethodConfig], settings: Mapping[str, Any]) -> bool | None:
+    """Settle whether labels are used: the option or the setting, whichever is given; None where there is no choice."""
+    if "label_aware" not in config_class.kinds():
+        return request.label_aware
+    setting = None
+    if "label_aware" in settings:
+        setting = bool(build_config(config_class, {"label_aware": settings["label_aware"]}).to_dict()["label_aware"])
+    if None not in (request.label_aware, setting) and request.label_aware is not setting:
+        raise BadRequest(f"the setting label_aware={str(setting).lower()} contradicts the choice of labels")
+    return bool(setting if request.label_aware is None else request.label_aware)
+
+
+def _stop(method: str, stop: str, config_class: type[MethodConfig]) -> dict[str, str]:
+    """Return the setting that ``stop`` asks for; a method that has none ends after its epochs anyway."""
+    if "stop" in config_class.kinds():
+        return {"stop": stop}
+    check_name("stop", stop, ("epochs", "auto"))
+    if stop == "auto":
+        raise BadRequest(f"method '{method}' cannot stop by itself; leave stop at epochs")
+    return {}

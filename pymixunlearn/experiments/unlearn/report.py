@@ -1,0 +1,56 @@
+"""The report of a run folder, made from the files in it: ``report.html`` to read, ``report.json`` to check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pymixunlearn.experiments.common.initial_model import CHECKPOINT
+from pymixunlearn.experiments.common.provenance import file_sha256, utc_now
+from pymixunlearn.experiments.common.run_folder import read_json, write_json
+from pymixunlearn.experiments.unlearn.figures import PICTURES
+from pymixunlearn.reporting import RECORD, deletion_record, render_report
+from pymixunlearn.training.files import write_atomically
+
+HTML = "report.html"
+AUDIT = "audit.json"
+SOURCES = ("config.json", "split.json", CHECKPOINT, "history.csv", "metrics.json")
+"""What every run folder holds besides its report."""
+
+
+def write_report(folder: Path) -> None:
+    """Write ``report.html`` and ``report.json`` of a run folder, or renew them after ``audit.json`` has come into it.
+
+    Raises:
+        UserError: A file that they are made from is missing or damaged, or the folder cannot be written.
+    """
+    config, record, split = (read_json(folder / name) for name in ("config.json", "metrics.json", "split.json"))
+    audit = read_json(folder / AUDIT) if (folder / AUDIT).is_file() else None
+    pictures = {path.stem: path.read_text("utf-8") for path in _in_order(folder / PICTURES)}
+    html = render_report(config, record, split, pictures, audit)
+    write_atomically(folder / HTML, html.encode())
+    hashes = {name: file_sha256(folder / name) for name in guarded_files(folder)}
+    times = {**record["times"], "written": utc_now()}
+    write_json(folder / RECORD, deletion_record(config, record, split, times=times, hashes=hashes, audit=audit))
+
+
+def guarded_files(folder: Path) -> Iterator[str]:
+    """Yield the names of the files that the record states hashes of."""
+    yield from SOURCES
+    yield HTML
+    for path in sorted((folder / PICTURES).glob("*")):
+        yield path.relative_to(folder).as_posix()
+    if (folder / AUDIT).is_file():
+        yield AUDIT
+
+
+def _in_order(folder: Path) -> list[Path]:
+    """Return the SVG files as a reader wants to see them: results first, mixes and curves last."""
+    kinds = ("forgotten", "losses", "classes", "confusion", "representations", "mixes", "curves")
+    phases = ("initial", "original", "unlearn", "unlearned", "stopping", "Retrain")
+
+    def place(path: Path) -> tuple[int, int, str]:
+        kind, _, phase = path.stem.partition("-")
+        return kinds.index(kind), phases.index(phase) if phase in phases else len(phases), phase
+
+    return sorted(folder.glob("*.svg"), key=place)

@@ -1,0 +1,200 @@
+"""A whole run: initial model, unlearning, Retrain, evaluation, and the run folder they leave."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pymixunlearn.experiments.common.history import merge_histories, to_csv
+from pymixunlearn.experiments.common.identity import identity_hash
+from pymixunlearn.experiments.common.initial_model import CHECKPOINT
+from pymixunlearn.experiments.common.progress import Observer
+from pymixunlearn.experiments.common.provenance import file_sha256, utc_now, versions
+from pymixunlearn.experiments.common.run_folder import Outcome, RunFolder
+from pymixunlearn.experiments.common.stages import evaluate_models, run_method, train_initial, train_retrain
+from pymixunlearn.experiments.common.threads import suited_threads
+from pymixunlearn.experiments.unlearn.figures import PICTURES, Exhibition
+from pymixunlearn.experiments.unlearn.plan import Plan
+from pymixunlearn.experiments.unlearn.report import HTML, SOURCES, write_report
+from pymixunlearn.reporting import RECORD
+from pymixunlearn.training import CachedModel, model_hash, save_model
+
+FILES = (*SOURCES, PICTURES, HTML, RECORD)
+"""What a finished run folder holds."""
+
+ORIGINAL = "original"
+"""What a method trained on everything before it unlearned, in seconds and history."""
+
+
+def default_folder(plan: Plan) -> Path:
+    """Return ``runs/NAME``, where the name says what the run is and ends in a hash of everything else."""
+    identity = plan.identity()
+    name = f"{plan.split.dataset.name}-{plan.split.task}-{plan.method.name}-seed{plan.request.seed}"
+    return Path("runs") / f"{name}-{identity_hash(identity)}"
+
+
+def run_unlearning(
+    plan: Plan, out: Path | None = None, *, observer: Observer | None = None, command_line: str = ""
+) -> Outcome:
+    """Carry out a plan and write its run folder, or go on where an interrupted run stopped.
+
+    Nothing appears under a final name before everything is done. The same plan gives the same ``model.safetensors``,
+    byte for byte, on the same machine, also when it was interrupted.
+
+    Args:
+        plan: What to do, from :func:`pymixunlearn.experiments.unlearn.plan.resolve`.
+        out: The run folder; :func:`default_folder` if None.
+        observer: Told of the progress.
+        command_line: The command that reproduces the run, for the report.
+
+    Raises:
+        UserError: The folder holds another run or cannot be written, or a phase failed.
+    """
+    watcher = Observer() if observer is None else observer
+    folder = RunFolder(default_folder(plan) if out is None else out, plan.identity())
+    if folder.finished:
+        return Outcome(folder.path, folder.read_json("metrics.json"), known=True)
+    if folder.started:
+        watcher.note(f"Resuming the interrupted run in {folder.path}.")
+    with folder.writing(), suited_threads(plan.split.dataset, plan.device):
+        record = _carry_out(plan, folder, watcher, command_line)
+    return Outcome(folder.path, record, known=False)
+
+
+def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: str) -> dict[str, Any]:
+    """Do everything and publish the folder; returns the content of metrics.json."""
+    split, device, seed = plan.split, plan.device, plan.request.seed
+    initial = _initial(plan, watcher)
+    unlearned = run_method(
+        plan.method,
+        initial.model,
+        split,
+        device=device,
+        seed=seed,
+        observer=watcher,
+        snapshot=folder.partial / "unlearn.pt",
+    )
+    networks = {"initial": initial.model, "unlearned": unlearned.model}
+    retrain = None
+    if plan.retrain_config is not None:
+        retrain = train_retrain(initial.model, split, plan.retrain_config, device=device, seed=seed, observer=watcher)
+        networks["Retrain"] = retrain.model
+    metrics = evaluate_models(
+        networks,
+        split,
+        device=device,
+        seed=seed,
+        observer=watcher,
+        relearn=plan.request.relearn,
+        keep=("initial", "Retrain"),
+    )
+
+    reference, before = metrics.get("Retrain"), unlearned.preparation
+    record: dict[str, Any] = {
+        "method": plan.method.name,
+        "dataset": split.dataset.name,
+        "task": split.task,
+        "seed": seed,
+        "metrics": metrics["unlearned"],
+        "initial": metrics["initial"],
+        "retrain": reference,
+        "gap": None if reference is None else metrics["unlearned"].gap_to(reference),
+        "initial_gap": None if reference is None else metrics["initial"].gap_to(reference),
+        "details": {name: measured.details for name, measured in metrics.items()},
+        "seconds": {
+            "unlearn": unlearned.seconds,
+            "retrain": None if retrain is None else retrain.seconds,
+            "initial": initial.seconds if plan.initial.loaded is None else None,
+            **({} if before is None else {ORIGINAL: before.seconds}),
+        },
+        "stopping": None if unlearned.stopping is None else unlearned.stopping.to_dict(),
+        "hashes": {name: model_hash(network) for name, network in networks.items()},
+        "times": {"started": folder.start_time, "finished": utc_now()},
+        "versions": versions(),
+    }
+    history = merge_histories(
+        {
+            "initial": initial.history,
+            ORIGINAL: before.history if before else [],
+            "unlearn": unlearned.history,
+            "stopping": unlearned.stopping.checks if unlearned.stopping else [],
+            "Retrain": retrain.history if retrain else [],
+        }
+    )
+    save_model(folder.partial / CHECKPOINT, unlearned.model, metadata=_model_metadata(plan))
+    record["hashes"][CHECKPOINT] = file_sha256(folder.partial / CHECKPOINT)
+    folder.write_json("config.json", _config(plan, unlearned.config.to_dict(), command_line))
+    folder.write_json("split.json", split.manifest())
+    folder.write_text("history.csv", to_csv(history))
+    folder.write_json("metrics.json", record)
+    _draw(
+        plan,
+        folder,
+        Exhibition(
+            split=split,
+            networks=networks,
+            metrics=metrics,
+            history=history,
+            generator=unlearned.generator,
+            feature_layer=unlearned.config.to_dict().get("feature_layer"),
+            device=device,
+            seed=seed,
+        ),
+        watcher,
+    )
+    write_report(folder.partial)
+    folder.publish(FILES)
+    return record
+
+
+def _draw(plan: Plan, folder: RunFolder, exhibition: Exhibition, observer: Observer) -> None:
+    """Draw the pictures anew: an interrupted run may have left some of other models."""
+    observer.phase_started("pictures", None)
+    shutil.rmtree(folder.partial / PICTURES, ignore_errors=True)
+    exhibition.save(folder.partial / PICTURES, tsne=plan.request.tsne, thumbnails=plan.request.thumbnails)
+    observer.phase_finished("pictures", f"{len(list((folder.partial / PICTURES).glob('*.svg')))}, as SVG and PNG")
+
+
+def _initial(plan: Plan, observer: Observer) -> CachedModel:
+    if plan.initial.loaded is not None:
+        observer.phase_finished("initial", f"from the checkpoint {plan.initial.checkpoint}")
+        return CachedModel(plan.initial.loaded, 0.0, [], hit=True)
+    assert plan.initial_config is not None  # a plan has either weights or a way to train them
+    return train_initial(
+        plan.initial.architecture,
+        plan.split.training_set,
+        plan.split.preprocess,
+        plan.initial_config,
+        device=plan.device,
+        seed=plan.request.seed,
+        observer=observer,
+    )
+
+
+def _config(plan: Plan, settings: dict[str, Any], command_line: str) -> dict[str, Any]:
+    """Return the content of config.json: what determines the run, and what is needed or good to know to repeat it."""
+    request = plan.request
+    split = plan.split
+    return {
+        **plan.identity(),
+        "resolved_settings": settings,
+        "preset": None if plan.preset is None else plan.preset.name,
+        "label_aware": plan.method.needs_labels,
+        "model": None if request.model.model is None else str(plan.initial.checkpoint or plan.initial.name),
+        "architecture_name": request.model.architecture,
+        "data_dir": None if request.data.data_dir is None else str(request.data.data_dir),
+        "image_size": request.data.image_size,
+        "class_names": list(split.dataset.train.classes),
+        "threads": torch.get_num_threads(),
+        "command_line": command_line,
+    }
+
+
+def _model_metadata(plan: Plan) -> dict[str, Any]:
+    """Return what the checkpoint says about itself; nothing that differs between two equal runs."""
+    identity = plan.identity()
+    kept = ("method", "dataset", "fingerprint", "task", "params", "forget_sha256", "seed")
+    return {"purpose": "unlearned", **{key: identity[key] for key in kept}}

@@ -1,0 +1,189 @@
+"""The deletion record and its verification: what was changed is found, what was not changed holds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from pymixunlearn.errors import UserError
+from pymixunlearn.experiments import Plan, RunRequest, SplitRequest, resolve_unlearning, run_unlearning
+from pymixunlearn.experiments.common.provenance import file_sha256
+from pymixunlearn.experiments.unlearn.report import write_report
+from pymixunlearn.experiments.verify import VerificationRequest, run_verification
+from pymixunlearn.reporting import record_sha256, schema
+
+Make = Callable[..., Plan]
+SMALL = {"epochs": 2, "initial.epochs": 1, "retrain.epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def finished(model_cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with Retrain, made once; tests work on copies."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYMIXUNLEARN_CACHE", str(model_cache_folder))
+        plan = resolve_unlearning(RunRequest(device="cpu", settings=SMALL))
+        return run_unlearning(
+            plan, tmp_path_factory.mktemp("runs") / "run", command_line="mixunlearn-cli unlearn"
+        ).folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def failing(folder: Path, **options: Any) -> list[str]:
+    return [
+        check.subject
+        for check in run_verification(VerificationRequest(folder, device="cpu", **options))
+        if not check.holds
+    ]
+
+
+def read(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return value
+
+
+def test_the_record_keeps_its_schema_and_says_what_was_done(folder: Path) -> None:
+    Draft202012Validator.check_schema(schema())
+    record = read(folder / "report.json")
+    Draft202012Validator(schema()).validate(record)
+    metrics, split = read(folder / "metrics.json"), read(folder / "split.json")
+    assert record["request"]["classes"] == ["0"] and record["request"]["forgotten"]["ids"] is None
+    assert record["request"]["forgotten"]["indices_sha256"] == split["forget"]["sha256"]
+    assert record["dataset"]["fingerprint"] == split["dataset"]["fingerprint"]
+    assert record["models"]["before_sha256"] == metrics["hashes"]["initial"] != record["models"]["after_sha256"]
+    assert record["metrics"]["after"] == metrics["metrics"] and record["versions"] == metrics["versions"]
+    assert record["method"]["settings"]["epochs"] == 2
+    assert record["times"]["started"] <= record["times"]["finished"] <= record["times"]["written"]
+    assert len(record["verdict"]) == 2
+    others = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert set(record["files"]) == others - {"report.json"} and "pictures/losses.png" in others
+
+
+@pytest.mark.parametrize("missing", ["files", "sha256", "verdict"])
+def test_the_schema_refuses_what_is_no_record(folder: Path, missing: str) -> None:
+    record = read(folder / "report.json")
+    del record[missing]
+    assert not Draft202012Validator(schema()).is_valid(record)
+
+
+def test_everything_holds_in_a_folder_as_it_was_written(folder: Path) -> None:
+    assert failing(folder) == []
+    assert failing(folder, hashes_only=True) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "split.json", "model.safetensors", "history.csv", "metrics.json", "report.html"]
+    + ["pictures/losses.svg"],
+)
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
+def test_a_changed_byte_is_found(folder: Path, name: str, place: float) -> None:
+    content = bytearray((folder / name).read_bytes())
+    content[round(place * (len(content) - 1))] ^= 1
+    (folder / name).write_bytes(content)
+    assert name in failing(folder, hashes_only=True)
+    assert "metrics" in failing(folder)
+
+
+@pytest.mark.parametrize("key", ["request", "metrics", "verdict", "times", "command_line"])
+def test_changes_of_the_record_itself_are_found(folder: Path, key: str) -> None:
+    record = read(folder / "report.json")
+    (folder / "report.json").write_text(json.dumps({**record, key: "changed"}))
+    assert failing(folder, hashes_only=True) == ["report.json"]
+
+
+def test_a_record_that_contradicts_the_files_is_found(folder: Path) -> None:
+    record = read(folder / "report.json")
+    record["metrics"]["after"]["test_f"] += 1.0
+    record["dataset"]["name"] = "other"
+    (folder / "report.json").write_text(json.dumps({**record, "sha256": record_sha256(record)}))
+    (check,) = (check for check in run_verification(VerificationRequest(folder, hashes_only=True)) if not check.holds)
+    assert check.detail == "differs from the files beside it: metrics after unlearning, data set"
+
+
+def test_a_missing_file_is_found(folder: Path) -> None:
+    (folder / "history.csv").unlink()
+    assert failing(folder, hashes_only=True) == ["history.csv"]
+
+
+def forge(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change metrics.json and write a record that fits it: what only a new measurement can find."""
+    metrics = read(folder / "metrics.json")
+    change(metrics)
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    write_report(folder)
+
+
+def test_metrics_that_the_model_does_not_have_are_found(folder: Path) -> None:
+    def better(metrics: dict[str, Any]) -> None:
+        metrics["metrics"]["test_r"] += 3
+        metrics["gap"]["test_r"] = abs(metrics["metrics"]["test_r"] - metrics["retrain"]["test_r"])
+
+    forge(folder, better)
+    assert failing(folder) == ["gap", "metrics of unlearned"]
+
+
+def test_a_gap_that_is_none_is_found(folder: Path) -> None:
+    forge(folder, lambda metrics: metrics["gap"].update(mean=0.0))
+    assert failing(folder, hashes_only=True) == ["gap"]
+
+
+def test_another_model_under_the_same_name_is_found(folder: Path, tmp_path: Path, small_plan: Make) -> None:
+    other = run_unlearning(small_plan({"omega": 1}), tmp_path / "other").folder
+    shutil.copy(other / "model.safetensors", folder)
+    write_report(folder)
+    assert "model unlearned" in failing(folder)
+
+
+def test_the_model_of_retrain_is_checked_where_it_is_given(folder: Path, tmp_path: Path, small_plan: Make) -> None:
+    retrain = run_unlearning(small_plan({"epochs": 1}, method="retrain", retrain=False), tmp_path / "retrain").folder
+    checks = run_verification(VerificationRequest(folder, retrain=retrain, device="cpu"))
+    details = {check.subject: check.detail for check in checks if check.holds}
+    assert len(details) == len(checks)
+    # With it, what compares with its answers is measured too.
+    assert details["metrics of unlearned"] == "12 measured again" and "metrics of Retrain" in details
+    assert failing(folder, retrain=folder) == ["model Retrain", "metrics of unlearned", "metrics of Retrain"]
+
+
+def test_the_list_of_what_was_to_be_forgotten_is_compared(tmp_path: Path, small_plan: Make) -> None:
+    path = tmp_path / "requests.csv"
+    path.write_text("index,person\n5,anna\n9,bert\n")
+    split = SplitRequest(indices=path, id_column="person")
+    folder = run_unlearning(small_plan(split=split, retrain=False), tmp_path / "run").folder
+    record = read(folder / "report.json")
+    Draft202012Validator(schema()).validate(record)
+    assert record["request"]["forgotten"]["ids"]["count"] == 2 and record["metrics"]["retrain"] is None
+    assert "anna" not in (folder / "report.json").read_text()
+    assert failing(folder, deletion_list=path) == []
+    path.write_text("index,person\n5,anna\n9,berta\n")
+    assert failing(folder, deletion_list=path) == [str(path)]
+
+
+def test_an_audit_is_taken_into_the_report(folder: Path) -> None:
+    (folder / "audit.json").write_text(
+        json.dumps({"attacks": {}, "klom": None, "shadow_models": 4, "findings": "", "limits": "little"})
+    )
+    before = file_sha256(folder / "metrics.json")
+    write_report(folder)
+    record = read(folder / "report.json")
+    Draft202012Validator(schema()).validate(record)
+    assert record["audit"]["shadow_models"] == 4 and "audit.json" in record["files"]
+    assert record["sha256"] == record_sha256(record)
+    assert failing(folder) == [] and file_sha256(folder / "metrics.json") == before
+
+
+def test_folders_without_a_record_say_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no report.json"):
+        run_verification(VerificationRequest(tmp_path))
+    (tmp_path / "report.json").write_text('{"format": "something else"}')
+    with pytest.raises(UserError, match="is not a deletion record"):
+        run_verification(VerificationRequest(tmp_path))
