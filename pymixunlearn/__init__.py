@@ -1,8 +1,8 @@
 """pymixunlearn: make a trained image classifier forget.
 
 Adversarial Mixup Unlearning (MixUnlearn, ICLR 2025) for PyTorch, with its losses, mixing and attention as fused
-operators. The parts, from the bottom up: :mod:`~pymixunlearn.ops`, :mod:`~pymixunlearn.mixblock` and
-:mod:`~pymixunlearn.losses`, :mod:`~pymixunlearn.models`, :mod:`~pymixunlearn.data` and :mod:`~pymixunlearn.tasks`,
+operators. The parts, from the bottom up: :mod:`~pymixunlearn.ops`, :mod:`~pymixunlearn.nn`,
+:mod:`~pymixunlearn.models`, :mod:`~pymixunlearn.data` and :mod:`~pymixunlearn.tasks`,
 :mod:`~pymixunlearn.training`, :mod:`~pymixunlearn.methods`, :mod:`~pymixunlearn.evaluation`,
 :mod:`~pymixunlearn.experiments` and :mod:`~pymixunlearn.reporting`.
 """
@@ -12,11 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pymixunlearn import data, evaluation, methods, models, ops, tasks
+    from pymixunlearn import data, evaluation, methods, models, nn, ops, tasks
     from pymixunlearn.errors import UserError
-    from pymixunlearn.losses import GeneratorLoss, MixContrastiveLoss, RealContrastiveLoss
     from pymixunlearn.methods import MixUnlearn, MixUnlearnConfig, UnlearnResult
-    from pymixunlearn.mixblock import MixBlock
+    from pymixunlearn.nn import GeneratorLoss, MixBlock, MixContrastiveLoss, RealContrastiveLoss
 
 __all__ = [
     "GeneratorLoss",
@@ -31,18 +30,19 @@ __all__ = [
     "evaluation",
     "methods",
     "models",
+    "nn",
     "ops",
     "tasks",
 ]
 
 # Loaded when first asked for: importing PyTorch takes seconds, which the command line's help need not wait for.
 _HOMES = {
-    "GeneratorLoss": "losses",
-    "MixBlock": "mixblock",
-    "MixContrastiveLoss": "losses",
+    "GeneratorLoss": "nn",
+    "MixBlock": "nn",
+    "MixContrastiveLoss": "nn",
     "MixUnlearn": "methods",
     "MixUnlearnConfig": "methods",
-    "RealContrastiveLoss": "losses",
+    "RealContrastiveLoss": "nn",
     "UnlearnResult": "methods",
     "UserError": "errors",
 }

@@ -20,14 +20,13 @@ from torch import Tensor, nn
 from pymixunlearn import ops
 from pymixunlearn.data.batches import Batch, batches
 from pymixunlearn.errors import UserError
-from pymixunlearn.losses import GeneratorLoss, MixContrastiveLoss, RealContrastiveLoss
 from pymixunlearn.methods.base import Job, Means, Method, Outcome, held_fixed, register, setting
 from pymixunlearn.methods.config import StepConfig
 from pymixunlearn.methods.loop import check_logits, finite
 from pymixunlearn.methods.stopping import StoppingConfig
 from pymixunlearn.methods.view import Images
-from pymixunlearn.mixblock import MixBlock, mixup
 from pymixunlearn.models.features import FeatureExtractor, find_feature_layer
+from pymixunlearn.nn import GeneratorLoss, MixBlock, MixContrastiveLoss, RealContrastiveLoss, mixup
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.training.device import seeded_layers
 from pymixunlearn.training.frozen import Observed

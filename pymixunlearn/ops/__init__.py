@@ -5,19 +5,14 @@ The functions here run compiled C++/CUDA kernels where they are available and th
 ``torch.compile`` graphs or C++, are ``torch.ops.pymixunlearn.*``.
 """
 
-from pymixunlearn.ops import (
-    _attention_autograd,
-    _attention_fake,
-    _contrastive_autograd,
-    _contrastive_fake,
-    _mixing_autograd,
-    _mixing_fake,
-    reference,
-)
-from pymixunlearn.ops._library import STATUS, LibraryStatus, Status
-from pymixunlearn.ops.attention import mixblock_attention
-from pymixunlearn.ops.contrastive import mix_contrastive_loss, real_contrastive_loss, sharpen, sim_loss
-from pymixunlearn.ops.mixing import mask_mix
+from pymixunlearn.ops import reference
+from pymixunlearn.ops._attention import mixblock_attention
+from pymixunlearn.ops._losses import mix_contrastive_loss, real_contrastive_loss, sharpen, sim_loss
+from pymixunlearn.ops._mask_mix import mask_mix
+from pymixunlearn.ops._torch import attention as _attention_rules
+from pymixunlearn.ops._torch import losses as _losses_rules
+from pymixunlearn.ops._torch import mask_mix as _mask_mix_rules
+from pymixunlearn.ops._torch.library import STATUS, LibraryStatus, Status
 
 __all__ = [
     "LibraryStatus",
@@ -34,14 +29,16 @@ __all__ = [
 
 
 def status() -> Status:
-    """Whether the compiled operators are in use in this process, why not, and facts about their build."""
+    """Whether the compiled operators are in use in this process, why not, and facts about their build.
+
+    Example:
+        >>> from pymixunlearn import ops
+        >>> ops.status().available or ops.status().reason is not None
+        True
+    """
     return STATUS
 
 
 if STATUS.available:
-    _contrastive_fake.register()
-    _contrastive_autograd.register()
-    _mixing_fake.register()
-    _mixing_autograd.register()
-    _attention_fake.register()
-    _attention_autograd.register()
+    for _rules in (_losses_rules, _mask_mix_rules, _attention_rules):
+        _rules.register()

@@ -21,7 +21,6 @@ from pymixunlearn.methods.base import Job
 from pymixunlearn.methods.mixunlearn import MixUnlearnLoop
 from pymixunlearn.methods.mixunlearn_fast import FastMixUnlearnLoop
 from pymixunlearn.methods.view import SplitView
-from pymixunlearn.ops import _call
 
 Same = Callable[[nn.Module, nn.Module], bool]
 AUGMENT = Preprocess(random_crop=True, flip=True)
@@ -177,8 +176,8 @@ class _NoReading(TorchDispatchMode):
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("preprocess", [Preprocess(), AUGMENT], ids=["stored", "augmented"])
 def test_no_step_reads_a_value(fast: bool, preprocess: Preprocess, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A small loss looks whether its incoming gradient is 1, on the CPU only (test_contrastive_pytorch.py).
-    monkeypatch.setattr(_call, "_is_one", lambda grad: False)
+    # A small loss looks whether its incoming gradient is 1, on the CPU only (test_losses_pytorch.py).
+    monkeypatch.setattr("pymixunlearn.ops._torch.call._is_one", lambda grad: False)
     config = MixUnlearnConfig(batch_size=4, epochs=1, fast=fast)
     job = tiny.job(
         patterns(2, 8, preprocess, 10, 14), models.build("resnet18", num_classes=10, in_channels=2, image_size=8)

@@ -17,8 +17,8 @@ from pymixunlearn import ops
 from pymixunlearn.ops import reference
 from tests.ops.agreement import assert_close, gradients
 from tests.ops.test_attention import inputs_of, value_and_gradients
-from tests.ops.test_contrastive import LOSSES, logits_for, logits_of, loss_of, targets_of
-from tests.ops.test_mixing import LAYOUTS, draw, pixels
+from tests.ops.test_losses import LOSSES, logits_for, logits_of, loss_of, targets_of
+from tests.ops.test_mask_mix import LAYOUTS, draw, pixels
 
 registered = torch.ops.pymixunlearn
 

@@ -58,7 +58,7 @@ def test_tf32_follows_every_switch_of_pytorch() -> None:
         "torch.backends.fp32_precision = 'tf32'": True,
     }
     script = (
-        "import sys, torch; from pymixunlearn.ops.attention import tf32_allowed\n"
+        "import sys, torch; from pymixunlearn.ops._attention import tf32_allowed\n"
         "for switch in sys.argv[1:]: exec(switch); print(tf32_allowed())"
     )
     run = subprocess.run([sys.executable, "-c", script, *switches], capture_output=True, text=True, check=True)

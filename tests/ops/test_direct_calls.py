@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from tests.ops.test_attention import inputs_of
-from tests.ops.test_contrastive import logits_of, targets_of
-from tests.ops.test_mixing import operands
+from tests.ops.test_losses import logits_of, targets_of
+from tests.ops.test_mask_mix import operands
 
 registered = torch.ops.pymixunlearn
 

@@ -13,8 +13,8 @@ from pymixunlearn import ops
 from pymixunlearn.benchmarking.memory import Peaks, peak_memory, peak_resident
 from pymixunlearn.benchmarking.problems import Job
 from tests.ops.test_attention import inputs_of
-from tests.ops.test_contrastive import KINDS, LOSSES, keywords, logits_for, loss_of, targets_of
-from tests.ops.test_mixing import draw, pixels
+from tests.ops.test_losses import KINDS, LOSSES, keywords, logits_for, loss_of, targets_of
+from tests.ops.test_mask_mix import draw, pixels
 
 # Sizes are such that what a GPU's allocator hands out beyond what is asked for, up to 1 MiB each time, does not count.
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pymixunlearn import ops
-from tests.ops.test_contrastive import KINDS, LOSSES, logits_of, loss_of, targets_of
-from tests.ops.test_contrastive_pytorch import mix
+from tests.ops.test_losses import KINDS, LOSSES, logits_of, loss_of, targets_of
+from tests.ops.test_losses_pytorch import mix
 from tests.ops.tracing import check_compiled
 
 registered = torch.ops.pymixunlearn

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from pymixunlearn import ops
-from pymixunlearn.ops import _call
+from pymixunlearn.ops._torch.call import _is_one
 from tests.ops.agreement import second_gradients
 from tests.ops.gpu import compare_graph_replays, needs_a_second_gpu, on_a_late_stream
-from tests.ops.test_contrastive import KINDS, LOSSES, keywords, logits_for, logits_of, loss_of, targets_of
+from tests.ops.test_losses import KINDS, LOSSES, keywords, logits_for, logits_of, loss_of, targets_of
 
 registered = torch.ops.pymixunlearn
 
@@ -137,7 +137,7 @@ def test_the_gradient_of_a_small_loss_is_its_own_whatever_becomes_of_it() -> Non
 
 
 def test_only_on_the_cpu_is_an_incoming_gradient_looked_at() -> None:
-    assert _call._is_one(torch.ones(())) and not _call._is_one(torch.tensor(2.0))
+    assert _is_one(torch.ones(())) and not _is_one(torch.tensor(2.0))
 
     class Elsewhere:
         is_cpu = False
@@ -145,7 +145,7 @@ def test_only_on_the_cpu_is_an_incoming_gradient_looked_at() -> None:
         def item(self) -> float:
             raise AssertionError("reading it waits for the device")
 
-    assert not _call._is_one(Elsewhere())  # type: ignore[arg-type]
+    assert not _is_one(Elsewhere())  # type: ignore[arg-type]
 
 
 def test_batched_incoming_gradients() -> None:
@@ -267,7 +267,7 @@ def test_bitwise_equal_over_a_hundred_runs_in_deterministic_mode(device: str, dt
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 def test_every_instruction_set_agrees(isa: str) -> None:
     code = (
-        "import torch; from pymixunlearn import ops; from tests.ops.test_contrastive import *;"
+        "import torch; from pymixunlearn import ops; from tests.ops.test_losses import *;"
         "z = logits_of(50, 37, seed=0).double(); t = targets_of('probabilities', 50, 37, 1, torch.float64, 'cpu');"
         "print(repr(ops.mix_contrastive_loss(z, t, t.flip(0), 0.3, 2.0).item()), ops.status().facts['cpu_isa'])"
     )

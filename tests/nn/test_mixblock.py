@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pymixunlearn.errors import UserError
-from pymixunlearn.mixblock import MixBlock, mixup
+from pymixunlearn.nn import MixBlock, mixup
 
 
 def _inputs(n_f: int, n_r: int, channels: int = 6) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from pymixunlearn.ops import _library
+from pymixunlearn.ops._torch import library
 
 #: The dispatcher's operators.
 ops = torch.ops.pymixunlearn
@@ -22,7 +22,7 @@ ops = torch.ops.pymixunlearn
 # Eager functions call the kernels from below autograd: their own formula is already in charge.
 below_autograd: Any = torch._C._AutoDispatchBelowAutograd
 
-_CPU, _CUDA = _library.STATUS.cpu.available, _library.STATUS.cuda.available
+_CPU, _CUDA = library.STATUS.cpu.available, library.STATUS.cuda.available
 _HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -84,14 +84,14 @@ def _is_one(grad: Tensor) -> bool:
 
 
 def eager_function(
-    name: str, gradients: Callable[[Any, Tensor], Any], keep: Callable[[Any, tuple[Any, ...], Any], None]
+    name: str, gradients: Callable[[Any, Tensor], Any], save: Callable[[Any, tuple[Any, ...], Any], None]
 ) -> type[torch.autograd.Function]:
     """Build the ``autograd.Function`` of an operator for eager calls.
 
     Args:
         name: The operator's, in the dispatcher.
         gradients: From the context and the gradient of the first output to one gradient per argument.
-        keep: Saves in the context what ``gradients`` needs, given the arguments and the operator's output.
+        save: Saves in the context what ``gradients`` needs, given the arguments and the operator's output.
 
     Returns:
         A function of the operator's arguments that returns its first output.
@@ -100,7 +100,7 @@ def eager_function(
     def forward(ctx: Any, *arguments: Any) -> Any:
         with below_autograd():
             output = getattr(ops, name).default(*arguments)
-        keep(ctx, arguments, output)
+        save(ctx, arguments, output)
         return output[0] if isinstance(output, tuple) else output
 
     methods = {"forward": staticmethod(forward), "backward": staticmethod(gradients), "__doc__": f"Eager ``{name}``."}
@@ -117,7 +117,7 @@ class AtOnce:
         name: The operator's, in the dispatcher: it returns the loss and a gradient for each differentiable argument.
         differentiable: Number of leading arguments that have a gradient.
         gradients: As for :func:`eager_function`; serves when a graph of the backward is wanted.
-        keep: As for :func:`eager_function`; it must save the gradients last.
+        save: As for :func:`eager_function`; it must save the gradients last.
     """
 
     #: Above this many elements, or in half precision (which would round twice), the gradient waits for the backward.
@@ -129,13 +129,13 @@ class AtOnce:
         name: str,
         differentiable: int,
         gradients: Callable[[Any, Tensor], Any],
-        keep: Callable[[Any, tuple[Any, ...], Any], None],
+        save: Callable[[Any, tuple[Any, ...], Any], None],
     ) -> None:
         def forward(ctx: Any, *packed: Any) -> Any:
             arguments = (*packed[:-1], *packed[-1])
             with below_autograd():
                 output = getattr(ops, name).default(*arguments)
-            keep(ctx, arguments, output)
+            save(ctx, arguments, output)
             return output[0]
 
         def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:

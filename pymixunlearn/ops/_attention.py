@@ -5,19 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pymixunlearn.ops import _attention_autograd as functions
 from pymixunlearn.ops import _checks as checks
 from pymixunlearn.ops import reference
-from pymixunlearn.ops._call import compiled, in_autocast_dtype, ops, run
+from pymixunlearn.ops._torch import attention as functions
+from pymixunlearn.ops._torch.call import compiled, in_autocast_dtype, ops, run
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def tf32_allowed() -> bool:
     """Whether float32 matrix products on GPUs may use TF32, by whichever of PyTorch's switches it was said.
 
     ``allow_tf32`` itself cannot be asked: it raises once ``fp32_precision`` has been set.
     """
     return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
+
+
+# What torch.compiler.assume_constant_result does. That decorator imports torch._dynamo, which takes seconds.
+tf32_allowed._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def mixblock_attention(

@@ -1,4 +1,4 @@
-"""What the dispatcher is told about an operator besides its kernels: derivatives, the lack of them, and autocast.
+"""What the dispatcher is told about an operator besides its kernels: fake kernels, derivatives and autocast.
 
 A direct call of ``torch.ops.pymixunlearn.*`` must never end in silent zeros. Where a rule is missing it says so.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from pymixunlearn.ops._call import in_autocast_dtype
+from pymixunlearn.ops._torch.call import in_autocast_dtype
 
 
 class _NoTangents(torch.library.Library):
@@ -39,8 +39,14 @@ _library = _NoTangents("pymixunlearn", "FRAGMENT")  # type: ignore[no-untyped-ca
 _autocast_library = torch.library.Library("pymixunlearn", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
+def register_fakes(*fakes: Callable[..., Any]) -> None:
+    """Register fake kernels, each under the name of its operator: the function's without the leading underscore."""
+    for fake in fakes:
+        torch.library.register_fake(f"pymixunlearn::{fake.__name__.removeprefix('_')}", fake)
+
+
 def register_derivative(
-    name: str, differentiable: int, gradients: Callable[..., Any], keep: Callable[..., None]
+    name: str, differentiable: int, gradients: Callable[..., Any], save: Callable[..., None]
 ) -> None:
     """Register the formula of an operator for calls through the dispatcher, as tracing makes them.
 
@@ -48,18 +54,18 @@ def register_derivative(
         name: The operator's.
         differentiable: Number of leading arguments that have a gradient; the others must not require one.
         gradients: From the context and the gradients of the outputs to one gradient per argument.
-        keep: Saves in the context what ``gradients`` needs.
+        save: Saves in the context what ``gradients`` needs.
     """
 
-    def keep_checked(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    def save_checked(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         if any(ctx.needs_input_grad[differentiable:]):
             raise ValueError(
                 f"pymixunlearn::{name} differentiates its first {differentiable} argument(s), but a later one requires "
                 "grad; pass it detached"
             )
-        keep(ctx, inputs, output)
+        save(ctx, inputs, output)
 
-    torch.library.register_autograd(f"pymixunlearn::{name}", gradients, setup_context=keep_checked, lib=_library)
+    torch.library.register_autograd(f"pymixunlearn::{name}", gradients, setup_context=save_checked, lib=_library)
 
 
 def register_no_derivative(name: str) -> None:

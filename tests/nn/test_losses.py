@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pymixunlearn.errors import UserError
-from pymixunlearn.losses import GeneratorLoss, MixContrastiveLoss, RealContrastiveLoss
+from pymixunlearn.nn import GeneratorLoss, MixContrastiveLoss, RealContrastiveLoss
 
 N_F, N_R, C = 3, 4, 5
 

@@ -19,7 +19,7 @@ from pymixunlearn import ops
 from pymixunlearn.ops import reference
 from tests.ops.agreement import second_gradients
 from tests.ops.gpu import compare_graph_replays, needs_a_second_gpu, on_a_late_stream
-from tests.ops.test_mixing import draw, operands, pixels
+from tests.ops.test_mask_mix import draw, operands, pixels
 from tests.ops.tracing import check_compiled
 
 registered = torch.ops.pymixunlearn
@@ -293,7 +293,7 @@ def test_deterministic_mode_changes_nothing(device: str, pairing: str) -> None:
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 def test_every_instruction_set_agrees(isa: str) -> None:
     code = (
-        "import torch; from pymixunlearn import ops; from tests.ops.test_mixing import operands;"
+        "import torch; from pymixunlearn import ops; from tests.ops.test_mask_mix import operands;"
         "inputs = [x.double().requires_grad_() for x in operands(3, 3, (3, (37, 29), (9, 14)))];"
         "mixed = ops.mask_mix(*inputs); mixed.square().sum().backward();"
         "print(*(repr(x.square().sum().item()) for x in (mixed, *(i.grad for i in inputs))))"

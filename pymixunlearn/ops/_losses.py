@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from pymixunlearn.ops import _checks as checks
-from pymixunlearn.ops import _contrastive_autograd as functions
 from pymixunlearn.ops import reference
-from pymixunlearn.ops._call import compiled, in_float32, ops, run, scalar
+from pymixunlearn.ops._torch import losses as functions
+from pymixunlearn.ops._torch.call import compiled, in_float32, ops, run, scalar
 
 
 def _first(output: Any) -> Tensor:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pymixunlearn.ops import _checks as checks
-from pymixunlearn.ops import _mixing_autograd as functions
 from pymixunlearn.ops import reference
-from pymixunlearn.ops._call import compiled, ops, run
+from pymixunlearn.ops._torch import mask_mix as functions
+from pymixunlearn.ops._torch.call import compiled, ops, run
 
 
 def mask_mix(
