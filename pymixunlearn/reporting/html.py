@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pymixunlearn import methods
+from pymixunlearn.display import printable
 from pymixunlearn.evaluation.catalogue import METRICS
 from pymixunlearn.reporting.audit import COLUMNS, klom_lines
 from pymixunlearn.reporting.pictures import caption_of, inline
@@ -82,6 +83,7 @@ def environment() -> Environment:
     made = Environment(
         loader=PackageLoader("pymixunlearn.reporting", "templates"),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -94,6 +96,11 @@ def figures(pictures: Mapping[str, str]) -> list[Figure]:
     """Return SVG documents, by name, as figures of a page."""
     # Drawn by this package: nothing in them came from outside without having been escaped.
     return [Figure(name, caption_of(svg), Markup(inline(svg))) for name, svg in pictures.items()]
+
+
+def _shown(value: object) -> object:
+    """Return what a template puts into the page, with what cannot be shown escaped; HTML itself as it is."""
+    return printable(value, keep="\n") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _table(rows: Sequence[Row], keys: Sequence[str], details: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 
 from pymixunlearn.evaluation import METRICS
 from pymixunlearn.experiments import RunRequest, SplitRequest, resolve_unlearning, run_unlearning
 from pymixunlearn.experiments.unlearn.report import write_report
 from pymixunlearn.reporting import Row, format_cell
+from pymixunlearn.reporting.html import environment
 
 _VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -97,9 +99,9 @@ def test_what_was_forgotten_and_how_to_repeat_it(reports: dict[str, tuple[str, d
 
 def test_every_picture_is_on_the_page(reports: dict[str, tuple[str, dict[str, Any]]]) -> None:
     page = checked(reports["class"][0])
-    # Thumbnails, losses, classes, answers, mixes, and the curves of three phases.
+    # Thumbnails, losses, classes, predictions, mixes, and the curves of three phases.
     assert page.elements.count("svg") == page.elements.count("figure") == 8
-    for text in ("Epoch by epoch: unlearning.", "Where the answers went", "What the trained generator mixes"):
+    for text in ("Epoch by epoch: unlearning.", "What samples were taken for", "What the trained generator mixes"):
         assert text in page.text
     assert "Retrain" in page.text and "cross entropy" in page.text
 
@@ -109,6 +111,12 @@ def test_the_verdict_says_what_is_known_and_what_is_not(reports: dict[str, tuple
     assert "the mean gap to Retrain is" in beside and "95 % interval" in beside and "this is one run (seed 0)" in beside
     alone = " ".join(checked(reports["data"][0]).text.split())
     assert "cannot be known, since the run was made without Retrain" in alone
+
+
+def test_what_cannot_be_shown_is_escaped_on_every_page() -> None:
+    page = environment().from_string("{{ name }}|{{ html }}")
+    name = "<\x1b[0m\udcff\n\u202e猫$"
+    assert page.render(name=name, html=Markup("<b>\x1b</b>")) == "&lt;\\x1b[0m\\xff\n\\u202e猫$|<b>\x1b</b>"
 
 
 def test_reports_are_small(reports: dict[str, tuple[str, dict[str, Any]]]) -> None:

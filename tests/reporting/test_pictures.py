@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -22,7 +23,7 @@ from pymixunlearn.reporting.pictures import (
 )
 from pymixunlearn.reporting.pictures.comparison import MethodResult, draw_gaps, draw_times
 from pymixunlearn.reporting.pictures.samples import displayable
-from pymixunlearn.reporting.pictures.style import MODELS
+from pymixunlearn.reporting.pictures.style import MODELS, label
 
 NAMES = ("zero", "one", "a rather long name", "<b>&")
 HISTORY = [
@@ -67,15 +68,47 @@ def pictures() -> list[Picture]:
     return every_picture()
 
 
-def test_every_picture_is_saved_as_svg_and_png(pictures: list[Picture], tmp_path: Path) -> None:
-    assert len({picture.name for picture in pictures}) == len(pictures)
+def test_every_picture_is_saved_as_svg(pictures: list[Picture], tmp_path: Path) -> None:
     for picture in pictures:
         picture.save(tmp_path)
         svg = (tmp_path / f"{picture.name}.svg").read_text("utf-8")
         ElementTree.fromstring(svg)
         assert caption_of(svg) == picture.caption
-        assert (tmp_path / f"{picture.name}.png").read_bytes().startswith(b"\x89PNG")
         assert len(svg) < 120_000
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{picture.name}.svg" for picture in pictures)
+
+
+def test_png_is_written_where_asked_for(pictures: list[Picture], tmp_path: Path) -> None:
+    pictures[0].save(tmp_path, png=True)
+    assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "losses.svg").is_file()
+
+
+@pytest.mark.parametrize(
+    "name", ["$x", "$a_$b", "_x", "\x1b[31mred", "a\nb", "\udcff", "</text>", "犬", r"\frac{", "a\u202eb", ""]
+)
+def test_names_of_any_characters_are_drawn_and_change_nothing(name: str) -> None:
+    features = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
+    names = (name, "other")
+    for picture in (
+        draw_accuracies({"initial": [90.0, 80.0], "unlearned": [10.0, 20.0]}, names, (0,)),
+        draw_confusion_change([[10, 0], [0, 4]], [[5, 5], [0, 4]], names),
+        draw_representations("initial", features, torch.arange(12) % 2, torch.arange(12) > 9, names),
+        draw_gaps([result(name, 3.0), result("other", 1.0)]),
+        draw_times([result(name, 3.0), result("other", 1.0)]),
+        *draw_curves([{"phase": "unlearn", "epoch": 1.0, name or "loss": 1.0}]),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            svg = picture.svg()
+        root = ElementTree.fromstring(svg.encode())
+        text = [element.text for element in root.iter() if element.tag.endswith("text")]
+        assert not name or any(part and part.startswith(label(name)) for part in text), (picture.name, text)
+
+
+def test_labels_are_cut_after_they_are_escaped() -> None:
+    assert label("\x1b" * 4, 14) == r"\x1b\x1b\x1b\…"
+    assert label("a" * 14, 14) == "a" * 14 and label("a" * 15, 14) == "a" * 13 + "…"
 
 
 def test_the_same_numbers_give_the_same_bytes(pictures: list[Picture]) -> None:

@@ -155,7 +155,7 @@ def _draw(plan: Plan, folder: RunFolder, exhibition: Exhibition, observer: Obser
     observer.phase_started("pictures", None)
     shutil.rmtree(folder.partial / PICTURES, ignore_errors=True)
     exhibition.save(folder.partial / PICTURES, tsne=plan.request.tsne, thumbnails=plan.request.thumbnails)
-    observer.phase_finished("pictures", f"{len(list((folder.partial / PICTURES).glob('*.svg')))}, as SVG and PNG")
+    observer.phase_finished("pictures", f"{len(list((folder.partial / PICTURES).glob('*.svg')))}")
 
 
 def _initial(plan: Plan, observer: Observer) -> CachedModel:

@@ -1,4 +1,4 @@
-"""Pictures of results, each as SVG and PNG: readable in print, in grey and by the colour-blind."""
+"""Pictures of results: readable in print, in grey and by the colour-blind."""
 
 from pymixunlearn.reporting.pictures.classes import draw_accuracies, draw_confusion_change
 from pymixunlearn.reporting.pictures.curves import draw_curves

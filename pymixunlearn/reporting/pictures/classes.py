@@ -1,4 +1,4 @@
-"""What unlearning did to each class: accuracies side by side, and where the answers went."""
+"""What unlearning did to each class: accuracies side by side, and what its samples were taken for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pymixunlearn.reporting.pictures.style import INK, MODELS, PAPER, Picture, drawing
+from pymixunlearn.reporting.pictures.style import INK, MODELS, PAPER, Picture, drawing, label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MAX_BARS = 20
 MAX_NUMBERS = 12
 _MAX_NAMES = 30
+_LONGEST = 14
 
 
 def draw_accuracies(
@@ -36,7 +37,7 @@ def draw_accuracies(
         places = np.arange(len(shown))
         for row, (model, values) in enumerate(models.items()):
             look = MODELS[model]
-            widths = [values[label] or 0.0 for label in shown]
+            widths = [values[index] or 0.0 for index in shown]
             axes.barh(
                 places + (row - (count - 1) / 2) * share,
                 widths,
@@ -47,7 +48,9 @@ def draw_accuracies(
                 linewidth=0.3,
                 label=model,
             )
-        axes.set_yticks(places, [_short(names[label]) + (" *" if label in forgotten else "") for label in shown])
+        axes.set_yticks(
+            places, [label(names[index], _LONGEST) + (" *" if index in forgotten else "") for index in shown]
+        )
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
         axes.set_xlabel("test accuracy, %")
@@ -63,7 +66,7 @@ def draw_confusion_change(
     """Draw how much more often (in points) each class is taken for each other after unlearning than before.
 
     Args:
-        before: Test samples by class and answer, ``[classes, classes]``.
+        before: Test samples by class and prediction, ``[classes, classes]``.
         after: The same of the unlearned model.
         names: Of the classes.
     """
@@ -93,14 +96,14 @@ def draw_confusion_change(
                     fontsize=7,
                     color="#fefefe" if dark else "#1a1a1a",  # on the cell's colour, light page or dark
                 )
-        axes.set_xlabel("answer")
+        axes.set_xlabel("prediction")
         axes.set_ylabel("class")
         bar = figure.colorbar(mesh, ax=axes, shrink=0.8, pad=0.02)
         bar.outline.set_visible(False)
     return Picture(
         "confusion",
-        "Where the answers went: by how many points of a class's test samples each answer became more (orange) or less "
-        "(purple) frequent through unlearning.",
+        "What samples were taken for: by how many points of a class's test samples each prediction became more "
+        "(orange) or less (purple) frequent through unlearning.",
         figure,
     )
 
@@ -108,7 +111,7 @@ def draw_confusion_change(
 def _name_axes(axes: Axes, names: Sequence[str]) -> None:
     if len(names) > _MAX_NAMES:
         return
-    labels = [_short(name) for name in names]
+    labels = [label(name, _LONGEST) for name in names]
     places = np.arange(len(names)) + 0.5
     upright = max(map(len, labels)) > 2
     axes.set_xticks(places, labels, rotation=90 if upright else 0)
@@ -121,9 +124,5 @@ def _name_axes(axes: Axes, names: Sequence[str]) -> None:
 def _most_changed(before: Sequence[float | None], after: Sequence[float | None]) -> list[int]:
     """Indices of the classes to show, in ascending order."""
     change = [abs((theirs or 0.0) - (mine or 0.0)) for mine, theirs in zip(before, after, strict=True)]
-    order = sorted(range(len(change)), key=lambda label: -change[label])
-    return sorted(order[:MAX_BARS])
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 14 else f"{name[:13]}…"
+    ranked = sorted(range(len(change)), key=lambda index: -change[index])
+    return sorted(ranked[:MAX_BARS])

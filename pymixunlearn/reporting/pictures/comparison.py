@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pymixunlearn.evaluation.catalogue import METRICS
-from pymixunlearn.reporting.pictures.style import BLUE, GREEN, INK, MARKERS, PALETTE, SOFT, VERMILLION, Picture, drawing
+from pymixunlearn.reporting.pictures.style import (
+    BLUE,
+    GREEN,
+    INK,
+    MARKERS,
+    PALETTE,
+    SOFT,
+    VERMILLION,
+    Picture,
+    drawing,
+    label,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +73,7 @@ def draw_gaps(results: Sequence[MethodResult]) -> Picture:
             if result.std:
                 low = max(0.0, result.gap - result.std)
                 axes.plot([low, result.gap + result.std], [place, place], color=INK, linewidth=1.2)
-        axes.set_yticks(range(len(ranked)), [result.name for result in ranked])
+        axes.set_yticks(range(len(ranked)), [label(result.name) for result in ranked])
         axes.set_ylim(len(ranked) - 0.5, -0.5)
         axes.grid(axis="y", linewidth=0.3, alpha=0.5)
         axes.set_xscale("symlog", linthresh=1)
@@ -123,7 +134,7 @@ def _name_points(figure: Figure, axes: Axes, results: Sequence[MethodResult]) ->
         best = free.index(True) if True in free else 0
         taken.append(boxes[best])
         axes.annotate(
-            result.name,
+            label(result.name),
             (result.seconds, result.gap),
             xytext=places[best],
             textcoords="offset points",

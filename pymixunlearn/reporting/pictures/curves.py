@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
-from pymixunlearn.reporting.pictures.style import MARKERS, PALETTE, Picture, drawing
+from pymixunlearn.reporting.pictures.style import MARKERS, PALETTE, Picture, drawing, label
 
 _TITLES = {
     "initial": "training of the initial model",
@@ -43,7 +43,7 @@ def _draw_phase(phase: str, quantities: Mapping[str, Sequence[tuple[float, float
         looks = zip(cycle(PALETTE), cycle(MARKERS), strict=False)
         for axes, (name, points), (colour, marker) in zip(panels, quantities.items(), looks, strict=False):
             axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=3.5)
-            axes.set_title(name)
+            axes.set_title(label(name))
             axes.yaxis.set_major_locator(MaxNLocator(3))
             axes.grid(axis="y", linewidth=0.4, alpha=0.5)
         panels[-1].set_xlabel("epoch")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from pymixunlearn.reporting.pictures.style import FORGET, MARKERS, PALETTE, Picture, bare, drawing
+from pymixunlearn.reporting.pictures.style import FORGET, MARKERS, PALETTE, Picture, bare, drawing, label
 
 PERPLEXITY = 30
 
@@ -37,16 +37,16 @@ def draw_representations(
     labels, gone = targets.numpy(), forgotten.numpy()
     with drawing(4.3) as figure:
         axes = figure.subplots()
-        for place, label in enumerate(np.unique(labels[~gone])):
-            chosen = (labels == label) & ~gone
+        for index, target in enumerate(np.unique(labels[~gone])):
+            shown = (labels == target) & ~gone
             axes.scatter(
-                embedding[chosen, 0],
-                embedding[chosen, 1],
+                embedding[shown, 0],
+                embedding[shown, 1],
                 s=7,
-                c=PALETTE[place % len(PALETTE)],
-                marker=MARKERS[(place // len(PALETTE) + place) % len(MARKERS)],
+                c=PALETTE[index % len(PALETTE)],
+                marker=MARKERS[(index // len(PALETTE) + index) % len(MARKERS)],
                 linewidths=0,
-                label=names[label],
+                label=label(names[target]),
                 rasterized=True,
             )
         x, y = embedding[gone].T

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -14,13 +14,10 @@ _COLUMNS = 8
 
 def draw_thumbnails(images: Tensor) -> Picture:
     """Draw images ``[N, C, H, W]``, uint8 or float, in rows of eight."""
-    rows = -(-len(images) // _COLUMNS)
-    with drawing(rows * WIDTH / _COLUMNS) as figure:
-        panels = figure.subplots(rows, _COLUMNS, squeeze=False).flat
-        for axes, image in zip(panels, images, strict=False):
-            show_image(axes, displayable(image))
-        for axes in list(panels)[len(images) :] if len(images) % _COLUMNS else ():
-            axes.set_visible(False)
+    tiles = [_coloured(displayable(image)) for image in images]
+    rows = [_row(tiles[start : start + _COLUMNS], _COLUMNS) for start in range(0, len(tiles), _COLUMNS)]
+    with drawing(len(rows) * WIDTH / _COLUMNS) as figure:
+        show_image(figure.subplots(), np.concatenate(rows))
     return Picture("forgotten", f"{len(images)} of the forgotten samples, drawn at random.", figure)
 
 
@@ -33,23 +30,42 @@ def draw_mixes(forget: Tensor, retain: Tensor, masks: Tensor, mixed: Tensor) -> 
         masks: The share of the forget image in each pixel, ``[P, H, W]`` in 0..1.
         mixed: The mixes ``[P, C, H, W]``, on the scale of the stored images.
     """
-    rows: Sequence[tuple[str, Tensor]] = (("forget", forget), ("mask", masks), ("retain", retain), ("mix", mixed))
+    from matplotlib import colormaps
+
+    low, high = float(masks.min()), float(masks.max())
+    shares = (masks - low) / max(high - low, 1e-6)
+    rows: Mapping[str, Sequence[np.ndarray]] = {
+        "forget": [_coloured(displayable(image)) for image in forget],
+        "mask": [colormaps["cividis"](share.cpu().numpy()) for share in shares],
+        "retain": [_coloured(displayable(image)) for image in retain],
+        "mix": [_coloured(displayable(image)) for image in mixed],
+    }
     with drawing(WIDTH * len(rows) / (len(mixed) + 0.4)) as figure:
-        grid = figure.subplots(len(rows), len(mixed), squeeze=False)
-        for panels, (title, images) in zip(grid, rows, strict=True):
-            for axes, image in zip(panels, images, strict=True):
-                if title == "mask":
-                    low, high = float(masks.min()), float(masks.max())
-                    show_image(axes, image.numpy(), cmap="cividis", vmin=low, vmax=max(high, low + 1e-6))
-                else:
-                    show_image(axes, displayable(image))
-            panels[0].set_ylabel(title)
+        for axes, (title, tiles) in zip(figure.subplots(len(rows), 1), rows.items(), strict=True):
+            show_image(axes, _row(tiles, len(mixed)))
+            axes.set_ylabel(title)
     return Picture(
         "mixes",
         "What the trained generator mixes: a forget image, the mask (yellow shows the forget image, blue the retain "
-        f"image; from {float(masks.min()):.2f} to {float(masks.max()):.2f}), a retain image, and the mix.",
+        f"image; from {low:.2f} to {high:.2f}), a retain image, and the mix.",
         figure,
     )
+
+
+def _coloured(image: np.ndarray) -> np.ndarray:
+    """Return an image ``[H, W]`` or ``[H, W, 3]`` in 0..1 as red, green, blue and opacity, ``[H, W, 4]``."""
+    colours = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+    return np.concatenate([colours, np.ones((*colours.shape[:2], 1), colours.dtype)], axis=2)
+
+
+def _row(tiles: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """Return tiles ``[H, W, 4]`` side by side as one image, with clear margins, as wide as ``columns`` of them.
+
+    One image, since a panel of its own for each takes matplotlib twenty times as long.
+    """
+    margin = max(1, tiles[0].shape[1] // 16)
+    framed = [np.pad(tile, ((margin, margin), (margin, margin), (0, 0))) for tile in tiles]
+    return np.concatenate(framed + [np.zeros_like(framed[0])] * (columns - len(tiles)), axis=1)
 
 
 def displayable(image: Tensor) -> np.ndarray:

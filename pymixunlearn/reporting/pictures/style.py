@@ -8,15 +8,18 @@ from __future__ import annotations
 import html
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pymixunlearn.display import printable
 from pymixunlearn.training.files import write_atomically
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -52,7 +55,6 @@ UNSEEN = Look(BLUE, "--", "o", "")
 _BACKGROUND = "background"
 _RC: dict[str, Any] = {
     "font.size": 9,
-    "font.family": "sans-serif",
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
     "axes.edgecolor": SOFT,
@@ -70,6 +72,8 @@ _RC: dict[str, Any] = {
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.6,
     "svg.fonttype": "none",  # letters stay letters: small files, and text that can be searched and read aloud
+    "text.parse_math": False,  # a name may hold a dollar sign
+    "font.family": ["DejaVu Sans"],
     "figure.constrained_layout.use": True,
 }
 
@@ -88,19 +92,25 @@ class Picture:
     caption: str
     figure: Figure
 
-    def save(self, folder: Path) -> None:
-        """Write ``NAME.svg`` and ``NAME.png`` into ``folder``."""
+    def save(self, folder: Path, *, png: bool = False) -> None:
+        """Write ``NAME.svg`` into ``folder``, and ``NAME.png`` where asked for."""
         write_atomically(folder / f"{self.name}.svg", self.svg().encode())
-        with io.BytesIO() as stream, _style(self.name):
-            self.figure.savefig(stream, format="png", dpi=200, metadata={"Software": None})
-            write_atomically(folder / f"{self.name}.png", stream.getvalue())
+        if png:
+            write_atomically(folder / f"{self.name}.png", self._rendered("png", 200, {"Software": None}))
 
     def svg(self) -> str:
         """Return the drawing as an SVG document, the same bytes for the same drawing."""
-        with io.BytesIO() as stream, _style(self.name):
-            metadata = {"Date": None, "Creator": None, "Description": self.caption}
-            self.figure.savefig(stream, format="svg", dpi=150, metadata=metadata)
-            return stream.getvalue().decode()
+        metadata = {"Date": None, "Creator": None, "Description": self.caption}
+        return self._rendered("svg", 150, metadata).decode()
+
+    def _rendered(self, kind: str, dpi: int, metadata: Mapping[str, str | None]) -> bytes:
+        with io.BytesIO() as stream, _style(self.name), warnings.catch_warnings():
+            # The font lacks the signs of many scripts. It only measures the text, which whoever shows the SVG draws.
+            warnings.filterwarnings("ignore", r"(?s)Glyph .* missing from", UserWarning)
+            # The first format lays the drawing out; the others take that over, since it takes longer than drawing.
+            self.figure.savefig(stream, format=kind, dpi=dpi, metadata=dict(metadata))
+            self.figure.set_layout_engine("none")
+            return stream.getvalue()
 
 
 @contextmanager
@@ -112,9 +122,15 @@ def drawing(height: float, *, width: float = WIDTH) -> Iterator[Figure]:
         figure = Figure(figsize=(width, height))
         figure.patch.set_gid(_BACKGROUND)
         yield figure
-        # Laid out once, here: each format would do it again, which takes longer than drawing.
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+
+
+def label(name: str, longest: int | None = None) -> str:
+    """Return a name from outside as a label: without what cannot be shown, and cut to so many characters."""
+    text = printable(name)
+    if longest is not None and len(text) > longest:
+        text = f"{text[: longest - 1]}…"
+    # matplotlib leaves labels out of legends that start with an underscore.
+    return f" {text}" if text.startswith("_") else text
 
 
 @contextmanager
@@ -127,9 +143,9 @@ def _style(salt: str = "") -> Iterator[None]:
         yield
 
 
-def show_image(axes: Axes, image: Any, **options: Any) -> None:
-    """Show an array ``[H, W]`` or ``[H, W, 3]`` in 0..1 pixel by pixel, without axes."""
-    axes.imshow(image, interpolation="nearest", **{"cmap": "gray", "vmin": 0, "vmax": 1, **options})
+def show_image(axes: Axes, image: np.ndarray) -> None:
+    """Show an array ``[H, W, 4]`` in 0..1 (red, green, blue, opacity) pixel by pixel, without axes."""
+    axes.imshow(image, interpolation="nearest")
     bare(axes)
 
 

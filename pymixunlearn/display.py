@@ -1,0 +1,58 @@
+"""Text from outside, such as the name of a file or a class, made safe to show on a terminal or in a picture."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"})
+"""Unicode categories without a sign of their own: controls, formats, surrogates, unassigned, line separators."""
+_JOINERS = "\u200c\u200d"
+"""They belong to words of several scripts and to composed emoji."""
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Return ``text`` with every character that shows nothing, or steers a terminal, written as an escape.
+
+    An escape sequence could recolour a terminal or rename its window, a change of direction could make one name look
+    like another, and neither may stand in an SVG. Bytes that were not UTF-8, which Python holds as lone surrogates,
+    become ``\xNN``.
+
+    Args:
+        text: Any text.
+        keep: Characters to leave as they are, such as ``"\n"`` in a text of several lines.
+
+    Example:
+        >>> printable("caf\xe9 \x1b[31m$x_1")
+        'café \\x1b[31m$x_1'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(letter if letter in keep or not _hidden(letter) else _escaped(letter) for letter in text)
+
+
+def encodable(text: str, encoding: str | None) -> str:
+    r"""Return ``text`` with every character that ``encoding`` lacks written as an escape.
+
+    Args:
+        text: Any text.
+        encoding: A codec's name; None or an unknown one stands for ASCII.
+
+    Example:
+        >>> encodable("\u732b ü", "latin-1")
+        '\\u732b ü'
+    """
+    try:
+        return text.encode(encoding or "ascii", "backslashreplace").decode(encoding or "ascii")
+    except LookupError:
+        return text.encode("ascii", "backslashreplace").decode("ascii")
+
+
+def _hidden(letter: str) -> bool:
+    return letter not in _JOINERS and unicodedata.category(letter) in _HIDDEN
+
+
+def _escaped(letter: str) -> str:
+    code = ord(letter)
+    if 0xDC80 <= code <= 0xDCFF:  # what os.fsdecode makes of a byte that is not UTF-8
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from pymixunlearn.display import encodable, printable
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain", "plain"),
+        ("Zoë 猫 ½ ✓ $x", "Zoë 猫 ½ ✓ $x"),
+        ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
+        ("a\nb\tc\r", r"a\x0ab\x09c\x0d"),
+        ("\x9b31m", r"\x9b31m"),
+        ("gpj.\u202eexe", r"gpj.\u202eexe"),
+        ("a\u2028b", r"a\u2028b"),
+        (os.fsdecode(b"caf\xe9"), r"caf\xe9"),
+        ("\ud83d", r"\ud83d"),
+        ("\U000e0001", r"\U000e0001"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("", ""),
+    ],
+)
+def test_only_what_can_be_seen_is_shown(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    shown.encode()  # valid in any Unicode file
+
+
+def test_line_breaks_stay_where_wanted() -> None:
+    assert printable("a\n\x1b", keep="\n") == "a\n\\x1b"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("utf-8", "猫 ü"),
+        ("latin-1", r"\u732b ü"),
+        ("ascii", r"\u732b \xfc"),
+        (None, r"\u732b \xfc"),
+        ("no such", r"\u732b \xfc"),
+    ],
+)
+def test_what_an_encoding_lacks_is_escaped(encoding: str | None, shown: str) -> None:
+    assert encodable("猫 ü", encoding) == shown
