@@ -16,11 +16,11 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from pymixunlearn import ops
-from pymixunlearn.benchmarking import PROVIDERS, SIZES, Case, grid
-from pymixunlearn.benchmarking.agreement import check_agreement
-from pymixunlearn.benchmarking.cases import MODES
 from pymixunlearn.benchmarking.memory import available_memory
-from pymixunlearn.benchmarking.problems import build, runnable
+from pymixunlearn.benchmarking.ops import PROVIDERS, SIZES, Case, grid
+from pymixunlearn.benchmarking.ops.agreement import check_agreement
+from pymixunlearn.benchmarking.ops.cases import MODES
+from pymixunlearn.benchmarking.ops.problems import build, runnable
 
 DEVICES = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
 CASES = [

@@ -13,7 +13,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from pymixunlearn import ops
-from pymixunlearn.benchmarking.step import PROVIDERS, STEP_CASES, rounds
+from pymixunlearn.benchmarking.step.measure import PROVIDERS, STEP_CASES, rounds
 
 
 @pytest.mark.parametrize("provider", list(PROVIDERS))

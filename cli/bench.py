@@ -1,4 +1,4 @@
-"""``mixunlearn-cli bench``: measurements, and the page that they make."""
+"""``mixunlearn-cli bench``: the fused operators beside plain PyTorch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
-    from pymixunlearn.benchmarking import Case, ResultFile, Settings
+    from pymixunlearn.benchmarking.ops import Case, ResultFile, Settings
 
 _PATH = click.Path(path_type=Path)
 
@@ -39,13 +39,14 @@ def ops(ctx: click.Context, /, **values: Any) -> None:
     Examples:
       mixunlearn-cli bench ops --quick
       mixunlearn-cli bench ops --case 'mix_contrastive_loss-*' --dtype float32 --threads 1
-      mixunlearn-cli bench ops --out cpu.csv && mixunlearn-cli bench report cpu.csv --page performance.md
+      mixunlearn-cli bench ops --threads 2 --out cpu.csv
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
     import torch
 
-    from pymixunlearn.benchmarking import QUICK_SECONDS, SECONDS, ResultFile, Settings, describe_machine
-    from pymixunlearn.benchmarking.comparison import summary_table
+    from pymixunlearn.benchmarking import describe_machine
     from pymixunlearn.benchmarking.machine import copy_bandwidth
+    from pymixunlearn.benchmarking.ops import QUICK_SECONDS, SECONDS, ResultFile, Settings
+    from pymixunlearn.benchmarking.ops.comparison import summary_table
     from pymixunlearn.training import resolve_device
     from pymixunlearn.training.processes import held_to_threads
 
@@ -75,7 +76,7 @@ def ops(ctx: click.Context, /, **values: Any) -> None:
 
 def _cases(values: dict[str, Any], device: torch.device) -> list[Case]:
     """Return the cases that the options choose."""
-    from pymixunlearn.benchmarking import DTYPES, OPERATORS, SIZES, grid
+    from pymixunlearn.benchmarking.ops import DTYPES, OPERATORS, SIZES, grid
     from pymixunlearn.errors import unknown_name
 
     quick = values["quick"]
@@ -100,7 +101,8 @@ def _cases(values: dict[str, Any], device: torch.device) -> list[Case]:
 
 def _measure(console: Console, cases: list[Case], settings: Settings, results: ResultFile) -> None:
     """Measure what the file does not have yet, and show how it goes."""
-    from pymixunlearn.benchmarking import describe_machine, measure_case
+    from pymixunlearn.benchmarking import describe_machine
+    from pymixunlearn.benchmarking.ops import measure_case
 
     from .progress import watching
 
@@ -125,22 +127,18 @@ def _measure(console: Console, cases: list[Case], settings: Settings, results: R
         observer.phase_finished("bench ops", f"{len(missing)} cases measured")
 
 
-@bench.command()
-@click.argument("files", metavar="FILE.csv...", nargs=-1, required=True, type=_PATH)
-@click.option("--page", type=_PATH, default=Path("docs/performance.md"), show_default=True, metavar="PAGE.md")
-def report(files: tuple[Path, ...], page: Path) -> None:
-    """Write the page of measurements, and its plots beside it.
+@bench.command(hidden=True, context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def report(ctx: click.Context, arguments: tuple[str, ...]) -> None:
+    """Run ``python -m benchmarks.report ops``, which took the place of this command."""
+    import subprocess
+    import sys
 
-    FILE.csv are files of `bench ops`, one per machine. Of an existing page only the measurements' part is replaced.
-    """
-    from pymixunlearn.benchmarking import command_line, read_results, write_page
     from pymixunlearn.errors import UserError
 
-    sources = []
-    for file in files:
-        rows = read_results(file)
-        if not rows:
-            raise UserError(f"'{file}' holds no measurements; expected those of 'mixunlearn-cli bench ops'")
-        sources.append((command_line(rows, file.name), rows))
-    for path in write_page(page, sources):
-        click.echo(f"Written: {path}")
+    new = "python -m benchmarks.report ops FILE.csv..."
+    if not Path("benchmarks", "report", "__main__.py").is_file():
+        raise UserError(f"'bench report' is now '{new}'; run it in the top folder of a checkout of pymixunlearn")
+    click.echo(f"Warning: 'bench report' is now '{new}'; the old name goes with version 0.3", err=True)
+    ctx.exit(subprocess.run([sys.executable, "-m", "benchmarks.report", "ops", *arguments]).returncode)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pymixunlearn.benchmarking import Machine
-    from pymixunlearn.benchmarking.growth import GrowthRow
-    from pymixunlearn.benchmarking.request import RequestRow
+    from pymixunlearn.benchmarking.end_to_end.growth import GrowthRow
+    from pymixunlearn.benchmarking.end_to_end.request import RequestRow
     from pymixunlearn.experiments import Observer
 
 _PATH = click.Path(path_type=Path)
@@ -40,9 +40,7 @@ _QUICK_FORGET, _QUICK_RETAIN = (128, 256), (256, 512)
     "--part", "parts", type=click.Choice(_PARTS), multiple=True, help="Only this part.  [default: request and growth]"
 )
 @click.option("--quick", is_flag=True, help="Growth over a few hundred images only.")
-@click.option(
-    "--out", type=_PATH, metavar="DIR", help="Where tables and plots go.  [default: runs/bench-end-to-end-DEVICE]"
-)
+@click.option("--out", type=_PATH, metavar="DIR", help="Where the tables go.  [default: runs/bench-end-to-end-DEVICE]")
 def end_to_end(**values: Any) -> None:
     """Time a deletion request from end to end, and how time and memory grow.
 
@@ -81,12 +79,12 @@ def end_to_end(**values: Any) -> None:
         _show_request(console, requests)
     if growth:
         _show_growth(console, growth)
-    console.print(f"Tables and plots: {out}", soft_wrap=True, markup=False)
+    console.print(f"Tables: {out}", soft_wrap=True, markup=False)
 
 
 def _measure_request(values: dict[str, Any], machine: Machine, observer: Observer, out: Path) -> list[RequestRow]:
-    from pymixunlearn.benchmarking.request import measure_request
-    from pymixunlearn.benchmarking.results import write_rows
+    from pymixunlearn.benchmarking.end_to_end.request import measure_request
+    from pymixunlearn.benchmarking.rows import write_rows
     from pymixunlearn.experiments import RunRequest, resolve_unlearning
 
     request = RunRequest(
@@ -105,9 +103,8 @@ def _measure_request(values: dict[str, Any], machine: Machine, observer: Observe
 def _measure_growth(
     quick: bool, device: torch.device, machine: Machine, observer: Observer, out: Path
 ) -> list[GrowthRow]:
-    from pymixunlearn.benchmarking.growth import measure_growth, series
-    from pymixunlearn.benchmarking.growth_plot import draw_growth
-    from pymixunlearn.benchmarking.results import write_rows
+    from pymixunlearn.benchmarking.end_to_end.growth import measure_growth, series
+    from pymixunlearn.benchmarking.rows import write_rows
 
     forget, retain = (_QUICK_FORGET, _QUICK_RETAIN) if quick else (_FORGET, _RETAIN)
     sizes = series(forget, retain, forget_epochs=1, retain_epochs=1 if quick else 5)
@@ -118,7 +115,6 @@ def _measure_growth(
         write_rows(out / "growth.csv", rows)  # the sizes so far are kept if a later one is interrupted
         observer.phase_advanced("growth", len(rows), f"{row.forget} to forget, {row.retain} to keep")
     observer.phase_finished("growth", f"{len(sizes)} sizes")
-    draw_growth(rows, out)
     return rows
 
 
@@ -126,7 +122,7 @@ def _show_request(console: Console, rows: Sequence[RequestRow]) -> None:
     from rich import box
     from rich.table import Table
 
-    from pymixunlearn.benchmarking.request import PROVIDERS
+    from pymixunlearn.benchmarking.end_to_end.request import PROVIDERS
 
     first = rows[0]
     title = f"{first.dataset}, {first.task}, {first.forget} of {first.forget + first.retain} images to forget"
@@ -144,8 +140,8 @@ def _show_growth(console: Console, rows: Sequence[GrowthRow]) -> None:
     from rich import box
     from rich.table import Table
 
-    from pymixunlearn.benchmarking.comparison import size_of
-    from pymixunlearn.benchmarking.growth import fitted
+    from pymixunlearn.benchmarking.end_to_end.growth import fitted
+    from pymixunlearn.benchmarking.units import size_of
 
     table = Table(
         "to forget",

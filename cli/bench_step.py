@@ -12,7 +12,7 @@ from .bench import bench
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pymixunlearn.benchmarking.step import StepRow
+    from pymixunlearn.benchmarking.step.measure import StepRow
 
 _PATH = click.Path(path_type=Path)
 
@@ -61,8 +61,8 @@ def step(**values: Any) -> None:
     import torch
 
     from pymixunlearn.benchmarking import describe_machine
-    from pymixunlearn.benchmarking.results import write_rows
-    from pymixunlearn.benchmarking.step import STEP_CASES, measure_step
+    from pymixunlearn.benchmarking.rows import write_rows
+    from pymixunlearn.benchmarking.step.measure import STEP_CASES, measure_step
     from pymixunlearn.errors import unknown_name
     from pymixunlearn.training import resolve_device
     from pymixunlearn.training.processes import held_to_threads
@@ -106,8 +106,8 @@ def _show(console: Console, rows: list[StepRow]) -> None:
     from rich import box
     from rich.table import Table
 
-    from pymixunlearn.benchmarking.comparison import duration, share, size_of
-    from pymixunlearn.benchmarking.step import PARTS, PROVIDERS, network_share
+    from pymixunlearn.benchmarking.step.measure import PARTS, PROVIDERS, network_share
+    from pymixunlearn.benchmarking.units import duration, share, size_of
 
     style = box.ASCII if not console.is_terminal else box.SIMPLE
     for case in dict.fromkeys(row.case for row in rows):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from pymixunlearn.benchmarking.problems import Job
+from pymixunlearn.benchmarking.timing import Job
 
 T = TypeVar("T")
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from time import perf_counter
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
-from pymixunlearn.benchmarking.problems import Job
+
+@dataclass(frozen=True)
+class Job:
+    """Pair of calls to time: a forward, and a backward from its result to the gradients."""
+
+    forward: Callable[[], Any]
+    backward: Callable[[Any], Any]
 
 
 class Sample(NamedTuple):

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pymixunlearn.benchmarking import Machine, Settings, cases
-from pymixunlearn.benchmarking.cases import Size
+from pymixunlearn.benchmarking import Machine
+from pymixunlearn.benchmarking.ops import Settings, cases
+from pymixunlearn.benchmarking.ops.cases import Size
 
 MACHINE = Machine("Test processor", 1, "torch 0.0")
 

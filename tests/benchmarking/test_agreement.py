@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pymixunlearn.benchmarking import agreement
-from pymixunlearn.benchmarking.agreement import Mismatch, check_agreement
+from pymixunlearn.benchmarking.ops import agreement
+from pymixunlearn.benchmarking.ops.agreement import Mismatch, check_agreement
 
 
 def test_rounding_is_accepted() -> None:

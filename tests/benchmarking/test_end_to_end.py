@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from pymixunlearn.benchmarking import describe_machine
-from pymixunlearn.benchmarking.growth import GrowthRow, fitted, measure_growth, series
-from pymixunlearn.benchmarking.growth_plot import draw_growth
-from pymixunlearn.benchmarking.request import PROVIDERS, REPEATS, measure_request
+from pymixunlearn.benchmarking.end_to_end.growth import fitted, measure_growth, series
+from pymixunlearn.benchmarking.end_to_end.request import PROVIDERS, REPEATS, measure_request
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments import Observer, RunRequest, resolve_unlearning
 
@@ -33,7 +30,7 @@ def test_each_series_moves_one_set() -> None:
         assert [(size.forget, size.retain, size.epochs) for size in own] == [(10, 30, 2), (10, 40, 2)]
 
 
-def test_growth_counts_images_in_memory_and_not_those_in_a_file(tmp_path: Path) -> None:
+def test_growth_counts_images_in_memory_and_not_those_in_a_file() -> None:
     """200 000 images are 157 MB, far more than everything else here."""
     count = 200_000
     sizes = series([64], [64, count], forget_epochs=1, retain_epochs=1)[1:]
@@ -47,14 +44,6 @@ def test_growth_counts_images_in_memory_and_not_those_in_a_file(tmp_path: Path) 
     assert all(row.steps == 2 and row.seconds > 0 for row in rows)
     peaks = [row.peak_bytes or 0 for row in rows]
     assert peaks[1] - peaks[0] < 50e6 and peaks[3] - peaks[2] > 100e6
-    assert [file.name for file in draw_growth(rows, tmp_path)] == ["memory-retain.svg"]
-    assert "images in memory" in (tmp_path / "memory-retain.svg").read_text()
-
-
-def test_time_is_drawn_over_the_images_to_forget(tmp_path: Path) -> None:
-    rows = [GrowthRow("forget", "in memory", n, 100, 1, n // 10, 0.1 * n, None, "", 1, "") for n in (10, 20, 30)]
-    (file,) = draw_growth(rows, tmp_path)
-    assert file.name == "time-forget.svg" and file.stat().st_size > 1000
 
 
 def test_a_request_is_carried_out_by_every_provider() -> None:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from pymixunlearn import ops
-from pymixunlearn.benchmarking import OPERATORS, Case, Machine, Settings, measure, measure_case, rivals
+from pymixunlearn.benchmarking import Machine
 from pymixunlearn.benchmarking import machine as machines
 from pymixunlearn.benchmarking.machine import copy_bandwidth, describe_machine
+from pymixunlearn.benchmarking.ops import OPERATORS, Case, Settings, measure, measure_case, rivals
 
 LOSS = Case("mix_contrastive_loss", "zip", "small", "float32")
 

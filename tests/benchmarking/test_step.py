@@ -10,8 +10,8 @@ import torch
 
 from pymixunlearn import data, models, tasks
 from pymixunlearn.benchmarking import describe_machine
-from pymixunlearn.benchmarking.plain_step import PlainStep, endless
-from pymixunlearn.benchmarking.step import PARTS, StepCase, _parts, measure_step, network_share, rounds
+from pymixunlearn.benchmarking.step.measure import PARTS, StepCase, _parts, measure_step, network_share, rounds
+from pymixunlearn.benchmarking.step.plain import PlainStep, endless
 from pymixunlearn.data import Preprocess, natural_images
 from pymixunlearn.methods.base import Job
 from pymixunlearn.methods.mixunlearn import MixUnlearnConfig, MixUnlearnLoop

@@ -7,8 +7,8 @@ import gc
 import pytest
 import torch
 
-from pymixunlearn.benchmarking.cases import Case
-from pymixunlearn.benchmarking.problems import Job, build, runnable
+from pymixunlearn.benchmarking.ops.cases import Case
+from pymixunlearn.benchmarking.ops.problems import Job, build, runnable
 from pymixunlearn.benchmarking.timing import CpuClock, CudaClock, Sample, captured, interleaved, quantiles
 
 

@@ -1,4 +1,4 @@
-"""``mixunlearn-cli bench``: the file grows case by case, a second call goes on, and a page is made of it."""
+"""``mixunlearn-cli bench``: the file grows case by case, and a second call continues it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import pytest
 import torch
 from click.testing import Result
 
-from pymixunlearn.benchmarking import cases, machine, read_results, rivals
-from pymixunlearn.benchmarking.cases import Size
+from pymixunlearn.benchmarking import machine
+from pymixunlearn.benchmarking.ops import cases, read_results, rivals
+from pymixunlearn.benchmarking.ops.cases import Size
 
 Invoke = Callable[..., Result]
+ROOT = Path(__file__).parents[2]
 FAST = ("bench", "ops", "--device", "cpu", "--seconds", "0.001", "--no-compile")
 TINY = (*FAST, "--case", "*-small-*")
 
@@ -103,7 +105,6 @@ def test_measurements_of_other_settings_are_left_alone(invoke: Invoke) -> None:
         ("bench ops --dtype float23", "unknown dtype 'float23'"),
         ("bench ops --threads 0", "0 is not in the range x>=1"),
         ("bench ops --seconds 0", "0.0 is not in the range x>0"),
-        ("bench report", "Missing argument 'FILE.csv...'"),
     ],
 )
 def test_wrong_usage_exits_2(invoke: Invoke, arguments: str, message: str) -> None:
@@ -119,8 +120,7 @@ def test_wrong_usage_exits_2(invoke: Invoke, arguments: str, message: str) -> No
     [
         ("bench ops --device cuda:77", "device is 'cuda:77'"),
         ("bench ops --case sharpen-small-* --out notes.csv", "'notes.csv' is not a file of measurements"),
-        ("bench report gone.csv", "'gone.csv' cannot be read"),
-        ("bench report notes.csv", "'notes.csv' is not a file of measurements"),
+        ("bench report notes.csv", "'bench report' is now 'python -m benchmarks.report ops FILE.csv...'"),
     ],
 )
 def test_a_run_that_fails_exits_1(invoke: Invoke, arguments: str, message: str) -> None:
@@ -132,12 +132,12 @@ def test_a_run_that_fails_exits_1(invoke: Invoke, arguments: str, message: str) 
     assert [path.name for path in Path().iterdir()] == ["notes.csv"]
 
 
-def test_report_makes_a_page_with_its_plot(invoke: Invoke) -> None:
-    assert invoke(*TINY, "--quick", "--threads", "1", "--out", "rows.csv").exit_code == 0
-    result = invoke("bench", "report", "rows.csv", "--page", "docs/page.md")
-    assert (result.exit_code, result.stderr) == (0, "")
-    text = Path("docs/page.md").read_text()
-    (plot,) = Path("docs").glob("page-*-plain.svg")
-    assert f"({plot.name})" in text and "| mixblock_attention | grid | small | float32 | both |" in text
-    assert "mixunlearn-cli bench ops --threads 1" in text and "--no-compile --out rows.csv" in text
-    assert result.stdout.splitlines() == ["Written: docs/page.md", f"Written: docs/{plot.name}"]
+def test_the_old_report_command_still_makes_a_page_in_a_checkout(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(*FAST, "--case", "sharpen-small-float32", "--out", "rows.csv").exit_code == 0
+    monkeypatch.chdir(ROOT)
+    result = invoke("bench", "report", str(tmp_path / "rows.csv"), "--page", str(tmp_path / "page.md"))
+    assert result.exit_code == 0
+    assert result.stderr.startswith("Warning: 'bench report' is now 'python -m benchmarks.report ops FILE.csv...'")
+    assert capfd.readouterr().out.startswith(f"Written: {tmp_path / 'page.md'}")

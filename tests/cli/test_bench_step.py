@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from pymixunlearn.benchmarking.step import PARTS
+from pymixunlearn.benchmarking.step.measure import PARTS
 
 Invoke = Callable[..., Result]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pymixunlearn import ops
 from pymixunlearn.benchmarking.memory import Peaks, peak_memory, peak_resident
-from pymixunlearn.benchmarking.problems import Job
+from pymixunlearn.benchmarking.ops.problems import Job
 from tests.ops.test_attention import inputs_of
 from tests.ops.test_losses import KINDS, LOSSES, keywords, logits_for, loss_of, targets_of
 from tests.ops.test_mask_mix import draw, pixels

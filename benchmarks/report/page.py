@@ -1,4 +1,4 @@
-"""The part of a Markdown page that result files make: how it was measured, the plots, the tables, what to expect."""
+"""Part of a Markdown page made from result files: how it was measured, plots, tables, expected times on GPUs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pymixunlearn.benchmarking.cases import SIZES, Case, grid
-from pymixunlearn.benchmarking.comparison import RIVALS, Comparison, compare, duration, share, size_of
-from pymixunlearn.benchmarking.expected import COPY_SHARE, GPUS, expected_ms
-from pymixunlearn.benchmarking.measure import NOT_COMPILED, PROVIDERS, QUICK_SECONDS, SECONDS
-from pymixunlearn.benchmarking.plot import ratio_plot
-from pymixunlearn.benchmarking.results import MEASURED, Measurement
+from benchmarks.report.expected import COPY_SHARE, GPUS, expected_ms
+from benchmarks.report.plot import ratio_plot
+from pymixunlearn.benchmarking.ops.cases import SIZES, Case, grid
+from pymixunlearn.benchmarking.ops.comparison import RIVALS, Comparison, compare
+from pymixunlearn.benchmarking.ops.measure import NOT_COMPILED, PROVIDERS, QUICK_SECONDS, SECONDS
+from pymixunlearn.benchmarking.ops.results import MEASURED, Measurement
+from pymixunlearn.benchmarking.units import duration, share, size_of
 from pymixunlearn.errors import UserError
 from pymixunlearn.training.files import write_atomically
 
-_BEGIN, _END = "<!-- bench ops: begin (made by mixunlearn-cli bench report) -->", "<!-- bench ops: end -->"
+_BEGIN, _END = "<!-- bench ops: begin (made by python -m benchmarks.report) -->", "<!-- bench ops: end -->"
 
 _METHOD = """\
 Every operator at every pairing, size and dtype, beside plain PyTorch (softmax, `cosine_similarity` and `logsumexp` for

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pymixunlearn.benchmarking.machine import Machine
-from pymixunlearn.benchmarking.plain_step import PlainStep, endless
+from pymixunlearn.benchmarking.step.plain import PlainStep, endless
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import PAPER_METRICS
 from pymixunlearn.experiments import Observer, Plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pymixunlearn.benchmarking.cases import Case
+from pymixunlearn.benchmarking.ops.cases import Case
 
 #: The share of the data sheet's bandwidth that a large copy is assumed to reach.
 COPY_SHARE = 0.9

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-from pymixunlearn.benchmarking.comparison import RIVALS, Comparison
-from pymixunlearn.benchmarking.measure import PROVIDERS
-from pymixunlearn.benchmarking.results import MEASURED
+from pymixunlearn.benchmarking.ops.comparison import RIVALS, Comparison
+from pymixunlearn.benchmarking.ops.measure import PROVIDERS
+from pymixunlearn.benchmarking.ops.results import MEASURED
 
 # From the palette of Okabe and Ito, which every kind of colour vision tells apart; the shapes differ as well.
 _COLOURS = {"pytorch": "#0072b2", "compile": "#d55e00", "sdpa": "#009e73"}

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from pymixunlearn.benchmarking.cases import Case
 from pymixunlearn.benchmarking.machine import Machine
+from pymixunlearn.benchmarking.ops.cases import Case
+from pymixunlearn.benchmarking.rows import columns, read_rows, write_rows
 from pymixunlearn.errors import UserError
-from pymixunlearn.training.files import write_atomically
 
 MEASURED, SKIPPED, FAILED = "measured", "skipped", "failed"
 
@@ -78,22 +75,7 @@ class Measurement:
         return Case(self.op, self.pairing, self.size, self.dtype)
 
 
-_PARSERS = {"str": str, "int": int, "float": float, "float | None": float, "int | None": int}
-COLUMNS = tuple(field.name for field in fields(Measurement))
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _parsed(record: dict[str, str]) -> Measurement:
-    values: dict[str, Any] = {}
-    for field in fields(Measurement):
-        text, kind = record[field.name], str(field.type)
-        values[field.name] = None if text == "" and kind.endswith("None") else _PARSERS[kind](text)
-    return Measurement(**values)
+COLUMNS = columns(Measurement)
 
 
 def read_results(path: Path) -> list[Measurement]:
@@ -102,17 +84,7 @@ def read_results(path: Path) -> list[Measurement]:
     Raises:
         UserError: It cannot be read, or is not such a file.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"'{path}' cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    reader = csv.DictReader(io.StringIO(text))
-    if tuple(reader.fieldnames or ()) != COLUMNS:
-        raise UserError(f"'{path}' is not a file of measurements; expected the columns {', '.join(COLUMNS)}")
-    try:
-        return [_parsed(record) for record in reader]
-    except (TypeError, ValueError) as error:
-        raise UserError(f"'{path}' is not a file of measurements: {error} in line {reader.line_num}") from error
+    return read_rows(path, Measurement)
 
 
 class ResultFile:
@@ -153,16 +125,3 @@ class ResultFile:
         cases = {row.case for row in rows}
         self.rows = [row for row in self.rows if row.case not in cases] + list(rows)
         write_rows(self.path, self.rows)
-
-
-def write_rows(path: Path, rows: Sequence[Any]) -> None:
-    """Write rows, objects of one dataclass, under its fields' names; the file appears whole or not at all.
-
-    Raises:
-        UserError: The file cannot be written.
-    """
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(field.name for field in fields(rows[0]))
-    writer.writerows([_text(value) for value in asdict(row).values()] for row in rows)
-    write_atomically(path, stream.getvalue().encode())

@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from pymixunlearn import models, tasks
 from pymixunlearn.benchmarking.machine import Machine
 from pymixunlearn.benchmarking.memory import peak_memory
-from pymixunlearn.benchmarking.plain_step import PLAIN_CNN_LAYER, PlainStep, endless, plain_cnn
-from pymixunlearn.benchmarking.problems import Job
-from pymixunlearn.benchmarking.timing import Clock, CpuClock, CudaClock, Sample, interleaved
+from pymixunlearn.benchmarking.step.plain import PLAIN_CNN_LAYER, PlainStep, endless, plain_cnn
+from pymixunlearn.benchmarking.timing import Clock, CpuClock, CudaClock, Job, Sample, interleaved
 from pymixunlearn.data import Preprocess, batches, from_tensors, natural_images
 from pymixunlearn.methods.base import Job as UnlearnJob
 from pymixunlearn.methods.base import held_fixed

@@ -5,24 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pymixunlearn import ops
-from pymixunlearn.benchmarking import rivals
-from pymixunlearn.benchmarking.cases import DTYPES, IMAGE_CHANNELS, Case
+from pymixunlearn.benchmarking.ops import rivals
+from pymixunlearn.benchmarking.ops.cases import DTYPES, IMAGE_CHANNELS, Case
+from pymixunlearn.benchmarking.timing import Job
 
 Function = Callable[..., Tensor]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is timed: a forward, and a backward from what it returned to the gradients."""
-
-    forward: Callable[[], Any]
-    backward: Callable[[Any], Any]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from pymixunlearn.benchmarking.growth import GrowthRow, fitted
+from pymixunlearn.benchmarking.end_to_end.growth import GrowthRow, fitted
 
 # From the palette of Okabe and Ito; the markers differ as well.
 _STYLES = {"streamed": ("#0072b2", "o"), "in memory": ("#d55e00", "s")}

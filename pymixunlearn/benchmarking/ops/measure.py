@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from pymixunlearn.benchmarking.agreement import Mismatch, check_agreement
-from pymixunlearn.benchmarking.cases import MODES, Case
 from pymixunlearn.benchmarking.machine import Machine
 from pymixunlearn.benchmarking.memory import Peaks, available_memory, peak_memory
-from pymixunlearn.benchmarking.problems import Job, Problem, build, runnable, uses_kernel
-from pymixunlearn.benchmarking.results import FAILED, MEASURED, SKIPPED, Measurement
-from pymixunlearn.benchmarking.timing import Clock, CpuClock, CudaClock, Sample, captured, interleaved, quantiles
+from pymixunlearn.benchmarking.ops.agreement import Mismatch, check_agreement
+from pymixunlearn.benchmarking.ops.cases import MODES, Case
+from pymixunlearn.benchmarking.ops.problems import Problem, build, runnable, uses_kernel
+from pymixunlearn.benchmarking.ops.results import FAILED, MEASURED, SKIPPED, Measurement
+from pymixunlearn.benchmarking.timing import Clock, CpuClock, CudaClock, Job, Sample, captured, interleaved, quantiles
 
 #: Who is compared, and how readers know them.
 PROVIDERS = {"fused": "fused", "pytorch": "PyTorch", "compile": "torch.compile", "sdpa": "SDPA"}
@@ -35,7 +35,7 @@ class Settings:
         device: Where.
         seconds: How long each case is timed, about, per way of launching.
         compile: Whether to compare with ``torch.compile`` too.
-        bandwidth: Bytes per second of a large copy on the device, see :func:`.machine.copy_bandwidth`.
+        bandwidth: Bytes per second of a large copy on the device; from ``copy_bandwidth``.
     """
 
     device: torch.device

@@ -1,0 +1,1 @@
+"""Benchmarks and the tools that write their results into the docs. Not part of the installed package."""

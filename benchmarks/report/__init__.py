@@ -1,0 +1,1 @@
+"""Pages and plots of this repository's docs, made from files of measurements. Not part of the installed package."""
