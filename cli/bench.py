@@ -48,7 +48,7 @@ def ops(ctx: click.Context, /, **values: Any) -> None:
     from pymixunlearn.benchmarking.ops import QUICK_SECONDS, SECONDS, ResultFile, Settings
     from pymixunlearn.benchmarking.ops.comparison import summary_table
     from pymixunlearn.training import resolve_device
-    from pymixunlearn.training.processes import held_to_threads
+    from pymixunlearn.training.process_pool import held_to_threads
 
     from .progress import make_console
 

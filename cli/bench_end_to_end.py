@@ -57,7 +57,7 @@ def end_to_end(**values: Any) -> None:
 
     from pymixunlearn.benchmarking import describe_machine
     from pymixunlearn.training import resolve_device
-    from pymixunlearn.training.processes import held_to_threads
+    from pymixunlearn.training.process_pool import held_to_threads
 
     from .progress import make_console, watching
 

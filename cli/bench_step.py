@@ -65,7 +65,7 @@ def step(**values: Any) -> None:
     from pymixunlearn.benchmarking.step.measure import STEP_CASES, measure_step
     from pymixunlearn.errors import unknown_name
     from pymixunlearn.training import resolve_device
-    from pymixunlearn.training.processes import held_to_threads
+    from pymixunlearn.training.process_pool import held_to_threads
 
     from .progress import make_console, watching
 

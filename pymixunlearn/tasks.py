@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from pymixunlearn import seeding
-from pymixunlearn.data.cache import atomic_path
 from pymixunlearn.data.dataset import Dataset
 from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
 from pymixunlearn.data.preprocess import Preprocess
 from pymixunlearn.data.training_set import TrainingSet
 from pymixunlearn.deletion_list import DeletionList
 from pymixunlearn.errors import UserError, reason_of, unknown_name
+from pymixunlearn.files import atomic_path
 from pymixunlearn.indices import indices_sha256, read_indices, to_indices
 
 __all__ = [

@@ -16,7 +16,7 @@ from pymixunlearn.benchmarking.ops.measure import NOT_COMPILED, PROVIDERS, QUICK
 from pymixunlearn.benchmarking.ops.results import MEASURED, Measurement
 from pymixunlearn.benchmarking.units import duration, share, size_of
 from pymixunlearn.errors import UserError
-from pymixunlearn.training.files import write_atomically
+from pymixunlearn.files import write_atomically
 
 _BEGIN, _END = "<!-- bench ops: begin (made by python -m benchmarks.report) -->", "<!-- bench ops: end -->"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pymixunlearn.errors import UserError
-from pymixunlearn.training.files import write_atomically
+from pymixunlearn.files import write_atomically
 
 R = TypeVar("R")
 

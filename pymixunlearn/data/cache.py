@@ -1,11 +1,8 @@
-"""Where downloads and decoded images are kept, and how files are written whole or not at all."""
+"""Folder for downloads and decoded images."""
 
 from __future__ import annotations
 
 import os
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -20,18 +17,3 @@ def cache_dir() -> Path:
     shared = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(shared) if os.path.isabs(shared) else Path.home() / ".cache"
     return base / "pymixunlearn"
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path`` to write to; it becomes ``path`` when the block ends without an error.
-
-    Readers see the old file or the new one, never a part of it, also with several writers at once.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pymixunlearn.data.cache import atomic_path
+from pymixunlearn.files import atomic_path
 
 _NAME = "images"
 

@@ -17,11 +17,12 @@ from pymixunlearn.experiments.common.identity import FORMAT, data_identity, iden
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT, InitialModel, choose_model
 from pymixunlearn.experiments.common.inputs import BadRequest, DataRequest, ModelRequest, SplitRequest
 from pymixunlearn.experiments.common.progress import Observer
-from pymixunlearn.experiments.common.provenance import file_sha256, versions
+from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import Outcome, RunFolder
 from pymixunlearn.experiments.common.settings import build_training
 from pymixunlearn.experiments.common.stages import evaluate_models, train_initial, train_retrain
 from pymixunlearn.experiments.common.threads import suited_threads
+from pymixunlearn.files import file_sha256
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import MeanTeacherConfig, TrainConfig, defaults_for, model_hash, resolve_device, save_model
 

@@ -17,10 +17,10 @@ from pymixunlearn.evaluation.intervals import sample_counts
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
 from pymixunlearn.experiments.common.inputs import DataRequest, SplitRequest
 from pymixunlearn.experiments.common.progress import Observer
-from pymixunlearn.experiments.common.provenance import file_sha256
 from pymixunlearn.experiments.common.run_folder import read_json
 from pymixunlearn.experiments.common.stages import evaluate_models
 from pymixunlearn.experiments.common.threads import suited_threads
+from pymixunlearn.files import file_sha256
 from pymixunlearn.reporting import FORMAT, RECORD, record_sha256
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import load_model, model_hash, resolve_device

@@ -98,4 +98,4 @@ class DsMixup(ShardedMethod):
         samples, mix = mixes(left, beside, self.config.alpha, seed)
         phase = Phase(samples, self.config.epochs, seed, mix)
         network = sharding.fresh("mix", one, other)
-        return Start(Member(network, [phase], sharding.lessons), 0, 0.0, len(left) + len(beside))
+        return Start(Member(network, [phase], sharding.setup), 0, 0.0, len(left) + len(beside))

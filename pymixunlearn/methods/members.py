@@ -56,7 +56,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TrainingSetup:
     """What the training of all networks has in common.
 
     Attributes:
@@ -127,21 +127,21 @@ class Member:
     """One network of an ensemble, and what it has to learn; a part of a loop that a snapshot keeps.
 
     Args:
-        network: On the lessons' device.
+        network: On the setup's device.
         phases: In order; none for a network that stays as it is.
-        lessons: What they have in common.
+        setup: What they have in common.
         seconds: What its training took so far.
 
     Attributes:
         kept: The weights at the end of the phase that asked for it, and the seconds up to there.
     """
 
-    def __init__(self, network: nn.Module, phases: Sequence[Phase], lessons: Lessons, seconds: float = 0.0) -> None:
+    def __init__(self, network: nn.Module, phases: Sequence[Phase], setup: TrainingSetup, seconds: float = 0.0) -> None:
         """Start with an optimiser for the first phase."""
         self.network, self.phases, self.seconds = network, list(phases), seconds
         self.kept: StateDict | None = None
         self.history: list[dict[str, float]] = []
-        self._lessons = lessons
+        self._setup = setup
         self._turns = [(phase, epoch) for phase in self.phases for epoch in range(phase.epochs)]
         self.optimizer: torch.optim.Optimizer | None = None
 
@@ -154,12 +154,12 @@ class Member:
         """Return the phase that the epoch (from 0) is in, and its index there; a new phase gets a new optimiser."""
         phase, place = self._turns[epoch]
         if place == 0 or self.optimizer is None:
-            self.optimizer, self.history = self._lessons.optimizer(self.network), []
+            self.optimizer, self.history = self._setup.optimizer(self.network), []
         return phase, place
 
     def steps(self, epoch: int) -> int:
         """Return how many steps the epoch has; 0 after the last."""
-        return self._lessons.steps(self.network, self._turns[epoch][0]) if epoch < self.epochs else 0
+        return self._setup.steps(self.network, self._turns[epoch][0]) if epoch < self.epochs else 0
 
     def note(self, losses: Tensor, seconds: float) -> None:
         """Add the losses [steps] of an epoch, and what it took, to the history."""
@@ -195,7 +195,7 @@ class Member:
         """Put the state back."""
         self.network.load_state_dict(state_dict["network"])
         if state_dict["optimizer"] is not None:
-            self.optimizer = self._lessons.optimizer(self.network)
+            self.optimizer = self._setup.optimizer(self.network)
             self.optimizer.load_state_dict(state_dict["optimizer"])
         self.kept, self.seconds = state_dict["kept"], state_dict["seconds"]
         self.history = [dict(record) for record in state_dict["history"]]

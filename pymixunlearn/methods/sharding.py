@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pymixunlearn.methods.base import Job
 from pymixunlearn.methods.config import setting
 from pymixunlearn.methods.loop import LoopConfig
-from pymixunlearn.methods.members import Lessons, Member, Phase
+from pymixunlearn.methods.members import Member, Phase, TrainingSetup
 from pymixunlearn.methods.shards import Shard, divide, slice_epochs
 from pymixunlearn.methods.view import labelled, together
 from pymixunlearn.models import first_member
@@ -70,7 +70,7 @@ class Sharding:
     Attributes:
         gone: bool [N], which samples are to be forgotten, in the order of the whole training set.
         shards: The shards of everything.
-        lessons: What the training of all networks has in common.
+        setup: What the training of all networks has in common.
 
     Raises:
         UserError: There are fewer samples than slices in all.
@@ -85,7 +85,7 @@ class Sharding:
         self.gone = order < len(view.forget)
         self._job, self._template = job, first_member(job.model)
         self.shards = divide(len(order), config.shards, config.slices, self.seed())
-        self.lessons = Lessons(self._images.to(job.device), view.preprocess, config.training(), job.device)
+        self.setup = TrainingSetup(self._images.to(job.device), view.preprocess, config.training(), job.device)
         self.slices = config.slices
         self._epochs = slice_epochs(config.epochs, config.slices)
         self._keys: dict[int, Mapping[str, Any]] = {}
@@ -132,15 +132,15 @@ class Sharding:
             start = clean
             found = self._latest(place, left, range(self.slices, clean, -1))
             if found is not None:
-                start, network = found[0], found[1].model.to(self.lessons.device)
+                start, network = found[0], found[1].model.to(self.setup.device)
                 seconds = found[1].seconds - spent
                 spent = found[1].seconds
-        member = Member(network, self._phases(place, left, start), self.lessons, spent)
+        member = Member(network, self._phases(place, left, start), self.setup, spent)
         return Start(member, start, seconds, len(left))
 
     def fresh(self, *names: str | int) -> nn.Module:
         """Return a network that knows nothing, its weights fixed by the seed and ``names``, on the device."""
-        return fresh_weights(copy.deepcopy(self._template), self.seed(*names)).to(self.lessons.device)
+        return fresh_weights(copy.deepcopy(self._template), self.seed(*names)).to(self.setup.device)
 
     def seed(self, *names: str | int) -> int:
         """Return the seed of the stream ``names``."""
@@ -149,18 +149,18 @@ class Sharding:
     def _original(self, place: int, shard: Shard, start: int | None) -> Start:
         clean, network, seconds = shard.untouched(self.gone), self.fresh(place), 0.0
         if start is not None:
-            member = Member(network, self._phases(place, shard, start, keep=clean), self.lessons)
+            member = Member(network, self._phases(place, shard, start, keep=clean), self.setup)
             return Start(member, start, 0.0, len(shard))
         start = 0
         found = self._latest(place, shard, range(clean, 0, -1))
         if found is not None:
-            start, network, seconds = found[0], found[1].model.to(self.lessons.device), found[1].seconds
+            start, network, seconds = found[0], found[1].model.to(self.setup.device), found[1].seconds
         whole = None
         if start == clean:
             whole = self._latest(place, shard, range(self.slices, clean, -1))
         # What lies between the clean checkpoint and the latest one has seen D_f: it is trained, but never gone back to.
         phases = self._phases(place, shard, start if whole is None else whole[0], keep=clean)
-        member = Member(network, phases, self.lessons, seconds)
+        member = Member(network, phases, self.setup, seconds)
         if start == clean:
             member.keep()
         if whole is not None:
@@ -197,13 +197,13 @@ class Sharding:
     def _key(self, place: int, shard: Shard, count: int) -> dict[str, Any]:
         """Return what determines the network of a shard after ``count`` slices."""
         if place not in self._keys:
-            lessons = self.lessons
+            setup = self.setup
             self._keys[place] = training_key(
                 self.fresh(place),
                 self._images.subset(self.shards[place].slices[0]),
-                lessons.preprocess,
-                lessons.training,
-                device=lessons.device,
+                setup.preprocess,
+                setup.training,
+                device=setup.device,
                 seed=self.seed(place),
             )
         slices = [self._digest(part) for part in shard.slices[:count]]

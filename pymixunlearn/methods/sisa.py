@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 from torch import nn
 
 from pymixunlearn.methods.base import Job, Method, Outcome, Preparation, register
-from pymixunlearn.methods.crew import Crew
 from pymixunlearn.methods.loop import Loop, Measured, Stage
+from pymixunlearn.methods.member_pool import MemberPool
 from pymixunlearn.methods.members import Member
 from pymixunlearn.methods.sharding import ShardedConfig, Sharding, Start
 from pymixunlearn.models import ensemble_of
@@ -48,12 +48,14 @@ class Facts(dict[str, Any]):
 class MembersLoop(Loop[ShardedConfig]):
     """Epochs in which every member that has something left to learn gets one of its own."""
 
-    def __init__(self, config: ShardedConfig, job: Job, starts: Sequence[Start], crew: Crew, facts: Facts) -> None:
+    def __init__(
+        self, config: ShardedConfig, job: Job, starts: Sequence[Start], pool: MemberPool, facts: Facts
+    ) -> None:
         """Keep the members, and note where they start."""
         super().__init__(config, job)
         self.members = [start.member for start in starts]
         self.facts = facts
-        self._crew = crew
+        self._pool = pool
         facts["starts"] = [start.slices for start in starts]
         facts["earlier"] = sum(start.seconds for start in starts)
         self.parts = {"facts": facts, **{f"member {place}": member for place, member in enumerate(self.members)}}
@@ -66,7 +68,7 @@ class MembersLoop(Loop[ShardedConfig]):
 
     def _epoch(self, epoch: int) -> Iterator[Measured]:
         due = [member for member in self.members if epoch < member.epochs]
-        for member, losses in self._crew.epoch(due, epoch):
+        for member, losses in self._pool.epoch(due, epoch):
             for loss in losses:
                 yield {"loss": loss}
             member.end(epoch, self.job.store)
@@ -98,15 +100,15 @@ class ShardedMethod(Method):
 
     def _run(self, job: Job) -> Outcome:
         sharding = Sharding(self.config, job)
-        with closing(Crew(sharding.lessons, self.config.processes)) as crew:
-            return self._carry_out(job, sharding, crew)
+        with closing(MemberPool(sharding.setup, self.config.processes)) as pool:
+            return self._carry_out(job, sharding, pool)
 
-    def _carry_out(self, job: Job, sharding: Sharding, crew: Crew) -> Outcome:
+    def _carry_out(self, job: Job, sharding: Sharding, pool: MemberPool) -> Outcome:
         resume, facts = job.resume, Facts()
         originals, starts = None, None
         if resume is None or resume.get("name") == ORIGINAL:
             known = None if resume is None else resume["state"]["facts"]["starts"]
-            first = OriginalLoop(self.config, job, sharding.originals(known), crew, Facts())
+            first = OriginalLoop(self.config, job, sharding.originals(known), pool, Facts())
             history = first.run()
             seconds = first.facts["earlier"] + sum(record["seconds"] for record in history)
             facts = Facts(seconds=seconds, history=history)
@@ -114,7 +116,7 @@ class ShardedMethod(Method):
         else:
             starts = resume["state"]["facts"]["starts"]
         after = self.successors(sharding, originals, starts)
-        loop = self.loop_class(self.config, job, after, crew, facts)
+        loop = self.loop_class(self.config, job, after, pool, facts)
         history = loop.run()
         sizes = [start.size for start in after] if self.config.weights == "size" else None
         networks: list[nn.Module] = [member.network for member in loop.members]

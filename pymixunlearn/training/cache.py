@@ -6,12 +6,9 @@ history, and the hashes of both files) and ``.lock``. While a training runs, ``.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import logging
-import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -24,9 +21,10 @@ from torch import nn
 
 from pymixunlearn.data import ImageSet, Preprocess, TrainingSet
 from pymixunlearn.errors import UserError
+from pymixunlearn.files import canonical_json, file_sha256, json_sha256, sha256, write_atomically
 from pymixunlearn.training.checkpoints import load_model, model_hash, save_model
-from pymixunlearn.training.files import write_atomically
 from pymixunlearn.training.loop import Callback, StateDict
+from pymixunlearn.training.snapshots import SnapshotFile
 from pymixunlearn.training.supervised import TrainResult
 
 _LOG = logging.getLogger(__name__)
@@ -143,7 +141,7 @@ class ModelCache:
         Raises:
             UserError: The folder cannot be written, or ``build`` raised it.
         """
-        entry = _Entry(self.root, _canonical(key))
+        entry = _Entry(self.root, canonical_json(key))
         with entry.locked():
             cached = entry.read(into)
             if cached is not None:
@@ -160,7 +158,7 @@ class ModelCache:
             key: As given to :meth:`put`.
             into: As for :meth:`get_or_train`.
         """
-        entry = _Entry(self.root, _canonical(key))
+        entry = _Entry(self.root, canonical_json(key))
         if not entry.record.exists():
             return None
         with entry.locked():
@@ -172,7 +170,7 @@ class ModelCache:
         Raises:
             UserError: The folder cannot be written.
         """
-        entry = _Entry(self.root, _canonical(key))
+        entry = _Entry(self.root, canonical_json(key))
         with entry.locked():
             entry.write(result.model, result)
 
@@ -181,11 +179,11 @@ class _Entry:
     """The files of one key."""
 
     def __init__(self, root: Path, key: str) -> None:
-        name = _sha256(key.encode())
+        name = sha256(key.encode())
         self.key = key
         self.weights = root / f"{name}.safetensors"
         self.record = root / f"{name}.json"
-        self.partial = root / f"{name}.partial"
+        self.snapshot = SnapshotFile(root / f"{name}.partial", "training")
         self._lock = FileLock(root / f"{name}.lock")
 
     @contextmanager
@@ -212,8 +210,8 @@ class _Entry:
         try:
             body = json.loads(self.record.read_bytes())
             content = body["content"]
-            intact = body["sha256"] == _sha256(_canonical(content).encode()) and _canonical(content["key"]) == self.key
-            if not intact or content["weights"] != _sha256(self.weights.read_bytes()):
+            intact = body["sha256"] == json_sha256(content) and canonical_json(content["key"]) == self.key
+            if not intact or content["weights"] != file_sha256(self.weights):
                 raise ValueError("a hash differs")
             return CachedModel(load_model(self.weights, into=into), content["seconds"], content["history"], hit=True)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -225,64 +223,22 @@ class _Entry:
         save_model(self.weights, model)
         content = {
             "key": json.loads(self.key),
-            "weights": _sha256(self.weights.read_bytes()),
+            "weights": file_sha256(self.weights),
             "seconds": result.seconds,
             "history": result.history,
         }
-        body = {"sha256": _sha256(_canonical(content).encode()), "content": content}
+        body = {"sha256": json_sha256(content), "content": content}
         write_atomically(self.record, json.dumps(body, indent=1).encode())
-        self.partial.unlink(missing_ok=True)
-
-    def read_partial(self) -> StateDict | None:
-        """Return the snapshot of an interrupted training, or None when there is none that is intact."""
-        if not self.partial.exists():
-            return None
-        digest, _, content = self.partial.read_bytes().partition(b"\n")
-        if digest.decode("ascii", "replace") == _sha256(content):
-            try:
-                state: StateDict = torch.load(io.BytesIO(content), weights_only=True)
-                return state
-            except (pickle.UnpicklingError, RuntimeError) as error:
-                _LOG.warning("snapshot '%s' cannot be read (%s)", self.partial, error)
-        _LOG.warning("snapshot '%s' is corrupt; training from the start", self.partial)
-        return None
-
-    def write_partial(self, state: StateDict) -> None:
-        """Store a snapshot, its hash in the first line."""
-        content = io.BytesIO()
-        torch.save(state, content)
-        write_atomically(self.partial, _sha256(content.getvalue()).encode() + b"\n" + content.getvalue())
-
-
-class _Snapshots(Callback):
-    """Stores a snapshot at the end of every epoch."""
-
-    def __init__(self, store: Callable[[StateDict], None]) -> None:
-        self._store = store
-
-    def on_epoch_end(self, epoch: int, record: Mapping[str, float], state: Callable[[], StateDict]) -> None:
-        self._store(state())
+        self.snapshot.discard()
 
 
 def _trained(build: Trainer, entry: _Entry) -> TrainResult:
     """Train, from the entry's snapshot where there is one that the training takes."""
-    callbacks = [_Snapshots(entry.write_partial)]
-    snapshot = entry.read_partial()
-    if snapshot is not None:
-        try:
-            return build(callbacks=callbacks, resume=snapshot)
-        except UserError as error:
-            _LOG.warning("snapshot '%s' was rejected (%s); training from the start", entry.partial, error)
-    return build(callbacks=callbacks, resume=None)
 
+    def attempt(resume: StateDict | None) -> TrainResult:
+        return build(callbacks=[entry.snapshot], resume=resume)
 
-def _canonical(value: Any) -> str:
-    """Write a value as JSON in the one way that depends on its content alone."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    return entry.snapshot.run(attempt, _LOG.warning)
 
 
 def _package_version() -> str:

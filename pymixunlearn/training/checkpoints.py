@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pymixunlearn import models
 from pymixunlearn.errors import UserError
-from pymixunlearn.training.files import write_atomically
+from pymixunlearn.files import write_atomically
 
 _FORMAT = "pymixunlearn-model/1"
 _FIELD = "pymixunlearn"

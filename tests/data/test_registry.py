@@ -11,7 +11,6 @@ import torch
 
 from pymixunlearn import data
 from pymixunlearn.data import download, optional, registry
-from pymixunlearn.data.cache import atomic_path
 from pymixunlearn.errors import UserError
 
 
@@ -146,14 +145,3 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the XDG standard has relative paths ignored
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert data.cache_dir() == tmp_path / "home" / ".cache" / "pymixunlearn"
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "below" / "file"
-    with atomic_path(path) as partial:
-        partial.write_text("first")
-        assert not path.exists()
-    with pytest.raises(KeyboardInterrupt), atomic_path(path) as partial:
-        partial.write_text("second, in p")
-        raise KeyboardInterrupt
-    assert path.read_text() == "first" and list(path.parent.iterdir()) == [path]

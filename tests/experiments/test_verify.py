@@ -13,9 +13,9 @@ from jsonschema import Draft202012Validator
 
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments import Plan, RunRequest, SplitRequest, resolve_unlearning, run_unlearning
-from pymixunlearn.experiments.common.provenance import file_sha256
 from pymixunlearn.experiments.unlearn.report import write_report
 from pymixunlearn.experiments.verify import VerificationRequest, run_verification
+from pymixunlearn.files import file_sha256
 from pymixunlearn.reporting import record_sha256, schema
 
 Make = Callable[..., Plan]

@@ -20,9 +20,9 @@ from pymixunlearn.data.batches import Batch
 from pymixunlearn.errors import UserError
 from pymixunlearn.methods import UnlearnResult
 from pymixunlearn.methods.base import Job
-from pymixunlearn.methods.crew import Crew
 from pymixunlearn.methods.dsmixup import mixes
-from pymixunlearn.methods.members import Lessons, Member, Mix, Phase
+from pymixunlearn.methods.member_pool import MemberPool
+from pymixunlearn.methods.members import Member, Mix, Phase, TrainingSetup
 from pymixunlearn.methods.sharding import ShardedConfig, Sharding
 from pymixunlearn.methods.shards import Shard, divide, slice_epochs
 from pymixunlearn.methods.view import SplitView
@@ -260,31 +260,31 @@ def test_processes_need_images_in_memory(tiny: Any) -> None:
     assert isinstance(run("sisa", tiny, split).model, Ensemble)
 
 
-def _crew(tiny: Any) -> tuple[Crew, list[Member]]:
+def _pool(tiny: Any) -> tuple[MemberPool, list[Member]]:
     """Two processes, and a member for each."""
-    lessons = replace(_lessons(tiny), preprocess=data.Preprocess())
+    setup = replace(_setup(tiny), preprocess=data.Preprocess())
     phase = Phase(torch.arange(8), 1, seed=0)
-    return Crew(lessons, 2), [Member(tiny.model(), [phase], lessons) for _ in range(2)]
+    return MemberPool(setup, 2), [Member(tiny.model(), [phase], setup) for _ in range(2)]
 
 
 def test_a_process_that_ends_is_told_in_one_sentence(tiny: Any) -> None:
-    crew, members = _crew(tiny)
-    with closing(crew):
-        for _ in crew.epoch(members, 0):
+    pool, members = _pool(tiny)
+    with closing(pool):
+        for _ in pool.epoch(members, 0):
             pass
         for process in multiprocessing.active_children():
             process.kill()
             process.join()
         with pytest.raises(UserError, match="a process that trains a network ended with exit code -9"):
-            list(crew.epoch(members, 0))
+            list(pool.epoch(members, 0))
 
 
 def test_what_goes_wrong_in_a_process_is_raised_here(tiny: Any) -> None:
-    crew, members = _crew(tiny)
+    pool, members = _pool(tiny)
     members[1].phases[0].samples[0] = 10_000
-    with closing(crew), pytest.raises(RuntimeError, match="Traceback"):
-        list(crew.epoch(members, 0))
-    assert not crew._hired
+    with closing(pool), pytest.raises(RuntimeError, match="Traceback"):
+        list(pool.epoch(members, 0))
+    assert not multiprocessing.active_children()
 
 
 def test_a_process_that_is_one_of_several_starts_none(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,14 +327,14 @@ def test_an_interrupted_run_resumes_bit_for_bit(
 def test_a_step_is_cross_entropy(tiny: Any) -> None:
     _, batch = pair()
     for optimizer, move in (("sgd", sgd(0.02, 0.1)), ("adam", adam(0.02, 0.1))):
-        lessons = _lessons(tiny, optimizer=optimizer, lr=0.02, weight_decay=0.1)
+        setup = _setup(tiny, optimizer=optimizer, lr=0.02, weight_decay=0.1)
         network = tiny.model(5).double()
-        step = lambda: lessons.step(network, lessons.optimizer(network), batch)  # noqa: B023, E731
+        step = lambda: setup.step(network, setup.optimizer(network), batch)  # noqa: B023, E731
         check_step(network, step, lambda net: ce(net(batch.images), batch.targets), move)
 
 
 def test_a_step_on_mixes_is_cross_entropy_with_soft_labels(tiny: Any) -> None:
-    lessons, network = _lessons(tiny, lr=0.02), tiny.model(5).double()
+    setup, network = _setup(tiny, lr=0.02), tiny.model(5).double()
     mix = Mix(torch.tensor([7, 2, 4, 0, 1, 9]), torch.tensor([0.1, 0.9, 0.4, 0.75, 0.5, 0.0], dtype=torch.float64))
     _, batch = pair()
     batch = Batch(batch.images, batch.targets, torch.tensor([5, 1, 0, 3, 2]))
@@ -343,22 +343,22 @@ def test_a_step_on_mixes_is_cross_entropy_with_soft_labels(tiny: Any) -> None:
         images, soft = [], []
         for x, y, place in zip(batch.images, batch.targets, batch.indices, strict=True):
             lam, beside = mix.lam[place], mix.partners[place]
-            images.append(lam * x + (1 - lam) * lessons.images.images[beside].double())
+            images.append(lam * x + (1 - lam) * setup.images.images[beside].double())
             label = torch.zeros(4, dtype=torch.float64)
             label[y] += lam
-            label[lessons.images.targets[beside]] += 1 - lam
+            label[setup.images.targets[beside]] += 1 - lam
             soft.append(label)
         p = net(torch.stack(images)).exp()
         return -(torch.stack(soft) * (p / p.sum(1, keepdim=True)).log()).sum() / len(soft)
 
     chance = torch.Generator()
-    step = lambda: lessons.step(network, lessons.optimizer(network), batch, mix, chance)  # noqa: E731
+    step = lambda: setup.step(network, setup.optimizer(network), batch, mix, chance)  # noqa: E731
     check_step(network, step, loss, sgd(0.02))
 
 
-def _lessons(tiny: Any, **fields: Any) -> Lessons:
+def _setup(tiny: Any, **fields: Any) -> TrainingSetup:
     job: Job = tiny.double_job()
-    return Sharding(ShardedConfig(shards=2, slices=2, **fields), job).lessons
+    return Sharding(ShardedConfig(shards=2, slices=2, **fields), job).setup
 
 
 def test_the_training_set_is_put_together_in_its_own_order() -> None:
@@ -366,8 +366,8 @@ def test_the_training_set_is_put_together_in_its_own_order() -> None:
     view = SplitView.of(split, labels=True)
     network = nn.Sequential(nn.Flatten(), nn.Linear(128, 4))
     sharding = Sharding(ShardedConfig(shards=2, slices=2), Job(network, view, torch.device("cpu"), 0, (), None))
-    assert torch.equal(sharding.lessons.images.images, split.train.images)
-    assert torch.equal(sharding.lessons.images.targets, split.train.targets)
+    assert torch.equal(sharding.setup.images.images, split.train.images)
+    assert torch.equal(sharding.setup.images.targets, split.train.targets)
     assert sharding.gone.nonzero().squeeze(1).tolist() == [4, 11, 29]
 
 

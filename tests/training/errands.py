@@ -1,51 +1,67 @@
-"""What workers do in the tests of processes, where a new process can import it."""
+"""What workers do in the tests of the process pool, where a new process can import it."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pymixunlearn.errors import UserError
-from pymixunlearn.training.processes import Employer
+
+Send = Callable[[Any], None]
 
 
-def echo(greeting: str, employer: Employer) -> None:
-    employer.send((greeting, os.getpid(), torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]))
-    while True:
-        employer.send(employer.receive())
+def describe(task: Any, send: Send) -> tuple[Any, int, int, str]:
+    """Return the task, the process and its threads."""
+    return task, os.getpid(), torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]
 
 
-def chatter(employer: Employer) -> None:
-    """Say something without end, so that a stop comes in the middle of it."""
+def count(task: int, send: Send) -> int:
+    for number in range(task):
+        send(number)
+    return -task
+
+
+def chatter(task: Any, send: Send) -> None:
+    """Send without end, so that a stop comes in the middle of it."""
     number = 0
     while True:
-        employer.send(number)
+        send(number)
         number += 1
 
 
-def finish(employer: Employer) -> None:
-    employer.send("done")
+def fail(task: str, send: Send) -> str:
+    if task == "user":
+        raise UserError("this cannot be done")
+    if task == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task == "other":
+        raise ZeroDivisionError("by nothing")
+    return task
 
 
-def fail(kind: str, employer: Employer) -> None:
-    raise UserError("this cannot be done") if kind == "user" else ZeroDivisionError("by nothing")
-
-
-def note_the_stop(path: Path, employer: Employer) -> None:
+def note_the_stop(path: Path, send: Send) -> None:
     try:
-        employer.send("ready")
-        employer.receive()
+        send("ready")
+        time.sleep(60)
     finally:
         path.write_text("in order")
 
 
-def stay(employer: Employer) -> None:
+def stay(task: Any, send: Send) -> None:
     """Be one that does not react, as if the interruption had been lost."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    employer.send("ready")
+    send("ready")
     while True:
         time.sleep(0.1)
+
+
+def say_pid(path: Path, send: Send) -> None:
+    path.with_suffix(".tmp").write_text(str(os.getpid()))
+    path.with_suffix(".tmp").rename(path)
+    stay(None, send)

@@ -158,7 +158,7 @@ def test_a_damaged_snapshot_is_not_used(damage: str, tmp_path: Path, caplog: pyt
     with caplog.at_level(logging.WARNING):
         cache.get_or_train(KEY, training)
     assert training.starts == [0, 0]
-    assert "training from the start" in caplog.text
+    assert "is damaged; training starts again" in caplog.text
 
 
 def test_a_snapshot_that_the_training_rejects_is_not_used(tmp_path: Path) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from pymixunlearn.files import json_sha256
 from pymixunlearn.tasks import Split
 
 FORMAT = "pymixunlearn-run/1"
@@ -28,5 +27,4 @@ def data_identity(split: Split) -> dict[str, Any]:
 
 def identity_hash(identity: Mapping[str, Any]) -> str:
     """Return a short hash of an identity, for names of folders."""
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return json_sha256(identity)[:8]

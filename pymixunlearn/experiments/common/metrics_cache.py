@@ -22,10 +22,10 @@ from pymixunlearn.data import cache_dir
 from pymixunlearn.evaluation import Metrics
 from pymixunlearn.evaluation.predictions import Predictions
 from pymixunlearn.experiments.common.identity import data_identity
+from pymixunlearn.files import write_atomically
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import model_hash
 from pymixunlearn.training.cache import rounding_key
-from pymixunlearn.training.files import write_atomically
 
 _LOG = logging.getLogger(__name__)
 _FIELD = "pymixunlearn"

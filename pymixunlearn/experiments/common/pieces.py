@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from itertools import islice
-from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from pymixunlearn.errors import UserError
-from pymixunlearn.training.processes import Employer, WorkerEnded, Workers, held_to_threads
+from pymixunlearn.training.process_pool import ProcessPool, WorkerEnded, held_to_threads
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -62,44 +60,28 @@ def run_pieces(
 
 
 def _in_processes(work: Work[T], pieces: int, jobs: int, told: Callable[[int, float], None]) -> list[T]:
-    todo = iter(range(pieces))
     results: dict[int, T] = {}
-    with Workers() as workers:
-        busy: list[Connection] = []
-        try:
-            for piece in islice(todo, jobs):
-                busy.append(workers.start(_serve, work, threads=_THREADS))
-                workers.send(busy[-1], piece)
-            while busy:
-                for worker in wait(busy):
-                    assert isinstance(worker, Connection)
-                    piece, share, result = workers.receive(worker)
-                    if share < 1.0:
-                        told(piece, share)
-                        continue
-                    results[piece] = result
-                    told(piece, 1.0)
-                    if (following := next(todo, None)) is not None:
-                        workers.send(worker, following)
-                    else:
-                        busy.remove(worker)
-        except WorkerEnded as end:
-            raise UserError(
-                f"a process ended with exit code {end.code} before its work was done, perhaps for lack of memory; "
-                "what is finished is kept, and fewer jobs at a time need less"
-            ) from None
+    with ProcessPool(partial(_piece, work), jobs, threads=_THREADS) as pool:
+        for piece, done in pool.run(range(pieces), told):
+            try:
+                results[piece] = done.result()
+            except WorkerEnded as end:
+                raise UserError(
+                    f"a process ended with exit code {end.code} before its work was done, perhaps for lack of memory; "
+                    "what is finished is kept, and fewer jobs at a time need less"
+                ) from None
+            told(piece, 1.0)
     return [results[piece] for piece in range(pieces)]
 
 
-def _serve(work: Work[Any], employer: Employer) -> None:
-    """Do pieces for as long as there are any; what a process of its own runs."""
-    while True:
-        piece, last = employer.receive(), 0.0
+def _piece(work: Work[T], piece: int, send: Callable[[float], None]) -> T:
+    """Do one piece; what a process of its own runs."""
+    last = 0.0
 
-        def report(share: float, piece: int = piece) -> None:
-            nonlocal last
-            if last + _STEP <= share < 1.0:
-                last = share
-                employer.send((piece, share, None))
+    def report(share: float) -> None:
+        nonlocal last
+        if last + _STEP <= share < 1.0:
+            last = share
+            send(share)
 
-        employer.send((piece, 1.0, work(piece, report)))
+    return work(piece, report)

@@ -1,12 +1,10 @@
-"""Which software made a result and when, and the hash of a file."""
+"""Which software made a result, and when."""
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import torch
 
@@ -35,12 +33,3 @@ def versions() -> dict[str, str | None]:
 def utc_now() -> str:
     """Return the time in UTC, to the second, as ISO 8601 writes it."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

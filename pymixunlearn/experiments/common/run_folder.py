@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.provenance import utc_now
-from pymixunlearn.training.files import write_atomically
+from pymixunlearn.files import write_atomically
 
 LAST = "metrics.json"
 """The file that moves last: where it is, the run is finished."""

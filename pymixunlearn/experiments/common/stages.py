@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
-import pickle
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,6 @@ from torch import nn
 
 from pymixunlearn import models
 from pymixunlearn.data import Preprocess, TrainingSet, cache_dir
-from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import ATTACKERS, Metrics, evaluate, forget_accuracy, predict
 from pymixunlearn.experiments.common.metrics_cache import kept_metrics
 from pymixunlearn.experiments.common.progress import MethodCallback, Observer, PhaseCallback
@@ -33,7 +30,7 @@ from pymixunlearn.training import (
     fresh_weights,
     training_key,
 )
-from pymixunlearn.training.files import write_atomically
+from pymixunlearn.training.snapshots import SnapshotFile
 
 
 def model_cache() -> ModelCache:
@@ -125,23 +122,15 @@ def run_method(
     snapshot: Path,
 ) -> UnlearnResult:
     """Unlearn, keeping the last complete epoch in the file ``snapshot`` and going on from it if it is there."""
-    snapshots = _Snapshots(snapshot)
+    file = SnapshotFile(snapshot, "unlearning")
 
     def attempt(resume: StateDict | None) -> UnlearnResult:
-        callbacks = [MethodCallback(observer, "unlearn", method.name), snapshots]
+        callbacks = [MethodCallback(observer, "unlearn", method.name), file]
         return method.unlearn(
             initial, split, device=device, seed=seed, callbacks=callbacks, resume=resume, store=model_cache()
         )
 
-    state = _read_snapshot(snapshot, observer)
-    try:
-        result = attempt(state)
-    except UserError:
-        # Only a snapshot that was refused before the first step is worth another attempt.
-        if state is None or snapshots.started:
-            raise
-        observer.note("The state of the interrupted run does not fit; unlearning starts again.")
-        result = attempt(None)
+    result = file.run(attempt, observer.note)
     ending = "" if result.stopping is None else f", {result.stopping.sentence()}"
     observer.phase_finished("unlearn", f"{method.name}, {result.seconds:.1f} s{ending}")
     return result
@@ -215,30 +204,3 @@ def _cached(
     where = f"from the cache ({epochs}, trained in {model.seconds:.1f} s)"
     observer.phase_finished(phase, where if model.hit else f"{epochs}, {model.seconds:.1f} s")
     return model
-
-
-class _Snapshots(Callback):
-    """Keeps the last complete epoch of a loop in a file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.started = False
-
-    def on_loop_start(self, name: str, epochs: int, steps_per_epoch: int, first_epoch: int) -> None:
-        self.started = True
-
-    def on_epoch_end(self, epoch: int, record: Mapping[str, float], state: Callable[[], StateDict]) -> None:
-        content = io.BytesIO()
-        torch.save(state(), content)
-        write_atomically(self._path, content.getvalue())
-
-
-def _read_snapshot(path: Path, observer: Observer) -> StateDict | None:
-    if not path.is_file():
-        return None
-    try:
-        state: StateDict = torch.load(path, weights_only=True)
-        return state
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
-        observer.note(f"'{path}' is damaged; unlearning starts again.")
-        return None

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from pymixunlearn.data import Dataset
-from pymixunlearn.training.processes import held_to_threads
+from pymixunlearn.training.process_pool import held_to_threads
 
 SMALL_IMAGE = 16
 """Networks for images up to this many pixels high do so little in a step that a second thread only waits."""

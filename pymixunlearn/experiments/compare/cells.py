@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ from pymixunlearn.experiments.common.progress import Observer, Summary
 from pymixunlearn.experiments.compare.plan import Cell
 from pymixunlearn.experiments.unlearn.plan import Plan, resolve_unlearning
 from pymixunlearn.experiments.unlearn.run import run_unlearning
-from pymixunlearn.training.processes import Employer, WorkerEnded, Workers, held_to_threads
+from pymixunlearn.training.process_pool import ProcessPool, WorkerEnded, held_to_threads
 
 
 @dataclass(frozen=True)
@@ -64,25 +63,18 @@ def run_in_processes(
     Every cell has a process of its own, so that nothing one leaves in memory, and no crash, touches another. When the
     generator is closed, or interrupted, the processes are stopped as by Ctrl-C, and waited for.
     """
-    waiting = list(cells)
-    at_work: dict[Connection, Cell] = {}
-    with Workers() as workers:
-        while waiting or at_work:
-            while waiting and len(at_work) < jobs:
-                cell = waiting.pop(0)
-                worker = workers.start(_work, cell.request, folders / cell.key, command_line, threads=threads)
-                at_work[worker] = cell
-            for ready in wait(list(at_work)):
-                assert isinstance(ready, Connection)
-                try:
-                    message = workers.receive(ready)
-                except WorkerEnded as end:
-                    message = CellResult("unfinished", reason=str(end))
-                if isinstance(message, News):
-                    told(at_work[ready], message)
-                    continue
-                workers.dismiss(ready)
-                yield at_work.pop(ready), message
+
+    def tell(index: int, event: News) -> None:
+        told(cells[index], event)
+
+    tasks = [(cell.request, folders / cell.key) for cell in cells]
+    with ProcessPool(partial(_work, command_line), jobs, threads=threads, fresh=True) as pool:
+        for index, done in pool.run(tasks, tell):
+            try:
+                result = done.result()
+            except WorkerEnded as end:
+                result = CellResult("unfinished", reason=str(end))
+            yield cells[index], result
 
 
 def _run_cell(request: RunRequest, plan: Plan | None, out: Path, command_line: str, observer: Observer) -> CellResult:
@@ -111,10 +103,11 @@ class _Messages(logging.Handler):
         self._tell(News(" ".join(record.getMessage().split()), lasting=True))
 
 
-def _work(request: RunRequest, out: Path, command_line: str, employer: Employer) -> None:
-    """Run one cell in a process of its own; send news, and at last the result."""
+def _work(command_line: str, task: tuple[RunRequest, Path], send: Callable[[News], None]) -> CellResult:
+    """Run one cell in a process of its own."""
+    request, out = task
     logging.captureWarnings(True)
     for name in ("pymixunlearn", "py.warnings"):
-        logging.getLogger(name).addHandler(_Messages(employer.send))
+        logging.getLogger(name).addHandler(_Messages(send))
         logging.getLogger(name).setLevel(logging.INFO)
-    employer.send(_run_cell(request, None, out, command_line, _observer(employer.send)))
+    return _run_cell(request, None, out, command_line, _observer(send))

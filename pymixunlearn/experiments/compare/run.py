@@ -19,10 +19,10 @@ from pymixunlearn.experiments.compare.plan import Cell, ComparisonPlan, default_
 from pymixunlearn.experiments.compare.published import find_published
 from pymixunlearn.experiments.unlearn.figures import PICTURES
 from pymixunlearn.experiments.unlearn.report import HTML
+from pymixunlearn.files import write_atomically
 from pymixunlearn.reporting.comparison import ComparisonTable, comparison_table
 from pymixunlearn.reporting.comparison_html import comparison_pictures, render_comparison
 from pymixunlearn.reporting.formats import to_csv, to_latex, to_markdown
-from pymixunlearn.training.files import write_atomically
 
 RECORD = "compare.json"
 CELLS = "cells"

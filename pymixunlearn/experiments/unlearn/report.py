@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
-from pymixunlearn.experiments.common.provenance import file_sha256, utc_now
+from pymixunlearn.experiments.common.provenance import utc_now
 from pymixunlearn.experiments.common.run_folder import read_json, write_json
 from pymixunlearn.experiments.unlearn.figures import PICTURES
+from pymixunlearn.files import file_sha256, write_atomically
 from pymixunlearn.reporting import RECORD, deletion_record, render_report
-from pymixunlearn.training.files import write_atomically
 
 HTML = "report.html"
 AUDIT = "audit.json"

@@ -12,13 +12,14 @@ from pymixunlearn.experiments.common.history import merge_histories, to_csv
 from pymixunlearn.experiments.common.identity import identity_hash
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
 from pymixunlearn.experiments.common.progress import Observer
-from pymixunlearn.experiments.common.provenance import file_sha256, utc_now, versions
+from pymixunlearn.experiments.common.provenance import utc_now, versions
 from pymixunlearn.experiments.common.run_folder import Outcome, RunFolder
 from pymixunlearn.experiments.common.stages import evaluate_models, run_method, train_initial, train_retrain
 from pymixunlearn.experiments.common.threads import suited_threads
 from pymixunlearn.experiments.unlearn.figures import PICTURES, Exhibition
 from pymixunlearn.experiments.unlearn.plan import Plan
 from pymixunlearn.experiments.unlearn.report import HTML, SOURCES, write_report
+from pymixunlearn.files import file_sha256
 from pymixunlearn.reporting import RECORD
 from pymixunlearn.training import CachedModel, model_hash, save_model
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pymixunlearn.display import printable
-from pymixunlearn.training.files import write_atomically
+from pymixunlearn.files import write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
