@@ -6,8 +6,11 @@ Three extension modules come out of csrc/ (its list of sources is csrc/sources.j
 - ``_ops_cuda``: CUDA operators, a file of its own so that a CUDA build still imports where no driver is,
 - ``_introspection``: facts about the build, through pybind11.
 
+Where no C++ compiler is found the package installs without them and runs on its plain-PyTorch reference operators.
+
 Environment:
 
+- ``PYMIXUNLEARN_EXTENSIONS``: ``0`` installs without compiled operators, ``1`` builds them or fails.
 - ``PYMIXUNLEARN_CUDA``: ``1`` builds the CUDA operators or fails saying why, ``0`` leaves them out. Without it they are
   built when torch has CUDA and a matching nvcc is found.
 - ``TORCH_CUDA_ARCH_LIST``: GPU architectures, as for any torch extension.
@@ -82,7 +85,22 @@ def usable_toolkit() -> Toolkit | None:
     return None
 
 
-toolkit = usable_toolkit()
+def wanted() -> bool:
+    """Whether to build compiled operators: as the environment says, otherwise where there is a compiler."""
+    wish = os.getenv("PYMIXUNLEARN_EXTENSIONS", "auto").lower()
+    if wish not in ("0", "1", "auto"):
+        sys.exit(f"PYMIXUNLEARN_EXTENSIONS must be 0, 1 or auto, got {wish!r}")
+    compilers = [os.environ["CXX"].split()[0]] if os.getenv("CXX") else ["c++", "g++", "clang++", "cl"]
+    if os.getenv("PYMIXUNLEARN_CUDA") == "1":
+        wish = "1"
+    if wish == "auto" and not any(map(shutil.which, compilers)):
+        print(f"no C++ compiler ({', '.join(compilers)}): installing without compiled operators", file=sys.stderr)
+        return False
+    return wish != "0"
+
+
+build_extensions = wanted()
+toolkit = usable_toolkit() if build_extensions else None
 if toolkit is not None:
     os.environ["CUDA_HOME"] = toolkit.home
     # torch would ask the visible GPUs; a build machine need not have one.
@@ -141,7 +159,7 @@ packages += ["mixunlearn_cli", *(f"mixunlearn_cli.{name}" for name in find_packa
 
 setup(
     packages=packages,
-    ext_modules=extensions(),
+    ext_modules=extensions() if build_extensions else [],
     # Plain ".so" names: two of the three are shared libraries for the dispatcher, not Python modules.
     cmdclass={"build_ext": BuildExtension.with_options(no_python_abi_suffix=True)},
 )

@@ -10,9 +10,10 @@ from pymixunlearn.ops._attention import mixblock_attention
 from pymixunlearn.ops._losses import mix_contrastive_loss, real_contrastive_loss, sharpen, sim_loss
 from pymixunlearn.ops._mask_mix import mask_mix
 from pymixunlearn.ops._torch import attention as _attention_rules
+from pymixunlearn.ops._torch import library as _library
 from pymixunlearn.ops._torch import losses as _losses_rules
 from pymixunlearn.ops._torch import mask_mix as _mask_mix_rules
-from pymixunlearn.ops._torch.library import STATUS, LibraryStatus, Status
+from pymixunlearn.ops._torch.library import LibraryStatus, Status
 
 __all__ = [
     "LibraryStatus",
@@ -36,9 +37,11 @@ def status() -> Status:
         >>> ops.status().available or ops.status().reason is not None
         True
     """
-    return STATUS
+    return _library.STATUS
 
 
-if STATUS.available:
-    for _rules in (_losses_rules, _mask_mix_rules, _attention_rules):
+_RULES = (_losses_rules, _mask_mix_rules, _attention_rules)
+_library.check_fit([fake for rules in _RULES for fake in rules.FAKES])
+if status().available:
+    for _rules in _RULES:
         _rules.register()

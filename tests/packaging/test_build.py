@@ -30,11 +30,16 @@ def test_kernel_sources_know_nothing_of_torch() -> None:
             assert path.suffix != ".cuh" or "<<<" not in text, f"{path} holds launch syntax"
 
 
+def setup(**environment: str) -> subprocess.CompletedProcess[str]:
+    """Let setup.py decide what it would build in this environment."""
+    inherited = {key: value for key, value in os.environ.items() if key not in ("CUDA_HOME", "CUDA_PATH", "CXX")}
+    command = [sys.executable, "setup.py", "--version"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**inherited, **environment})
+
+
 def refusal(**environment: str) -> str:
     """What setup.py says as it refuses to build in this environment."""
-    inherited = {key: value for key, value in os.environ.items() if key not in ("CUDA_HOME", "CUDA_PATH")}
-    command = [sys.executable, "setup.py", "--version"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**inherited, **environment})
+    result = setup(**environment)
     assert result.returncode == 1
     return result.stderr
 
@@ -60,3 +65,11 @@ def test_a_toolkit_of_another_major_version_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_wish_is_refused() -> None:
     assert "PYMIXUNLEARN_CUDA must be 0, 1 or auto, got 'yes'" in refusal(PYMIXUNLEARN_CUDA="yes")
+    assert "PYMIXUNLEARN_EXTENSIONS must be 0, 1 or auto, got 'yes'" in refusal(PYMIXUNLEARN_EXTENSIONS="yes")
+
+
+def test_without_a_compiler_the_package_installs_without_operators_and_says_so() -> None:
+    result = setup(PATH="/nowhere")
+    assert result.returncode == 0, result.stderr
+    assert "no C++ compiler (c++, g++, clang++, cl): installing without compiled operators" in result.stderr
+    assert not setup(PYMIXUNLEARN_EXTENSIONS="0").stderr.count("compiler")

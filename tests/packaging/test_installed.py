@@ -90,6 +90,18 @@ def test_a_library_that_does_not_load_is_reported(without_libraries: str) -> Non
     assert "file too short" in result.stdout or "invalid ELF header" in result.stdout
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_a_library_that_lacks_the_operators_is_reported_and_the_reference_serves(without_libraries: str) -> None:
+    folder = Path(without_libraries) / "pymixunlearn"
+    (folder / "old.c").write_text("int old;")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "_ops_cpu.so", folder / "old.c"], check=True)
+    result = run(LOSS, PYTHONPATH=without_libraries)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("_ops_cpu.so is of another version of this package, rebuild it: it lacks") == 1
+    expected = [float(line) for line in run(LOSS).stdout.split()]
+    assert [float(line) for line in result.stdout.split()] == pytest.approx(expected)
+
+
 def test_a_build_with_cuda_imports_where_no_driver_is() -> None:
     result = run(LOSS, CUDA_VISIBLE_DEVICES="")
     assert result.returncode == 0 and not result.stderr.strip()

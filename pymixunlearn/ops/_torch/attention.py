@@ -81,9 +81,12 @@ def _mixblock_attention_backward(
     )
 
 
+FAKES = (_mixblock_attention, _mixblock_attention_backward)
+
+
 def register() -> None:
     """Register fake kernels, the derivative and autocast; the state, the second output, has no gradient."""
-    register_fakes(_mixblock_attention, _mixblock_attention_backward)
+    register_fakes(FAKES)
     register_derivative("mixblock_attention", 6, lambda ctx, grad, _: _gradients(ctx, grad), _save)
     register_no_derivative("mixblock_attention_backward")
     register_autocast("mixblock_attention")

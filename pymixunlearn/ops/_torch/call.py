@@ -22,7 +22,6 @@ ops = torch.ops.pymixunlearn
 # Eager functions call the kernels from below autograd: their own formula is already in charge.
 below_autograd: Any = torch._C._AutoDispatchBelowAutograd
 
-_CPU, _CUDA = library.STATUS.cpu.available, library.STATUS.cuda.available
 _HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -38,7 +37,11 @@ def compiled(*tensors: object) -> bool:
     differentiation, for which the kernels have no rules, the reference serves instead of silently dropping tangents.
     """
     for tensor in tensors:
-        if not isinstance(tensor, Tensor) or not ((_CPU and tensor.is_cpu) or (_CUDA and tensor.is_cuda)):
+        if not isinstance(tensor, Tensor):
+            return False
+        if not ((library.CPU and tensor.is_cpu) or (library.CUDA and tensor.is_cuda)):
+            if not torch.compiler.is_compiling():
+                library.say_that_the_reference_serves(tensor.device.type)
             return False
     return torch.compiler.is_compiling() or not _transformed()
 

@@ -1,13 +1,16 @@
 """Loads the compiled operators and remembers how that went.
 
 The CPU library holds the schemas and the CPU kernels, the CUDA library the CUDA kernels. Where a library cannot be
-loaded the package goes on with the plain-PyTorch reference for that device, and says so once.
+loaded, lacks an operator or is of another version, and on devices that have no kernels (MPS, XPU, ROCm), the
+plain-PyTorch reference serves, and says so once.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -61,6 +64,8 @@ def _load(name: str) -> LibraryStatus:
 def _load_cuda(cpu: LibraryStatus) -> LibraryStatus:
     if not cpu.available:
         return LibraryStatus(False, "the CPU library, which holds the schemas, is not loaded")
+    if torch.version.hip is not None:
+        return LibraryStatus(False, f"torch {torch.__version__} is built for ROCm, which has no compiled operators")
     if torch.version.cuda is None:
         return LibraryStatus(False, f"torch {torch.__version__} has no CUDA")
     return _load("_ops_cuda")
@@ -69,9 +74,9 @@ def _load_cuda(cpu: LibraryStatus) -> LibraryStatus:
 def _facts() -> dict[str, Any]:
     try:
         introspection = import_module("pymixunlearn._introspection")
-    except ImportError as error:
+        return {**introspection.build_facts(), "cpu_isa": introspection.cpu_isa()}
+    except (ImportError, AttributeError) as error:  # not built, or of another version
         return {"introspection": f"not available: {error}"}
-    return {**introspection.build_facts(), "cpu_isa": introspection.cpu_isa()}
 
 
 def _load_all() -> Status:
@@ -79,13 +84,59 @@ def _load_all() -> Status:
         off = LibraryStatus(False, "switched off by PYMIXUNLEARN_REFERENCE=1")
         return Status(off, off, _facts())
     cpu = _load("_ops_cpu")
-    if not cpu.available:
-        warnings.warn(
-            f"pymixunlearn runs on its plain-PyTorch reference operators, which are slower: {cpu.reason}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
     return Status(cpu, _load_cuda(cpu), _facts())
 
 
+#: How loading went, and whether CPU and CUDA tensors have compiled operators; :func:`check_fit` has the last word.
 STATUS = _load_all()
+CPU, CUDA = STATUS.cpu.available, STATUS.cuda.available
+_warned: set[str] = set()
+
+
+def check_fit(fakes: Sequence[Callable[..., Any]]) -> None:
+    """Give up libraries of another version: those that lack an operator, or whose operator takes other arguments.
+
+    Args:
+        fakes: The fake kernel of every operator, each named after it with a leading underscore.
+    """
+    global STATUS, CPU, CUDA
+    cpu, cuda = STATUS.cpu, STATUS.cuda
+    if cpu.available and (problem := _misfit(fakes, "CPU")):
+        cpu = LibraryStatus(False, f"_ops_cpu.so is of another version of this package, rebuild it: {problem}")
+        cuda = _load_cuda(cpu)
+    if cuda.available and (problem := _misfit(fakes, "CUDA")):
+        cuda = LibraryStatus(False, f"_ops_cuda.so is of another version of this package, rebuild it: {problem}")
+    STATUS = Status(cpu, cuda, STATUS.facts)
+    CPU, CUDA = cpu.available, cuda.available
+    if not CPU and os.getenv("PYMIXUNLEARN_REFERENCE") != "1":
+        _warn(f"pymixunlearn runs on its plain-PyTorch reference operators, which are slower: {cpu.reason}")
+
+
+def _misfit(fakes: Sequence[Callable[..., Any]], key: str) -> str | None:
+    """What the loaded operators lack: an operator, kernels for a dispatch key, or the arguments of the fake kernels."""
+    for fake in fakes:
+        name = fake.__name__.removeprefix("_")
+        packet = getattr(torch.ops.pymixunlearn, name, None)
+        if packet is None or not torch._C._dispatch_has_kernel_for_dispatch_key(f"pymixunlearn::{name}", key):
+            return f"it lacks the operator {name}"
+        takes = [argument.name for argument in packet.default._schema.arguments]
+        if takes != list(inspect.signature(fake).parameters):
+            return f"its operator {name} takes {', '.join(takes)}"
+    return None
+
+
+def say_that_the_reference_serves(device: str) -> None:
+    """Warn once for each type of device whose tensors have no compiled operators, with the reason.
+
+    Without the CPU library, or where it was switched off, the reference serves everywhere, which was said or asked for.
+    On ``meta`` nothing is computed.
+    """
+    if not CPU or device == "meta" or device in _warned:
+        return
+    _warned.add(device)
+    reason = STATUS.cuda.reason if device == "cuda" else f"there are no compiled operators for {device}"
+    _warn(f"tensors on {device} are served by the plain-PyTorch reference operators, which are slower: {reason}")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=5)

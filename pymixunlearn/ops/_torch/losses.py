@@ -277,20 +277,23 @@ def _real_contrastive_loss_backward(
     )
 
 
+FAKES = (
+    _sharpen,
+    _sharpen_backward,
+    _sim_loss,
+    _sim_loss_backward,
+    _mix_contrastive_loss,
+    _mix_contrastive_loss_and_gradient,
+    _mix_contrastive_loss_backward,
+    _real_contrastive_loss,
+    _real_contrastive_loss_and_gradients,
+    _real_contrastive_loss_backward,
+)
+
+
 def register() -> None:
     """Register fake kernels, derivatives, and autocast to float32 with the dispatcher."""
-    register_fakes(
-        _sharpen,
-        _sharpen_backward,
-        _sim_loss,
-        _sim_loss_backward,
-        _mix_contrastive_loss,
-        _mix_contrastive_loss_and_gradient,
-        _mix_contrastive_loss_backward,
-        _real_contrastive_loss,
-        _real_contrastive_loss_and_gradients,
-        _real_contrastive_loss_backward,
-    )
+    register_fakes(FAKES)
     for name, differentiable, gradients, save in (
         ("sharpen", 1, sharpen_gradients, _save_sharpen),
         ("sim_loss", 1, _of_loss(sim_loss_gradients), _save_sim_loss),

@@ -111,9 +111,12 @@ def _mask_mix_backward_image(
     return _images(grad, (n_retain if retain_side else n_forget, *grad.shape[1:]), dtype, channels_last)
 
 
+FAKES = (_mask_mix, _mask_mix_backward_mask, _mask_mix_backward_image)
+
+
 def register() -> None:
     """Register fake kernels and the derivative. Autocast changes nothing: the images decide the dtype."""
-    register_fakes(_mask_mix, _mask_mix_backward_mask, _mask_mix_backward_image)
+    register_fakes(FAKES)
     register_derivative("mask_mix", 3, mask_mix_gradients, _save)
     for name in ("mask_mix_backward_mask", "mask_mix_backward_image"):
         register_no_derivative(name)

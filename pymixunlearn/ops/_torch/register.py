@@ -5,7 +5,7 @@ A direct call of ``torch.ops.pymixunlearn.*`` must never end in silent zeros. Wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ _library = _NoTangents("pymixunlearn", "FRAGMENT")  # type: ignore[no-untyped-ca
 _autocast_library = torch.library.Library("pymixunlearn", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
-def register_fakes(*fakes: Callable[..., Any]) -> None:
+def register_fakes(fakes: Sequence[Callable[..., Any]]) -> None:
     """Register fake kernels, each under the name of its operator: the function's without the leading underscore."""
     for fake in fakes:
         torch.library.register_fake(f"pymixunlearn::{fake.__name__.removeprefix('_')}", fake)
