@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "core/losses.h"
-#include "cpu/contrast.h"
-#include "cpu/kernels.h"
+#include "cpu/kernel_table.h"
+#include "cpu/losses.h"
 
 namespace {
 
@@ -107,11 +107,11 @@ class Mix {
   Mix(const Mix&) = delete;
 
   void forward(Isa isa) {
-    kernels(isa).mix(false).forward(forward_.plan(), 0, forward_.plan().forward_tasks(), workspace_.data());
+    kernels(isa).mask_mix(false).forward(forward_.plan(), 0, forward_.plan().forward_tasks(), workspace_.data());
   }
   void backward(Isa isa) {
-    kernels(isa).mix(false).mask_gradient(backward_.plan(), 0, backward_.plan().mask_gradient_tasks(),
-                                          workspace_.data());
+    kernels(isa).mask_mix(false).mask_gradient(backward_.plan(), 0, backward_.plan().mask_gradient_tasks(),
+                                               workspace_.data());
   }
 
   double forward_bytes() const { return 4.0 * static_cast<double>(forget_.size() + retain_.size() + mixed_.size()); }
@@ -124,14 +124,14 @@ class Mix {
   }
 
  private:
-  MixOperands operands(std::vector<float>& result) {
+  MaskMixOperands operands(std::vector<float>& result) {
     const int64_t step = shape_.image_size();
     return {forget_.data(), retain_.data(), step, step, masks_.data(), mixed_.data(), step, result.data(), {}};
   }
 
-  MixShape shape_;
+  MaskMixShape shape_;
   std::vector<float> forget_, retain_, masks_, mixed_, grad_masks_;
-  MixTaps<float> forward_, backward_;
+  MaskMixTaps<float> forward_, backward_;
   std::vector<float> workspace_;
 };
 

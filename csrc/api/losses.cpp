@@ -1,8 +1,8 @@
 #include "pymixunlearn/losses.h"
 
 #include "../core/losses.h"
-#include "../cpu/contrast.h"
-#include "../cpu/kernels.h"
+#include "../cpu/kernel_table.h"
+#include "../cpu/losses.h"
 #include "arguments.h"
 
 namespace pymixunlearn {
@@ -22,9 +22,9 @@ void require_matrix(const char* name, const Matrix<T>& matrix) {
 
 // Checked logits and targets in kernel layout.
 template <class T>
-class Rows {
+class BufferRows {
  public:
-  Rows(const char* name, const Matrix<T>& logits) {
+  BufferRows(const char* name, const Matrix<T>& logits) {
     require_matrix(name, logits);
     in_ = {logits.data, logits.stride, logits.rows, logits.columns, {}, 1};
   }
@@ -83,8 +83,8 @@ pmx::RowScalar<T> one(T value) {
 }
 
 template <class T>
-Rows<T> rows_of(const SimLoss<T>& loss) {
-  Rows<T> rows("logits", loss.logits);
+BufferRows<T> rows_of(const SimLoss<T>& loss) {
+  BufferRows<T> rows("logits", loss.logits);
   rows.add_target("target", loss.target, loss.logits.rows, 1);
   return rows;
 }
@@ -96,12 +96,12 @@ pmx::Pairs pairs_of(const MixContrastiveLoss<T>& loss) {
 }
 
 template <class T>
-Rows<T> rows_of(const MixContrastiveLoss<T>& loss) {
+BufferRows<T> rows_of(const MixContrastiveLoss<T>& loss) {
   const pmx::Pairs pairs = pairs_of(loss);
   require(loss.tau > 0, "tau must be above 0, got ", loss.tau);
   require(loss.logits.rows == pairs.rows(), "logits must have one row for each pair of ", pairs.forget, " forget and ",
           pairs.retain, " retain images, got ", loss.logits.rows);
-  Rows<T> rows("logits", loss.logits);
+  BufferRows<T> rows("logits", loss.logits);
   rows.add_target("target_forget", loss.target_forget, pairs.forget, pairs.forget_divisor());
   rows.add_target("target_retain", loss.target_retain, pairs.retain, pairs.retain_divisor());
   return rows;
@@ -115,7 +115,7 @@ pmx::Contrast<T> contrast_of(const MixContrastiveLoss<T>& loss, const T* lse) {
 
 template <class T>
 struct RealRows {
-  Rows<T> forget, retain;
+  BufferRows<T> forget, retain;
 
   explicit RealRows(const RealContrastiveLoss<T>& loss)
       : forget("logits_forget", loss.logits_forget), retain("logits_retain", loss.logits_retain) {
@@ -157,7 +157,7 @@ int64_t MixContrastiveLoss<T>::state_size() const {
 
 template <class T>
 T MixContrastiveLoss<T>::forward(T* state, const ParallelFor& parallel_for) const {
-  const Rows<T> rows = rows_of(*this);
+  const BufferRows<T> rows = rows_of(*this);
   rows.forward(state, nullptr, parallel_for);
   return pmx::reduce_columns(pmx::kernels().column<T>(), pmx::mix_terms<T>(pairs_of(*this), state),
                              contrast_of<T>(*this, nullptr), state + rows.state_size(), parallel_for);
@@ -165,7 +165,7 @@ T MixContrastiveLoss<T>::forward(T* state, const ParallelFor& parallel_for) cons
 
 template <class T>
 void MixContrastiveLoss<T>::backward(T grad, const T* state, T* grad_logits, const ParallelFor& parallel_for) const {
-  const Rows<T> rows = rows_of(*this);
+  const BufferRows<T> rows = rows_of(*this);
   rows.backward(state, pmx::RowRole::mixed, contrast_of(*this, state + rows.state_size()), one(grad), grad_logits,
                 parallel_for);
 }

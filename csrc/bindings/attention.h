@@ -73,7 +73,7 @@ class AttentionInputs {
 };
 
 template <class Backend>
-struct MixblockAttention {
+struct AttentionOperators {
   static std::tuple<Tensor, Tensor> forward(const Tensor& q_f, const Tensor& k_f, const Tensor& v_f, const Tensor& q_r,
                                             const Tensor& k_r, const Tensor& v_r, bool grid, bool allow_tf32) {
     const AttentionInputs inputs({q_f, k_f, v_f, q_r, k_r, v_r}, grid, Backend::position_stride_is_free);
@@ -122,8 +122,8 @@ struct MixblockAttention {
   }
 };
 
-#define PMX_REGISTER_ATTENTION(library, Backend)                                            \
-  library.impl("mixblock_attention", TORCH_BOX(&pmx::MixblockAttention<Backend>::forward)); \
-  library.impl("mixblock_attention_backward", TORCH_BOX(&pmx::MixblockAttention<Backend>::backward))
+#define PMX_REGISTER_ATTENTION(library, Backend)                                             \
+  library.impl("mixblock_attention", TORCH_BOX(&pmx::AttentionOperators<Backend>::forward)); \
+  library.impl("mixblock_attention_backward", TORCH_BOX(&pmx::AttentionOperators<Backend>::backward))
 
 }  // namespace pmx

@@ -3,7 +3,7 @@
 #include <cstring>
 #include <memory>
 
-#include "../cpu/kernels.h"
+#include "../cpu/kernel_table.h"
 #include "attention.h"
 
 namespace pmx {
@@ -26,7 +26,7 @@ int64_t unit_grain(const Attention& in) {
   return std::max<int64_t>(1, static_cast<int64_t>(5e5 / operations));
 }
 
-struct Cpu {
+struct CpuAttention {
   static constexpr bool position_stride_is_free = true;
 
   // Accumulation type, because in grid pairing gradients are sums over the partners of an image.
@@ -34,7 +34,7 @@ struct Cpu {
     return own == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   }
 
-  explicit Cpu(const Tensor& like) { STD_TORCH_CHECK(like.is_cpu(), "expected a CPU tensor"); }
+  explicit CpuAttention(const Tensor& like) { STD_TORCH_CHECK(like.is_cpu(), "expected a CPU tensor"); }
 
   void forward(const Attention& in, Dtype dtype, bool, void* states, void* out) const {
     const AttentionKernels table = kernels().attention(dtype);
@@ -72,4 +72,4 @@ struct Cpu {
 }  // namespace
 }  // namespace pmx
 
-STABLE_TORCH_LIBRARY_IMPL(pymixunlearn, CPU, m) { PMX_REGISTER_ATTENTION(m, pmx::Cpu); }
+STABLE_TORCH_LIBRARY_IMPL(pymixunlearn, CPU, m) { PMX_REGISTER_ATTENTION(m, pmx::CpuAttention); }

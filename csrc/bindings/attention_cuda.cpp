@@ -5,7 +5,7 @@
 namespace pmx {
 namespace {
 
-class Cuda : public CudaQueue {
+class CudaAttention : public CudaQueue {
  public:
   static constexpr bool position_stride_is_free = false;
 
@@ -32,4 +32,4 @@ class Cuda : public CudaQueue {
 }  // namespace
 }  // namespace pmx
 
-STABLE_TORCH_LIBRARY_IMPL(pymixunlearn, CUDA, m) { PMX_REGISTER_ATTENTION(m, pmx::Cuda); }
+STABLE_TORCH_LIBRARY_IMPL(pymixunlearn, CUDA, m) { PMX_REGISTER_ATTENTION(m, pmx::CudaAttention); }

@@ -15,10 +15,10 @@
 namespace pmx {
 
 // Logits and targets in kernel layout, with the tensors that own the memory.
-class Rows {
+class LossRows {
  public:
   // Targets keep the dtype of the logits if all of them have it (`narrow`), else they are brought to accumulation type.
-  Rows(const Tensor& logits, std::optional<double> sharpen_T, bool narrow)
+  LossRows(const Tensor& logits, std::optional<double> sharpen_T, bool narrow)
       : dtype_(dtype_of(logits)),
         target_dtype_(narrow || dtype_ == Dtype::f64 ? dtype_ : Dtype::f32),
         target_type_(narrow ? logits.scalar_type() : accumulation_type(dtype_)),
@@ -96,14 +96,14 @@ struct Pass {
   int targets;
   RowRole role;  // of the first set
 
-  Pass(const Rows& rows, RowRole role_)
+  Pass(const LossRows& rows, RowRole role_)
       : sets{rows.in(), {}},
         dtype(rows.dtype()),
         target_dtype(rows.target_dtype()),
         kind(rows.kind()),
         targets(rows.targets()),
         role(role_) {}
-  Pass(const Rows& forget, const Rows& retain) : Pass(forget, RowRole::forget) { sets.second = retain.in(); }
+  Pass(const LossRows& forget, const LossRows& retain) : Pass(forget, RowRole::forget) { sets.second = retain.in(); }
 };
 
 // Where a pass writes its gradients.
@@ -124,7 +124,7 @@ A* data(const Tensor& tensor) {
 }
 
 template <class Backend>
-struct Losses {
+struct LossOperators {
   static Tensor sharpen(const Tensor& logits, double T) {
     const Tensor rows = torch::stable::contiguous(logits);
     const Tensor out = torch::stable::empty_like(rows);
@@ -150,7 +150,7 @@ struct Losses {
 
   static std::tuple<Tensor, Tensor> sim_loss(const Tensor& logits, const Tensor& target,
                                              std::optional<double> sharpen_T) {
-    const Rows rows = sim_rows(logits, target, sharpen_T);
+    const LossRows rows = sim_rows(logits, target, sharpen_T);
     Tensor state = allocate<1>(logits, {rows.state_size()}, accumulation_type(rows.dtype()));
     Tensor loss = allocate<1>(logits, {rows.in().rows}, logits.scalar_type());
     Backend(logits).cosine_forward(Pass(rows, RowRole::sim), state.data_ptr(), loss.data_ptr());
@@ -159,7 +159,7 @@ struct Losses {
 
   static Tensor sim_loss_backward(const Tensor& grad, const Tensor& logits, const Tensor& target, const Tensor& state,
                                   std::optional<double> sharpen_T) {
-    const Rows rows = sim_rows(logits, target, sharpen_T);
+    const LossRows rows = sim_rows(logits, target, sharpen_T);
     check_state(state, rows, rows.state_size());
     STD_TORCH_CHECK(grad.dim() == 1 && grad.sizes()[0] == rows.in().rows, "expected one gradient for each row");
     return with_accumulation(rows.dtype(), [&](auto zero) {
@@ -176,8 +176,8 @@ struct Losses {
                                                          const Tensor& target_retain, std::optional<Tensor> lam,
                                                          double lam_value, std::optional<Tensor> tau, double tau_value,
                                                          bool grid, bool mean, std::optional<double> sharpen_T) {
-    const auto [loss, state, gradient] =
-        mix_forward(logits, target_forget, target_retain, lam, lam_value, tau, tau_value, grid, mean, sharpen_T, false);
+    const auto [loss, state, gradient] = mask_mix_forward(logits, target_forget, target_retain, lam, lam_value, tau,
+                                                          tau_value, grid, mean, sharpen_T, false);
     return {loss, state};
   }
 
@@ -187,8 +187,8 @@ struct Losses {
                                                                       std::optional<Tensor> tau, double tau_value,
                                                                       bool grid, bool mean,
                                                                       std::optional<double> sharpen_T) {
-    const auto [loss, state, gradient] =
-        mix_forward(logits, target_forget, target_retain, lam, lam_value, tau, tau_value, grid, mean, sharpen_T, true);
+    const auto [loss, state, gradient] = mask_mix_forward(logits, target_forget, target_retain, lam, lam_value, tau,
+                                                          tau_value, grid, mean, sharpen_T, true);
     return {loss, *gradient};
   }
 
@@ -196,7 +196,7 @@ struct Losses {
                                               const Tensor& target_retain, const Tensor& state,
                                               std::optional<Tensor> lam, double lam_value, std::optional<Tensor> tau,
                                               double tau_value, bool grid, bool mean, std::optional<double> sharpen_T) {
-    const Rows rows = mix_rows(logits, target_forget, target_retain, grid, sharpen_T);
+    const LossRows rows = mix_rows(logits, target_forget, target_retain, grid, sharpen_T);
     check_state(state, rows, rows.state_size() + (grid ? logits.sizes()[1] : 1));
     STD_TORCH_CHECK(grad.dim() == 0, "expected one gradient");
     return with_accumulation(rows.dtype(), [&](auto zero) {
@@ -278,9 +278,9 @@ struct Losses {
     }
   };
 
-  static Rows sim_rows(const Tensor& logits, const Tensor& target, std::optional<double> sharpen_T) {
+  static LossRows sim_rows(const Tensor& logits, const Tensor& target, std::optional<double> sharpen_T) {
     STD_TORCH_CHECK(logits.dim() == 2, "expected logits [N, C]");
-    Rows rows(logits, sharpen_T, narrow_targets(logits, target));
+    LossRows rows(logits, sharpen_T, narrow_targets(logits, target));
     rows.add_target(target, 1, rows.in().rows);
     return rows;
   }
@@ -290,26 +290,26 @@ struct Losses {
     return {n_forget, grid ? logits.sizes()[1] : n_forget, grid};
   }
 
-  static Rows mix_rows(const Tensor& logits, const Tensor& target_forget, const Tensor& target_retain, bool grid,
-                       std::optional<double> sharpen_T) {
+  static LossRows mix_rows(const Tensor& logits, const Tensor& target_forget, const Tensor& target_retain, bool grid,
+                           std::optional<double> sharpen_T) {
     STD_TORCH_CHECK(logits.dim() == (grid ? 3 : 2), "expected logits [N, C], or [N_f, N_r, C] in grid pairing");
-    Rows rows(logits, sharpen_T, narrow_targets(logits, target_forget, target_retain));
+    LossRows rows(logits, sharpen_T, narrow_targets(logits, target_forget, target_retain));
     const Pairs pairs = pairs_of(logits, grid);
     rows.add_target(target_forget, pairs.forget_divisor(), pairs.forget);
     rows.add_target(target_retain, pairs.retain_divisor(), pairs.retain);
     return rows;
   }
 
-  static std::pair<Rows, Rows> real_rows(const Tensor& logits_forget, const Tensor& logits_retain,
-                                         const Tensor& target_forget, const Tensor& target_retain,
-                                         std::optional<double> sharpen_T) {
+  static std::pair<LossRows, LossRows> real_rows(const Tensor& logits_forget, const Tensor& logits_retain,
+                                                 const Tensor& target_forget, const Tensor& target_retain,
+                                                 std::optional<double> sharpen_T) {
     STD_TORCH_CHECK(logits_forget.dim() == 2 && logits_retain.dim() == 2, "expected logits [N, C]");
     STD_TORCH_CHECK(logits_forget.sizes()[1] == logits_retain.sizes()[1] &&
                         logits_forget.scalar_type() == logits_retain.scalar_type(),
                     "expected both logits with the same classes and dtype");
     check_same_device(logits_forget, logits_retain);
     const bool narrow = narrow_targets(logits_retain, target_forget, target_retain);
-    Rows forget(logits_forget, sharpen_T, narrow), retain(logits_retain, sharpen_T, narrow);
+    LossRows forget(logits_forget, sharpen_T, narrow), retain(logits_retain, sharpen_T, narrow);
     forget.add_target(target_forget, 1, forget.in().rows);
     retain.add_target(target_retain, 1, retain.in().rows);
     STD_TORCH_CHECK(forget.kind() == retain.kind(), "expected both targets of one kind");
@@ -317,11 +317,11 @@ struct Losses {
   }
 
   // Loss, state and, if wanted, the gradient of the loss.
-  static std::tuple<Tensor, Tensor, std::optional<Tensor>> mix_forward(
+  static std::tuple<Tensor, Tensor, std::optional<Tensor>> mask_mix_forward(
       const Tensor& logits, const Tensor& target_forget, const Tensor& target_retain, const std::optional<Tensor>& lam,
       double lam_value, const std::optional<Tensor>& tau, double tau_value, bool grid, bool mean,
       std::optional<double> sharpen_T, bool with_gradient) {
-    const Rows rows = mix_rows(logits, target_forget, target_retain, grid, sharpen_T);
+    const LossRows rows = mix_rows(logits, target_forget, target_retain, grid, sharpen_T);
     const Pairs pairs = pairs_of(logits, grid);
     const Tensor state = allocate<1>(logits, {rows.state_size() + pairs.columns()}, accumulation_type(rows.dtype()));
     const Tensor loss = allocate<0>(logits, {}, logits.scalar_type());
@@ -363,21 +363,23 @@ struct Losses {
     return {loss, state, grad_forget, grad_retain};
   }
 
-  static void check_state(const Tensor& state, const Rows& rows, int64_t size) {
+  static void check_state(const Tensor& state, const LossRows& rows, int64_t size) {
     check_same_device(state, rows.logits());
     STD_TORCH_CHECK(state.scalar_type() == accumulation_type(rows.dtype()) && state.dim() == 1 &&
                         state.numel() == size && (size < 2 || state.stride(0) == 1),
                     "expected the state of this call");
   }
 
-  static Tensor like_logits(const Rows& rows) {
+  static Tensor like_logits(const LossRows& rows) {
     const auto sizes = rows.logits().sizes();
     const ScalarType type = rows.logits().scalar_type();
     return sizes.size() == 2 ? allocate<2>(rows.logits(), {sizes[0], sizes[1]}, type)
                              : allocate<3>(rows.logits(), {sizes[0], sizes[1], sizes[2]}, type);
   }
 
-  static Tensor nothing_like(const Rows& rows) { return allocate<1>(rows.logits(), {0}, rows.logits().scalar_type()); }
+  static Tensor nothing_like(const LossRows& rows) {
+    return allocate<1>(rows.logits(), {0}, rows.logits().scalar_type());
+  }
 };
 
 // Registers every loss operator of a backend under its schema's name.
@@ -392,6 +394,6 @@ struct Losses {
   PMX_REGISTER_LOSS(library, Backend, real_contrastive_loss);               \
   PMX_REGISTER_LOSS(library, Backend, real_contrastive_loss_and_gradients); \
   PMX_REGISTER_LOSS(library, Backend, real_contrastive_loss_backward)
-#define PMX_REGISTER_LOSS(library, Backend, name) library.impl(#name, TORCH_BOX(&pmx::Losses<Backend>::name))
+#define PMX_REGISTER_LOSS(library, Backend, name) library.impl(#name, TORCH_BOX(&pmx::LossOperators<Backend>::name))
 
 }  // namespace pmx

@@ -1,14 +1,14 @@
 #include <algorithm>
 
-#include "../cpu/contrast.h"
-#include "../cpu/kernels.h"
+#include "../cpu/kernel_table.h"
+#include "../cpu/losses.h"
 #include "losses.h"
 
 namespace pmx {
 namespace {
 
-struct Cpu {
-  explicit Cpu(const Tensor& like) { STD_TORCH_CHECK(like.is_cpu(), "expected a CPU tensor"); }
+struct CpuLosses {
+  explicit CpuLosses(const Tensor& like) { STD_TORCH_CHECK(like.is_cpu(), "expected a CPU tensor"); }
 
   void cosine_forward(const Pass& pass, void* states, void* sim) const {
     over_rows(pass, [&](const CosineRows& in, bool second, int64_t begin, int64_t end) {
@@ -97,4 +97,4 @@ struct Cpu {
 }  // namespace
 }  // namespace pmx
 
-STABLE_TORCH_LIBRARY_IMPL(pymixunlearn, CPU, m) { PMX_REGISTER_LOSSES(m, pmx::Cpu); }
+STABLE_TORCH_LIBRARY_IMPL(pymixunlearn, CPU, m) { PMX_REGISTER_LOSSES(m, pmx::CpuLosses); }

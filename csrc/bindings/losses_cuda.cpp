@@ -5,7 +5,7 @@
 namespace pmx {
 namespace {
 
-class Cuda : public CudaQueue {
+class CudaLosses : public CudaQueue {
  public:
   using CudaQueue::CudaQueue;
 
@@ -58,4 +58,4 @@ class Cuda : public CudaQueue {
 }  // namespace
 }  // namespace pmx
 
-STABLE_TORCH_LIBRARY_IMPL(pymixunlearn, CUDA, m) { PMX_REGISTER_LOSSES(m, pmx::Cuda); }
+STABLE_TORCH_LIBRARY_IMPL(pymixunlearn, CUDA, m) { PMX_REGISTER_LOSSES(m, pmx::CudaLosses); }

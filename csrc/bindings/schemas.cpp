@@ -5,7 +5,7 @@
 STABLE_TORCH_LIBRARY(pymixunlearn, m) {
   m.def("sharpen(Tensor logits, float T) -> Tensor");
   m.def("sharpen_backward(Tensor grad, Tensor logits, float T) -> Tensor");
-  // `state` holds a few scalars per row (core/contrastive.h) and is what the backward needs besides the inputs.
+  // `state` holds a few scalars per row (core/losses.h) and is what the backward needs besides the inputs.
   m.def("sim_loss(Tensor logits, Tensor target, float? sharpen_T) -> (Tensor loss, Tensor state)");
   m.def("sim_loss_backward(Tensor grad, Tensor logits, Tensor target, Tensor state, float? sharpen_T) -> Tensor");
   // A scalar argument that may be a tensor comes twice: the tensor, and the number that holds when there is none.

@@ -12,7 +12,7 @@
 #include <optional>
 #include <tuple>
 
-#include "../core/contrastive.h"
+#include "../core/losses.h"
 
 namespace pmx {
 

@@ -1,10 +1,232 @@
-// From sizes to the structures of contrastive.h: the pairs of a loss, its weights (math.md, section 3) and where its
-// terms lie. Shared by everything that runs the losses.
+// What the cosine and contrastive losses compute, shared by the CPU and the CUDA kernels.
+//
+// With m = max(z), e = exp(z - m) and a target direction t, one row has
+//
+//     cos = <e, t> / (|e| |t|)          s = 1 - cos
+//     ds/dz_j = e_j (b e_j - t_j) / (|e| |t|)     with b = <e, t> / |e|^2
+//
+// The softmax denominator cancels, so a row is described by a handful of scalars, its state. A loss is a weighted sum
+// over rows whose weights follow from those scalars (row_weights), so one backward kernel serves every loss. The
+// gradient is written with b because e and t are nearly parallel when forgetting has not begun: b e_j - t_j then
+// cancels to the last digit, while a cosine and two norms, each rounded, would not.
 #pragma once
 
-#include "contrastive.h"
+#include <cmath>
+#include <cstdint>
+
+#include "scalar.h"
 
 namespace pmx {
+
+enum class TargetKind : int { probabilities, labels, teacher_logits };
+
+// Targets of one role. Row n of the logits has the target row (n / divisor) % modulus, which covers zip (1, N), and in
+// grid pairing the forget targets (N_r, N_f) and the retain targets (1, N_r).
+struct TargetRows {
+  const void* data;
+  int64_t stride;  // elements between rows; unused for labels
+  int64_t divisor;
+  int64_t modulus;
+
+  // Divisions of 64-bit numbers are slow and in zip pairing nothing is left to divide.
+  PMX_HD int64_t row(int64_t n) const {
+    const int64_t quotient = divisor == 1 ? n : n / divisor;
+    return quotient < modulus ? quotient : quotient % modulus;
+  }
+};
+
+// Logits and one or two targets for each of their rows.
+struct CosineRows {
+  const void* logits;
+  int64_t stride;  // elements between rows of the logits
+  int64_t rows;
+  int64_t classes;
+  TargetRows targets[2];
+  double inverse_T;  // 1 / T of teacher logits
+};
+
+// The rows of one pass: one set, or the forget and then the retain rows of L_real, of the same width and types. The
+// states of the second set follow those of the first.
+struct RowSets {
+  CosineRows first;
+  CosineRows second;
+
+  PMX_HD int64_t rows() const { return first.rows + second.rows; }
+};
+
+// The state of a row: max(z), then for each target s, 1/(|e||t|), b and, for teacher logits, max(u).
+constexpr int state_width(int num_targets) { return 1 + 4 * num_targets; }
+
+// The slot of a target's s in the state of its row; its other three scalars follow.
+constexpr int sim_slot(int target) { return 1 + 4 * target; }
+
+// Writes the state of one row from its sums; dot[k] = <e, t_k>, norm2[k] = |t_k|^2. A zero target has no direction:
+// cosine and gradient are 0.
+template <class A>
+PMX_HD void store_row_state(A* state, A max, A e2, int num_targets, const A* dot, const A* norm2, const A* target_max) {
+  state[0] = max;
+  for (int k = 0; k < 2; ++k) {
+    if (k >= num_targets) break;
+    A* of_target = state + sim_slot(k);
+    const A scale = norm2[k] == A(0) ? A(0) : A(1) / (std::sqrt(e2) * std::sqrt(norm2[k]));
+    of_target[0] = A(1) - dot[k] * scale;
+    of_target[1] = scale;
+    of_target[2] = dot[k] / e2;
+    of_target[3] = target_max[k];
+  }
+}
+
+// A number that is one for all rows, or one per row; kept on the device so that no launch waits for its value.
+template <class A>
+struct RowScalar {
+  const A* data;  // null: `value` holds for every row
+  int64_t stride;
+  A value;
+
+  PMX_HD A at(int64_t row) const { return data == nullptr ? value : data[row * stride]; }
+};
+
+// How the cosine losses of a row enter a contrastive loss (README.md, "Contrastive losses").
+//
+//     L = sum_columns [ retain_weight * sum (1 - lam) s_r  -  forget_weight * LSE(lam s_f / tau) ]
+//
+// Row n belongs to column n % columns: 1 column in zip pairing and in L_real, N_r columns in grid pairing.
+template <class A>
+struct Contrast {
+  int64_t columns;
+  RowScalar<A> lam;
+  RowScalar<A> tau;
+  A forget_weight;
+  A retain_weight;
+  const A* lse;  // [columns], written by the forward
+};
+
+// Which loss a row takes part in, and through which of its targets.
+enum class RowRole : int {
+  sim,     // one target; the incoming gradient has one value per row
+  forget,  // one target, forget side of L_real (lam = 1)
+  retain,  // one target, retain side of L_real (lam = 0)
+  mixed    // two targets: forget, retain
+};
+
+// The role of a row in a pass whose first rows have `first`.
+PMX_HD RowRole role_of(RowRole first, bool second) { return second ? RowRole::retain : first; }
+
+// dL/ds of the row for each of its targets, times the incoming gradient.
+template <class A>
+PMX_HD void row_weights(RowRole role, const Contrast<A>& contrast, const RowScalar<A>& grad, int64_t row,
+                        const A* state, A* weight) {
+  const A incoming = grad.at(row);
+  if (role == RowRole::sim) {
+    weight[0] = incoming;
+    return;
+  }
+  if (role == RowRole::retain) {
+    weight[0] = incoming * contrast.retain_weight;
+    return;
+  }
+  const A lam = role == RowRole::mixed ? contrast.lam.at(row) : A(1);
+  const A rate = lam / contrast.tau.at(0);
+  const A softmax = std::exp(rate * state[sim_slot(0)] - contrast.lse[row % contrast.columns]);
+  weight[0] = -incoming * contrast.forget_weight * rate * softmax;
+  if (role == RowRole::mixed) weight[1] = incoming * contrast.retain_weight * (A(1) - lam);
+}
+
+// Coefficients of the gradient row: dL/dz_j = e_j sum_k pull_k (b_k e_j - t_kj).
+template <class A>
+struct GradientRow {
+  A pull[2] = {0, 0};
+  A b[2] = {0, 0};
+
+  PMX_HD GradientRow(int num_targets, const A* state, const A* weight) {
+    for (int k = 0; k < 2; ++k) {
+      if (k >= num_targets) break;
+      pull[k] = weight[k] * state[sim_slot(k) + 1];
+      b[k] = state[sim_slot(k) + 2];
+    }
+  }
+};
+
+// A log-sum-exp that can be continued and merged: sum of exp(x - max).
+template <class A>
+struct LogSumExp {
+  A max;
+  A sum;
+
+  PMX_HD void add(A x) {
+    if (x <= max) {
+      sum += std::exp(x - max);
+    } else {  // also taken by a NaN, which must end in the result
+      sum = (sum == A(0) ? A(0) : sum * std::exp(max - x)) + A(1);
+      max = x;
+    }
+  }
+  PMX_HD void merge(const LogSumExp& other) {
+    if (other.sum == A(0)) return;
+    if (sum == A(0)) {
+      *this = other;
+      return;
+    }
+    const A top = other.max > max ? other.max : max;
+    sum = sum * std::exp(max - top) + other.sum * std::exp(other.max - top);
+    max = top;
+  }
+  // Nothing added: 0, so that an empty forget set contributes nothing instead of infinity.
+  PMX_HD A value() const { return sum == A(0) ? A(0) : max + std::log(sum); }
+
+  static PMX_HD LogSumExp empty() { return {-INFINITY, A(0)}; }
+};
+
+// Where the losses s of one side of a contrastive loss lie: term i of column c is row i * row_step + c.
+template <class A>
+struct Side {
+  const A* states;
+  int width;
+  int slot;
+  int64_t terms;  // rows per column
+  int64_t row_step;
+
+  PMX_HD int64_t row(int64_t i, int64_t column) const { return i * row_step + column; }
+  PMX_HD A loss(int64_t row) const { return states[row * width + slot]; }
+};
+
+template <class A>
+struct ContrastTerms {
+  Side<A> forget;
+  Side<A> retain;
+  bool mixed;  // lam weighs the terms; otherwise L_real, where both weights are 1
+};
+
+// What a stretch of a column's terms contributes, and how two stretches join.
+template <class A>
+struct ColumnSum {
+  LogSumExp<A> forget;
+  A retain;
+
+  static PMX_HD ColumnSum empty() { return {LogSumExp<A>::empty(), A(0)}; }
+  PMX_HD void add(const ContrastTerms<A>& terms, const Contrast<A>& contrast, int64_t i, int64_t column) {
+    if (i < terms.forget.terms) {
+      const int64_t row = terms.forget.row(i, column);
+      const A lam = terms.mixed ? contrast.lam.at(row) : A(1);
+      forget.add(lam * terms.forget.loss(row) / contrast.tau.at(0));
+    }
+    if (i < terms.retain.terms) {
+      const int64_t row = terms.retain.row(i, column);
+      const A lam = terms.mixed ? contrast.lam.at(row) : A(0);
+      retain += (A(1) - lam) * terms.retain.loss(row);
+    }
+  }
+  PMX_HD void merge(const ColumnSum& other) {
+    forget.merge(other.forget);
+    retain += other.retain;
+  }
+  PMX_HD A loss(const Contrast<A>& contrast) const {
+    return contrast.retain_weight * retain - contrast.forget_weight * forget.value();
+  }
+};
+
+// --- from sizes to these structures: the pairs of a loss, its weights, and where its terms lie
+// --------------------------
 
 // The rows of a mixed loss. In grid pairing every retain image is a column of its own.
 struct Pairs {

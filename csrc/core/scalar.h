@@ -99,7 +99,7 @@ PMX_HD Half narrow<Half>(float value) {
 #endif
 }
 
-// Row reductions run in float32 or better (math.md, section 3).
+// Sums run in float32 or better, whatever the type of the elements.
 template <class T>
 struct Accumulate {
   using type = float;

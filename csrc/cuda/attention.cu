@@ -36,22 +36,17 @@ __global__ void value_gradients_kernel(const __grid_constant__ Attention in, con
   value_gradients_body<T>(block, in, of_values, to);
 }
 
-template <class Math>
-struct Type {
-  using math = Math;
-};
-
 template <class Body>
 void with_math(Dtype dtype, bool tf32, Body&& body) {
   switch (dtype) {
     case Dtype::f32:
-      return tf32 ? body(Type<Tf32Math>{}) : body(Type<PlainMath<float>>{});
+      return tf32 ? body(TypeTag<Tf32Math>{}) : body(TypeTag<PlainMath<float>>{});
     case Dtype::f64:
-      return body(Type<PlainMath<double>>{});
+      return body(TypeTag<PlainMath<double>>{});
     case Dtype::bf16:
-      return body(Type<HalfMath<BFloat16>>{});
+      return body(TypeTag<HalfMath<BFloat16>>{});
     case Dtype::f16:
-      return body(Type<HalfMath<Half>>{});
+      return body(TypeTag<HalfMath<Half>>{});
   }
 }
 
@@ -69,7 +64,7 @@ void attention_forward(const Attention& in, Dtype dtype, bool tf32, void* states
   const int64_t blocks = in.pairs() * ceil_div(in.tokens, tile_size);
   if (blocks == 0) return;
   with_math(dtype, tf32, [&](auto type) {
-    using Math = typename decltype(type)::math;
+    using Math = typename decltype(type)::type;
     using T = typename Math::Element;
     const size_t shared = SharedTiles<Math>::bytes(in.dim, false);
     allow_shared(attention_forward_kernel<Math>, shared);
@@ -85,7 +80,7 @@ void attention_backward(const Attention& in, Dtype dtype, bool tf32, const void*
   const bool of_value = to.value[0] != nullptr || to.value[1] != nullptr;
   const bool of_key = to.key[0] != nullptr || to.key[1] != nullptr || of_value;
   with_math(dtype, tf32, [&](auto type) {
-    using Math = typename decltype(type)::math;
+    using Math = typename decltype(type)::type;
     using T = typename Math::Element;
     using A = Acc<T>;
     const auto blocks = static_cast<unsigned>(Owner::blocks(in, Math::channels));

@@ -5,9 +5,8 @@
 #pragma once
 
 #include "../core/attention.h"
-#include "../core/plan.h"
-#include "cosine_rows.cuh"
-#include "matrix.cuh"
+#include "launch_plan.h"
+#include "mma.cuh"
 
 namespace pmx {
 
@@ -125,9 +124,9 @@ PMX_HD A row_maximum(Block& block, A value) {
 
 // Where a thread is in its block's tile.
 template <class Block>
-struct Place {
+struct WarpPlace {
   int warp, g, t;
-  explicit PMX_HD Place(Block& block)
+  explicit PMX_HD WarpPlace(Block& block)
       : warp(block.thread() / warp_size), g(block.thread() % warp_size / 4), t(block.thread() % 4) {}
   PMX_HD int row(int half) const { return warp * warp_rows + g + 8 * half; }
 };
@@ -138,7 +137,7 @@ PMX_HD void tile_scores(Block& block, const Attention& in, const SharedTiles<Mat
                         int64_t own_image, int64_t own_first, bool own_is_loaded, const Maps& other,
                         int64_t other_image, int64_t other_first, bool live,
                         Part<Acc<typename Math::Element>> (&s)[tile_parts]) {
-  const Place<Block> place(block);
+  const WarpPlace<Block> place(block);
   PMX_UNROLL
   for (int j = 0; j < tile_parts; ++j) s[j] = {};
   for (int64_t channel = 0; channel < in.dim; channel += Math::channels) {
@@ -162,7 +161,7 @@ PMX_HD void attention_forward_body(Block& block, const Attention& in, Acc<typena
   using T = typename Math::Element;
   using A = Acc<T>;
   const SharedTiles<Math> tiles(block.shared(), in.dim);
-  const Place<Block> place(block);
+  const WarpPlace<Block> place(block);
   const int64_t count = ceil_div(in.tokens, tile_size), pair = block.index() / count;
   const int64_t first = block.index() % count * tile_size;
   const bool live = first + place.warp * warp_rows < in.tokens;
@@ -279,7 +278,7 @@ PMX_HD void attention_backward_body(Block& block, const Attention& in, const typ
   if (result == nullptr && !values_wanted) return;
   const SharedTiles<Math> tiles(block.shared(), in.dim);
   auto* const vectors = reinterpret_cast<PositionNumbers<A>*>(tiles.vectors);
-  const Place<Block> place(block);
+  const WarpPlace<Block> place(block);
   const bool live = owner.first + place.warp * warp_rows < in.tokens;
   const A scale = static_cast<A>(in.scale);
   const Direction& maps = in.direction[k];

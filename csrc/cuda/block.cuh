@@ -49,4 +49,16 @@ PMX_HD void combine_group(Block& block, Value& value, Arguments... arguments) {
   }
 }
 
+// Visits the elements of a row that belong to this lane, `pack` at a time: body(first index, number of elements).
+template <int group, int pack, class Block, class Body>
+PMX_HD void over_lane(const Block& block, int64_t classes, Body&& body) {
+  const int64_t lane = block.thread() % group;
+  for (int64_t j = lane * pack; j < classes; j += group * pack) body(j);
+}
+
+template <int group, class Block>
+PMX_HD int64_t row_of(const Block& block) {
+  return block.index() * (block.threads() / group) + block.thread() / group;
+}
+
 }  // namespace pmx

@@ -1,9 +1,9 @@
-#include "../core/plan.h"
-#include "at_once.cuh"
-#include "contrast.cuh"
-#include "cosine_rows.cuh"
+#include "launch_plan.h"
 #include "losses.h"
-#include "sharpen.cuh"
+#include "losses_at_once.cuh"
+#include "losses_columns.cuh"
+#include "losses_rows.cuh"
+#include "losses_sharpen.cuh"
 
 namespace pmx::cuda {
 namespace {
@@ -76,27 +76,22 @@ void with_group(int64_t classes, bool packable, Body&& body) {
   }
 }
 
-template <class T>
-struct Type {
-  using type = T;
-};
-
 // Calls `body(logits type, target type, kind)`.
 template <class T, class Body>
 void with_target(const RowsLaunch& launch, Body&& body) {
   const auto floating = [&](auto target) {
     if (launch.kind == TargetKind::probabilities) {
-      body(Type<T>{}, target, std::integral_constant<TargetKind, TargetKind::probabilities>{});
+      body(TypeTag<T>{}, target, std::integral_constant<TargetKind, TargetKind::probabilities>{});
     } else {
-      body(Type<T>{}, target, std::integral_constant<TargetKind, TargetKind::teacher_logits>{});
+      body(TypeTag<T>{}, target, std::integral_constant<TargetKind, TargetKind::teacher_logits>{});
     }
   };
   if (launch.kind == TargetKind::labels) {
-    body(Type<T>{}, Type<T>{}, std::integral_constant<TargetKind, TargetKind::labels>{});
+    body(TypeTag<T>{}, TypeTag<T>{}, std::integral_constant<TargetKind, TargetKind::labels>{});
   } else if (launch.target_dtype == launch.dtype) {
-    floating(Type<T>{});
+    floating(TypeTag<T>{});
   } else {
-    floating(Type<Acc<T>>{});
+    floating(TypeTag<Acc<T>>{});
   }
 }
 
@@ -104,13 +99,13 @@ template <class Body>
 void with_dtype(Dtype dtype, Body&& body) {
   switch (dtype) {
     case Dtype::f32:
-      return body(Type<float>{});
+      return body(TypeTag<float>{});
     case Dtype::f64:
-      return body(Type<double>{});
+      return body(TypeTag<double>{});
     case Dtype::bf16:
-      return body(Type<BFloat16>{});
+      return body(TypeTag<BFloat16>{});
     case Dtype::f16:
-      return body(Type<Half>{});
+      return body(TypeTag<Half>{});
   }
 }
 

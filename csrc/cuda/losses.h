@@ -3,7 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "../core/contrastive.h"
+#include "../core/losses.h"
 
 namespace pmx::cuda {
 

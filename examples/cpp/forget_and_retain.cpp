@@ -1,7 +1,7 @@
 // Adversarial mixup unlearning in miniature, without torch: raw buffers, the mixing step and the loss. Exits with 0 if
 // what it computes is right.
 #include <pymixunlearn/losses.h>
-#include <pymixunlearn/mixing.h>
+#include <pymixunlearn/mask_mix.h>
 
 #include <algorithm>
 #include <cmath>

@@ -15,7 +15,7 @@ from torch import bfloat16 as bf16
 FLOATING = (float32, float64, bf16, float16)
 PAIRINGS = ("zip", "grid")
 REDUCTIONS = ("sum", "mean")
-NORMALISED_CHANNELS = 64  # as max_normalised_channels in csrc/core/mix.h
+NORMALISED_CHANNELS = 64  # as max_normalised_channels in csrc/core/mask_mix.h
 
 
 def _shape(tensor: Tensor) -> list[int]:

@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "cpu/kernels.h"
+#include "cpu/kernel_table.h"
 
 namespace pmx::cpu {
 

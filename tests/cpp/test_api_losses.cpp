@@ -114,7 +114,7 @@ void check_sim(TargetKind kind) {
 
 // Eq. 5 from its definition: a column of pairs for each retain image (grid), or one column for all (zip).
 template <class T>
-void check_mix(TargetKind kind, Pairing pairing, Reduction reduction, bool lam_rows) {
+void check_mask_mix(TargetKind kind, Pairing pairing, Reduction reduction, bool lam_rows) {
   const bool grid = pairing == Pairing::grid;
   const int64_t n_forget = grid ? 4 : 6, n_retain = grid ? 3 : 6, rows = grid ? 12 : 6, classes = 10;
   const Numbers<T> logits(rows, classes, 1, 1);
@@ -216,8 +216,8 @@ void check_all() {
     for (Reduction reduction : {Reduction::sum, Reduction::mean}) {
       check::Context how("reduction ", static_cast<int>(reduction));
       for (bool lam_rows : {false, true}) {
-        check_mix<T>(kind, Pairing::zip, reduction, lam_rows);
-        check_mix<T>(kind, Pairing::grid, reduction, lam_rows);
+        check_mask_mix<T>(kind, Pairing::zip, reduction, lam_rows);
+        check_mask_mix<T>(kind, Pairing::grid, reduction, lam_rows);
       }
       check_real<T>(kind, 5, 8, reduction);
       check_real<T>(kind, 0, 3, reduction);

@@ -4,7 +4,7 @@
 #include <random>
 
 #include "check.h"
-#include "cpu/kernels.h"
+#include "cpu/kernel_table.h"
 #include "cuda/attention.cuh"
 #include "elements.h"
 #include "emulator.h"

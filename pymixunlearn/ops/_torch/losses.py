@@ -154,7 +154,7 @@ def _state(like: Tensor, size: int) -> Tensor:
 
 
 def _state_width(targets: int) -> int:
-    """Scalars per row, as ``state_width`` in csrc/core/contrastive.h."""
+    """Scalars per row, as ``state_width`` in csrc/core/losses.h."""
     return 1 + 4 * targets
 
 

@@ -1,0 +1,255 @@
+// Row kernels of the losses: the state of each row in one pass over its logits and targets (online softmax), and the
+// gradient row from that state. A group of `group` threads shares a row: part of a warp for few classes, a warp for
+// many, the whole block for very many.
+#pragma once
+
+#include "../core/losses.h"
+#include "block.cuh"
+#include "pack.cuh"
+
+namespace pmx {
+
+// A NaN compares false and is skipped here; it comes back through exp(z - max) and ends in every sum.
+template <class T, int pack>
+PMX_HD Acc<T> largest(const Pack<T, pack>& values) {
+  Acc<T> top = widen(values.at[0]);
+  for (int i = 1; i < pack; ++i) {
+    const Acc<T> value = widen(values.at[i]);
+    top = value > top || top != top ? value : top;
+  }
+  return top;
+}
+
+// Sums of a row (or of a lane's share of it) relative to the maxima seen so far.
+template <class A>
+struct OnlineRow {
+  A max = -INFINITY;
+  A e2 = 0;
+  A target_max[2] = {-INFINITY, -INFINITY};
+  A dot[2] = {0, 0};
+  A norm2[2] = {0, 0};
+
+  // exp((x - top) / T), and 0 where nothing was seen yet: -inf - -inf has no value.
+  static PMX_HD A rescale(A x, A top, A inverse_T = A(1)) {
+    return x == -INFINITY ? A(0) : std::exp((x - top) * inverse_T);
+  }
+
+  // Makes the sums relative to `top` if it is the largest logit so far. Once for a pack of elements: the chain of
+  // dependent operations per element is then a multiplication and an addition.
+  PMX_HD void raise(A top) {
+    if (!(top > max)) return;
+    const A shrink = rescale(max, top);
+    e2 *= shrink * shrink;
+    for (int k = 0; k < 2; ++k) dot[k] *= shrink;
+    max = top;
+  }
+
+  PMX_HD void raise_target(int k, A top, A inverse_T) {
+    if (!(top > target_max[k])) return;
+    const A shrink = rescale(target_max[k], top, inverse_T);
+    norm2[k] *= shrink * shrink;
+    dot[k] *= shrink;
+    target_max[k] = top;
+  }
+
+  // The following elements must not exceed the maxima.
+  PMX_HD A add_logit(A z) {
+    const A e = rescale(z, max);
+    e2 += e * e;
+    return e;
+  }
+
+  PMX_HD void add_probability(int k, A e, A t) {
+    dot[k] += e * t;
+    norm2[k] += t * t;
+  }
+
+  PMX_HD void add_teacher(int k, A e, A u, A inverse_T) { add_probability(k, e, rescale(u, target_max[k], inverse_T)); }
+
+  PMX_HD void merge(const OnlineRow& other, A inverse_T) {
+    const A top = other.max > max ? other.max : max;
+    const A mine = rescale(max, top), theirs = rescale(other.max, top);
+    e2 = e2 * mine * mine + other.e2 * theirs * theirs;
+    max = top;
+    for (int k = 0; k < 2; ++k) {
+      // Probabilities keep target_max at -inf on both sides: their sums are not relative to anything.
+      const A target_top = other.target_max[k] > target_max[k] ? other.target_max[k] : target_max[k];
+      const bool relative = target_top != -INFINITY;
+      const A my_target = relative ? rescale(target_max[k], target_top, inverse_T) : A(1);
+      const A their_target = relative ? rescale(other.target_max[k], target_top, inverse_T) : A(1);
+      dot[k] = dot[k] * mine * my_target + other.dot[k] * theirs * their_target;
+      norm2[k] = norm2[k] * my_target * my_target + other.norm2[k] * their_target * their_target;
+      target_max[k] = target_top;
+    }
+  }
+
+  template <class Block>
+  PMX_HD OnlineRow exchange(Block& block, int mask) const {
+    OnlineRow other;
+    other.max = block.shuffle_xor(max, mask);
+    other.e2 = block.shuffle_xor(e2, mask);
+    for (int k = 0; k < 2; ++k) {
+      other.target_max[k] = block.shuffle_xor(target_max[k], mask);
+      other.dot[k] = block.shuffle_xor(dot[k], mask);
+      other.norm2[k] = block.shuffle_xor(norm2[k], mask);
+    }
+    return other;
+  }
+};
+
+// The set of row n of a pass. Copied field by field: kernel arguments that are indexed or pointed to would move to
+// local memory.
+PMX_HD CosineRows set_of(const RowSets& sets, bool second) {
+  CosineRows in = sets.first;
+  if (second) {
+    in.logits = sets.second.logits;
+    in.stride = sets.second.stride;
+    in.targets[0] = sets.second.targets[0];
+  }
+  return in;
+}
+
+// The state of row n of a pass, by its group of threads; n may lie behind the last row.
+// Shared memory: one OnlineRow for each warp when the group is the block.
+template <class T, class U, TargetKind kind, int group, int pack, class Block>
+PMX_HD void cosine_forward_row(Block& block, const RowSets& sets, int targets, int64_t n, Acc<T>* states, T* sim) {
+  using A = Acc<T>;
+  const bool live = n < sets.rows();  // idle groups still take part in the exchanges
+  const bool second = live && n >= sets.first.rows;
+  const CosineRows in = set_of(sets, second);
+  const int64_t row = second ? n - sets.first.rows : n;
+  const T* z = static_cast<const T*>(in.logits) + (live ? row : 0) * in.stride;
+  const A inverse_T = static_cast<A>(in.inverse_T);
+  OnlineRow<A> sums;
+  const U* target[2] = {nullptr, nullptr};
+  int64_t label[2] = {-1, -1};
+  for (int k = 0; k < 2; ++k) {
+    if (k >= targets || !live) break;
+    const int64_t at = in.targets[k].row(row);
+    if constexpr (kind == TargetKind::labels) {
+      label[k] = static_cast<const int64_t*>(in.targets[k].data)[at];
+    } else {
+      target[k] = static_cast<const U*>(in.targets[k].data) + at * in.targets[k].stride;
+    }
+  }
+  over_lane<group, pack>(block, live ? in.classes : 0, [&](int64_t j) {
+    const Pack<T, pack> logits = load_pack<T, pack>(z + j);
+    sums.raise(largest(logits));
+    if constexpr (kind == TargetKind::labels) {
+      for (int i = 0; i < pack; ++i) sums.add_logit(widen(logits.at[i]));
+    } else {
+      Pack<U, pack> values[2] = {};
+      for (int k = 0; k < 2; ++k) {
+        if (k >= targets) break;
+        values[k] = load_pack<U, pack>(target[k] + j);
+        if constexpr (kind == TargetKind::teacher_logits) sums.raise_target(k, largest(values[k]), inverse_T);
+      }
+      for (int i = 0; i < pack; ++i) {
+        const A e = sums.add_logit(widen(logits.at[i]));
+        for (int k = 0; k < 2; ++k) {
+          if (k >= targets) break;
+          if constexpr (kind == TargetKind::teacher_logits) {
+            sums.add_teacher(k, e, widen(values[k].at[i]), inverse_T);
+          } else {
+            sums.add_probability(k, e, widen(values[k].at[i]));
+          }
+        }
+      }
+    }
+  });
+  combine_group<group>(block, sums, inverse_T);
+  if (!live || block.thread() % group != 0) return;
+  if constexpr (kind == TargetKind::labels) {
+    for (int k = 0; k < 2; ++k) {
+      if (k >= targets) break;
+      // A label out of range makes its row NaN: visible in the loss, and without waiting for the device.
+      const bool valid = label[k] >= 0 && label[k] < in.classes;
+      sums.norm2[k] = valid ? A(1) : A(NAN);
+      sums.dot[k] = valid ? std::exp(static_cast<A>(widen(z[label[k]])) - sums.max) : A(NAN);
+    }
+  }
+  A* state = states + n * state_width(targets);
+  store_row_state(state, sums.max, sums.e2, targets, sums.dot, sums.norm2, sums.target_max);
+  if (sim != nullptr) sim[n] = narrow<T>(state[sim_slot(0)]);
+}
+
+template <class T, class U, TargetKind kind, int group, int pack, class Block>
+PMX_HD void cosine_forward_body(Block& block, const RowSets& sets, int targets, Acc<T>* states, T* sim) {
+  cosine_forward_row<T, U, kind, group, pack>(block, sets, targets, row_of<group>(block), states, sim);
+}
+
+// The gradient of row n of a pass, by its group of threads; n may lie behind the last row.
+template <class T, class U, TargetKind kind, int group, int pack, class Block>
+PMX_HD void cosine_backward_row(Block& block, const RowSets& sets, int targets, int64_t n, const Acc<T>* states,
+                                RowRole first_role, const Contrast<Acc<T>>& contrast, const RowScalar<Acc<T>>& grad,
+                                T* out_first, T* out_second) {
+  using A = Acc<T>;
+  if (n >= sets.rows()) return;  // no exchange follows
+  const bool second = n >= sets.first.rows;
+  const CosineRows in = set_of(sets, second);
+  const RowRole role = role_of(first_role, second);
+  const int64_t row = second ? n - sets.first.rows : n;
+  const T* z = static_cast<const T*>(in.logits) + row * in.stride;
+  T* g = (second ? out_second : out_first) + row * in.classes;
+  const A* state = states + n * state_width(targets);
+  const A inverse_T = static_cast<A>(in.inverse_T);
+  A weight[2] = {0, 0};
+  row_weights(role, contrast, grad, row, state, weight);
+  const GradientRow<A> gradient(targets, state, weight);
+  const A max = state[0];
+  const U* target[2] = {nullptr, nullptr};
+  int64_t label[2] = {-1, -1};
+  A target_max[2] = {0, 0};
+  for (int k = 0; k < 2; ++k) {
+    if (k >= targets) break;
+    const int64_t at = in.targets[k].row(row);
+    if constexpr (kind == TargetKind::labels) {
+      label[k] = static_cast<const int64_t*>(in.targets[k].data)[at];
+    } else {
+      target[k] = static_cast<const U*>(in.targets[k].data) + at * in.targets[k].stride;
+      target_max[k] = state[sim_slot(k) + 3];
+    }
+  }
+  over_lane<group, pack>(block, in.classes, [&](int64_t j) {
+    const Pack<T, pack> logits = load_pack<T, pack>(z + j);
+    Pack<T, pack> result;
+    if constexpr (kind == TargetKind::labels) {
+      for (int i = 0; i < pack; ++i) {
+        const A e = std::exp(static_cast<A>(widen(logits.at[i])) - max);
+        A toward = 0;
+        for (int k = 0; k < 2; ++k) {
+          if (k >= targets) break;
+          toward += gradient.pull[k] * (gradient.b[k] * e - (j + i == label[k] ? A(1) : A(0)));
+        }
+        result.at[i] = narrow<T>(e * toward);
+      }
+    } else {
+      Pack<U, pack> values[2] = {};
+      for (int k = 0; k < 2; ++k) {
+        if (k < targets) values[k] = load_pack<U, pack>(target[k] + j);
+      }
+      for (int i = 0; i < pack; ++i) {
+        const A e = std::exp(static_cast<A>(widen(logits.at[i])) - max);
+        A toward = 0;
+        for (int k = 0; k < 2; ++k) {
+          if (k >= targets) break;
+          A t = widen(values[k].at[i]);
+          if constexpr (kind == TargetKind::teacher_logits) t = std::exp((t - target_max[k]) * inverse_T);
+          toward += gradient.pull[k] * (gradient.b[k] * e - t);
+        }
+        result.at[i] = narrow<T>(e * toward);
+      }
+    }
+    *reinterpret_cast<Pack<T, pack>*>(g + j) = result;
+  });
+}
+
+template <class T, class U, TargetKind kind, int group, int pack, class Block>
+PMX_HD void cosine_backward_body(Block& block, const RowSets& sets, int targets, const Acc<T>* states, RowRole role,
+                                 const Contrast<Acc<T>>& contrast, const RowScalar<Acc<T>>& grad, T* out_first,
+                                 T* out_second) {
+  cosine_backward_row<T, U, kind, group, pack>(block, sets, targets, row_of<group>(block), states, role, contrast, grad,
+                                               out_first, out_second);
+}
+
+}  // namespace pmx
