@@ -1,0 +1,108 @@
+"""Commands and Python in README and docs run as they are printed; links and the list of pages are whole.
+
+A fence whose first line ends with ``run``, as in ```` ```bash run ````, is run here. Fences marked ``run slow`` take
+longer and run with ``-m slow``. The fences of one page run in order, in one folder that holds what a user is supposed
+to have.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+_FENCE = re.compile(r"^```(bash|python) run( slow)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)#:]+)(?:#[\w-]*)?\)")
+_CODE = re.compile(r"^```.*?^```$|`[^`]*`", re.MULTILINE | re.DOTALL)
+
+# What a page's Python takes from the user.
+PRELUDE = """
+import torch
+from pymixunlearn import models
+torch.manual_seed(0)
+train_images = torch.randint(256, (256, 1, 8, 8), dtype=torch.uint8)
+train_targets = torch.arange(256) % 10
+test_images, test_targets = train_images[:128], train_targets[:128]
+model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+logits = torch.randn(32, 10, requires_grad=True)
+target_forget, target_retain = torch.randint(10, (2, 32))
+"""
+
+
+class Fence(NamedTuple):
+    language: str
+    slow: bool
+    text: str
+
+
+def fences(page: Path) -> list[Fence]:
+    return [Fence(found[1], bool(found[2]), found[3]) for found in _FENCE.finditer(page.read_text(encoding="utf-8"))]
+
+
+def runs() -> list[object]:
+    """A quick run of every page, and one of all its fences where some are slow."""
+    made: list[object] = []
+    for page in PAGES:
+        found = fences(page)
+        quick = [fence for fence in found if not fence.slow]
+        if quick:
+            made.append(pytest.param(quick, id=page.stem))
+        if len(quick) < len(found):
+            made.append(pytest.param(found, id=f"{page.stem}-slow", marks=pytest.mark.slow))
+    return made
+
+
+@pytest.fixture
+def user_folder(tmp_path: Path) -> Path:
+    """A folder with photos of three classes, and lists of what is to be forgotten."""
+    image = pytest.importorskip("PIL.Image")
+    stream = torch.Generator().manual_seed(0)
+    for part, count in (("train", 24), ("test", 12)):
+        for index, name in enumerate(("cat", "dog", "owl")):
+            folder = tmp_path / "photos" / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = torch.randint(0, 80, (32, 32, 3), generator=stream, dtype=torch.uint8)
+                pixels[:, :, index] += 150
+                image.fromarray(pixels.numpy()).save(folder / f"{number:03}.png")
+    (tmp_path / "ids.txt").write_text("3\n14\n41\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", runs())
+def test_what_a_page_marks_runs(page: list[Fence], user_folder: Path) -> None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "PYMIXUNLEARN_CACHE": str(user_folder / "cache")}
+    for fence in page:
+        if fence.language == "bash":
+            command = ["bash", "-euo", "pipefail", "-c", fence.text]
+        else:
+            command = [sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", PRELUDE + fence.text]
+        done = subprocess.run(command, cwd=user_folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{fence.text}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr and "Warning" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_to_files(page: Path) -> None:
+    targets = _LINK.findall(_CODE.sub("", page.read_text(encoding="utf-8")))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_site_lists_every_page() -> None:
+    entries = yaml.load((ROOT / "mkdocs.yml").read_text(), Loader=yaml.BaseLoader)["nav"]
+    listed = [page for entry in entries for value in entry.values() for page in _pages(value)]
+    assert sorted(listed) == sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
+
+
+def _pages(value: str | list[object]) -> list[str]:
+    return [value] if isinstance(value, str) else [str(page) for page in value]

@@ -1,0 +1,39 @@
+"""Every example runs as it is, and does what it says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "examples"
+EXAMPLES = sorted(path.name for path in FOLDER.glob("*.py"))
+
+
+def run(name: str, folder: Path) -> str:
+    done = subprocess.run([sys.executable, FOLDER / name], cwd=folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def percentages(output: str, row: str, metric: str) -> float:
+    found = re.search(rf"^{row} .*\b{metric} +([\d.]+)", output, re.MULTILINE)
+    assert found, output
+    return float(found[1])
+
+
+# What an example forgets: the initial model knows it, the unlearned one no longer does.
+FORGOTTEN = {"unlearn_your_model.py": "train_f", "train_step_by_hand.py": "test_f"}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs_and_forgets(name: str, tmp_path: Path) -> None:
+    output = run(name, tmp_path)
+    if name in FORGOTTEN:
+        assert percentages(output, "initial", FORGOTTEN[name]) > 90
+        assert percentages(output, "unlearned", FORGOTTEN[name]) < 20
+    written = [path.name for path in tmp_path.iterdir()]
+    assert written == (["unlearned.safetensors"] if name == "unlearn_your_model.py" else [])
