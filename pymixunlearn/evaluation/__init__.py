@@ -1,5 +1,6 @@
 """What a model knows and betrays: accuracies, membership inference, distances, and the gap to Retrain."""
 
+from pymixunlearn.evaluation.accept import Acceptance, Resurfacing, acceptance
 from pymixunlearn.evaluation.accuracy import accuracy, predict_logits
 from pymixunlearn.evaluation.catalogue import FURTHER_METRICS, METRICS, PAPER_METRICS, MetricInfo
 from pymixunlearn.evaluation.membership import ATTACKERS, attack_success_rate
@@ -13,11 +14,14 @@ __all__ = [
     "FURTHER_METRICS",
     "METRICS",
     "PAPER_METRICS",
+    "Acceptance",
     "Estimate",
     "MetricInfo",
     "Metrics",
     "Predictions",
     "Relearning",
+    "Resurfacing",
+    "acceptance",
     "accuracy",
     "attack_success_rate",
     "evaluate",

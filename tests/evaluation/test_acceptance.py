@@ -1,0 +1,210 @@
+"""The acceptance test: its level, its power, and the three models that deceive a test of outputs alone."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pymixunlearn import data, tasks
+from pymixunlearn.errors import UserError
+from pymixunlearn.evaluation.accept import Acceptance, acceptance
+from pymixunlearn.evaluation.margin_test import (
+    alike_by_class,
+    judged_margins,
+    ks_bound,
+    margin_test,
+    smallest_visible,
+)
+
+CPU = torch.device("cpu")
+CLASSES = tuple("abc")
+DIMENSIONS = 24
+
+
+def drawn(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Images of three classes that overlap, so that single samples can only be learnt by heart."""
+    stream = torch.Generator().manual_seed(seed)
+    targets = torch.arange(count) % 3
+    images = torch.randn(count, 1, 4, DIMENSIONS // 4, generator=stream)
+    images[:, 0, 0, 0] += targets - 1.0
+    return images, targets
+
+
+class World:
+    """A data set, a request, unseen images, and networks trained on parts of it."""
+
+    def __init__(self, seed: int = 0, train: int = 240, forget: int = 60) -> None:
+        self.data = data.from_tensors(*drawn(train, seed), *drawn(30, seed + 1), classes=CLASSES)
+        self.split = tasks.index_split(self.data, list(range(forget)))
+        self.unseen = data.ImageSet(*drawn(600, seed + 2), CLASSES)
+
+    def trained(self, images: Tensor, targets: Tensor, seed: int, epochs: int = 60) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = nn.Sequential(nn.Flatten(), nn.Linear(DIMENSIONS, 64), nn.ReLU(), nn.Linear(64, 3))
+        return self.fitted(model, images, targets, epochs)
+
+    def fitted(self, model: nn.Module, images: Tensor, targets: Tensor, epochs: int) -> nn.Module:
+        optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=1e-2)
+        for _ in range(epochs):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images), targets).backward()
+            optimizer.step()
+        return model
+
+    def initial(self) -> nn.Module:
+        return self.trained(self.split.train.images, self.split.train.targets, 3)
+
+    def retrain(self, seed: int = 4) -> nn.Module:
+        return self.trained(self.split.retain.images, self.split.retain.targets, seed)
+
+    def judge(self, model: nn.Module, initial: nn.Module | None) -> Acceptance:
+        return acceptance(model, self.split, validation=self.unseen, initial=initial, device=CPU)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+@pytest.fixture(scope="module")
+def initial(world: World) -> nn.Module:
+    return world.initial()
+
+
+def test_retrain_is_accepted_and_the_untouched_model_refused(world: World, initial: nn.Module) -> None:
+    accepted = world.judge(world.retrain(), initial)
+    assert accepted.decision == "accepted", accepted.reason
+    assert accepted.ks is not None and accepted.bound is not None and accepted.ks <= accepted.bound
+    assert accepted.initial_ks is not None and accepted.initial_ks > accepted.bound
+    assert world.judge(initial, initial).decision == "refused"
+
+
+def test_without_the_initial_model_nothing_is_accepted(world: World, initial: nn.Module) -> None:
+    assert world.judge(world.retrain(), None).decision == "cannot tell"
+    assert world.judge(initial, None).decision == "refused"
+
+
+def test_where_the_untouched_model_passes_nothing_is_accepted(world: World) -> None:
+    ignorant = world.retrain()  # an initial model that never saw D_f: this test has nothing to find
+    judged = world.judge(ignorant, ignorant)
+    assert judged.decision == "cannot tell" and "passes this test too" in judged.reason
+
+
+@pytest.mark.parametrize(("forget", "pool"), [(9, 600), (60, 9)])
+def test_too_few_samples_cannot_tell(forget: int, pool: int) -> None:
+    world = World(forget=forget)
+    world.unseen = world.unseen.subset(torch.arange(pool))
+    judged = world.judge(world.retrain(), world.initial())
+    assert judged.decision == "cannot tell" and judged.ks is None and "at least 10" in judged.reason
+
+
+def test_matched_margins_are_refused_by_resurfacing(world: World, initial: nn.Module) -> None:
+    """A last bias that is tuned to D_f hides it, and is gone after a few steps: outputs matched, the memory stays."""
+
+    class Hidden(nn.Module):
+        """Gives D_f the logits of unseen images, as long as its weights are what they were."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = copy.deepcopy(initial)
+            self.before = [parameter.detach().clone() for parameter in self.network.parameters()]
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits = self.network(images)
+            same = all(map(torch.equal, self.network.parameters(), self.before))
+            known = (images.flatten(1)[:, None] == world.split.forget.images.flatten(1)).all(2)
+            if not same or not known.any():
+                return logits
+            stand_in = initial(world.unseen.images[: len(world.split.forget)]).detach()
+            return torch.where(known.any(1, keepdim=True), stand_in[known.int().argmax(1)], logits)
+
+    judged = world.judge(Hidden(), initial)
+    assert judged.decision == "refused" and "resurface" in judged.reason
+    assert judged.ks is not None and judged.bound is not None and judged.ks <= judged.bound
+
+
+def test_a_refitted_head_is_refused(initial: nn.Module, world: World) -> None:
+    model = copy.deepcopy(initial)
+    assert isinstance(model, nn.Sequential)
+    model[1].requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(9)
+        model[3] = nn.Linear(64, 3)
+    world.fitted(model, world.split.retain.images, world.split.retain.targets, 200)
+    assert world.judge(model, initial).decision == "refused"
+
+
+def test_a_masked_logit_is_judged_on_the_others(world: World) -> None:
+    class Masked(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits = self.network(images)
+            return torch.cat([torch.full_like(logits[:, :1], -torch.inf), logits[:, 1:]], 1)
+
+    split = tasks.class_split(world.data, [0])
+    network = world.trained(split.train.images, split.train.targets, 3, epochs=150)
+    judged = acceptance(Masked(network), split, validation=world.unseen, initial=network, device=CPU)
+    assert judged.ks is not None and np.isfinite(judged.ks) and judged.ks > 0
+
+
+def test_margins_of_other_logits_need_more_than_ties_to_come_in() -> None:
+    logits = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    targets = torch.zeros(40, dtype=torch.int64)
+    plain = judged_margins(logits, targets, logits, targets)[0]
+    masked = logits.clone()
+    masked[:, 0] = -torch.inf
+    others = judged_margins(masked, targets, masked, targets)[0]
+    np.testing.assert_allclose(plain, (logits[:, 0] - logits[:, 1:].logsumexp(1)).double(), rtol=1e-5)
+    np.testing.assert_allclose(others, (logits[:, 1:].amax(1) - logits[:, 1:].amin(1)).double(), rtol=1e-5)
+
+
+def test_false_alarms_are_as_rare_as_the_level_says() -> None:
+    chance = np.random.default_rng(0)
+    alarms = sum(margin_test(chance.normal(size=80), chance.normal(size=300)).refused for _ in range(1000))
+    assert alarms <= 65  # 50 expected at the level of 5 %; 65 is two standard deviations above
+
+
+def test_the_smallest_visible_distance_is_seen_nine_times_in_ten() -> None:
+    chance = np.random.default_rng(1)
+    distance = smallest_visible(80, 300)
+    moved = 0
+    for _ in range(500):
+        forget = np.where(chance.random(80) < distance, 2 + chance.random(80), chance.random(80))
+        moved += margin_test(forget, chance.random(300)).refused
+    assert moved >= 450
+    assert ks_bound(80, 300) < distance
+
+
+def test_bound_is_smirnovs() -> None:
+    assert ks_bound(500, 4000) == pytest.approx(1.358 * np.sqrt(4500 / 2e6), abs=1e-4)
+
+
+def test_unseen_images_are_drawn_to_the_class_shares() -> None:
+    pool = torch.tensor([0] * 30 + [1] * 10 + [2] * 50)
+    chosen = alike_by_class(pool, torch.tensor([0, 0, 1]), seed=0)
+    assert pool[chosen].bincount(minlength=3).tolist() == [20, 10, 0]
+    assert len(alike_by_class(pool, torch.tensor([0, 3]), seed=0)) == 0
+
+
+def test_models_are_left_as_they_are_and_the_seed_fixes_the_answer(world: World, initial: nn.Module) -> None:
+    before = copy.deepcopy(initial.state_dict())
+    assert world.judge(initial, initial) == world.judge(initial, initial)
+    assert all(torch.equal(value, before[name]) for name, value in initial.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"alpha": 0.0}, "alpha is 0.0"), ({"validation": data.ImageSet(*drawn(3, 0), tuple("xyz"))}, "classes")],
+)
+def test_bad_arguments_are_named(world: World, options: dict[str, object], message: str) -> None:
+    arguments: dict[str, object] = {"validation": world.unseen, "device": CPU, **options}
+    with pytest.raises(UserError, match=message):
+        acceptance(nn.Identity(), world.split, **arguments)  # type: ignore[arg-type]
