@@ -5,7 +5,8 @@ A module that moved leaves a file of two lines at its old place::
     from pymixunlearn._renamed import moved
     moved(__name__, "pymixunlearn.nn.losses")
 
-and a package whose members were renamed has ``__getattr__ = renamed(__name__, {"old": "package.module:new"})``.
+and a package whose members were renamed has ``__getattr__ = renamed(__name__, {"old": "package.module:new"})``. A class
+whose method was renamed has ``old = renamed_method("old", "new")``.
 """
 
 from __future__ import annotations
@@ -45,6 +46,22 @@ def renamed(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(found, member) if member else found
 
     return find
+
+
+def renamed_method(old: str, new: str) -> Callable[..., Any]:
+    """Return a method that serves the old name of another one, for the body of their class.
+
+    Args:
+        old: The old name.
+        new: The name of the method that took its place; its parameters are the same.
+    """
+
+    def method(self: Any, *args: Any, **options: Any) -> Any:
+        kind = type(self).__name__
+        _warn(f"{kind}.{old}", f"{kind}.{new}", stacklevel=2)
+        return getattr(self, new)(*args, **options)
+
+    return method
 
 
 def _warn(old: str, new: str, stacklevel: int) -> None:

@@ -1,7 +1,7 @@
 """One seed for a whole run, split into independent streams.
 
-Every consumer of randomness asks for a stream by name (and epoch), so that no stream depends on how much another one
-was used. That makes a run resumable at any epoch without saving generator states.
+Every consumer of randomness has a stream of its own, by name (and epoch), so that no stream depends on how much another
+one was used. A run can thus be resumed at any epoch without saved generator states.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Batches of stored images, and of the network inputs that they become, on the device that computes."""
+"""Batches of stored images and of network inputs, on the computing device."""
 
 from __future__ import annotations
 
@@ -9,43 +9,34 @@ import torch
 from torch import Tensor
 
 from pymixunlearn import seeding
-from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
+from pymixunlearn.data.image_set import ImageSet, StoredBatch, UnlabelledImages
 from pymixunlearn.data.preprocess import Preprocess
 from pymixunlearn.errors import UserError
 
 
 class Batch(NamedTuple):
-    """One step's samples.
+    """Batch of network inputs.
 
     Attributes:
         images: Network inputs, float32 ``[B, C, H, W]``; not to be written to.
-        targets: int64 ``[B]``, or None where labels were not asked for.
-        indices: int64 ``[B]``, the samples' places in the image set.
+        targets: int64 ``[B]``; None where labels were not asked for.
+        indices: int64 ``[B]``, the samples' indices in the image set.
+
+    Example:
+        >>> from pymixunlearn import data
+        >>> digits = data.load("digits")
+        >>> batch = next(data.batches(digits.train, digits.preprocess, batch_size=64, device="cpu", seed=0))
+        >>> batch.images.shape, batch.targets.dtype, batch.indices.shape
+        (torch.Size([64, 1, 8, 8]), torch.int64, torch.Size([64]))
     """
 
     images: Tensor
     targets: Tensor | None
     indices: Tensor
-
-
-class StoredBatch(NamedTuple):
-    """One step's samples before preprocessing, with all that chance has to say about them.
-
-    Attributes:
-        images: As stored, ``[B, C, H, W]``; not to be written to.
-        targets: int64 ``[B]``, or None where labels were not asked for.
-        indices: int64 ``[B]``, the samples' places in the image set.
-        uniform: The numbers for :meth:`Preprocess.augmented`; None where nothing is augmented.
-    """
-
-    images: Tensor
-    targets: Tensor | None
-    indices: Tensor
-    uniform: Tensor | None
 
 
 def shuffled(count: int, seed: int) -> Tensor:
-    """Return the order, int64 ``[count]`` on the CPU, in which batches with ``seed`` go through ``count`` samples."""
+    """Return the indices 0..count-1, int64 on the CPU, in the order of batches with ``seed``."""
     return torch.randperm(count, generator=seeding.generator(seed, "order"))
 
 
@@ -59,20 +50,26 @@ def batches(
     augment: bool = False,
     labels: bool = True,
 ) -> Iterator[Batch]:
-    """Go once through ``images``; the last batch may be smaller.
+    """Iterate once over ``images``; the last batch may be smaller.
 
     Args:
         images: The samples. A set in memory that is not on ``device`` is copied there first, so move it once with
-            :meth:`ImageSet.to` before going through it many times; a streamed set stays in its file.
-        preprocess: What turns stored images into network inputs.
+            :meth:`ImageSet.to` before iterating many times; a streamed set stays in its file.
+        preprocess: Preprocessing from stored images to network inputs.
         batch_size: Samples per batch, at least 1.
-        device: Where the batches are.
-        seed: None for the stored order; a number shuffles by it, and the augmentation is drawn from it as well.
+        device: Device of the batches.
+        seed: None for the stored order; a number shuffles, and the augmentation is drawn from it as well.
         augment: Apply ``preprocess``'s random augmentation; needs a seed.
         labels: False leaves ``targets`` None, so that a label-agnostic method cannot see them.
 
     Raises:
         UserError: ``batch_size`` below 1, ``augment`` without a seed, or ``labels`` of images that have none.
+
+    Example:
+        >>> from pymixunlearn import data
+        >>> digits = data.load("digits")
+        >>> [len(batch.images) for batch in data.batches(digits.test, digits.preprocess, batch_size=256, device="cpu")]
+        [256, 103]
     """
     stored = stored_batches(
         images, preprocess, batch_size=batch_size, device=device, seed=seed, augment=augment, labels=labels
@@ -113,11 +110,11 @@ def _stored_batches(
     augment: bool,
     labels: bool,
 ) -> Iterator[StoredBatch]:
-    order, chance = None, None
+    indices, stream = None, None
     if seed is not None:
-        order = shuffled(len(images), seed)
+        indices = shuffled(len(images), seed)
         if augment:
-            chance = seeding.generator(seed, "augmentation", device=device)
-    for stored, targets, indices in images.walk(order, batch_size, device):
-        uniform = None if chance is None else preprocess.draw(len(stored), chance)
-        yield StoredBatch(stored, targets if labels else None, indices, uniform)
+            stream = seeding.generator(seed, "augmentation", device=device)
+    for batch in images.iterate(indices, batch_size, device):
+        uniform = None if stream is None else preprocess.draw(len(batch.images), stream)
+        yield batch._replace(targets=batch.targets if labels else None, uniform=uniform)

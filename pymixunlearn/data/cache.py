@@ -10,10 +10,17 @@ def cache_dir() -> Path:
     """Return the folder for what can be fetched or computed again (it may not exist yet).
 
     ``$PYMIXUNLEARN_CACHE`` if set, else ``$XDG_CACHE_HOME/pymixunlearn``, else ``~/.cache/pymixunlearn``.
+
+    Example:
+        >>> import os
+        >>> from pymixunlearn import data
+        >>> os.environ["PYMIXUNLEARN_CACHE"] = "/scratch/pymixunlearn"
+        >>> str(data.cache_dir())
+        '/scratch/pymixunlearn'
     """
-    chosen = os.environ.get("PYMIXUNLEARN_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
+    folder = os.environ.get("PYMIXUNLEARN_CACHE")
+    if folder:
+        return Path(folder).expanduser()
     shared = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(shared) if os.path.isabs(shared) else Path.home() / ".cache"
     return base / "pymixunlearn"

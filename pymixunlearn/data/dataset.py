@@ -1,4 +1,4 @@
-"""A data set: what a model is trained on, what it is tested on, and how images become its inputs."""
+"""Data set of training images, test images and their preprocessing."""
 
 from __future__ import annotations
 
@@ -20,13 +20,21 @@ class Dataset:
     """Training and test images with the preprocessing that both share.
 
     Attributes:
-        name: What the data set is called in reports and manifests.
+        name: Name of the data set in reports and manifests.
         train: The training images, on the CPU as loaded.
         test: The test images, of the same shape, dtype and classes.
-        preprocess: What turns stored images into network inputs.
+        preprocess: Preprocessing from stored images to network inputs.
 
     Raises:
         UserError: Train and test differ in image shape, dtype or classes, or one of them is empty.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import data
+        >>> part = data.ImageSet(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1]), classes=("cat", "dog"))
+        >>> dataset = data.Dataset("pets", train=part, test=part, preprocess=data.Preprocess(size=32))
+        >>> dataset.image_size, dataset.in_channels
+        (32, 1)
     """
 
     name: str
@@ -55,21 +63,21 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes."""
+        """Number of classes."""
         return self.train.num_classes
 
     @property
     def in_channels(self) -> int:
-        """The number of channels of a network input."""
+        """Number of channels of a network input."""
         return self.train.images.shape[1]
 
     @property
     def image_size(self) -> int:
-        """The height of a network input, in pixels."""
+        """Height of a network input, in pixels."""
         return self.preprocess.size if self.preprocess.size is not None else self.train.images.shape[2]
 
     def fingerprint(self) -> str:
-        """Return a sha256 (hex) that stands for the content of train and test."""
+        """Return a sha256 (hex) over the content of train and test."""
         return hashlib.sha256(f"{self.train.fingerprint()} {self.test.fingerprint()}".encode()).hexdigest()
 
 
@@ -83,7 +91,7 @@ def from_tensors(
     preprocess: Preprocess | None = None,
     name: str = "custom",
 ) -> Dataset:
-    """Make a data set of one's own tensors.
+    """Make a data set of tensors.
 
     Args:
         train_images: ``[N, C, H, W]``, uint8 in 0..255 or float32.
@@ -91,11 +99,18 @@ def from_tensors(
         test_images: ``[M, C, H, W]``, of the same dtype.
         test_targets: ``[M]`` int64.
         classes: Names of the classes; "0", "1", … up to the largest label if not given.
-        preprocess: What turns them into network inputs; none but the scaling of uint8 to [0, 1] if not given.
-        name: What to call it in reports.
+        preprocess: Preprocessing to network inputs; if not given, only uint8 is scaled to [0, 1].
+        name: Name in reports.
 
     Raises:
         UserError: Anything that :class:`ImageSet` or :class:`Dataset` refuses.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import data
+        >>> images, labels = torch.rand(20, 3, 8, 8), torch.arange(20) % 2
+        >>> data.from_tensors(images, labels, images, labels, classes=("cat", "dog")).in_channels
+        3
     """
     if classes is None:
         labels = [targets.max() for targets in (train_targets, test_targets) if targets.numel()]
@@ -115,8 +130,8 @@ def part_of(dataset: Dataset, count: int) -> Dataset:
         raise UserError(
             f"'{dataset.name}@{count}' asks for {count} training images; expected 1 to {len(dataset.train)}"
         )
-    chosen = torch.randperm(len(dataset.train), generator=seeding.generator(0, "part"))[:count].sort().values
-    return replace(dataset, name=f"{dataset.name}@{count}", train=dataset.train.subset(chosen))
+    indices = torch.randperm(len(dataset.train), generator=seeding.generator(0, "part"))[:count].sort().values
+    return replace(dataset, name=f"{dataset.name}@{count}", train=dataset.train.subset(indices))
 
 
 def hold_out(images: ImageSet, *, fraction: float = 0.2) -> tuple[ImageSet, ImageSet]:
@@ -124,6 +139,12 @@ def hold_out(images: ImageSet, *, fraction: float = 0.2) -> tuple[ImageSet, Imag
 
     The split is part of what the data set *is*: it depends on nothing but the labels, and on no run's seed. Of every
     class with at least two images, ``fraction`` (rounded, at least one) goes to the test set.
+
+    Example:
+        >>> from pymixunlearn import data
+        >>> train, test = data.hold_out(data.load("digits").train, fraction=0.1)
+        >>> len(train), len(test)
+        (1295, 143)
     """
     in_test = torch.zeros(len(images), dtype=torch.bool)
     for label in range(images.num_classes):
@@ -131,6 +152,6 @@ def hold_out(images: ImageSet, *, fraction: float = 0.2) -> tuple[ImageSet, Imag
         if len(members) < 2:
             continue
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
-        order = torch.randperm(len(members), generator=seeding.generator(0, "hold-out", label))
-        in_test[members[order[:count]]] = True
+        shuffled = torch.randperm(len(members), generator=seeding.generator(0, "hold-out", label))
+        in_test[members[shuffled[:count]]] = True
     return images.subset((~in_test).nonzero().squeeze(1)), images.subset(in_test.nonzero().squeeze(1))

@@ -1,4 +1,4 @@
-"""Downloads through torchvision, which knows where the data sets are and what their checksums should be."""
+"""Downloads through torchvision, which has the addresses and checksums of the data sets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def find_or_download(
     """Return what ``find`` finds in the data folder, downloading the data set first if it is missing.
 
     Args:
-        request: What was asked for.
+        request: Arguments of the loader.
         find: Gives the path of complete data below a folder, or None.
         expected: What should have been found, for the error message.
         fetch: Downloads with ``torchvision.datasets``, its first argument, into the folder that is its second.

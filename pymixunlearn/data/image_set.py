@@ -1,4 +1,4 @@
-"""A set of images, with or without labels, held whole in memory."""
+"""Sets of images in memory, with or without labels."""
 
 from __future__ import annotations
 
@@ -11,30 +11,47 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pymixunlearn._renamed import renamed_method
 from pymixunlearn.errors import UserError
 
 _HASHED_AT_ONCE = 256
 
 
-class Taken(NamedTuple):
-    """A batch of stored images [B, C, H, W], their labels [B] if they have any, and their places in the set [B]."""
+class StoredBatch(NamedTuple):
+    """Batch of images before preprocessing.
+
+    Attributes:
+        images: As stored, ``[B, C, H, W]``; not to be written to.
+        targets: int64 ``[B]``; None where the set has no labels, or none were asked for.
+        indices: int64 ``[B]``, the samples' indices in the image set.
+        uniform: Random numbers for :meth:`Preprocess.augmented`; None where nothing is augmented.
+    """
 
     images: Tensor
     targets: Tensor | None
     indices: Tensor
+    uniform: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images and their labels, as stored (before preprocessing).
+    """Images and labels, as stored (before preprocessing).
 
     Attributes:
-        images: ``[N, C, H, W]``, uint8 in 0..255, or float32 taken as it is; on any device.
+        images: ``[N, C, H, W]``, uint8 in 0..255, or float32 of any range; on any device.
         targets: ``[N]`` int64 class indices, on the same device.
         classes: The name of every class; a target ``k`` means ``classes[k]``.
 
     Raises:
         UserError: A shape, dtype, device or label that does not fit the above.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import data
+        >>> images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+        >>> pets = data.ImageSet(images, torch.tensor([0, 1, 1]), classes=("cat", "dog"))
+        >>> len(pets), pets.num_classes, len(pets.subset(torch.tensor([0, 2])))
+        (3, 2, 2)
     """
 
     images: Tensor
@@ -55,7 +72,7 @@ class ImageSet:
             )
         if targets.device != images.device:
             raise UserError(f"targets must be on the images' device {images.device}, got {targets.device}")
-        # Reading the range of labels on an accelerator would synchronise it; sets are built on the CPU and moved.
+        # On an accelerator this would synchronise the device; sets are built on the CPU and moved.
         if len(targets) and targets.device.type == "cpu":
             lowest, highest = (int(bound) for bound in targets.aminmax())
             if lowest < 0 or highest >= self.num_classes:
@@ -70,7 +87,7 @@ class ImageSet:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes, whether or not each has images."""
+        """Number of classes, with or without images."""
         return len(self.classes)
 
     def subset(self, indices: Tensor) -> ImageSet:
@@ -82,15 +99,17 @@ class ImageSet:
         """Return the stored images at ``indices`` (int64 ``[M]``, each in 0..N-1, on any device), ``[M, C, H, W]``."""
         return self.images.index_select(0, _moved(indices, self.images.device))
 
-    def walk(self, order: Tensor | None, batch_size: int, device: torch.device | str) -> Iterator[Taken]:
-        """Go through the samples once, ``batch_size`` at a time; the last batch may be smaller.
+    def iterate(self, indices: Tensor | None, batch_size: int, device: torch.device | str) -> Iterator[StoredBatch]:
+        """Iterate once over the samples, ``batch_size`` at a time; the last batch may be smaller.
 
         Args:
-            order: int64 ``[M]`` on the CPU, the samples in the order to take them; None takes all as they are stored.
+            indices: int64 ``[M]`` on the CPU, the samples in the order to take them; None takes all as stored.
             batch_size: Samples per batch, at least 1.
             device: Where the batches are. The whole set is copied there first if it is elsewhere.
         """
-        return _walk(self.images, self.targets, order, batch_size, device)
+        return _iterate(self.images, self.targets, indices, batch_size, device)
+
+    walk = renamed_method("walk", "iterate")
 
     def to(self, device: torch.device | str) -> ImageSet:
         """Return this set on ``device``; itself when it is there already."""
@@ -98,7 +117,7 @@ class ImageSet:
         if images is self.images:
             return self
         moved = ImageSet(images, self.targets.to(device), self.classes)
-        if "_digest" in self.__dict__:  # the content is the same, so a hash already computed still holds
+        if "_digest" in self.__dict__:  # the content is the same, so a hash that was computed is still valid
             moved.__dict__["_digest"] = self._digest
         return moved
 
@@ -123,10 +142,16 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class UnlabelledImages:
-    """Images for whoever must not see labels: there is nothing in it to read one from.
+    """Images without labels, for code that must not see any.
 
     Attributes:
         images: As in :class:`ImageSet`.
+
+    Example:
+        >>> from pymixunlearn import data
+        >>> images = data.load("digits").train.unlabelled()
+        >>> len(images), hasattr(images, "targets")
+        (1438, False)
     """
 
     images: Tensor
@@ -139,9 +164,11 @@ class UnlabelledImages:
         """Return the stored images at ``indices``; see :meth:`ImageSet.gather`."""
         return self.images.index_select(0, _moved(indices, self.images.device))
 
-    def walk(self, order: Tensor | None, batch_size: int, device: torch.device | str) -> Iterator[Taken]:
-        """Go through the samples once; see :meth:`ImageSet.walk`."""
-        return _walk(self.images, None, order, batch_size, device)
+    def iterate(self, indices: Tensor | None, batch_size: int, device: torch.device | str) -> Iterator[StoredBatch]:
+        """Iterate once over the samples; see :meth:`ImageSet.iterate`."""
+        return _iterate(self.images, None, indices, batch_size, device)
+
+    walk = renamed_method("walk", "iterate")
 
     def subset(self, indices: Tensor) -> UnlabelledImages:
         """Return the images at ``indices`` (int64 ``[M]``, each in 0..N-1), in that order."""
@@ -160,26 +187,26 @@ class UnlabelledImages:
 def _pixel_hash(images: ImageSet | UnlabelledImages) -> hashlib._Hash:
     """Return a sha256 over shape, dtype and pixels; block by block, so that a set in a file need not fit in memory."""
     digest = hashlib.sha256(f"{(len(images), *images.images.shape[1:])} {images.images.dtype} ".encode())
-    for taken in images.walk(None, _HASHED_AT_ONCE, "cpu"):
-        digest.update(taken.images.detach().contiguous().numpy().data)
+    for batch in images.iterate(None, _HASHED_AT_ONCE, "cpu"):
+        digest.update(batch.images.detach().contiguous().numpy().data)
     return digest
 
 
-def _walk(
-    images: Tensor, targets: Tensor | None, order: Tensor | None, batch_size: int, device: torch.device | str
-) -> Iterator[Taken]:
+def _iterate(
+    images: Tensor, targets: Tensor | None, indices: Tensor | None, batch_size: int, device: torch.device | str
+) -> Iterator[StoredBatch]:
     images, targets = images.to(device), None if targets is None else targets.to(device)
-    indices = torch.arange(len(images), device=device) if order is None else _moved(order, device)
-    for start in range(0, len(indices), batch_size):
+    moved = torch.arange(len(images), device=device) if indices is None else _moved(indices, device)
+    for start in range(0, len(moved), batch_size):
         stop = start + batch_size
-        chosen = indices[start:stop]
-        if order is None:  # consecutive samples need no gathering
-            yield Taken(images[start:stop], None if targets is None else targets[start:stop], chosen)
+        part = moved[start:stop]
+        if indices is None:  # consecutive samples need no gathering
+            yield StoredBatch(images[start:stop], None if targets is None else targets[start:stop], part)
         else:
-            labels = None if targets is None else targets.index_select(0, chosen)
-            yield Taken(images.index_select(0, chosen), labels, chosen)
+            labels = None if targets is None else targets.index_select(0, part)
+            yield StoredBatch(images.index_select(0, part), labels, part)
 
 
 def _moved(indices: Tensor, device: torch.device | str) -> Tensor:
-    """Return indices on ``device``. From the CPU nobody has to wait for that; towards it, somebody does."""
+    """Return indices on ``device``. Only copies towards the CPU must be waited for."""
     return indices.to(device, non_blocking=indices.device.type == "cpu")

@@ -1,4 +1,4 @@
-"""Packages that only some features need, imported when they are needed."""
+"""Imports of packages that only some features need."""
 
 from __future__ import annotations
 

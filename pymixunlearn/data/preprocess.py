@@ -1,4 +1,4 @@
-"""From stored images to network inputs: whole batches at a time, on whatever device they are."""
+"""Preprocessing from stored images to network inputs, whole batches at a time, on their device."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CROP_ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What turns stored images ``[N, C, H, W]`` into float32 network inputs.
+    """Preprocessing from stored images ``[N, C, H, W]`` to float32 network inputs.
 
     uint8 images are scaled to [0, 1], then resized, then normalised; float32 images skip the scaling.
 
@@ -40,6 +40,14 @@ class Preprocess:
     Raises:
         UserError: A size below 1, ``mean`` without ``std`` or the reverse, different lengths, a ``std`` that is not
             positive.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import data
+        >>> preprocess = data.Preprocess(size=16, mean=(0.5,), std=(0.25,))
+        >>> inputs = preprocess.evaluation(torch.full((2, 1, 8, 8), 255, dtype=torch.uint8))
+        >>> inputs.shape, inputs.max().item()
+        (torch.Size([2, 1, 16, 16]), 2.0)
     """
 
     size: int | None = None
@@ -95,15 +103,15 @@ class Preprocess:
         return self.augmented(images, self.draw(len(images), generator))
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor | None:
-        """Return all that chance decides for ``count`` images, ``[K, count]`` uniform in [0, 1); None if nothing.
+        """Return the random numbers for ``count`` images, ``[K, count]`` uniform in [0, 1); None if none are needed.
 
-        The numbers are the randomness, :meth:`augmented` the work: what captures that work for a GPU draws outside.
+        Drawn apart from :meth:`augmented` so that a CUDA graph can hold the augmentation and not the drawing.
         """
         rows = self.flip + (2 * _CROP_ATTEMPTS + 2) * self.random_crop
         return torch.rand(rows, count, generator=generator, device=generator.device) if rows else None
 
     def augmented(self, images: Tensor, uniform: Tensor | None) -> Tensor:
-        """Like :meth:`training`, with what :meth:`draw` returned in place of a generator.
+        """Like :meth:`training`, with the random numbers of :meth:`draw` in place of a generator.
 
         Args:
             images: ``[N, C, H, W]`` uint8 or float32.
@@ -158,13 +166,18 @@ def natural_images(size: int | None = None) -> Preprocess:
     """Return the preset for colour photographs: random resized crop, flip, ImageNet's mean and std.
 
     With ``size=224`` it is the paper's for CIFAR-10 and SVHN; with None it works at the stored size.
+
+    Example:
+        >>> from pymixunlearn import data
+        >>> data.natural_images(224).augments
+        True
     """
     return Preprocess(size, IMAGENET_MEAN, IMAGENET_STD, random_crop=True, flip=True)
 
 
 @lru_cache(maxsize=32)
 def _channel_constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and std as [1, C, 1, 1]; kept, since copying them to an accelerator in every step would stall it."""
+    """Mean and std as [1, C, 1, 1]; cached, since copying them to an accelerator in every step would stall it."""
     # Made as ordinary tensors even if the first call comes under inference_mode, since later ones may need gradients.
     with torch.inference_mode(False):
         return (
@@ -200,17 +213,17 @@ def _crop_boxes(height: int, width: int, uniform: Tensor) -> Tensor:
     heights = F.pad((area / ratio).sqrt(), (0, 0, 0, 1), value=last_height)
     fits = (widths <= width) & (heights <= height)
     fits[-1] = True
-    chosen = fits.to(torch.uint8).argmax(dim=0, keepdim=True)  # the first that fits
-    box_width, box_height = widths.gather(0, chosen)[0], heights.gather(0, chosen)[0]
+    first = fits.to(torch.uint8).argmax(dim=0, keepdim=True)
+    box_width, box_height = widths.gather(0, first)[0], heights.gather(0, first)[0]
 
     across, down = uniform[-2], uniform[-1]
-    centred = chosen[0] == _CROP_ATTEMPTS
+    centred = first[0] == _CROP_ATTEMPTS
     across, down = (torch.where(centred, 0.5, position) for position in (across, down))
     return torch.stack([across * (width - box_width), down * (height - box_height), box_width, box_height])
 
 
 def _random_resized_crop(inputs: Tensor, size: tuple[int, int], uniform: Tensor, mirrored: Tensor | None) -> Tensor:
-    """Sample a random box of every image at ``size``, mirrored where asked; inputs must not exceed ``size``."""
+    """Sample a random box of every image at ``size``, mirrored where ``mirrored``; inputs must not exceed ``size``."""
     count, _, height, width = inputs.shape
     left, top, box_width, box_height = _crop_boxes(height, width, uniform).unsqueeze(-1)
     columns = left + box_width * _pixel_centres(size[1], inputs.device)  # [N, size], in pixels of the stored image

@@ -15,7 +15,13 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class Request:
-    """What a loader is asked for; see :func:`load`."""
+    """Arguments of a loader; see :func:`load`.
+
+    Example:
+        >>> from pymixunlearn import data
+        >>> data.Request("noise", None, download=False, image_size=32, progress=None).resize_from(8)
+        32
+    """
 
     name: str
     data_dir: Path | None
@@ -25,7 +31,7 @@ class Request:
     stream: bool | None = None
 
     def resize_from(self, stored: int) -> int | None:
-        """Return the size to bring images of side ``stored`` to: None when that is the one asked for, or none was."""
+        """Return the side to resize images of side ``stored`` to; None where ``image_size`` is that or not given."""
         return None if self.image_size == stored else self.image_size
 
 
@@ -35,7 +41,18 @@ _STREAMING: set[str] = set()
 
 
 def register(name: str, *, streams: bool = False) -> Callable[[Loader], Loader]:
-    """Make a loader known as ``name``; ``streams`` says that it heeds ``Request.stream``."""
+    """Register a loader as ``name``; ``streams`` says that it uses ``Request.stream``.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import data
+        >>> @data.register("noise")
+        ... def load_noise(request):
+        ...     images, labels = torch.rand(20, 1, 8, 8), torch.arange(20) % 2
+        ...     return data.from_tensors(images, labels, images, labels, name=request.name)
+        >>> len(data.load("noise").train)
+        20
+    """
 
     def add(loader: Loader) -> Loader:
         _LOADERS[name] = loader
@@ -47,7 +64,13 @@ def register(name: str, *, streams: bool = False) -> Callable[[Loader], Loader]:
 
 
 def available() -> tuple[str, ...]:
-    """Return the names that :func:`load` knows, sorted."""
+    """Return the names that :func:`load` knows, sorted.
+
+    Example:
+        >>> from pymixunlearn import data
+        >>> "digits" in data.available()
+        True
+    """
     return tuple(sorted(_LOADERS))
 
 
@@ -65,12 +88,12 @@ def load(
     Args:
         name: One of :func:`available`; ``NAME@COUNT`` takes a random part of the training images, always the same
             one, and the whole test set.
-        data_dir: Where its files are, or where to download them to; None for the per-user cache folder. For
+        data_dir: Folder of its files, or to download them to; None for the per-user cache folder. For
             ``imagefolder``: the folder or the .tar, .tar.gz archive itself.
         download: Whether missing files may be downloaded, through torchvision.
         image_size: Side of the network's input in pixels; None for the data set's own. 224 gives the paper's
             preprocessing for ``cifar10`` and ``svhn``.
-        progress: Told how far the decoding of an ``imagefolder`` has come.
+        progress: Called as the images of an ``imagefolder`` are decoded.
         stream: Whether the images of an ``imagefolder`` stay in the file that they are decoded into, and are read batch
             by batch; None does so above 4 GiB (``streamed.IN_MEMORY_LIMIT``). The other data sets are small.
 
@@ -80,6 +103,12 @@ def load(
     Raises:
         UserError: An unknown name, a part that is empty or larger than the whole, files that are missing, corrupt or
             cannot be downloaded, or ``stream`` for a data set that is always held in memory.
+
+    Example:
+        >>> from pymixunlearn import data
+        >>> digits = data.load("digits")
+        >>> len(digits.train), len(digits.test), digits.num_classes
+        (1438, 359, 10)
     """
     base, count = split_name(name)
     if image_size is not None and image_size < 1:
@@ -92,7 +121,7 @@ def load(
 
 
 def split_name(name: str) -> tuple[str, int | None]:
-    """Return the data set that ``name`` is or is a part of, and how many training images the part has.
+    """Return the data set in ``name`` and, for ``NAME@COUNT``, the number of training images.
 
     Raises:
         UserError: No such data set, or not a number of images.

@@ -1,4 +1,4 @@
-"""What a network is trained on: labelled images, and for semi-supervised training images without labels besides."""
+"""Training set of labelled images and, for semi-supervised training, images without labels."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ class TrainingSet:
     Attributes:
         labelled: The images with labels.
         unlabelled: Further images whose labels the training must not know; None where all images have labels.
+
+    Example:
+        >>> from pymixunlearn import data
+        >>> digits = data.load("digits")
+        >>> few = data.TrainingSet(digits.train, unlabelled=digits.test.unlabelled())
+        >>> few.fingerprint() != data.TrainingSet(digits.train).fingerprint()
+        True
     """
 
     labelled: ImageSet

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from pymixunlearn.data.batches import Batch, StoredBatch, shuffled, stored_batches
+from pymixunlearn.data.batches import Batch, shuffled, stored_batches
+from pymixunlearn.data.image_set import StoredBatch
 from pymixunlearn.methods.base import Job
 from pymixunlearn.methods.mixunlearn import SIDES, MixUnlearnConfig, MixUnlearnLoop, Samples, Side
 from pymixunlearn.training.execution import Execution

@@ -105,7 +105,7 @@ class FrozenOutputs:
 
     def _observed(self, samples: Tensor) -> Iterator[Observed]:
         """Show the network samples, a chunk at a time; images in a file are fetched ahead, as for any batch."""
-        for taken in self._images.walk(samples, CHUNK, self._device):
+        for taken in self._images.iterate(samples, CHUNK, self._device):
             with torch.no_grad():
                 found = self._network(self._preprocess.evaluation(taken.images))
             yield found

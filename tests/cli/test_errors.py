@@ -94,7 +94,7 @@ def test_wrong_usage_exits_2(invoke: Invoke, arguments: str, message: str) -> No
         ("unlearn --forget-indices twice.txt", "got 5 more than once"),
         ("unlearn --forget-indices word.txt", "an index must be an integer, got 'five'"),
         ("unlearn --forget-indices none.txt", "forget set must have at least one"),
-        ("unlearn --forget-indices all.txt", "remaining set must have at least one"),
+        ("unlearn --forget-indices all.txt", "retain set must have at least one"),
         ("unlearn --split full/mine.txt", "cannot be read as a split manifest"),
         ("unlearn --device cuda:77", "device is 'cuda:77'"),
         ("unlearn --set feature_layer=nowhere --set initial.epochs=1", "nowhere"),

@@ -22,7 +22,7 @@ def test_in_order_with_a_smaller_last_batch() -> None:
 
 
 def test_shuffled_by_the_seed_alone() -> None:
-    def order(seed: int) -> list[int]:
+    def indices_of(seed: int) -> list[int]:
         taken = list(batches(numbered(100), Preprocess(), batch_size=32, device="cpu", seed=seed))
         for batch in taken:
             assert torch.equal((batch.images[:, 0, 0, 0] * 255).round().long(), batch.indices)
@@ -30,25 +30,25 @@ def test_shuffled_by_the_seed_alone() -> None:
         return torch.cat([batch.indices for batch in taken]).tolist()
 
     torch.manual_seed(0)
-    first = order(3)
+    first = indices_of(3)
     torch.manual_seed(1)
-    assert order(3) == first
-    assert order(4) != first
+    assert indices_of(3) == first
+    assert indices_of(4) != first
     assert sorted(first) == list(range(100)) != first
 
 
 def test_augmentation_is_drawn_from_the_seed_and_leaves_the_order_alone() -> None:
     images = ImageSet(torch.rand(64, 1, 8, 8), torch.zeros(64, dtype=torch.int64), ("a",))
-    chosen = Preprocess(random_crop=True, flip=True)
+    transform = Preprocess(random_crop=True, flip=True)
 
     def run(augment: bool, seed: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
-        taken = list(batches(images, chosen, batch_size=16, device="cpu", seed=seed, augment=augment))
+        taken = list(batches(images, transform, batch_size=16, device="cpu", seed=seed, augment=augment))
         return torch.cat([batch.images for batch in taken]), torch.cat([batch.indices for batch in taken])
 
-    plain, order = run(augment=False)
-    augmented, augmented_order = run(augment=True)
-    assert torch.equal(order, augmented_order)
-    assert torch.equal(plain, images.images[order])
+    plain, indices = run(augment=False)
+    augmented, augmented_indices = run(augment=True)
+    assert torch.equal(indices, augmented_indices)
+    assert torch.equal(plain, images.images[indices])
     assert not torch.equal(plain, augmented)
     assert torch.equal(run(augment=True)[0], augmented)
 
@@ -74,9 +74,9 @@ def test_mistakes_show_at_the_call_and_not_at_the_first_batch() -> None:
 @pytest.mark.cuda
 def test_batches_lie_on_the_device() -> None:
     images = numbered(40).to("cuda")
-    chosen = Preprocess(size=8, random_crop=True, flip=True)
+    transform = Preprocess(size=8, random_crop=True, flip=True)
     first, second = (
-        list(batches(images, chosen, batch_size=16, device="cuda", seed=1, augment=True)) for _ in range(2)
+        list(batches(images, transform, batch_size=16, device="cuda", seed=1, augment=True)) for _ in range(2)
     )
     for one, other in zip(first, second, strict=True):
         assert one.images.is_cuda and one.indices.is_cuda and one.targets is not None and one.targets.is_cuda

@@ -19,7 +19,7 @@ def stream(seed: int = 0) -> torch.Generator:
     return seeding.generator(seed, "test")
 
 
-def chance(count: int) -> torch.Tensor:
+def uniform(count: int) -> torch.Tensor:
     drawn = Preprocess(random_crop=True).draw(count, stream())
     assert drawn is not None
     return drawn
@@ -36,10 +36,10 @@ def test_uint8_becomes_the_unit_range_and_float_is_left_alone() -> None:
 
 def test_resize_then_normalise() -> None:
     images = photos()
-    chosen = Preprocess(size=8, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0))
+    transform = Preprocess(size=8, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0))
     resized = F.interpolate(images.float() / 255, size=(8, 8), mode="bilinear", antialias=True, align_corners=False)
     expected = (resized - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.5, 1.0, 2.0]).view(3, 1, 1)
-    torch.testing.assert_close(chosen.evaluation(images), expected)
+    torch.testing.assert_close(transform.evaluation(images), expected)
 
 
 def test_stored_images_are_never_written_to() -> None:
@@ -52,23 +52,23 @@ def test_stored_images_are_never_written_to() -> None:
 
 
 def test_without_augmentation_training_is_evaluation() -> None:
-    chosen = Preprocess(size=8)
-    assert not chosen.augments
-    assert torch.equal(chosen.training(photos(), stream()), chosen.evaluation(photos()))
+    transform = Preprocess(size=8)
+    assert not transform.augments
+    assert torch.equal(transform.training(photos(), stream()), transform.evaluation(photos()))
 
 
-@pytest.mark.parametrize("chosen", [natural_images(), natural_images(24), natural_images(8), Preprocess(flip=True)])
-def test_training_depends_on_its_generator_only(chosen: Preprocess) -> None:
-    assert chosen.augments
+@pytest.mark.parametrize("transform", [natural_images(), natural_images(24), natural_images(8), Preprocess(flip=True)])
+def test_training_depends_on_its_generator_only(transform: Preprocess) -> None:
+    assert transform.augments
     images = photos()
     torch.manual_seed(1)
-    first = chosen.training(images, stream())
+    first = transform.training(images, stream())
     torch.manual_seed(2)
     global_state = torch.get_rng_state()
-    assert torch.equal(chosen.training(images, stream()), first)
+    assert torch.equal(transform.training(images, stream()), first)
     assert torch.equal(torch.get_rng_state(), global_state)
-    assert not torch.equal(chosen.training(images, stream(1)), first)
-    side = chosen.size or 16
+    assert not torch.equal(transform.training(images, stream(1)), first)
+    side = transform.size or 16
     assert first.shape == (8, 3, side, side) and first.dtype == torch.float32
 
 
@@ -81,7 +81,7 @@ def test_flip_mirrors_about_half_of_the_images() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 60), (90, 20)])
 def test_crop_boxes_keep_to_the_image_area_and_shape(height: int, width: int) -> None:
-    left, top, box_width, box_height = preprocess._crop_boxes(height, width, chance(4000))
+    left, top, box_width, box_height = preprocess._crop_boxes(height, width, uniform(4000))
     slack = 1e-3
     assert left.min() >= 0 and (left + box_width).max() <= width + slack
     assert top.min() >= 0 and (top + box_height).max() <= height + slack
@@ -95,7 +95,7 @@ def test_crop_boxes_keep_to_the_image_area_and_shape(height: int, width: int) ->
 def test_the_last_resort_is_the_largest_centred_box(monkeypatch: pytest.MonkeyPatch) -> None:
     # An image of 10 x 1 has no room for a box of half its area with an allowed shape.
     monkeypatch.setattr(preprocess, "_CROP_AREA", (0.5, 1.0))
-    left, top, box_width, box_height = preprocess._crop_boxes(1, 10, chance(50))
+    left, top, box_width, box_height = preprocess._crop_boxes(1, 10, uniform(50))
     torch.testing.assert_close(box_width, torch.full((50,), 4 / 3))
     torch.testing.assert_close(box_height, torch.ones(50))
     torch.testing.assert_close(left, torch.full((50,), (10 - 4 / 3) / 2))
@@ -107,7 +107,7 @@ def test_crop_agrees_with_cutting_and_enlarging(monkeypatch: pytest.MonkeyPatch,
     boxes = torch.tensor([[4.0, 0.0], [2.0, 5.0], [8.0, 6.0], [9.0, 8.0]])  # left, top, width, height of two images
     monkeypatch.setattr(preprocess, "_crop_boxes", lambda *_: boxes)
     images = torch.rand(2, 3, 16, 16)
-    result = preprocess._random_resized_crop(images, (32, 32), chance(2), torch.tensor([mirror, mirror]))
+    result = preprocess._random_resized_crop(images, (32, 32), uniform(2), torch.tensor([mirror, mirror]))
     for image, sampled, (left, top, width, height) in zip(images, result, boxes.T.int().tolist(), strict=True):
         cut = image[None, :, top : top + height, left : left + width]
         expected = F.interpolate(cut, size=(32, 32), mode="bilinear", align_corners=False)[0]
@@ -125,28 +125,28 @@ def test_the_whole_image_is_a_crop_that_changes_nothing(monkeypatch: pytest.Monk
 
 
 def test_drawing_first_and_augmenting_later_is_the_same() -> None:
-    for chosen in (natural_images(24), Preprocess(flip=True), Preprocess(random_crop=True)):
-        drawn = chosen.draw(8, stream())
+    for transform in (natural_images(24), Preprocess(flip=True), Preprocess(random_crop=True)):
+        drawn = transform.draw(8, stream())
         assert drawn is not None and drawn.shape[1] == 8
-        assert torch.equal(chosen.augmented(photos(), drawn), chosen.training(photos(), stream()))
+        assert torch.equal(transform.augmented(photos(), drawn), transform.training(photos(), stream()))
     assert Preprocess().draw(8, stream()) is None
     assert torch.equal(Preprocess().augmented(photos(), None), Preprocess().evaluation(photos()))
 
 
 def test_constants_made_under_inference_mode_serve_gradients_later() -> None:
-    chosen = Preprocess(mean=(0.25,), std=(0.125,))
+    transform = Preprocess(mean=(0.25,), std=(0.125,))
     with torch.inference_mode():
-        chosen.evaluation(torch.rand(1, 1, 2, 2))
+        transform.evaluation(torch.rand(1, 1, 2, 2))
     images = torch.rand(1, 1, 2, 2, requires_grad=True)
-    chosen.evaluation(images).sum().backward()
+    transform.evaluation(images).sum().backward()
     assert images.grad is not None
     torch.testing.assert_close(images.grad, torch.full((1, 1, 2, 2), 8.0))
 
 
 def test_dict_round_trip_through_json() -> None:
-    for chosen in (Preprocess(), natural_images(224)):
-        again = Preprocess.from_dict(json.loads(json.dumps(chosen.to_dict())))
-        assert again == chosen and hash(again) == hash(chosen)
+    for transform in (Preprocess(), natural_images(224)):
+        again = Preprocess.from_dict(json.loads(json.dumps(transform.to_dict())))
+        assert again == transform and hash(again) == hash(transform)
     with pytest.raises(UserError, match="unknown preprocessing field 'flipp'.*Did you mean 'flip'"):
         Preprocess.from_dict({"flipp": True})
 

@@ -40,8 +40,8 @@ def _prefetching() -> int:
 @pytest.mark.parametrize("options", [{}, {"seed": 3}, {"seed": 3, "augment": True}], ids=str)
 def test_batches_are_the_same(options: dict[str, int], tmp_path: Path) -> None:
     held, streamed = pair(tmp_path)
-    chosen = torch.tensor([5, 2, 39, 7, 11, 30, 31])
-    for one, other in ((held, streamed), (held.subset(chosen), streamed.subset(chosen))):
+    indices = torch.tensor([5, 2, 39, 7, 11, 30, 31])
+    for one, other in ((held, streamed), (held.subset(indices), streamed.subset(indices))):
         assert len(one) == len(other)
         ours, theirs = (
             list(batches(images, natural_images(), batch_size=3, device="cpu", **options))  # type: ignore[arg-type]
@@ -71,13 +71,13 @@ def test_sets_made_of_it_are_the_same(tmp_path: Path) -> None:
     assert list(batches(streamed.subset(torch.arange(0)), Preprocess(), batch_size=4, device="cpu", seed=0)) == []
 
 
-def test_walking_away_leaves_no_thread_behind(tmp_path: Path) -> None:
+def test_iterating_in_part_leaves_no_thread_behind(tmp_path: Path) -> None:
     _, streamed = pair(tmp_path)
     before = _prefetching()
-    walk = batches(streamed, Preprocess(), batch_size=1, device="cpu", seed=0)
-    next(walk)
+    iterator = batches(streamed, Preprocess(), batch_size=1, device="cpu", seed=0)
+    next(iterator)
     assert _prefetching() == before + 1
-    del walk
+    del iterator
     gc.collect()
     assert _prefetching() == before
 

@@ -10,10 +10,10 @@ from typing import Any
 from pymixunlearn import data, tasks
 from pymixunlearn.data import Dataset
 from pymixunlearn.data.registry import split_name
-from pymixunlearn.deletion_list import read_deletion_list
 from pymixunlearn.errors import UserError, unknown_name
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.tasks import Split
+from pymixunlearn.tasks.deletion_list import read_deletion_list
 
 TASKS = tasks.TASKS
 

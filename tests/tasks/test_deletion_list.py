@@ -7,8 +7,8 @@ import pytest
 
 from pymixunlearn import tasks
 from pymixunlearn.data import load
-from pymixunlearn.deletion_list import ids_sha256, read_deletion_list
 from pymixunlearn.errors import UserError
+from pymixunlearn.tasks.deletion_list import ids_sha256, read_deletion_list
 
 
 def written(tmp_path: Path, text: str) -> Path:

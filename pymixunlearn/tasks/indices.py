@@ -1,4 +1,4 @@
-"""Lists of sample indices: from files, and as one hash."""
+"""Sample indices: read from files, and hashed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,23 @@ from pymixunlearn.errors import UserError, reason_of
 
 
 def read_indices(path: Path | str) -> Tensor:
-    """Read sample indices from a file: int64 ``[N]``, in the file's order.
+    r"""Read sample indices from a file: int64 ``[N]``, in the file's order.
 
     ``.npy`` holds an integer array of one dimension, ``.json`` a list of integers; any other file is text with one
     index per line or separated by commas.
 
     Raises:
         UserError: The file is missing, cannot be read, or holds anything but integers.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from pymixunlearn import tasks
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "forget.txt"
+        ...     _ = path.write_text("3, 14\n159\n")
+        ...     tasks.read_indices(path)
+        tensor([  3,  14, 159])
     """
     path = Path(path)
     try:
@@ -43,7 +53,14 @@ def read_indices(path: Path | str) -> Tensor:
 
 
 def indices_sha256(indices: Tensor) -> str:
-    """Return the sha256 (hex) of indices written as little-endian 64-bit integers."""
+    """Return the sha256 (hex) of indices written as little-endian 64-bit integers.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import tasks
+        >>> tasks.indices_sha256(torch.tensor([3, 14, 159]))[:8]
+        '0db043a3'
+    """
     return hashlib.sha256(indices.cpu().numpy().astype("<i8").tobytes()).hexdigest()
 
 

@@ -61,12 +61,12 @@ def test_index_split_sorts_what_it_is_given() -> None:
         (lambda d: tasks.class_split(d, [-1]), "class -1 does not exist"),
         (lambda d: tasks.class_split(d, [1, 1]), "every class must be given once, got 1"),
         (lambda d: tasks.class_split(d, []), "at least one class"),
-        (lambda d: tasks.class_split(d, range(10)), "remaining set must have at least one"),
+        (lambda d: tasks.class_split(d, range(10)), "retain set must have at least one"),
         (lambda d: tasks.data_split(d, fraction=0), r"fraction must be above 0 and at most 1, got 0"),
         (lambda d: tasks.data_split(d, fraction=1.01), "fraction must be above 0"),
         (lambda d: tasks.data_split(d, fraction=float("nan")), "fraction must be above 0"),
         (lambda d: tasks.data_split(d, fraction=0.001), "forget set must have at least one"),
-        (lambda d: tasks.data_split(d, fraction=1, classes=range(10)), "remaining set must have at least one"),
+        (lambda d: tasks.data_split(d, fraction=1, classes=range(10)), "retain set must have at least one"),
         (lambda d: tasks.data_split(d, classes=[12]), "class 12 does not exist"),
         (lambda d: tasks.index_split(d, []), "forget set must have at least one"),
         (lambda d: tasks.index_split(d, [100]), r"index out of range: expected 0\.\.99 .* got 100"),
@@ -75,7 +75,7 @@ def test_index_split_sorts_what_it_is_given() -> None:
         (lambda d: tasks.index_split(d, [1.5]), "an index must be an integer, got 1.5"),
         (lambda d: tasks.index_split(d, torch.tensor([0.0])), "indices must be integers"),
         (lambda d: tasks.index_split(d, torch.tensor([[0]])), r"of shape \[1, 1\]"),
-        (lambda d: tasks.index_split(d, range(100)), "remaining set must have at least one"),
+        (lambda d: tasks.index_split(d, range(100)), "retain set must have at least one"),
         (lambda d: Split(d, "clas", torch.tensor([0]), 0, {}), "unknown task 'clas'.*Did you mean 'class'"),
     ],
 )
@@ -134,13 +134,13 @@ def damaged(**changes: Any) -> str:
     manifest: Any = tasks.class_split(toy()).manifest()
     for path, value in changes.items():
         *outer, last = path.split("__")
-        place = manifest
+        part = manifest
         for key in outer:
-            place = place[key]
+            part = part[key]
         if value is None:
-            del place[last]
+            del part[last]
         else:
-            place[last] = value
+            part[last] = value
     return json.dumps(manifest)
 
 
@@ -310,8 +310,8 @@ def test_semi_supervised_split_forgets_labelled_samples_only() -> None:
     unlabelled = split.unlabelled_indices
     assert unlabelled is not None and len(unlabelled) == 600
     among = set(unlabelled.tolist())
-    labelled = [place for place in range(1000) if place not in among]
-    eligible = [place for place in labelled if place % 10 >= 5]
+    labelled = [index for index in range(1000) if index not in among]
+    eligible = [index for index in labelled if index % 10 >= 5]
     assert len(split.forget) == round(0.4 * len(eligible)) and set(split.forget_indices.tolist()) <= set(eligible)
     assert set(split.labelled_retain_indices.tolist()) == set(labelled) - set(split.forget_indices.tolist())
     assert set(split.retain_indices.tolist()) == set(range(1000)) - set(split.forget_indices.tolist())
@@ -354,7 +354,7 @@ def test_which_labels_are_withheld_follows_the_seed_alone() -> None:
         (lambda d: tasks.semi_supervised_split(d, fraction=0), "fraction must be above 0"),
         (
             lambda d: tasks.semi_supervised_split(d, fraction=1, classes=range(10)),
-            "the remaining set must have at least one labelled sample, got none",
+            "the retain set must have at least one labelled sample, got none",
         ),
         (
             lambda d: Split(d, "semi", torch.tensor([0]), 0, {}),

@@ -1,0 +1,42 @@
+"""Manifest of a split: its JSON form, read with every field checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pymixunlearn.errors import UserError, reason_of
+
+JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
+
+MANIFEST_FORMAT = "pymixunlearn-split/1"
+
+
+def read_manifest(path: Path) -> Mapping[str, Any]:
+    """Parse a manifest and check that every field that is used has its type.
+
+    Raises:
+        UserError: The file cannot be read, or is not a manifest.
+    """
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{path}' cannot be read as a split manifest: {reason_of(error)}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT:
+        raise UserError(f"'{path}' is not a split manifest: expected a JSON object with format '{MANIFEST_FORMAT}'")
+    kinds = {"dataset": dict, "task": str, "params": dict, "seed": int, "forget": dict, "retain": dict}
+    needed = {"dataset": ("name", "fingerprint"), "forget": ("indices", "sha256"), "retain": ("sha256",)}
+    if manifest.get("task") == "noisy":
+        kinds["labels"], needed["labels"] = dict, ("targets", "sha256")
+    if manifest.get("task") == "semi":
+        kinds["unlabelled"], needed["unlabelled"] = dict, ("indices", "sha256")
+    for key, kind in kinds.items():
+        if not isinstance(manifest.get(key), kind):
+            raise UserError(f"'{path}' is not a split manifest: expected '{key}' to be of type {kind.__name__}")
+    for key, names in needed.items():
+        for name in names:
+            if name not in manifest[key]:
+                raise UserError(f"'{path}' is not a split manifest: expected '{name}' in '{key}'")
+    return manifest
