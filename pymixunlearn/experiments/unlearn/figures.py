@@ -15,8 +15,8 @@ from pymixunlearn import ops
 from pymixunlearn.evaluation import Metrics
 from pymixunlearn.evaluation.distances import forget_and_unseen_densities
 from pymixunlearn.evaluation.representations import representations
-from pymixunlearn.mixblock import MixBlock
 from pymixunlearn.models.features import FeatureExtractor, Untouched, find_feature_layer
+from pymixunlearn.nn.mixblock import MixBlock
 from pymixunlearn.reporting.pictures import (
     Picture,
     draw_accuracies,
