@@ -12,11 +12,21 @@ _Z = 1.959964
 """97.5 % of a standard normal distribution lie below it."""
 
 
-def wilson(percent: float, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of Wilson (1927) of a percentage counted on ``count`` independent samples."""
-    share, slack = percent / 100, _Z**2 / count
+def wilson(percent: float, count: int, z: float = _Z) -> tuple[float, float]:
+    """Return the interval of Wilson (1927) of a percentage counted on ``count`` independent samples.
+
+    Args:
+        percent: In 0..100.
+        count: Samples, at least one.
+        z: Quantile of the standard normal distribution; by default that of a 95 % interval.
+
+    Example:
+        >>> [round(bound, 1) for bound in wilson(0.0, 36)]
+        [0.0, 9.6]
+    """
+    share, slack = percent / 100, z**2 / count
     centre = (share + slack / 2) / (1 + slack)
-    margin = _Z / (1 + slack) * math.sqrt(share * (1 - share) / count + slack / (4 * count))
+    margin = z / (1 + slack) * math.sqrt(share * (1 - share) / count + slack / (4 * count))
     # At 0 and at 100 % the bound is exact, which rounding must not spoil.
     return 100 * min(share, max(0.0, centre - margin)), 100 * max(share, min(1.0, centre + margin))
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from pymixunlearn.evaluation import distances
 from pymixunlearn.evaluation.accuracy import accuracy
 from pymixunlearn.evaluation.catalogue import PAPER_METRICS
-from pymixunlearn.evaluation.intervals import sampling_intervals
+from pymixunlearn.evaluation.intervals import sample_counts, sampling_intervals
 from pymixunlearn.evaluation.membership import attack_success_rate
 from pymixunlearn.evaluation.predictions import Predictions, predict
 from pymixunlearn.evaluation.relearn import relearn_steps
-from pymixunlearn.evaluation.score_attacks import score_attacks
+from pymixunlearn.evaluation.score_attacks import attacked_samples, score_attacks
 from pymixunlearn.tasks import Split
 from pymixunlearn.training.device import resolve_device
 
@@ -38,8 +38,10 @@ class Metrics(dict[str, "float | None"]):
 
     Attributes:
         reference: The metrics of Retrain, if there is one to compare with.
-        details: What is more than a number per metric, JSON-able: "intervals" (95 %, by key), "per_class" (test
-            accuracy of every class in percent) and, up to 100 classes, "confusion" (test samples by class and answer).
+        details: What is more than a number per metric, JSON-able: "intervals" (95 %, by key), "samples" (how many each
+            metric is counted on; "train_f" is |D_f| for every task), "per_class" (test accuracy of every class in
+            percent), "class_samples" (test samples of every class) and, up to 100 classes, "confusion" (test samples by
+            class and prediction).
         predictions: What the metrics were computed from; None for metrics that were read from a file.
     """
 
@@ -129,8 +131,9 @@ def evaluate(
         steps = relearn_steps(model, split, relearn_to, device=where, seed=seed)
         values["relearn_steps"] = None if steps is None else float(steps)
     intervals = sampling_intervals(values, split)
+    counts = sample_counts(split) | {key: attacked_samples(predictions) for key in attacks if attacks[key] is not None}
     intervals |= {key: [estimate.low, estimate.high] for key, estimate in attacks.items() if estimate is not None}
-    details = {"intervals": intervals, **_by_class(predictions)}
+    details = {"intervals": intervals, "samples": counts, **_by_class(predictions)}
     return Metrics(values, retrain, details=details, predictions=predictions)
 
 
@@ -193,13 +196,14 @@ def _three_accuracies(predictions: Predictions) -> tuple[float, float, float]:
 def _by_class(predictions: Predictions) -> dict[str, object]:
     """Test accuracy of every class, and which class its samples were taken for."""
     classes, targets = predictions.split.num_classes, predictions.test_targets
-    answers = predictions.test.argmax(dim=1)
+    predicted = predictions.test.argmax(dim=1)
     counts = torch.bincount(targets, minlength=classes)
-    hits = torch.bincount(targets[answers == targets], minlength=classes)
+    hits = torch.bincount(targets[predicted == targets], minlength=classes)
     per_class = [
         100.0 * hit / count if count else None for hit, count in zip(hits.tolist(), counts.tolist(), strict=True)
     ]
+    found: dict[str, object] = {"per_class": per_class, "class_samples": counts.tolist()}
     if classes > MAX_CONFUSION_CLASSES:
-        return {"per_class": per_class}
-    confusion = torch.bincount(targets * classes + answers, minlength=classes * classes).view(classes, classes)
-    return {"per_class": per_class, "confusion": confusion.tolist()}
+        return found
+    confusion = torch.bincount(targets * classes + predicted, minlength=classes * classes).view(classes, classes)
+    return {**found, "confusion": confusion.tolist()}

@@ -41,7 +41,7 @@ def score_attacks(predictions: Predictions, *, seed: int = 0) -> dict[str, Estim
         fewer than :data:`MIN_SAMPLES` samples.
     """
     split, unseen = predictions.split, predictions.unseen_like_forget
-    count = min(len(split.forget_indices), len(unseen), MAX_SAMPLES)
+    count = attacked_samples(predictions)
     keys = ("mia_loss", "mia_confidence", "mia_entropy")
     if count < MIN_SAMPLES:
         return dict.fromkeys(keys)
@@ -52,6 +52,11 @@ def score_attacks(predictions: Predictions, *, seed: int = 0) -> dict[str, Estim
         _scores(predictions.test[unseen][others], predictions.test_targets[unseen][others]),
     )
     return {key: _attack(scores[0][key], scores[1][key], seed) for key in keys}
+
+
+def attacked_samples(predictions: Predictions) -> int:
+    """Return how many samples of each side the attacks look at."""
+    return min(len(predictions.split.forget_indices), len(predictions.unseen_like_forget), MAX_SAMPLES)
 
 
 def _choose(available: int, count: int, seed: int, side: str) -> Tensor:
