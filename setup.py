@@ -19,6 +19,7 @@ Environment:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -34,6 +35,8 @@ from setuptools import Extension, find_packages, setup
 ROOT = Path(__file__).resolve().parent
 CSRC = json.loads((ROOT / "csrc" / "sources.json").read_text())
 TARGET = CSRC["torch_target"]
+COMPILERS = ["c++", "g++", "clang++"]
+SYNTAX_CHECK = ["-std=c++17", "-fsyntax-only", "-x", "c++", os.devnull]
 
 
 class Toolkit(NamedTuple):
@@ -43,20 +46,40 @@ class Toolkit(NamedTuple):
     version: tuple[int, int]
 
 
-def find_toolkit() -> Toolkit | None:
-    """Ask nvcc where it lives: on some systems the nvcc on PATH is a script, and its folder is not the toolkit's."""
+def ask(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a build tool, which may be for another machine, not executable, or broken; raise ValueError saying which."""
+    try:
+        result = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=120
+        )
+    except OSError as error:
+        raise ValueError(f"{command[0]} cannot be run ({error.strerror})") from None
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"{command[0]} did not end in two minutes") from None
+    if result.returncode != 0:
+        said = (result.stdout + result.stderr).strip().splitlines()
+        raise ValueError(f"{command[0]} failed ({said[-1] if said else f'exit code {result.returncode}'})")
+    return result
+
+
+def find_toolkit() -> Toolkit:
+    """Ask nvcc where it lives: on some systems the nvcc on PATH is a script, and its folder is not the toolkit's.
+
+    ValueError says why there is none: no nvcc, or one that cannot be run.
+    """
     candidates = [os.path.join(home, "bin", "nvcc") for key in ("CUDA_HOME", "CUDA_PATH") if (home := os.getenv(key))]
     nvcc = next((path for path in candidates if os.path.exists(path)), None) or shutil.which("nvcc")
     if nvcc is None:
-        return None
-    version = re.search(
-        r"release (\d+)\.(\d+)", subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
-    )
-    dry = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True)
-    top = re.search(r"^#\$ TOP=(.+)$", dry.stderr, re.MULTILINE)
+        raise ValueError("nvcc was not found in CUDA_HOME, CUDA_PATH or PATH")
+    version = re.search(r"release (\d+)\.(\d+)", ask(nvcc, "--version").stdout)
     if version is None:
-        return None
-    home = os.path.realpath(top.group(1).strip()) if top else os.path.dirname(os.path.dirname(os.path.realpath(nvcc)))
+        raise ValueError(f"{nvcc} --version names no release")
+    home = os.path.dirname(os.path.dirname(os.path.realpath(nvcc)))
+    # A wrapper need not know this option; its folder is then the only guess.
+    with contextlib.suppress(ValueError):
+        dry = ask(nvcc, "--dryrun", "-x", "cu", "-c", os.devnull)
+        if top := re.search(r"^#\$ TOP=(.+)$", dry.stderr, re.MULTILINE):
+            home = os.path.realpath(top.group(1).strip())
     return Toolkit(home, (int(version.group(1)), int(version.group(2))))
 
 
@@ -67,22 +90,38 @@ def usable_toolkit() -> Toolkit | None:
         sys.exit(f"PYMIXUNLEARN_CUDA must be 0, 1 or auto, got {wish!r}")
     if wish == "0":
         return None
-    problem = None
-    toolkit = find_toolkit()
-    built_with = f"torch {torch.__version__} was built with CUDA {torch.version.cuda}"
     if torch.version.cuda is None:
         problem = f"torch {torch.__version__} has no CUDA; expected a CUDA build of torch"
-    elif toolkit is None:
-        problem = f"nvcc was not found in CUDA_HOME, CUDA_PATH or PATH; expected a toolkit to match: {built_with}"
-    elif toolkit.version[0] != int(torch.version.cuda.split(".")[0]):
-        found = ".".join(map(str, toolkit.version))
-        problem = f"found CUDA toolkit {found} in {toolkit.home}; expected the major version to match: {built_with}"
-    if problem is None:
-        return toolkit
+    else:
+        built_with = f"torch {torch.__version__} was built with CUDA {torch.version.cuda}"
+        try:
+            toolkit = find_toolkit()
+            if toolkit.version[0] == int(torch.version.cuda.split(".")[0]):
+                return toolkit
+            found = ".".join(map(str, toolkit.version))
+            problem = f"found CUDA toolkit {found} in {toolkit.home}; expected the major version to match: {built_with}"
+        except ValueError as error:
+            problem = f"{error}; expected a toolkit to match: {built_with}"
     if wish == "1":
         sys.exit(f"PYMIXUNLEARN_CUDA=1, but the CUDA operators cannot be built: {problem}")
     print(f"building without CUDA operators: {problem}", file=sys.stderr)
     return None
+
+
+def choose_compiler() -> None:
+    """Let torch build with the first C++17 compiler that works; ValueError says why there is none."""
+    if named := os.getenv("CXX", "").split():
+        ask(*named, *SYNTAX_CHECK)
+        return
+    problems = []
+    for compiler in filter(shutil.which, COMPILERS):
+        try:
+            ask(compiler, *SYNTAX_CHECK)
+            os.environ["CXX"] = compiler
+            return
+        except ValueError as error:
+            problems.append(str(error))
+    raise ValueError("; ".join(problems) or f"no C++ compiler was found ({', '.join(COMPILERS)})")
 
 
 def wanted() -> bool:
@@ -90,13 +129,18 @@ def wanted() -> bool:
     wish = os.getenv("PYMIXUNLEARN_EXTENSIONS", "auto").lower()
     if wish not in ("0", "1", "auto"):
         sys.exit(f"PYMIXUNLEARN_EXTENSIONS must be 0, 1 or auto, got {wish!r}")
-    compilers = [os.environ["CXX"].split()[0]] if os.getenv("CXX") else ["c++", "g++", "clang++", "cl"]
     if os.getenv("PYMIXUNLEARN_CUDA") == "1":
         wish = "1"
-    if wish == "auto" and not any(map(shutil.which, compilers)):
-        print(f"no C++ compiler ({', '.join(compilers)}): installing without compiled operators", file=sys.stderr)
+    if wish == "0":
         return False
-    return wish != "0"
+    try:
+        choose_compiler()
+    except ValueError as error:
+        if wish == "1":
+            sys.exit(f"the compiled operators cannot be built: {error}")
+        print(f"installing without compiled operators: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 build_extensions = wanted()

@@ -1,57 +1,144 @@
-"""The build from a source tree: what a forced CUDA build says when it cannot be."""
+"""The build from a source tree: what is built where a tool is missing, does not work, or does not match torch."""
 
 from __future__ import annotations
 
 import os
+import runpy
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
+import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def setup(**environment: str) -> subprocess.CompletedProcess[str]:
-    """Let setup.py decide what it would build in this environment."""
-    inherited = {key: value for key, value in os.environ.items() if key not in ("CUDA_HOME", "CUDA_PATH", "CXX")}
-    command = [sys.executable, "setup.py", "--version"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**inherited, **environment})
-
-
-def refusal(**environment: str) -> str:
-    """What setup.py says as it refuses to build in this environment."""
-    result = setup(**environment)
-    assert result.returncode == 1
-    return result.stderr
-
-
-# Without CUDA in torch there is nothing to match a toolkit with, and that is said first.
+COMPILER = shutil.which("c++")
+#: Without CUDA in torch there is nothing to match a toolkit with, and that is said first.
 NO_CUDA_TORCH = None if torch.version.cuda else "has no CUDA; expected a CUDA build of torch"
 
-
-def test_a_forced_build_without_nvcc_says_what_was_expected() -> None:
-    message = refusal(PYMIXUNLEARN_CUDA="1", PATH="/nowhere")
-    assert (NO_CUDA_TORCH or "nvcc was not found in CUDA_HOME, CUDA_PATH or PATH; expected") in message
+#: The extensions that setup.py would build in an environment, by name, and what it says on the way.
+Configure = Callable[..., tuple[list[str], str]]
 
 
-def test_a_toolkit_of_another_major_version_is_refused(tmp_path: Path) -> None:
-    nvcc = tmp_path / "bin" / "nvcc"
-    nvcc.parent.mkdir()
-    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 9.1, V9.1.85'\n")
-    nvcc.chmod(0o755)
-    message = refusal(PYMIXUNLEARN_CUDA="1", CUDA_HOME=str(tmp_path))
-    assert (NO_CUDA_TORCH or "found CUDA toolkit 9.1") in message
-    assert (NO_CUDA_TORCH or f"was built with CUDA {torch.version.cuda}") in message
+@pytest.fixture
+def configure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Configure:
+    """Runs setup.py up to the call of setup(); a refusal is SystemExit."""
+
+    def run(**environment: str) -> tuple[list[str], str]:
+        inherited = {key: value for key, value in os.environ.items() if key not in ("CUDA_HOME", "CUDA_PATH", "CXX")}
+        monkeypatch.chdir(ROOT)
+        with (
+            mock.patch.dict(os.environ, {**inherited, **environment}, clear=True),
+            mock.patch("setuptools.setup") as setup,
+        ):
+            runpy.run_path(str(ROOT / "setup.py"))
+        return [extension.name for extension in setup.call_args.kwargs["ext_modules"]], capsys.readouterr().err
+
+    return run
 
 
-def test_an_unknown_wish_is_refused() -> None:
-    assert "PYMIXUNLEARN_CUDA must be 0, 1 or auto, got 'yes'" in refusal(PYMIXUNLEARN_CUDA="yes")
-    assert "PYMIXUNLEARN_EXTENSIONS must be 0, 1 or auto, got 'yes'" in refusal(PYMIXUNLEARN_EXTENSIONS="yes")
+@pytest.fixture
+def refusal(configure: Configure) -> Callable[..., str]:
+    """What setup.py says as it refuses to build in an environment."""
+
+    def run(**environment: str) -> str:
+        with pytest.raises(SystemExit) as refused:
+            configure(**environment)
+        return str(refused.value)
+
+    return run
 
 
-def test_without_a_compiler_the_package_installs_without_operators_and_says_so() -> None:
-    result = setup(PATH="/nowhere")
-    assert result.returncode == 0, result.stderr
-    assert "no C++ compiler (c++, g++, clang++, cl): installing without compiled operators" in result.stderr
-    assert not setup(PYMIXUNLEARN_EXTENSIONS="0").stderr.count("compiler")
+def tool(path: Path, script: str | bytes, mode: int = 0o755) -> Path:
+    """A build tool that is what the test needs it to be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(script.encode() if isinstance(script, str) else script)
+    path.chmod(mode)
+    return path
+
+
+def test_a_refusal_is_one_line_and_exit_code_1() -> None:
+    environment = {**os.environ, "PYMIXUNLEARN_CUDA": "yes"}
+    command = [sys.executable, "setup.py", "--version"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == "PYMIXUNLEARN_CUDA must be 0, 1 or auto, got 'yes'"
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unknown_wish_is_refused(refusal: Callable[..., str]) -> None:
+    told = refusal(PYMIXUNLEARN_EXTENSIONS="yes")
+    assert told == "PYMIXUNLEARN_EXTENSIONS must be 0, 1 or auto, got 'yes'"
+
+
+@pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
+class TestNvcc:
+    def test_a_forced_build_without_nvcc_says_what_was_expected(self, refusal: Callable[..., str]) -> None:
+        told = refusal(PYMIXUNLEARN_CUDA="1", PATH="/nowhere", CXX=str(COMPILER))
+        assert (NO_CUDA_TORCH or "nvcc was not found in CUDA_HOME, CUDA_PATH or PATH; expected") in told
+
+    def test_a_toolkit_of_another_major_version_is_refused(self, refusal: Callable[..., str], tmp_path: Path) -> None:
+        tool(tmp_path / "bin" / "nvcc", "#!/bin/sh\necho 'Cuda compilation tools, release 9.1, V9.1.85'\n")
+        told = refusal(PYMIXUNLEARN_CUDA="1", CUDA_HOME=str(tmp_path))
+        assert (NO_CUDA_TORCH or "found CUDA toolkit 9.1") in told
+        assert (NO_CUDA_TORCH or f"was built with CUDA {torch.version.cuda}") in told
+
+    @pytest.mark.skipif(NO_CUDA_TORCH is not None, reason="nvcc is not asked where torch has no CUDA")
+    @pytest.mark.parametrize(
+        ("script", "mode", "reason"),
+        [
+            ("#!/bin/sh\n", 0o644, "cannot be run (Permission denied)"),
+            (b"\x7fELF of another machine", 0o755, "cannot be run (Exec format error)"),
+            ("#!/nowhere/interpreter\n", 0o755, "cannot be run (No such file or directory)"),
+            ("#!/bin/sh\necho 'libnvvm is missing' >&2; exit 1\n", 0o755, "failed (libnvvm is missing)"),
+            ("#!/bin/sh\nkill -SEGV $$\n", 0o755, "failed (exit code -11)"),
+            ("#!/bin/sh\nprintf 'release \\377'\n", 0o755, "--version names no release"),
+        ],
+    )
+    def test_one_that_does_not_work_counts_as_not_found(
+        self, configure: Configure, tmp_path: Path, script: str | bytes, mode: int, reason: str
+    ) -> None:
+        nvcc = tool(tmp_path / "bin" / "nvcc", script, mode)
+        extensions, told = configure(CUDA_HOME=str(tmp_path))
+        assert extensions == ["pymixunlearn._ops_cpu", "pymixunlearn._introspection"]
+        expected = f"{nvcc} {reason}; expected a toolkit to match: torch {torch.__version__}"
+        assert told.startswith(f"building without CUDA operators: {expected}")
+
+
+NONE_FOUND = "no C++ compiler was found (c++, g++, clang++)"
+
+
+def test_without_a_compiler_nothing_is_built_and_that_is_said(configure: Configure) -> None:
+    assert configure(PATH="/nowhere") == ([], f"installing without compiled operators: {NONE_FOUND}\n")
+    assert configure(PATH="/nowhere", PYMIXUNLEARN_EXTENSIONS="0") == ([], "")
+
+
+@pytest.mark.parametrize("wish", ["PYMIXUNLEARN_EXTENSIONS", "PYMIXUNLEARN_CUDA"])
+def test_a_forced_build_without_a_compiler_is_refused(refusal: Callable[..., str], wish: str) -> None:
+    assert refusal(PATH="/nowhere", **{wish: "1"}) == f"the compiled operators cannot be built: {NONE_FOUND}"
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("#!/bin/sh\necho 'unrecognized option -std=c++17' >&2; exit 4\n", "failed (unrecognized option -std=c++17)"),
+        (b"\x7fELF of another machine", "cannot be run (Exec format error)"),
+    ],
+)
+def test_a_compiler_that_does_not_work_counts_as_none(
+    configure: Configure, tmp_path: Path, script: str | bytes, reason: str
+) -> None:
+    broken = tool(tmp_path / "g++", script)
+    assert configure(PATH=str(tmp_path)) == ([], f"installing without compiled operators: g++ {reason}\n")
+    assert configure(CXX=f"{broken} -m64") == ([], f"installing without compiled operators: {broken} {reason}\n")
+
+
+@pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
+def test_the_first_compiler_that_works_is_taken(configure: Configure, tmp_path: Path) -> None:
+    tool(tmp_path / "c++", "#!/bin/sh\nexit 1\n")
+    (tmp_path / "clang++").symlink_to(str(COMPILER))
+    extensions, told = configure(PATH=str(tmp_path), PYMIXUNLEARN_CUDA="0")
+    assert (extensions, told) == (["pymixunlearn._ops_cpu", "pymixunlearn._introspection"], "")
