@@ -53,7 +53,7 @@ def test_a_file_with_its_hash_is_what_was_written_or_none(damage: str, tmp_path:
         path.unlink()
     elif damage:
         flipped = written[:-3] + bytes([written[-3] ^ 1]) + written[-2:]
-        path.write_bytes({"cut": written[:-1], "flip": flipped, "hash": b"0" + written[1:], "empty": b""}[damage])
+        path.write_bytes({"cut": written[:-1], "flip": flipped, "hash": b"x" + written[1:], "empty": b""}[damage])
     assert files.read_with_hash(path) == (None if damage else content)
 
 

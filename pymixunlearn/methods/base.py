@@ -1,4 +1,4 @@
-"""What an unlearning method is: a name, settings, and a way from a model and a split to an unlearned model.
+"""Unlearning method: a name, settings, and a way from a model and a split to an unlearned model.
 
 A method sees networks and tensors only. It reads no files, knows no data set by name and prints nothing: progress goes
 through callbacks.
@@ -12,13 +12,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pymixunlearn.errors import UserError, unknown_name
-from pymixunlearn.methods.config import MethodConfig, setting
+from pymixunlearn.errors import UserError
+from pymixunlearn.methods.config import MethodConfig
 from pymixunlearn.methods.stopping import AutoStop, Stopping, StoppingConfig
 from pymixunlearn.methods.view import SplitView
 from pymixunlearn.tasks import Split
@@ -27,18 +27,14 @@ from pymixunlearn.training.device import resolve_device
 from pymixunlearn.training.loop import Callback, StateDict
 
 __all__ = [
-    "Job",
     "Means",
     "Method",
     "MethodConfig",
-    "Outcome",
+    "MethodOutput",
     "Preparation",
+    "UnlearnJob",
     "UnlearnResult",
-    "available",
-    "get",
     "held_fixed",
-    "register",
-    "setting",
 ]
 
 
@@ -76,8 +72,8 @@ class UnlearnResult(NamedTuple):
     preparation: Preparation | None = None
 
 
-class Outcome(NamedTuple):
-    """What a method's own code hands back; :class:`UnlearnResult` adds the time.
+class MethodOutput(NamedTuple):
+    """What a method's own code returns; :class:`UnlearnResult` adds the time.
 
     ``earlier`` are the seconds that parts of the unlearning took in an earlier run, from which they were taken over.
     """
@@ -91,11 +87,11 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Job:
+class UnlearnJob:
     """One request to unlearn. ``model`` is a private copy on ``device`` that the method may change.
 
     A method whose settings derive from ``StoppingConfig`` changes ``model`` in place and gives ``stop`` to its loop;
-    what ``stop`` judges by is no longer in ``split``. ``store`` keeps networks that a later run can go on from.
+    what ``stop`` judges by is no longer in ``split``. ``store`` holds networks that a later run can go on from.
     """
 
     model: nn.Module
@@ -127,7 +123,7 @@ class Method(ABC):
     """Whether a method that needs labels also learns from images without them."""
 
     def __init__(self, config: MethodConfig | None = None, **fields: Any) -> None:
-        """Check and keep the settings."""
+        """Check the settings."""
         if config is None:
             config = self.config_class()
         elif not isinstance(config, self.config_class):
@@ -173,11 +169,22 @@ class Method(ABC):
             callbacks: Told about steps and epochs.
             resume: A state that an earlier, interrupted run of the same job gave to ``Callback.on_epoch_end``.
             store: Where a method that trains networks of its own (SISA) looks for them and leaves them; a
-                :class:`pymixunlearn.training.ModelCache` keeps them in files. None trains them anew.
+                :class:`pymixunlearn.training.ModelCache` saves them in files. None trains them anew.
+
+        Returns:
+            The unlearned network with the time, the history and the settings of the run.
 
         Raises:
             UserError: The device is not available, the model does not fit the split or the method, or the method
                 refuses the split (:meth:`check_split`).
+
+        Example:
+            >>> from pymixunlearn import data, methods, models, tasks
+            >>> split = tasks.class_split(data.load("digits"), [0])
+            >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+            >>> result = methods.get("gradient-ascent")(epochs=1).unlearn(model, split, device="cpu")
+            >>> len(result.history), result.config.epochs
+            (1, 1)
         """
         self.check_split(split)
         set_up = _SetUp()
@@ -187,7 +194,7 @@ class Method(ABC):
         if isinstance(self.config, StoppingConfig) and self.config.stop == "auto":
             stop = AutoStop(private, view, split.forget_classes, self.config, device=where, seed=seed)
             view = stop.split
-        done = self._run(Job(private, view, where, seed, [set_up, *callbacks], resume, stop, store))
+        done = self._run(UnlearnJob(private, view, where, seed, [set_up, *callbacks], resume, stop, store))
         done.model.zero_grad(set_to_none=True)
         seconds = done.earlier + set_up.seconds + sum(record["seconds"] for record in done.history)
         stopping = None if stop is None else stop.result()
@@ -196,7 +203,7 @@ class Method(ABC):
         )
 
     @abstractmethod
-    def _run(self, job: Job) -> Outcome:
+    def _run(self, job: UnlearnJob) -> MethodOutput:
         """Do the work on the private copy ``job.model``."""
 
 
@@ -212,28 +219,6 @@ class _SetUp(Callback):
 
     def on_loop_end(self) -> None:
         self._started = time.perf_counter()
-
-
-_METHODS: dict[str, type[Method]] = {}
-M = TypeVar("M", bound=type[Method])
-
-
-def register(method: M) -> M:
-    """Class decorator: make a method available under its ``name``."""
-    _METHODS[method.name] = method
-    return method
-
-
-def available() -> list[str]:
-    """Return the names of all methods, sorted."""
-    return sorted(_METHODS)
-
-
-def get(name: str) -> type[Method]:
-    """Return the class of the method ``name``; an unknown name raises ``UserError`` with the nearest one."""
-    if name not in _METHODS:
-        raise unknown_name("method", name, _METHODS)
-    return _METHODS[name]
 
 
 @contextmanager

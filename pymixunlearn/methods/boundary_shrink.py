@@ -6,7 +6,6 @@ CVPR 2023. Settings as released; MixUnlearn's authors tuned the bound (Appendix 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,23 +14,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.base import Job, register
 from pymixunlearn.methods.config import setting
 from pymixunlearn.methods.loop import (
     Loop,
     LoopConfig,
-    LoopMethod,
     Measured,
-    Stage,
     cross_entropy,
     descend,
     frozen_copy,
     targets_of,
 )
 from pymixunlearn.methods.pixels import PixelRange
-from pymixunlearn.training.optimizers import make_optimizer
-
-NAME = "boundary-shrink"
+from pymixunlearn.methods.registry import method
 
 
 @dataclass(frozen=True)
@@ -49,30 +43,21 @@ class BoundaryShrinkConfig(LoopConfig):
     )
 
 
-class BoundaryShrinkLoop(Loop[BoundaryShrinkConfig]):
-    """Fine-tuning on D_f with labels that the initial model finds."""
+@method("boundary-shrink", summary="moves the forgotten data to the nearest other class")
+class BoundaryShrink(Loop[BoundaryShrinkConfig]):
+    """Fine-tuning of the forget set on its nearest other classes; needs the forget set's labels."""
 
-    name = NAME
+    config_class = BoundaryShrinkConfig
+    epoch_of = "forget"
 
-    def __init__(self, config: BoundaryShrinkConfig, job: Job) -> None:
+    def setup(self) -> None:
         """Keep the initial model, which finds the labels."""
-        super().__init__(config, job)
         self.initial = frozen_copy(self.model)
-        self.pixels = PixelRange.of(job.split, self.device)
-        self.optimizer = self.parts["optimizer"] = make_optimizer(
-            self.model, "sgd", config.lr, momentum=config.momentum
-        )
-
-    def stages(self) -> list[Stage]:
-        """Return passes over D_f."""
-        return [Stage(self.config.epochs, self.steps(self.forget_set), self._epoch)]
-
-    def _epoch(self, epoch: int) -> Iterator[Measured]:
-        for forget in self.forget_batches(epoch):
-            yield self.step(forget)
+        self.pixels = PixelRange.of(self.job.split, self.device)
+        self.optimizer = self.add_optimizer("sgd", self.config.lr, momentum=self.config.momentum)
 
     def nearest_labels(self, forget: Batch) -> Tensor:
-        """Return the nearest class [N]: the answer f_D(x + delta), one signed gradient step away from the label."""
+        """Return the nearest class [N]: the class of f_D(x + delta), one signed gradient step away from the label."""
         images = forget.images.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(cross_entropy(self.initial(images), forget), images)
         bound = min(self.config.step, self.config.bound)
@@ -87,13 +72,3 @@ class BoundaryShrinkLoop(Loop[BoundaryShrinkConfig]):
         loss = F.cross_entropy(self.model(forget.images), self.nearest_labels(forget))
         descend(self.optimizer, loss)
         return {"forget": loss}
-
-
-@register
-class BoundaryShrink(LoopMethod):
-    """Fine-tuning of the forget set on its nearest other classes; needs the forget set's labels."""
-
-    name = NAME
-    summary = "moves the forgotten data to the nearest other class"
-    config_class = BoundaryShrinkConfig
-    loop_class = BoundaryShrinkLoop

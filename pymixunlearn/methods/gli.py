@@ -15,13 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.base import Job, held_fixed, register
+from pymixunlearn.methods.base import held_fixed
 from pymixunlearn.methods.config import setting
-from pymixunlearn.methods.loop import Loop, LoopConfig, LoopMethod, Measured, Stage, Tensors, cross_entropy, descend
+from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Tensors, cross_entropy, descend
 from pymixunlearn.methods.pixels import PixelRange
-from pymixunlearn.training.optimizers import make_optimizer
-
-NAME = "gli"
+from pymixunlearn.methods.registry import method
 
 
 @dataclass(frozen=True)
@@ -41,28 +39,24 @@ class GliConfig(LoopConfig):
     check_interval: int = setting(10, "steps from one such check to the next", low=1)
 
 
-class GliLoop(Loop[GliConfig]):
-    """Steps on retain batches that are perturbed against forget batches."""
+@method("gli", summary="training on remaining data that is perturbed away from the forgotten data")
+class Gli(Loop[GliConfig]):
+    """Guided loss-increasing augmentation of the retain set; needs its labels."""
 
-    name = NAME
+    config_class = GliConfig
+    epoch_of = "cycled"
 
-    def __init__(self, config: GliConfig, job: Job) -> None:
+    def setup(self) -> None:
         """Hold the validation samples out and take the initial accuracy on them."""
-        super().__init__(config, job)
-        self.held_out = self.hold_out(config.validation)
-        self.pixels = PixelRange.of(job.split, self.device)
-        self.optimizer = self.parts["optimizer"] = make_optimizer(
-            self.model, "sgd", config.lr, momentum=config.momentum
-        )
+        self.held_out = self.hold_out(self.config.validation)
+        self.pixels = PixelRange.of(self.job.split, self.device)
+        self.optimizer = self.add_optimizer("sgd", self.config.lr, momentum=self.config.momentum)
         self.parts["check"] = self.check = Tensors(
             initial=torch.tensor(self._accuracy(), dtype=torch.float64), stopped=torch.tensor(False)
         )
 
-    def stages(self) -> list[Stage]:
-        """Return passes over D_r, which the check may cut short."""
-        return [Stage(self.config.epochs, self.steps(self.retain_set), self._epoch)]
-
-    def _epoch(self, epoch: int) -> Iterator[Measured]:
+    def epoch(self, epoch: int) -> Iterator[Measured]:
+        """Go through D_r, until the check says stop."""
         steps = self.steps(self.retain_set)
         for step, (forget, retain) in enumerate(self.cycled_pairs(epoch)):
             if self.check["stopped"]:
@@ -82,9 +76,9 @@ class GliLoop(Loop[GliConfig]):
         size = self.config.perturb_size * self.pixels.span
         with held_fixed(self.model):
             with torch.no_grad():
-                answers = self.model(forget.images)
+                logits_f = self.model(forget.images)
                 # A forget batch may be shorter than the retain batch: it is then gone through again.
-                beside = answers[torch.arange(len(retain.images), device=self.device) % len(answers)]
+                beside = logits_f[torch.arange(len(retain.images), device=self.device) % len(logits_f)]
             delta = torch.zeros_like(retain.images)
             for _ in range(self.config.perturb_steps):
                 delta.requires_grad_()
@@ -102,14 +96,4 @@ class GliLoop(Loop[GliConfig]):
 
     def _accuracy(self) -> float:
         """Percent of the held-out samples that are classified as labelled."""
-        return 100 * (self.answers(self.held_out) == self.held_out.targets.cpu()).double().mean().item()
-
-
-@register
-class Gli(LoopMethod):
-    """Guided loss-increasing augmentation of the retain set; needs its labels."""
-
-    name = NAME
-    summary = "training on remaining data that is perturbed away from the forgotten data"
-    config_class = GliConfig
-    loop_class = GliLoop
+        return 100 * (self.predict(self.held_out) == self.held_out.targets.cpu()).double().mean().item()

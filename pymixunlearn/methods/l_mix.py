@@ -11,18 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.base import register
 from pymixunlearn.methods.config import setting
-from pymixunlearn.methods.laf import LafConfig, LafLoop, resolved
-from pymixunlearn.methods.loop import LoopMethod, Measured, descend
+from pymixunlearn.methods.laf import LafConfig, RepresentationUnlearning
+from pymixunlearn.methods.loop import Measured, descend
 from pymixunlearn.methods.randlabel import random_targets
+from pymixunlearn.methods.registry import method
 from pymixunlearn.seeding import derive_seed
-
-NAME = "l-mix"
 
 
 @dataclass(frozen=True)
@@ -35,13 +33,20 @@ class LMixConfig(LafConfig):
     mix_weight: float = setting(1.0, "weight of the loss on mixes beside LAF's alignment", low=0)
 
 
-class LMixLoop(LafLoop[LMixConfig]):
-    """LAF whose alignment step also learns the mixes."""
+@method("l-mix", summary="label-agnostic forgetting with plain mixup")
+class LMix(RepresentationUnlearning[LMixConfig]):
+    """LAF and plain mixup, without a single label."""
 
-    name = NAME
+    config_class = LMixConfig
 
-    def _epoch(self, epoch: int) -> Iterator[Measured]:
-        draw, beta = self.generator("labels", epoch), random.Random(derive_seed(self.seed, NAME, "lam", epoch))
+    @property
+    def needs_labels(self) -> bool:
+        """False."""
+        return False
+
+    def epoch(self, epoch: int) -> Iterator[Measured]:
+        """Take an extraction step, and an alignment step that learns a mix as well, on each pair of batches."""
+        draw, beta = self.generator("labels", epoch), random.Random(derive_seed(self.seed, self.name, "lam", epoch))
         for forget, retain in self.pairs(epoch):
             lam = beta.betavariate(self.config.alpha, self.config.alpha)
             labels = random_targets(len(forget.images), self.num_classes, draw)
@@ -62,23 +67,3 @@ class LMixLoop(LafLoop[LMixConfig]):
         mix = F.mse_loss(torch.softmax(self.model(lam * x_f + (1 - lam) * x_r), 1), target)
         descend(self.align_optimizer, align + self.config.mix_weight * mix)
         return {"align": align, "mix": mix}
-
-
-@register
-class LMix(LoopMethod):
-    """LAF and plain mixup, without a single label."""
-
-    name = NAME
-    summary = "label-agnostic forgetting with plain mixup"
-    config_class = LMixConfig
-    config: LMixConfig
-    loop_class = LMixLoop
-
-    @property
-    def needs_labels(self) -> bool:
-        """False."""
-        return False
-
-    def resolve(self, model: nn.Module) -> LMixConfig:
-        """Return the settings with those of the network filled in."""
-        return resolved(self.config, model)

@@ -15,16 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.base import Job, register
 from pymixunlearn.methods.config import setting
-from pymixunlearn.methods.loop import Loop, LoopConfig, LoopMethod, Measured, Stage, descend, frozen_copy
+from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Stage, descend, frozen_copy
+from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import together
 from pymixunlearn.models import architecture_name
 from pymixunlearn.models.layers import EmbeddingExtractor, find_embedding_layer
 from pymixunlearn.training.device import seeded_layers
-from pymixunlearn.training.optimizers import make_optimizer
-
-NAME = "laf"
 
 
 @dataclass(frozen=True)
@@ -80,14 +77,16 @@ class Autoencoder(nn.Module):
         return self.decoder(code), mean, log_variance
 
 
-class LafLoop(Loop[L]):
-    """The autoencoders learn the old representations of all data and of D_f; then the network unlearns."""
+class RepresentationUnlearning(Loop[L]):
+    """Autoencoders learn the old representations of all data and of D_f; then the network unlearns."""
 
-    name = NAME
+    def resolve(self, model: nn.Module) -> L:
+        """Return the settings with those of the network filled in."""
+        return resolved(self.config, model)
 
-    def __init__(self, config: L, job: Job) -> None:
+    def setup(self) -> None:
         """Find the embedding, keep the initial model, and set up autoencoders and optimisers."""
-        super().__init__(config, job)
+        config = self.config
         assert config.latent and config.extract_lr and config.align_lr
         self.layer = config.embedding_layer or find_embedding_layer(self.model, self.example)
         initial = frozen_copy(self.model)
@@ -96,16 +95,16 @@ class LafLoop(Loop[L]):
         self.all = together(self.forget_set, self.retain_set)
 
         size = self.embed.channels(self.example)
-        with seeded_layers(self.device, self.seed, NAME, "autoencoders"):
+        with seeded_layers(self.device, self.seed, "laf", "autoencoders"):
             self.vae = self.parts["vae"] = Autoencoder(size, config.latent).to(self.device)
             self.vae_forget = self.parts["vae_forget"] = Autoencoder(size, config.latent).to(self.device)
-        self.vae_optimizer = self.parts["vae_optimizer"] = make_optimizer(self.vae, "adam", config.vae_lr)
-        self.vae_forget_optimizer = self.parts["vae_forget_optimizer"] = make_optimizer(
-            self.vae_forget, "adam", config.vae_lr
+        self.vae_optimizer = self.add_optimizer("adam", config.vae_lr, of=self.vae, part="vae_optimizer")
+        self.vae_forget_optimizer = self.add_optimizer(
+            "adam", config.vae_lr, of=self.vae_forget, part="vae_forget_optimizer"
         )
         # Both over all weights: each keeps moments of its own loss only.
-        self.extract_optimizer = self.parts["extract_optimizer"] = make_optimizer(self.model, "adam", config.extract_lr)
-        self.align_optimizer = self.parts["align_optimizer"] = make_optimizer(self.model, "adam", config.align_lr)
+        self.extract_optimizer = self.add_optimizer("adam", config.extract_lr, part="extract_optimizer")
+        self.align_optimizer = self.add_optimizer("adam", config.align_lr, part="align_optimizer")
 
     def stages(self) -> list[Stage]:
         """Return the training of h on all data, of h_f on D_f, and the unlearning."""
@@ -113,7 +112,7 @@ class LafLoop(Loop[L]):
         return [
             Stage(self.config.vae_epochs, self.steps(self.all), self._vae_epoch),
             Stage(self.config.vae_epochs, self.steps(self.forget_set), self._vae_forget_epoch),
-            Stage(self.config.epochs, self.pair_steps(), self._epoch),
+            Stage(self.config.epochs, self.pair_steps(), self.epoch),
         ]
 
     def _vae_epoch(self, epoch: int) -> Iterator[Measured]:
@@ -124,7 +123,8 @@ class LafLoop(Loop[L]):
         for batch in self.batches(self.forget_set, "vae", epoch):
             yield {"vae_forget": self.vae_step(self.vae_forget, self.vae_forget_optimizer, batch.images)}
 
-    def _epoch(self, epoch: int) -> Iterator[Measured]:
+    def epoch(self, epoch: int) -> Iterator[Measured]:
+        """Take an extraction and an alignment step on each pair of batches."""
         for forget, retain in self.pairs(epoch):
             extraction = self.extract_step(forget, retain)
             yield {**extraction, **self.align_step(forget, retain)}
@@ -172,21 +172,15 @@ def _misfit(vae: Autoencoder, embedding: Tensor) -> Tensor:
     return torch.exp(m / (m + 1)).sum()
 
 
-@register
-class Laf(LoopMethod):
+@method(
+    "laf", summary="label-agnostic forgetting: moves representations away from an autoencoder of the forgotten data"
+)
+class Laf(RepresentationUnlearning[LafConfig]):
     """Unlearning of representations, without a single label."""
 
-    name = NAME
-    summary = "label-agnostic forgetting: moves representations away from an autoencoder of the forgotten data"
     config_class = LafConfig
-    config: LafConfig
-    loop_class = LafLoop
 
     @property
     def needs_labels(self) -> bool:
         """False."""
         return False
-
-    def resolve(self, model: nn.Module) -> LafConfig:
-        """Return the settings with those of the network filled in."""
-        return resolved(self.config, model)

@@ -13,13 +13,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.base import Job, register
 from pymixunlearn.methods.config import setting
-from pymixunlearn.methods.laf import LafConfig, LafLoop, resolved
-from pymixunlearn.methods.loop import LoopMethod, Measured, Stage, cross_entropy, descend
-from pymixunlearn.training.optimizers import make_optimizer
-
-NAME = "laf+r"
+from pymixunlearn.methods.laf import LafConfig, RepresentationUnlearning
+from pymixunlearn.methods.loop import Measured, Stage, cross_entropy, descend
+from pymixunlearn.methods.registry import method
 
 
 @dataclass(frozen=True)
@@ -30,15 +27,16 @@ class LafRepairConfig(LafConfig):
     repair_lr: float = setting(1e-4, "learning rate of the repair (Adam)", above=0)
 
 
-class LafRepairLoop(LafLoop[LafRepairConfig]):
-    """LAF, then cross entropy on D_r for the layers behind the embedding."""
+@method("laf+r", summary="label-agnostic forgetting, then one supervised epoch for the classifier")
+class LafRepair(RepresentationUnlearning[LafRepairConfig]):
+    """LAF with a supervised repair of the classifier; needs labels for that."""
 
-    name = NAME
+    config_class = LafRepairConfig
 
-    def __init__(self, config: LafRepairConfig, job: Job) -> None:
-        """Set up the optimiser of the repair."""
-        super().__init__(config, job)
-        self.repair_optimizer = self.parts["repair_optimizer"] = make_optimizer(self.model, "adam", config.repair_lr)
+    def setup(self) -> None:
+        """Make the optimiser of the repair, too."""
+        super().setup()
+        self.repair_optimizer = self.add_optimizer("adam", self.config.repair_lr, part="repair_optimizer")
 
     def stages(self) -> list[Stage]:
         """Return LAF's stages and the repair."""
@@ -66,18 +64,3 @@ class LafRepairLoop(LafLoop[LafRepairConfig]):
 
 def _detached(module: nn.Module, args: Any, output: Tensor) -> Tensor:
     return output.detach()
-
-
-@register
-class LafRepair(LoopMethod):
-    """LAF with a supervised repair of the classifier; needs labels for that."""
-
-    name = NAME
-    summary = "label-agnostic forgetting, then one supervised epoch for the classifier"
-    config_class = LafRepairConfig
-    config: LafRepairConfig
-    loop_class = LafRepairLoop
-
-    def resolve(self, model: nn.Module) -> LafRepairConfig:
-        """Return the settings with those of the network filled in."""
-        return resolved(self.config, model)

@@ -1,4 +1,4 @@
-"""The loop that the methods share: batches by epoch, stages, snapshots, progress and means.
+"""Loop that the methods share: batches by epoch, stages, snapshots, progress and means.
 
 A method's own file holds its settings and its equations. What does not tell one method from another is here.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,22 +21,27 @@ from torch.nn import functional as F
 from pymixunlearn.data.batches import Batch, batches
 from pymixunlearn.data.dataset import hold_out
 from pymixunlearn.data.image_set import ImageSet
+from pymixunlearn.data.preprocess import Preprocess
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.accuracy import predict_logits
-from pymixunlearn.methods.base import Job, Means, Method, Outcome
+from pymixunlearn.methods.base import Means, Method, MethodOutput, UnlearnJob
 from pymixunlearn.methods.config import MethodConfig, setting
 from pymixunlearn.methods.view import Images, labelled
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.training.device import seeded_layers
 from pymixunlearn.training.loop import StateDict, StepDone, run_epochs
+from pymixunlearn.training.optimizers import OptimizerName, load_optimizer, make_optimizer
 from pymixunlearn.training.supervised import drops_lone_image
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in typing itself from Python 3.11 on
 
 Measured = Mapping[str, Tensor]
 """What one step measured: named 0-d tensors, still on the device."""
 
 
 class Stateful(Protocol):
-    """A part of a loop that a snapshot keeps: a module, an optimiser, :class:`Tensors`."""
+    """Part of a loop that snapshots include: a module, an optimiser, :class:`Tensors`."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state."""
@@ -46,7 +51,7 @@ class Stateful(Protocol):
 
 
 class Tensors(dict[str, Tensor]):
-    """Named tensors on one device, as a part that a snapshot keeps."""
+    """Named tensors on one device, as a part that snapshots include."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the tensors."""
@@ -74,7 +79,7 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class LoopConfig(MethodConfig):
-    """The setting that all methods that run in a :class:`Loop` have."""
+    """Setting that all methods have that run in a :class:`Loop`."""
 
     batch_size: int = setting(32, "images per step, of each set where there are two", low=1)
 
@@ -82,62 +87,141 @@ class LoopConfig(MethodConfig):
 C = TypeVar("C", bound=LoopConfig)
 
 
-class Loop(ABC, Generic[C]):
-    """The networks, optimisers and steps of one run. Subclasses add ``parts`` and say their :meth:`stages`.
+EpochOf = Literal["forget", "retain", "pairs", "cycled"]
+"""What an epoch is: once through D_f or through D_r; both side by side until the smaller one ends; or once through D_r,
+with D_f beside it, which starts again, shuffled anew, as often as it ends."""
 
-    Args:
-        config: The method's settings.
-        job: The model to change, the split, the device and the seed.
+
+class Loop(Method, Generic[C]):
+    """Method whose work is steps on batches. An object holds settings; :meth:`begin` returns a copy with one run.
+
+    A subclass has at least ``config_class``, whose settings include ``epochs``, :meth:`setup` with an optimiser,
+    ``epoch_of`` and :meth:`step`. Methods of several stages have their own :meth:`stages`.
 
     Attributes:
         model: The network that unlearns, in training mode.
         forget_set: D_f on the device, without labels if the method needs none.
         retain_set: D_r, likewise.
-        parts: Everything that changes from epoch to epoch, by name; a snapshot keeps it.
+        device: Where they are.
+        job: The request: split, callbacks, snapshot.
+        seed: What all random streams derive from.
+        num_classes: How many logits the model has.
+        preprocess: What turns stored images into network inputs.
+        example: Network input [1, C, H, W] of one image.
+        parts: Everything that changes from epoch to epoch, by name, for snapshots.
+        means: The means of the present epoch, for what is not measured in every step.
         closing: What is undone when the run ends, such as hooks.
 
     Raises:
-        UserError: The model's logits do not fit the split.
+        UserError: In :meth:`begin`: the model's logits do not fit the split.
     """
 
-    name: ClassVar[str]
+    config: C
+    job: UnlearnJob
+    model: nn.Module
+    forget_set: Images
+    retain_set: Images
+    device: torch.device
+    seed: int
+    num_classes: int
+    preprocess: Preprocess
+    example: Tensor
+    parts: dict[str, Stateful]
+    means: Means
+    closing: ExitStack
+    epoch_of: ClassVar[EpochOf] = "pairs"
+    step: Callable[..., Measured]
+    """One optimisation step on the batch, or the two batches (D_f's first), that ``epoch_of`` says."""
 
-    def __init__(self, config: C, job: Job) -> None:
-        """Bring both sets to the job's device."""
-        self.config, self.job = config, job
-        self.device, self.seed = job.device, job.seed
-        self.preprocess, self.num_classes = job.split.preprocess, job.split.num_classes
-        self.forget_set: Images = job.split.forget.to(job.device)
-        self.retain_set: Images = job.split.retain.to(job.device)
-        self.example = self.preprocess.evaluation(
-            self.retain_set.gather(torch.zeros(1, dtype=torch.int64)).to(job.device)
-        )
+    def resolve(self, model: nn.Module) -> C:
+        """Return the settings with those filled in that depend on the model or on each other."""
+        return self.config
+
+    def begin(self, job: UnlearnJob) -> Self:
+        """Return a copy of this object, set up for one run."""
+        run = copy.copy(self)
+        run.config, run.job = self.resolve(job.model), job
+        run.device, run.seed = job.device, job.seed
+        run.preprocess, run.num_classes = job.split.preprocess, job.split.num_classes
+        run.forget_set, run.retain_set = job.split.forget.to(job.device), job.split.retain.to(job.device)
+        run.example = run.preprocess.evaluation(run.retain_set.gather(torch.zeros(1, dtype=torch.int64)).to(job.device))
         with torch.no_grad():
-            check_logits(job.model.eval()(self.example), self.num_classes)
-        self.model = job.model.train()
-        self.parts: dict[str, Stateful] = {"model": self.model}
-        self.closing = ExitStack()
+            check_logits(job.model.eval()(run.example), run.num_classes)
+        run.model = job.model.train()
+        run.parts = {"model": run.model}
+        run.means = Means()
+        run.closing = ExitStack()
+        try:
+            run.setup()
+        except BaseException:
+            run.closing.close()
+            raise
+        return run
 
-    @abstractmethod
+    def setup(self) -> None:
+        """Make what a run needs besides the model: optimisers, teachers."""
+
+    def add_optimizer(
+        self, name: OptimizerName, lr: float, *, of: nn.Module | None = None, part: str = "optimizer", **settings: float
+    ) -> torch.optim.Optimizer:
+        """Return an optimiser of the model, or of another network, that snapshots include as ``part``.
+
+        Args:
+            name: "adam" or "sgd".
+            lr: Learning rate.
+            of: The network; None takes the model.
+            part: Its name among the parts.
+            **settings: As for :func:`pymixunlearn.training.optimizers.make_optimizer`.
+        """
+        optimizer = make_optimizer(self.model if of is None else of, name, lr, **settings)
+        self.parts[part] = optimizer
+        return optimizer
+
     def stages(self) -> list[Stage]:
-        """Return what to do, in order."""
+        """Return what to do, in order: unless overridden, ``config.epochs`` times an epoch as ``epoch_of`` says."""
+        if self.epoch_of == "pairs":
+            steps = self.pair_steps()
+        else:
+            steps = self.steps(self.forget_set if self.epoch_of == "forget" else self.retain_set)
+        epochs: int | None = getattr(self.config, "epochs", None)
+        assert epochs is not None  # resolved
+        return [Stage(epochs, steps, self.epoch)]
+
+    def epoch(self, epoch: int) -> Iterator[Measured]:
+        """Take the steps of one epoch (from 0) as ``epoch_of`` says."""
+        if self.epoch_of in ("forget", "retain"):
+            for batch in self.forget_batches(epoch) if self.epoch_of == "forget" else self.retain_batches(epoch):
+                yield self.step(batch)
+        else:
+            for forget, retain in self.pairs(epoch) if self.epoch_of == "pairs" else self.cycled_pairs(epoch):
+                yield self.step(forget, retain)
 
     def unlearned(self) -> nn.Module:
         """Return the result once all stages are done."""
         return self.model
+
+    def output(self, history: list[dict[str, float]]) -> MethodOutput:
+        """Return what the run gave."""
+        return MethodOutput(self.unlearned(), history, self.config)
+
+    def _run(self, job: UnlearnJob) -> MethodOutput:
+        run = self.begin(job)
+        with run.closing:
+            history = run.run()
+        return run.output(history)
 
     def run(self) -> list[dict[str, float]]:
         """Go through all stages and return the history."""
         epochs = [stage for stage in self.stages() for _ in range(stage.epochs)]
 
         def run_epoch(epoch: int, step_done: StepDone) -> dict[str, float]:
-            means = Means()
+            self.means = Means()
             with seeded_layers(self.device, self.seed, self.name, "layers", epoch):
                 for measured in epochs[epoch].run(epoch):
-                    means.add(**measured)
+                    self.means.add(**measured)
                     if step_done():
                         break
-            return finite(means.read(), epoch)
+            return finite(self.means.read(), epoch)
 
         return run_epochs(
             self.name,
@@ -145,17 +229,21 @@ class Loop(ABC, Generic[C]):
             [stage.steps for stage in epochs],
             run_epoch,
             state=lambda: {name: part.state_dict() for name, part in self.parts.items()},
-            load_state=self._load_state,
+            load_state=self.load_state,
             callbacks=self.job.callbacks,
             resume=self.job.resume,
             stop=self.job.stop,
         )
 
-    def _load_state(self, state: StateDict) -> None:
+    def load_state(self, state: StateDict) -> None:
+        """Put back the states of all parts; a state of differently set up parts raises ``UserError``."""
         if set(state) != set(self.parts):
             raise UserError(f"resume holds {', '.join(sorted(state))}; expected {', '.join(sorted(self.parts))}")
         for name, part in self.parts.items():
-            part.load_state_dict(state[name])
+            if isinstance(part, torch.optim.Optimizer):
+                load_optimizer(part, state[name])
+            else:
+                part.load_state_dict(state[name])
 
     # Data
 
@@ -176,10 +264,10 @@ class Loop(ABC, Generic[C]):
         lone = drops_lone_image(self.model, len(images), size)
         seed = derive_seed(self.seed, self.name, *stream)
         labels = isinstance(images, ImageSet)
-        walk = batches(
+        every = batches(
             images, self.preprocess, batch_size=size, device=self.device, seed=seed, augment=augment, labels=labels
         )
-        return (batch for batch in walk if not (lone and len(batch.images) == 1))
+        return (batch for batch in every if not (lone and len(batch.images) == 1))
 
     def steps(self, images: Images, batch_size: int | None = None) -> int:
         """Return how many batches :meth:`batches` gives."""
@@ -195,7 +283,7 @@ class Loop(ABC, Generic[C]):
         return self.batches(self.retain_set, "retain", epoch)
 
     def pairs(self, epoch: int) -> Iterator[tuple[Batch, Batch]]:
-        """Walk D_f and D_r side by side until the smaller one ends."""
+        """Iterate over D_f and D_r side by side until the smaller one ends."""
         return zip(self.forget_batches(epoch), self.retain_batches(epoch), strict=False)
 
     def pair_steps(self) -> int:
@@ -207,8 +295,8 @@ class Loop(ABC, Generic[C]):
         forget = (batch for turn in itertools.count() for batch in self.forget_batches(epoch, turn))
         return ((next(forget), retain) for retain in self.retain_batches(epoch))
 
-    def answers(self, images: ImageSet) -> Tensor:
-        """Return the model's answers [N] to ``images`` in evaluation mode, without augmentation, on the CPU."""
+    def predict(self, images: ImageSet) -> Tensor:
+        """Return the predicted class [N] of each image, in evaluation mode, without augmentation, on the CPU."""
         logits = predict_logits(self.model.eval(), images, self.preprocess, device=self.device)
         self.model.train()
         return logits.argmax(1)
@@ -219,24 +307,18 @@ class Loop(ABC, Generic[C]):
 
 
 class LoopMethod(Method):
-    """A method whose work is a :class:`Loop`."""
+    """Method whose settings choose the :class:`Loop` that does the work."""
 
-    loop_class: ClassVar[type[Loop[Any]]]
+    @abstractmethod
+    def loop(self) -> Loop[Any]:
+        """Return the loop with this method's settings."""
 
-    def resolve(self, model: nn.Module) -> LoopConfig:
-        """Return the settings with those filled in that depend on the model or on each other."""
-        assert isinstance(self.config, LoopConfig)
-        return self.config
+    def begin(self, job: UnlearnJob) -> Loop[Any]:
+        """Return the loop set up for one run."""
+        return self.loop().begin(job)
 
-    def make_loop(self, job: Job) -> Loop[Any]:
-        """Return the loop of one run."""
-        return self.loop_class(self.resolve(job.model), job)
-
-    def _run(self, job: Job) -> Outcome:
-        loop = self.make_loop(job)
-        with loop.closing:
-            history = loop.run()
-        return Outcome(loop.unlearned(), history, loop.config)
+    def _run(self, job: UnlearnJob) -> MethodOutput:
+        return self.loop()._run(job)
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:

@@ -6,19 +6,15 @@ Golatkar, Achille, Soatto, "Eternal Sunshine of the Spotless Net", CVPR 2020; he
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.base import Job, register
 from pymixunlearn.methods.config import setting
-from pymixunlearn.methods.loop import Loop, LoopConfig, LoopMethod, Measured, Stage, cross_entropy, descend, frozen_copy
-from pymixunlearn.training.optimizers import make_optimizer
-
-NAME = "neggrad"
+from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, cross_entropy, descend, frozen_copy
+from pymixunlearn.methods.registry import method
 
 
 @dataclass(frozen=True)
@@ -36,26 +32,17 @@ class NegGradConfig(LoopConfig):
     epochs: int = setting(10, "passes over the retain set", low=1)
 
 
-class NegGradLoop(Loop[NegGradConfig]):
-    """Steps on pairs of batches; D_f starts again whenever it ends."""
+@method("neggrad", summary="gradient descent on the remaining data, ascent on the forgotten")
+class NegGrad(Loop[NegGradConfig]):
+    """Positive gradients on the retain set, negative ones on the forget set; needs labels."""
 
-    name = NAME
+    config_class = NegGradConfig
+    epoch_of = "cycled"
 
-    def __init__(self, config: NegGradConfig, job: Job) -> None:
+    def setup(self) -> None:
         """Set up the optimiser."""
-        super().__init__(config, job)
-        self.start = list(frozen_copy(self.model).parameters())
-        self.optimizer = self.parts["optimizer"] = make_optimizer(
-            self.model, "sgd", config.lr, momentum=config.momentum
-        )
-
-    def stages(self) -> list[Stage]:
-        """Return passes over D_r."""
-        return [Stage(self.config.epochs, self.steps(self.retain_set), self._epoch)]
-
-    def _epoch(self, epoch: int) -> Iterator[Measured]:
-        for forget, retain in self.cycled_pairs(epoch):
-            yield self.step(forget, retain)
+        self.initial_weights = list(frozen_copy(self.model).parameters())
+        self.optimizer = self.add_optimizer("sgd", self.config.lr, momentum=self.config.momentum)
 
     def step(self, forget: Batch, retain: Batch) -> Measured:
         """W CE_r - CE_f; or alpha (CE_r + pull/2 |theta - theta_0|^2) - (1 - alpha) CE_f."""
@@ -64,19 +51,9 @@ class NegGradLoop(Loop[NegGradConfig]):
         if self.config.form == "weighted":
             loss = self.config.retain_weight * loss_r - loss_f
         else:
-            pairs = zip(self.model.parameters(), self.start, strict=True)
+            pairs = zip(self.model.parameters(), self.initial_weights, strict=True)
             distance = torch.stack([(now - start).square().sum() for now, start in pairs]).sum()
             alpha = self.config.alpha
             loss = alpha * (loss_r + self.config.pull / 2 * distance) - (1 - alpha) * loss_f
         descend(self.optimizer, loss)
         return {"retain": loss_r, "forget": loss_f, "total": loss}
-
-
-@register
-class NegGrad(LoopMethod):
-    """Positive gradients on the retain set, negative ones on the forget set; needs labels."""
-
-    name = NAME
-    summary = "gradient descent on the remaining data, ascent on the forgotten"
-    config_class = NegGradConfig
-    loop_class = NegGradLoop

@@ -13,13 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.base import Job, register
 from pymixunlearn.methods.config import setting
-from pymixunlearn.methods.loop import Loop, LoopConfig, LoopMethod, Measured, Stage, descend, frozen_copy
+from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, descend, frozen_copy
+from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.stopping import StoppingConfig
-from pymixunlearn.training.optimizers import make_optimizer
-
-NAME = "randlabel"
 
 
 @dataclass(frozen=True)
@@ -31,22 +28,24 @@ class RandLabelConfig(StoppingConfig, LoopConfig):
     retain_weight: float = setting(1.0, "weight of the retain loss; tuned over 1e-4, 0.01, 0.1, 1, 10, 100", low=0)
 
 
-class RandLabelLoop(Loop[RandLabelConfig]):
-    """Steps on pairs of batches."""
+@method("randlabel", summary="random labels on the forgotten data, the model's own answers on the rest")
+class RandLabel(Loop[RandLabelConfig]):
+    """Random labels for the forget set, the initial model's own answers for the retain set; needs no labels."""
 
-    name = NAME
+    config_class = RandLabelConfig
 
-    def __init__(self, config: RandLabelConfig, job: Job) -> None:
+    @property
+    def needs_labels(self) -> bool:
+        """False."""
+        return False
+
+    def setup(self) -> None:
         """Keep the initial model, which answers for D_r."""
-        super().__init__(config, job)
         self.initial = frozen_copy(self.model)
-        self.optimizer = self.parts["optimizer"] = make_optimizer(self.model, "adam", config.lr)
+        self.optimizer = self.add_optimizer("adam", self.config.lr)
 
-    def stages(self) -> list[Stage]:
-        """Return passes over the smaller set."""
-        return [Stage(self.config.epochs, self.pair_steps(), self._epoch)]
-
-    def _epoch(self, epoch: int) -> Iterator[Measured]:
+    def epoch(self, epoch: int) -> Iterator[Measured]:
+        """Draw a label for every image of D_f."""
         draw = self.generator("labels", epoch)
         for forget, retain in self.pairs(epoch):
             yield self.step(forget, retain, random_targets(len(forget.images), self.num_classes, draw))
@@ -61,21 +60,6 @@ class RandLabelLoop(Loop[RandLabelConfig]):
         loss = loss_f + self.config.retain_weight * loss_r
         descend(self.optimizer, loss)
         return {"forget": loss_f, "retain": loss_r, "total": loss}
-
-
-@register
-class RandLabel(LoopMethod):
-    """Random labels for the forget set, the initial model's own answers for the retain set; needs no labels."""
-
-    name = NAME
-    summary = "random labels on the forgotten data, the model's own answers on the rest"
-    config_class = RandLabelConfig
-    loop_class = RandLabelLoop
-
-    @property
-    def needs_labels(self) -> bool:
-        """False."""
-        return False
 
 
 def random_targets(count: int, num_classes: int, draw: torch.Generator) -> Tensor:

@@ -8,15 +8,15 @@ from typing import Literal
 from torch import nn
 
 from pymixunlearn.data import TrainingSet
-from pymixunlearn.methods.base import Job, Method, MethodConfig, Outcome, register, setting
+from pymixunlearn.methods.base import Method, MethodOutput, UnlearnJob
+from pymixunlearn.methods.config import MethodConfig, setting
+from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import labelled
 from pymixunlearn.models import architecture_name
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.fit import fit
 from pymixunlearn.training.fresh import fresh_weights
 from pymixunlearn.training.supervised import TrainConfig, defaults_for
-
-NAME = "retrain"
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,10 @@ class RetrainConfig(MethodConfig):
     ema: float | None = setting(None, "task semi: what the teacher keeps in a step; none takes 0.97", low=0, below=1)
 
 
-@register
+@method("retrain", summary="train the same network from scratch on the remaining data only")
 class Retrain(Method):
     """Train fresh weights of the same architecture on D_r: with cross entropy, or with Mean Teacher in task "semi"."""
 
-    name = NAME
-    summary = "train the same network from scratch on the remaining data only"
     config_class = RetrainConfig
     config: RetrainConfig
     semi_supervised = True
@@ -56,18 +54,18 @@ class Retrain(Method):
         published = defaults_for(name or "cnn", "retrain", semi_supervised=semi_supervised)
         return published.replaced(self.config.to_dict())
 
-    def _run(self, job: Job) -> Outcome:
+    def _run(self, job: UnlearnJob) -> MethodOutput:
         images = TrainingSet(labelled(job.split.retain), job.split.unlabelled)
         config = self.resolve(job.model, semi_supervised=images.unlabelled is not None)
         trained = fit(
-            fresh_weights(job.model, derive_seed(job.seed, NAME)),
+            fresh_weights(job.model, derive_seed(job.seed, self.name)),
             images,
             job.split.preprocess,
             config,
             device=job.device,
-            seed=derive_seed(job.seed, NAME),
+            seed=derive_seed(job.seed, self.name),
             callbacks=job.callbacks,
             resume=job.resume,
-            name=NAME,
+            name=self.name,
         )
-        return Outcome(trained.model, trained.history, RetrainConfig(**config.to_dict()))
+        return MethodOutput(trained.model, trained.history, RetrainConfig(**config.to_dict()))

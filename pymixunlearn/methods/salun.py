@@ -15,13 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.base import Job, register
 from pymixunlearn.methods.config import setting
-from pymixunlearn.methods.loop import Loop, LoopConfig, LoopMethod, Measured, Stage, Tensors, cross_entropy, targets_of
+from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Stage, Tensors, cross_entropy, targets_of
+from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import labelled, together
-from pymixunlearn.training.optimizers import make_optimizer
-
-NAME = "salun"
 
 
 @dataclass(frozen=True)
@@ -40,28 +37,26 @@ class SalUnConfig(LoopConfig):
     )
 
 
-class SalUnLoop(Loop[SalUnConfig]):
-    """One pass over D_f finds the salient weights; passes over all data then train them."""
+@method("salun", summary="saliency unlearning: random labels, for the weights that matter to the forgotten data")
+class SalUn(Loop[SalUnConfig]):
+    """Random labels for the forget set, true ones for the rest, on salient weights only; needs labels."""
 
-    name = NAME
+    config_class = SalUnConfig
 
-    def __init__(self, config: SalUnConfig, job: Job) -> None:
+    def setup(self) -> None:
         """Set up the saliency and the optimiser."""
-        super().__init__(config, job)
         self.all = together(self.forget_set, self.retain_set)
         self.weights = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
         self.saliency = self.parts["saliency"] = Tensors(
             {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
         )
-        self.optimizer = self.parts["optimizer"] = make_optimizer(
-            self.model, "sgd", config.lr, momentum=config.momentum
-        )
+        self.optimizer = self.add_optimizer("sgd", self.config.lr, momentum=self.config.momentum)
 
     def stages(self) -> list[Stage]:
         """Return the pass over D_f and those over all data."""
         return [
             Stage(1, self.steps(self.forget_set), self._saliency_epoch),
-            Stage(self.config.epochs, self.steps(self.all), self._epoch),
+            Stage(self.config.epochs, self.steps(self.all), self.epoch),
         ]
 
     def _saliency_epoch(self, epoch: int) -> Iterator[Measured]:
@@ -70,7 +65,8 @@ class SalUnLoop(Loop[SalUnConfig]):
             yield self.add_saliency(forget)
         self.model.train()
 
-    def _epoch(self, epoch: int) -> Iterator[Measured]:
+    def epoch(self, epoch: int) -> Iterator[Measured]:
+        """Go through all data, with labels for D_f that are drawn anew."""
         masks, labels = self.masks(), self.draw_labels(self.generator("labels", epoch))
         for batch in self.batches(self.all, "all", epoch):
             yield self.step(batch, labels, masks)
@@ -110,13 +106,3 @@ class SalUnLoop(Loop[SalUnConfig]):
                 weight.grad.add_(weight.detach(), alpha=self.config.weight_decay).mul_(masks[name])
         self.optimizer.step()
         return {"total": loss}
-
-
-@register
-class SalUn(LoopMethod):
-    """Random labels for the forget set, true ones for the rest, on salient weights only; needs labels."""
-
-    name = NAME
-    summary = "saliency unlearning: random labels, for the weights that matter to the forgotten data"
-    config_class = SalUnConfig
-    loop_class = SalUnLoop

@@ -16,12 +16,10 @@ from torch import Tensor, nn
 from pymixunlearn.data.batches import Batch
 from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.errors import UserError
-from pymixunlearn.methods.base import Job, register
 from pymixunlearn.methods.config import setting
 from pymixunlearn.methods.loop import (
     Loop,
     LoopConfig,
-    LoopMethod,
     Measured,
     Stage,
     cross_entropy,
@@ -29,10 +27,9 @@ from pymixunlearn.methods.loop import (
     frozen_copy,
     kl_divergence,
 )
+from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import labelled
-from pymixunlearn.training.optimizers import OptimizerName, make_optimizer
-
-NAME = "scrub"
+from pymixunlearn.training.optimizers import OptimizerName
 
 
 @dataclass(frozen=True)
@@ -106,21 +103,28 @@ _VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-class ScrubLoop(Loop[ScrubConfig]):
-    """Max-steps on D_f in the first epochs, min-steps on D_r in all of them."""
+@method(
+    "scrub", summary="a student that contradicts the initial model on the forgotten data and follows it on the rest"
+)
+class Scrub(Loop[ScrubConfig]):
+    """Teacher and student, alternately against and with each other; needs labels for the retain set."""
 
-    name = NAME
+    config_class = ScrubConfig
 
-    def __init__(self, config: ScrubConfig, job: Job) -> None:
+    def resolve(self, model: nn.Module) -> ScrubConfig:
+        """Return the settings with the variant's filled in."""
+        return self.config.resolve()
+
+    def setup(self) -> None:
         """Take the initial model as teacher, and hold samples out if they are to say where to rewind to."""
-        super().__init__(config, job)
+        config = self.config
         assert config.epochs and config.max_epochs is not None and config.optimizer and config.T
         assert config.weight_decay is not None and config.gamma is not None and config.alpha is not None
         self.epochs, self.max_epochs = config.epochs, min(config.max_epochs, config.epochs)
         self.T, self.gamma, self.alpha = config.T, config.gamma, config.alpha
         self.teacher = frozen_copy(self.model)
-        self.optimizer = self.parts["optimizer"] = make_optimizer(
-            self.model, config.optimizer, config.lr, weight_decay=config.weight_decay, momentum=config.momentum
+        self.optimizer = self.add_optimizer(
+            config.optimizer, config.lr, weight_decay=config.weight_decay, momentum=config.momentum
         )
         self.rewind = None
         if config.rewind:
@@ -131,11 +135,12 @@ class ScrubLoop(Loop[ScrubConfig]):
         min_steps = self.steps(self.retain_set, self.config.retain_batch_size)
         max_steps = self.steps(self.forget_set)
         return [
-            Stage(self.max_epochs, max_steps + min_steps, self._epoch),
-            Stage(self.epochs - self.max_epochs, min_steps, self._epoch),
+            Stage(self.max_epochs, max_steps + min_steps, self.epoch),
+            Stage(self.epochs - self.max_epochs, min_steps, self.epoch),
         ]
 
-    def _epoch(self, epoch: int) -> Iterator[Measured]:
+    def epoch(self, epoch: int) -> Iterator[Measured]:
+        """Take the max-steps, where the epoch has them, and the min-steps."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(epoch + 1)
         if epoch < self.max_epochs:
@@ -144,7 +149,7 @@ class ScrubLoop(Loop[ScrubConfig]):
         for retain in self.batches(self.retain_set, "retain", epoch, batch_size=self.config.retain_batch_size):
             yield self.min_step(retain)
         if self.rewind is not None:
-            self.rewind.keep(self.model, self.answers(self.rewind.forget))
+            self.rewind.record(self.model, self.predict(self.rewind.forget))
 
     def learning_rate(self, epoch: int) -> float:
         """Return the learning rate in ``epoch``, counted from 1."""
@@ -166,7 +171,7 @@ class ScrubLoop(Loop[ScrubConfig]):
     def unlearned(self) -> nn.Module:
         """Return the student, rewound if asked for."""
         if self.rewind is not None:
-            self.model.load_state_dict(self.rewind.choose(self.answers(self.rewind.held_out)))
+            self.model.load_state_dict(self.rewind.choose(self.predict(self.rewind.held_out)))
         return self.model
 
 
@@ -181,7 +186,7 @@ class Rewind:
     """
 
     def __init__(self, forget: ImageSet, held_out: ImageSet) -> None:
-        """Keep the samples of those classes that both sets have."""
+        """Take the samples of those classes that both sets have."""
         shared = torch.isin(forget.targets, held_out.targets)
         if not shared.any():
             raise UserError(
@@ -193,19 +198,19 @@ class Rewind:
         self.errors: list[float] = []
         self.students: list[dict[str, Tensor]] = []
 
-    def keep(self, student: nn.Module, answers: Tensor) -> None:
-        """Keep an epoch's student and its error on D_f."""
-        self.errors.append((answers != self.forget.targets.cpu()).double().mean().item())
+    def record(self, student: nn.Module, predictions: Tensor) -> None:
+        """Copy an epoch's student, and note its error on D_f."""
+        self.errors.append((predictions != self.forget.targets.cpu()).double().mean().item())
         self.students.append(
             {name: value.detach().to("cpu", copy=True) for name, value in student.state_dict().items()}
         )
 
-    def choose(self, answers: Tensor) -> dict[str, Tensor]:
+    def choose(self, predictions: Tensor) -> dict[str, Tensor]:
         """Return the student whose error on D_f is nearest to the last one's on the held-out samples."""
         targets, forgotten = self.held_out.targets.cpu(), self.forget.targets.cpu()
         count = forgotten.bincount(minlength=self.held_out.num_classes)
         seen = targets.bincount(minlength=self.held_out.num_classes)
-        wrong = targets.bincount((answers != targets).double(), minlength=self.held_out.num_classes)
+        wrong = targets.bincount((predictions != targets).double(), minlength=self.held_out.num_classes)
         reference = ((wrong / seen.clamp(min=1)) * count).sum().item() / len(forgotten)
         return min(zip(self.errors, self.students, strict=True), key=lambda pair: abs(pair[0] - reference))[1]
 
@@ -216,18 +221,3 @@ class Rewind:
     def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
         """Put them back."""
         self.errors, self.students = list(state_dict["errors"]), list(state_dict["students"])
-
-
-@register
-class Scrub(LoopMethod):
-    """Teacher and student, alternately against and with each other; needs labels for the retain set."""
-
-    name = NAME
-    summary = "a student that contradicts the initial model on the forgotten data and follows it on the rest"
-    config_class = ScrubConfig
-    config: ScrubConfig
-    loop_class = ScrubLoop
-
-    def resolve(self, model: nn.Module) -> ScrubConfig:
-        """Return the settings with the variant's filled in."""
-        return self.config.resolve()

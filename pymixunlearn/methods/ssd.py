@@ -16,12 +16,10 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.base import Job, register
 from pymixunlearn.methods.config import setting
-from pymixunlearn.methods.loop import Loop, LoopConfig, LoopMethod, Measured, Stage, Tensors, cross_entropy, targets_of
+from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Stage, Tensors, cross_entropy, targets_of
+from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import together
-
-NAME = "ssd"
 
 
 @dataclass(frozen=True)
@@ -36,14 +34,14 @@ class SsdConfig(LoopConfig):
     )
 
 
-class SsdLoop(Loop[SsdConfig]):
-    """Importances of all data and of D_f, then the dampening."""
+@method("ssd", summary="selective synaptic dampening: shrinks the weights that matter most to the forgotten data")
+class Ssd(Loop[SsdConfig]):
+    """Dampening of the weights that the forget set relies on; needs labels, for the loss whose gradients it takes."""
 
-    name = NAME
+    config_class = SsdConfig
 
-    def __init__(self, config: SsdConfig, job: Job) -> None:
+    def setup(self) -> None:
         """Set up the importances; the model is not trained, so it stays in evaluation mode."""
-        super().__init__(config, job)
         self.model.eval()
         self.all = together(self.forget_set, self.retain_set)
         self.weights = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
@@ -55,13 +53,14 @@ class SsdLoop(Loop[SsdConfig]):
 
     def stages(self) -> list[Stage]:
         """Return the pass over all data and the one over D_f, which ends in the dampening."""
-        return [Stage(1, self.steps(self.all), self._all_epoch), Stage(1, self.steps(self.forget_set), self._epoch)]
+        return [Stage(1, self.steps(self.all), self._all_epoch), Stage(1, self.steps(self.forget_set), self.epoch)]
 
     def _all_epoch(self, epoch: int) -> Iterator[Measured]:
         for batch in self.batches(self.all, "all", augment=False):
             yield self.add_importance(self.importance_all, batch)
 
-    def _epoch(self, epoch: int) -> Iterator[Measured]:
+    def epoch(self, epoch: int) -> Iterator[Measured]:
+        """Go through D_f, and dampen."""
         for batch in self.batches(self.forget_set, "forget", augment=False):
             yield self.add_importance(self.importance_forget, batch)
         self.dampen()
@@ -93,13 +92,3 @@ class SsdLoop(Loop[SsdConfig]):
             of_all, of_forget = self.importance_all[name] / count_all, self.importance_forget[name] / count_forget
             factor = (self.config.lam * of_all / of_forget).clamp(max=1)
             weight.mul_(torch.where(of_forget > self.config.alpha * of_all, factor, 1.0))
-
-
-@register
-class Ssd(LoopMethod):
-    """Dampening of the weights that the forget set relies on; needs labels, for the loss whose gradients it takes."""
-
-    name = NAME
-    summary = "selective synaptic dampening: shrinks the weights that matter most to the forgotten data"
-    config_class = SsdConfig
-    loop_class = SsdLoop

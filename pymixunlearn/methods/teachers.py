@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.base import Job, register
 from pymixunlearn.methods.config import setting
 from pymixunlearn.methods.loop import (
     Loop,
@@ -30,11 +29,11 @@ from pymixunlearn.methods.loop import (
     frozen_copy,
     kl_divergence,
 )
+from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import Images, together
 from pymixunlearn.models import architecture_name
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.fresh import fresh_weights
-from pymixunlearn.training.optimizers import make_optimizer
 from pymixunlearn.training.supervised import defaults_for
 
 NAME = "ts"
@@ -67,25 +66,30 @@ class TeachersConfig(LoopConfig):
         return replace(self, epochs=self.epochs or _EPOCHS[self.teachers])
 
 
-class TrainedTeachersLoop(Loop[TeachersConfig]):
+class TrainedTeachers(Loop[TeachersConfig]):
     """First both teachers learn, each its own set; then the student flees the one and follows the other."""
 
     name = NAME
+    config_class = TeachersConfig
 
-    def __init__(self, config: TeachersConfig, job: Job) -> None:
+    def resolve(self, model: nn.Module) -> TeachersConfig:
+        """Return the settings with the epochs filled in."""
+        return self.config.resolve()
+
+    def setup(self) -> None:
         """Set up the teachers with fresh weights, and all optimisers."""
-        super().__init__(config, job)
         training = defaults_for(architecture_name(self.model) or "cnn", "initial")
-        lr = config.teacher_lr or training.lr
+        lr = self.config.teacher_lr or training.lr
         self.teachers: dict[str, nn.Module] = {}
         self.teacher_optimizers: dict[str, torch.optim.Optimizer] = {}
         for side in ("forget", "retain"):
             stream = derive_seed(self.seed, NAME, side)
             teacher = fresh_weights(copy.deepcopy(self.model), stream).to(self.device)
-            optimizer = make_optimizer(teacher, "adam", lr, weight_decay=training.weight_decay)
             self.teachers[side] = self.parts[f"{side}_teacher"] = teacher
-            self.teacher_optimizers[side] = self.parts[f"{side}_teacher_optimizer"] = optimizer
-        self.optimizer = self.parts["optimizer"] = make_optimizer(self.model, "adam", config.lr)
+            self.teacher_optimizers[side] = self.add_optimizer(
+                "adam", lr, of=teacher, part=f"{side}_teacher_optimizer", weight_decay=training.weight_decay
+            )
+        self.optimizer = self.add_optimizer("adam", self.config.lr)
 
     def stages(self) -> list[Stage]:
         """Return the teachers' training, then the student's."""
@@ -94,7 +98,7 @@ class TrainedTeachersLoop(Loop[TeachersConfig]):
         return [
             Stage(teacher_epochs, self.steps(self.forget_set, size), self._forget_teacher_epoch),
             Stage(teacher_epochs, self.steps(self.retain_set, size), self._retain_teacher_epoch),
-            Stage(self.config.epochs, self.pair_steps(), self._epoch),
+            Stage(self.config.epochs, self.pair_steps(), self.epoch),
         ]
 
     def _forget_teacher_epoch(self, epoch: int) -> Iterator[Measured]:
@@ -110,7 +114,8 @@ class TrainedTeachersLoop(Loop[TeachersConfig]):
             descend(self.teacher_optimizers[side], loss)
             yield {f"{side}_teacher": loss}
 
-    def _epoch(self, epoch: int) -> Iterator[Measured]:
+    def epoch(self, epoch: int) -> Iterator[Measured]:
+        """Let the student learn from both teachers."""
         for teacher in self.teachers.values():
             teacher.eval()
         for forget, retain in self.pairs(epoch):
@@ -126,28 +131,33 @@ class TrainedTeachersLoop(Loop[TeachersConfig]):
         return {"forget": away, "retain": towards}
 
 
-class BadTeacherLoop(Loop[TeachersConfig]):
-    """The student learns from a network that knows nothing what to answer on D_f, and from itself on D_r."""
+class BadTeacher(Loop[TeachersConfig]):
+    """The student learns from a network that knows nothing what to predict on D_f, and from itself on D_r."""
 
     name = NAME
+    config_class = TeachersConfig
 
-    def __init__(self, config: TeachersConfig, job: Job) -> None:
+    def resolve(self, model: nn.Module) -> TeachersConfig:
+        """Return the settings with the epochs filled in."""
+        return self.config.resolve()
+
+    def setup(self) -> None:
         """Choose the share of D_r, and set up the teachers."""
-        super().__init__(config, job)
         self.good = frozen_copy(self.model)
         stranger = fresh_weights(copy.deepcopy(self.model), derive_seed(self.seed, NAME, "bad"))
         self.bad = frozen_copy(stranger).to(self.device)
-        count = max(1, round(config.retain_share * len(self.retain_set)))
-        chosen = torch.randperm(len(self.retain_set), generator=self.generator("share"), device=self.device)[:count]
-        self.samples = together(self.forget_set, self.retain_set.subset(chosen))
-        self.optimizer = self.parts["optimizer"] = make_optimizer(self.model, "adam", config.lr)
+        count = max(1, round(self.config.retain_share * len(self.retain_set)))
+        indices = torch.randperm(len(self.retain_set), generator=self.generator("share"), device=self.device)[:count]
+        self.samples = together(self.forget_set, self.retain_set.subset(indices))
+        self.optimizer = self.add_optimizer("adam", self.config.lr)
 
     def stages(self) -> list[Stage]:
         """Return passes over D_f and the share of D_r together."""
         assert self.config.epochs is not None
-        return [Stage(self.config.epochs, self.steps(self.samples), self._epoch)]
+        return [Stage(self.config.epochs, self.steps(self.samples), self.epoch)]
 
-    def _epoch(self, epoch: int) -> Iterator[Measured]:
+    def epoch(self, epoch: int) -> Iterator[Measured]:
+        """Go through D_f and the share of D_r together."""
         for batch in self.batches(self.samples, "samples", epoch):
             yield self.step(batch.images, batch.indices < len(self.forget_set))
 
@@ -162,12 +172,10 @@ class BadTeacherLoop(Loop[TeachersConfig]):
         return {"total": loss}
 
 
-@register
+@method(NAME, summary="a student that flees a teacher of the forgotten data and follows one of the rest")
 class Teachers(LoopMethod):
     """Student and two teachers; with trained teachers it needs labels, with the bad teacher it does not."""
 
-    name = NAME
-    summary = "a student that flees a teacher of the forgotten data and follows one of the rest"
     config_class = TeachersConfig
     config: TeachersConfig
 
@@ -176,7 +184,6 @@ class Teachers(LoopMethod):
         """True if the teachers are to be trained."""
         return self.config.teachers == "trained"
 
-    def make_loop(self, job: Job) -> Loop[TeachersConfig]:
+    def loop(self) -> Loop[TeachersConfig]:
         """Return the loop of the chosen form."""
-        form = TrainedTeachersLoop if self.config.teachers == "trained" else BadTeacherLoop
-        return form(self.config.resolve(), job)
+        return (TrainedTeachers if self.config.teachers == "trained" else BadTeacher)(self.config)

@@ -17,16 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.base import Job, register
 from pymixunlearn.methods.config import setting
-from pymixunlearn.methods.loop import Loop, LoopConfig, LoopMethod, Measured, Stage, Tensors, cross_entropy
+from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Stage, Tensors, cross_entropy
+from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import together
 from pymixunlearn.models import architecture_name
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.fresh import fresh_weights
 from pymixunlearn.training.supervised import defaults_for
 
-NAME = "unroll"
 _HESSIAN_IMAGES = 256
 
 
@@ -48,30 +47,49 @@ class UnrollConfig(LoopConfig):
         return replace(self, lr=self.lr or training.lr, train_epochs=self.train_epochs or training.epochs)
 
 
-class UnrollLoop(Loop[UnrollConfig]):
-    """One pass over D_f that sums gradients, and one addition."""
+@method("unroll", summary="adds back the gradients of the forgotten data, as if training had not taken them")
+class Unroll(Loop[UnrollConfig]):
+    """Unrolled SGD, to first order; needs the forget set's labels.
 
-    name = NAME
+    Args:
+        config: The settings; None takes the defaults.
+        start: For ``point="start"``: theta_0. None builds the weights that ``mixunlearn-cli`` trains from with the same
+            seed; for a model that was trained elsewhere they are not its own, and the result means nothing.
+        **fields: Single settings.
+    """
 
-    def __init__(self, config: UnrollConfig, job: Job, start: nn.Module | None = None) -> None:
-        """Set up the network whose gradients are taken."""
-        super().__init__(config, job)
+    config_class = UnrollConfig
+
+    def __init__(self, config: UnrollConfig | None = None, *, start: nn.Module | None = None, **fields: Any) -> None:
+        """Check the settings."""
+        super().__init__(config, **fields)
+        self._start = start
+
+    def resolve(self, model: nn.Module) -> UnrollConfig:
+        """Return the settings with those of the network's training filled in."""
+        return self.config.resolve(model)
+
+    def setup(self) -> None:
+        """Make the network whose gradients are taken."""
         self.checkpoint = copy.deepcopy(self.model)
-        if config.point == "start":
-            fresh = fresh_weights(self.checkpoint, derive_seed(self.seed, "initial")) if start is None else start
-            self.checkpoint = copy.deepcopy(fresh).to(self.device).train()
+        if self.config.point == "start":
+            start = self._start
+            if start is None:
+                start = fresh_weights(self.checkpoint, derive_seed(self.seed, "initial"))
+            self.checkpoint = copy.deepcopy(start).to(self.device).train()
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         pairs = zip(self.checkpoint.parameters(), self.model.parameters(), strict=True)
         self.points = [point.requires_grad_() for point, weight in pairs if weight.requires_grad]
         self.sums = self.parts["sums"] = Tensors(
-            {str(place): torch.zeros_like(weight) for place, weight in enumerate(self.weights)}
+            {str(index): torch.zeros_like(weight) for index, weight in enumerate(self.weights)}
         )
 
     def stages(self) -> list[Stage]:
         """Return one pass over D_f."""
-        return [Stage(1, self.steps(self.forget_set), self._epoch)]
+        return [Stage(1, self.steps(self.forget_set), self.epoch)]
 
-    def _epoch(self, epoch: int) -> Iterator[Measured]:
+    def epoch(self, epoch: int) -> Iterator[Measured]:
+        """Sum the gradients over D_f, and add them back."""
         error = self.verification_error() if self.config.point == "start" and self.config.power_iterations else {}
         for forget in self.forget_batches(epoch):
             yield {**self.add_gradient(forget), **error}
@@ -119,34 +137,3 @@ class UnrollLoop(Loop[UnrollConfig]):
 def _norm(parts: list[Tensor]) -> Tensor:
     """The Euclidean norm of all parts together."""
     return torch.stack([part.square().sum() for part in parts]).sum().sqrt()
-
-
-@register
-class Unroll(LoopMethod):
-    """Unrolled SGD, to first order; needs the forget set's labels.
-
-    Args:
-        config: The settings; None takes the defaults.
-        start: For ``point="start"``: theta_0. None builds the weights that ``mixunlearn-cli`` trains from with the same
-            seed; for a model that was trained elsewhere they are not its own, and the result means nothing.
-        **fields: Single settings.
-    """
-
-    name = NAME
-    summary = "adds back the gradients of the forgotten data, as if training had not taken them"
-    config_class = UnrollConfig
-    config: UnrollConfig
-    loop_class = UnrollLoop
-
-    def __init__(self, config: UnrollConfig | None = None, *, start: nn.Module | None = None, **fields: Any) -> None:
-        """Check and keep the settings."""
-        super().__init__(config, **fields)
-        self.start = start
-
-    def resolve(self, model: nn.Module) -> UnrollConfig:
-        """Return the settings with those of the network's training filled in."""
-        return self.config.resolve(model)
-
-    def make_loop(self, job: Job) -> UnrollLoop:
-        """Return the loop of one run."""
-        return UnrollLoop(self.resolve(job.model), job, self.start)

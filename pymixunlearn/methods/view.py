@@ -1,4 +1,4 @@
-"""What a method may see of a split."""
+"""View of a split: what a method may see of it."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class SplitView:
         num_classes: The number of classes, forgotten ones included.
         unlabelled: The images of D_r without labels, where the task is "semi" and the method needs labels; ``retain``
             are the others then.
-        places: int64 [N_f + N_r], where the samples of D_f and then of D_r are in the whole training set; None without
-            labels, since a place in a sorted set tells the class.
+        indices: int64 [N_f + N_r], of the samples of D_f and then of D_r in the whole training set; None without
+            labels, since an index into a sorted set tells the class.
     """
 
     forget: Images
     retain: Images
     preprocess: Preprocess
     num_classes: int
-    places: Tensor | None = None
+    indices: Tensor | None = None
     unlabelled: UnlabelledImages | None = None
 
     @classmethod
@@ -43,19 +43,19 @@ class SplitView:
         """Return the view of ``split`` with or without ``labels``."""
         if labels:
             retain = split.retained_training_set
-            places = torch.cat([split.forget_indices, split.labelled_retain_indices])
-            return cls(split.forget, retain.labelled, split.preprocess, split.num_classes, places, retain.unlabelled)
+            indices = torch.cat([split.forget_indices, split.labelled_retain_indices])
+            return cls(split.forget, retain.labelled, split.preprocess, split.num_classes, indices, retain.unlabelled)
         return cls(split.forget.unlabelled(), split.retain.unlabelled(), split.preprocess, split.num_classes)
 
     def without(self, held_out: Tensor) -> SplitView:
         """Return the same without the retain samples at ``held_out``, int64 [M] into ``retain``."""
-        keep = torch.ones(len(self.retain), dtype=torch.bool)
-        keep[held_out] = False
-        kept = keep.nonzero().squeeze(1)
-        places = self.places
-        if places is not None:
-            places = torch.cat([places[: len(self.forget)], places[len(self.forget) :][kept]])
-        return replace(self, retain=self.retain.subset(kept), places=places)
+        remains = torch.ones(len(self.retain), dtype=torch.bool)
+        remains[held_out] = False
+        left = remains.nonzero().squeeze(1)
+        indices = self.indices
+        if indices is not None:
+            indices = torch.cat([indices[: len(self.forget)], indices[len(self.forget) :][left]])
+        return replace(self, retain=self.retain.subset(left), indices=indices)
 
 
 def labelled(images: Images) -> ImageSet:
@@ -80,7 +80,7 @@ def together(forget: Images, retain: Images) -> Images:
 
 
 def _together_in_file(forget: StreamedImageSet | StreamedImages, retain: Images) -> Images:
-    """Both sides of a split of one file: only their places in it are joined."""
+    """Both sides of a split of one file: only their indices into it are joined."""
     assert isinstance(retain, StreamedImageSet | StreamedImages) and retain.images is forget.images
     assert forget.rows is not None and retain.rows is not None  # neither side of a split is everything
     rows = torch.cat([forget.rows, retain.rows])

@@ -13,8 +13,9 @@ from pymixunlearn.benchmarking import describe_machine
 from pymixunlearn.benchmarking.step.measure import PARTS, StepCase, _parts, measure_step, network_share, rounds
 from pymixunlearn.benchmarking.step.plain import PlainStep, endless
 from pymixunlearn.data import Preprocess, natural_images
-from pymixunlearn.methods.base import Job
-from pymixunlearn.methods.mixunlearn import MixUnlearnConfig, MixUnlearnLoop
+from pymixunlearn.methods.base import UnlearnJob
+from pymixunlearn.methods.mixunlearn import MixUnlearnConfig
+from pymixunlearn.methods.mixunlearn.step import MixUnlearnLoop
 from pymixunlearn.methods.view import SplitView
 
 CPU = torch.device("cpu")
@@ -33,8 +34,8 @@ def _split(preprocess: Preprocess, channels: int = 1) -> tasks.Split:
 @pytest.mark.parametrize("network", ["cnn", "vit"])
 def test_the_rival_takes_the_methods_step(network: str) -> None:
     model = models.build(network, num_classes=10, in_channels=1, image_size=28)
-    job = Job(copy.deepcopy(model), SplitView.of(_split(Preprocess()), labels=False), CPU, 0, (), None)
-    loop = MixUnlearnLoop(MixUnlearnConfig(batch_size=12), job)
+    job = UnlearnJob(copy.deepcopy(model), SplitView.of(_split(Preprocess()), labels=False), CPU, 0, (), None)
+    loop = MixUnlearnLoop(MixUnlearnConfig(batch_size=12)).begin(job)
     forget, retain = next(loop.samples(0))
     plain = PlainStep(model, str(model.feature_layer), forget.images[:1])
     block, theirs = loop.mixblock, plain.mixblock
@@ -51,7 +52,7 @@ def test_the_rival_takes_the_methods_step(network: str) -> None:
     torch.testing.assert_close(loss, ours.detach(), rtol=1e-5, atol=1e-4)
     moved = torch.cat([layer.weight.flatten(1) for layer in layers])
     torch.testing.assert_close(moved, block.weight, rtol=1e-3, atol=1e-4)  # by 1e-3, Adam's first step
-    for mine, other in zip(plain.unlearner.parameters(), loop.unlearner.parameters(), strict=True):
+    for mine, other in zip(plain.unlearner.parameters(), loop.model.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, other.grad, rtol=1e-3, atol=1e-4)
 
 
@@ -69,7 +70,7 @@ def test_the_parts_do_their_work_in_any_order() -> None:
         parts = _parts(fast)
         for job in parts.values():
             job.backward(job.forward())
-        weight = next(fast.unlearner.parameters())
+        weight = next(fast.model.parameters())
         before = weight.detach().clone()
         parts["loss"].backward(parts["loss"].forward())
         parts["optimiser"].forward()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pymixunlearn import data, models, tasks
-from pymixunlearn.methods.base import Job
+from pymixunlearn.methods.base import UnlearnJob
 from pymixunlearn.methods.view import SplitView
 from pymixunlearn.training import TrainConfig, train
 
@@ -71,11 +71,11 @@ class TinyWorld:
             torch.manual_seed(seed)
             return Tiny(dropout=dropout)
 
-    def job(self, split: tasks.Split | None = None, model: nn.Module | None = None, labels: bool = True) -> Job:
+    def job(self, split: tasks.Split | None = None, model: nn.Module | None = None, labels: bool = True) -> UnlearnJob:
         view = SplitView.of(split or self.split(), labels=labels)
-        return Job(model or self.model(), view, CPU, 0, (), None)
+        return UnlearnJob(model or self.model(), view, CPU, 0, (), None)
 
-    def double_job(self, split: tasks.Split | None = None, labels: bool = True, seed: int = 5) -> Job:
+    def double_job(self, split: tasks.Split | None = None, labels: bool = True, seed: int = 5) -> UnlearnJob:
         """A job whose images reach the network in double precision, for exact comparisons."""
         job = self.job(split, self.model(seed).double(), labels)
         return replace(job, split=replace(job.split, preprocess=DoublePreprocess()))

@@ -19,7 +19,7 @@ Move = Callable[[Tensor, Tensor], Tensor]
 
 def make_loop(tiny: Any, method: Method, **job: Any) -> Loop[Any]:
     """The loop of a job in double precision, whose network has left the initial one."""
-    loop = method.make_loop(tiny.double_job(labels=method.needs_labels, **job))
+    loop = method.begin(tiny.double_job(labels=method.needs_labels, **job))
     stream = torch.Generator().manual_seed(9)
     with torch.no_grad():
         for weight in loop.model.parameters():

@@ -14,7 +14,7 @@ from torch import nn
 from pymixunlearn import data, methods, tasks
 from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
 from pymixunlearn.errors import UserError
-from pymixunlearn.methods.base import Job, Method, Outcome
+from pymixunlearn.methods.base import Method, MethodOutput, UnlearnJob
 from pymixunlearn.methods.view import SplitView, labelled
 from pymixunlearn.training import Callback, StateDict
 
@@ -164,7 +164,7 @@ class _Look(Method):
     name = "look"
     summary = "looks"
     config_class = methods.MethodConfig
-    job: Job
+    job: UnlearnJob
 
     def __init__(self, needs_labels: bool) -> None:
         super().__init__()
@@ -174,9 +174,9 @@ class _Look(Method):
     def needs_labels(self) -> bool:
         return self._needs_labels
 
-    def _run(self, job: Job) -> Outcome:
+    def _run(self, job: UnlearnJob) -> MethodOutput:
         self.job = job
-        return Outcome(job.model, [], self.config)
+        return MethodOutput(job.model, [], self.config)
 
 
 def _reachable(thing: Any, seen: set[int]) -> list[Any]:
@@ -205,7 +205,7 @@ def test_a_method_without_labels_is_given_none_and_no_method_a_test_sample(tiny:
         tensors = [thing for thing in _reachable(view, set()) if isinstance(thing, torch.Tensor)]
         assert len(tensors) == (5 if needs_labels else 2)
         if needs_labels:  # places in a sorted data set would tell the classes
-            assert torch.equal(view.places, torch.cat([split.forget_indices, split.retain_indices]))
+            assert torch.equal(view.indices, torch.cat([split.forget_indices, split.retain_indices]))
         assert all(tensor.data_ptr() != split.test.images.data_ptr() for tensor in tensors)
         assert needs_labels or all(tensor.dtype == torch.float32 for tensor in tensors)
 
@@ -271,4 +271,4 @@ def test_the_view_of_a_partly_labelled_split() -> None:
         assert isinstance(images, UnlabelledImages) and not hasattr(images, "targets")
     assert isinstance(with_labels.retain, ImageSet) and len(with_labels.retain) == 3
     assert with_labels.unlabelled is not None and len(with_labels.unlabelled) == 18
-    assert with_labels.places is not None and with_labels.places.tolist() == [0, 1, 2, 3, 4, 5]
+    assert with_labels.indices is not None and with_labels.indices.tolist() == [0, 1, 2, 3, 4, 5]

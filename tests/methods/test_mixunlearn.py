@@ -110,7 +110,7 @@ def test_a_snapshot_of_other_settings_is_refused(tiny: Any) -> None:
     stop = _StopAfter(0)
     with pytest.raises(KeyboardInterrupt):
         MixUnlearn(epochs=2, batch_size=4).unlearn(tiny.model(), tiny.split(), device="cpu", callbacks=[stop])
-    with pytest.raises(UserError, match="resume holds generator_optimizer, mixblock.*expected optimizer, unlearner"):
+    with pytest.raises(UserError, match="resume holds generator_optimizer, mixblock.*expected model, optimizer"):
         MixUnlearn(epochs=2, batch_size=4, generator="vanilla").unlearn(
             tiny.model(), tiny.split(), device="cpu", resume=stop.read()
         )

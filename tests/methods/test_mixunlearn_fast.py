@@ -17,9 +17,9 @@ from pymixunlearn import data, models, tasks
 from pymixunlearn.data import Preprocess
 from pymixunlearn.errors import UserError
 from pymixunlearn.methods import MixUnlearn, MixUnlearnConfig, UnlearnResult
-from pymixunlearn.methods.base import Job
-from pymixunlearn.methods.mixunlearn import MixUnlearnLoop
-from pymixunlearn.methods.mixunlearn_fast import FastMixUnlearnLoop
+from pymixunlearn.methods.base import UnlearnJob
+from pymixunlearn.methods.mixunlearn.fast import FastMixUnlearnLoop
+from pymixunlearn.methods.mixunlearn.step import MixUnlearnLoop
 from pymixunlearn.methods.view import SplitView
 
 Same = Callable[[nn.Module, nn.Module], bool]
@@ -98,7 +98,7 @@ def test_fifty_steps_are_those_of_the_plain_loop(name: str, channels: int, side:
     ("name", "fields"),
     [("resnet18", {}), ("cnn", {"adversary": "ema"}), ("cnn", {"pairing": "grid"}), ("cnn", {"label_aware": True})],
 )
-def test_where_nothing_can_be_kept_not_a_bit_differs(name: str, fields: dict[str, Any], same_weights: Same) -> None:
+def test_where_nothing_can_be_cached_not_a_bit_differs(name: str, fields: dict[str, Any], same_weights: Same) -> None:
     """With augmentation every answer is asked for anew, in the plain loop's batches: BatchNorm must see the same."""
     model = models.build(name, num_classes=10, in_channels=3, image_size=8)
     plain, fast = _both(model, patterns(3, 8, AUGMENT, forget=10, retain=14), epochs=2, batch_size=4, **fields)
@@ -149,7 +149,7 @@ class _Counting(nn.Module):
         return self.network(images)
 
 
-def test_the_frozen_model_is_asked_once_per_sample_that_is_used(tiny: Any) -> None:
+def test_the_teacher_sees_a_sample_that_is_used_once(tiny: Any) -> None:
     def asked(epochs: int, **fields: Any) -> int:
         model = _Counting(tiny.model())
         MixUnlearn(epochs=epochs, batch_size=4, **fields).unlearn(model, tiny.split(10, 30), device="cpu")
@@ -182,7 +182,8 @@ def test_no_step_reads_a_value(fast: bool, preprocess: Preprocess, tiny: Any, mo
     job = tiny.job(
         patterns(2, 8, preprocess, 10, 14), models.build("resnet18", num_classes=10, in_channels=2, image_size=8)
     )
-    with (FastMixUnlearnLoop if fast else MixUnlearnLoop)(config, job) as loop:
+    loop = (FastMixUnlearnLoop if fast else MixUnlearnLoop)(config).begin(job)
+    with loop.closing:
         lam = torch.tensor([0.3, 0.6])
         with _NoReading():
             steps = 0
@@ -219,12 +220,13 @@ def test_compiled_networks_take_the_same_steps(tiny: Any) -> None:
 
 def test_a_loop_that_has_ended_holds_nothing(tiny: Any) -> None:
     """It goes with its last name, not when the garbage collector comes by: on a GPU it holds gigabytes."""
-    job = Job(tiny.model(), SplitView.of(tiny.split(10, 14), labels=False), torch.device("cpu"), 0, (), None)
+    job = UnlearnJob(tiny.model(), SplitView.of(tiny.split(10, 14), labels=False), torch.device("cpu"), 0, (), None)
     collecting = gc.isenabled()
     gc.disable()
     try:
-        with FastMixUnlearnLoop(MixUnlearnConfig(batch_size=4), job) as loop:
-            loop.run_epoch(0, lambda: None)
+        loop = FastMixUnlearnLoop(MixUnlearnConfig(batch_size=4)).begin(job)
+        with loop.closing:
+            list(loop.epoch(0))
         left = weakref.ref(loop)
         del loop
         assert left() is None
@@ -235,17 +237,18 @@ def test_a_loop_that_has_ended_holds_nothing(tiny: Any) -> None:
 
 def test_a_snapshot_of_another_device_keeps_how_this_one_steps(tiny: Any) -> None:
     """A fused, recorded Adam's state says so; where steps cannot be recorded it must not take that over."""
-    job = Job(tiny.model(), SplitView.of(tiny.split(10, 14), labels=False), torch.device("cpu"), 0, (), None)
-    with FastMixUnlearnLoop(MixUnlearnConfig(batch_size=4), job) as loop:
-        loop.run_epoch(0, lambda: None)
-        state = copy.deepcopy(loop.state())
+    job = UnlearnJob(tiny.model(), SplitView.of(tiny.split(10, 14), labels=False), torch.device("cpu"), 0, (), None)
+    loop = FastMixUnlearnLoop(MixUnlearnConfig(batch_size=4)).begin(job)
+    with loop.closing:
+        list(loop.epoch(0))
+        state = copy.deepcopy({name: part.state_dict() for name, part in loop.parts.items()})
         for name in ("optimizer", "generator_optimizer"):
             state[name]["param_groups"][0].update(capturable=True, fused=False)
         loop.load_state(state)
         for optimizer in (loop.optimizer, loop.generator_optimizer):
             assert optimizer is not None
             assert (optimizer.param_groups[0]["capturable"], optimizer.param_groups[0]["fused"]) == (False, True)
-        loop.run_epoch(1, lambda: None)
+        list(loop.epoch(1))
 
 
 class Undecided(nn.Module):
@@ -305,10 +308,11 @@ def test_a_replayed_run_repeats(same_weights: Same) -> None:
 def test_no_step_waits_for_the_gpu(preprocess: Preprocess, tiny: Any) -> None:
     model = models.build("cnn", num_classes=10, in_channels=3, image_size=8).cuda()
     view = SplitView.of(patterns(3, 8, preprocess), labels=False)
-    job = Job(model, view, torch.device("cuda"), 0, (), None)
-    with FastMixUnlearnLoop(MixUnlearnConfig(batch_size=4, epochs=3), job) as loop:
+    job = UnlearnJob(model, view, torch.device("cuda"), 0, (), None)
+    loop = FastMixUnlearnLoop(MixUnlearnConfig(batch_size=4, epochs=3)).begin(job)
+    with loop.closing:
         for epoch in range(2):
-            loop.run_epoch(epoch, lambda: None)  # captures: the generator's step at its fourth time
+            list(loop.epoch(epoch))  # captures: the generator's step at its fourth time
         lam = torch.tensor([0.3, 0.6], device="cuda")
         partners = torch.arange(4, device="cuda")
         samples = loop.samples(2)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.mixunlearn import MixUnlearnConfig, MixUnlearnLoop
+from pymixunlearn.methods.mixunlearn import MixUnlearnConfig
+from pymixunlearn.methods.mixunlearn.step import MixUnlearnLoop
 
 LAM_GEN, LAM_MIX = torch.tensor(0.3, dtype=torch.float64), torch.tensor(0.65, dtype=torch.float64)
 CASES = [
@@ -31,9 +32,9 @@ CASES = [
 
 def _loop(config: MixUnlearnConfig, tiny: Any) -> MixUnlearnLoop:
     """A loop in float64 whose unlearner has left the initial model and whose MixBlock has large weights."""
-    loop = MixUnlearnLoop(config, tiny.job())
+    loop = MixUnlearnLoop(config).begin(tiny.job())
     stream = torch.Generator().manual_seed(9)
-    for module, scale in ((loop.unlearner, 0.05), (loop.mixblock, 1.0)):
+    for module, scale in ((loop.model, 0.05), (loop.mixblock, 1.0)):
         if module is None:
             continue
         module.double()
@@ -143,7 +144,7 @@ def test_a_step_is_the_equations(fields: dict[str, Any], tiny: Any) -> None:
     loop = _loop(config, tiny)
     forget_batch, retain_batch = _batches()
     literal = Literal(config, loop.initial, forget_batch, retain_batch)
-    forget, retain = loop.observe(forget_batch, retain_batch)
+    forget, retain = loop.prepare(forget_batch, retain_batch)
     block = loop.mixblock
     identity = torch.arange(5)
 
@@ -163,7 +164,7 @@ def test_a_step_is_the_equations(fields: dict[str, Any], tiny: Any) -> None:
         assert loop.train_generator(forget, retain, LAM_GEN) == {}
 
     order = torch.randperm(5, generator=torch.Generator().manual_seed(3))
-    network = copy.deepcopy(loop.unlearner).train()
+    network = copy.deepcopy(loop.model).train()
     images = [literal.x_f, literal.x_r]
     if config.use_mix_loss:
         parts = (None, None) if block is None else (block.weight.detach(), block.bias.detach())
@@ -178,19 +179,19 @@ def test_a_step_is_the_equations(fields: dict[str, Any], tiny: Any) -> None:
 
     measured = loop.train_unlearner(forget, retain, LAM_MIX, None if config.pairing == "grid" else order)
     _close(measured["total"], expected)
-    for (name, parameter), mine in zip(network.named_parameters(), loop.unlearner.parameters(), strict=True):
+    for (name, parameter), mine in zip(network.named_parameters(), loop.model.parameters(), strict=True):
         assert parameter.grad is not None and mine.grad is not None
         assert parameter.grad.abs().max() > 1e-6, name
         _close(mine.grad, parameter.grad)
         _close(mine, _adam_first_step(parameter, mine.grad, config.lr))
-    for buffer, mine in zip(network.buffers(), loop.unlearner.buffers(), strict=True):
+    for buffer, mine in zip(network.buffers(), loop.model.buffers(), strict=True):
         _close(mine, buffer)
     if config.adversary == "ema":
         for average, old, new in zip(
-            loop.adversary.parameters(), adversary.parameters(), loop.unlearner.parameters(), strict=True
+            loop.adversary.parameters(), adversary.parameters(), loop.model.parameters(), strict=True
         ):
             _close(average, 0.9 * old + 0.1 * new)
-        for average, new in zip(loop.adversary.buffers(), loop.unlearner.buffers(), strict=True):
+        for average, new in zip(loop.adversary.buffers(), loop.model.buffers(), strict=True):
             assert torch.equal(average, new)
 
 
@@ -199,16 +200,16 @@ def test_the_generator_step_leaves_the_unlearner_alone(
     adversary: Any, tiny: Any, same_weights: Callable[[nn.Module, nn.Module], bool]
 ) -> None:
     loop = _loop(MixUnlearnConfig(batch_size=5, adversary=adversary), tiny)
-    loop.unlearner.body.norm.eval()  # a user may have frozen some layers; their modes are put back too
-    loop.unlearner.head.bias.requires_grad_(False)
-    before = copy.deepcopy(loop.unlearner), copy.deepcopy(loop.adversary), copy.deepcopy(loop.initial)
-    forget, retain = loop.observe(*_batches())
+    loop.model.body.norm.eval()  # a user may have frozen some layers; their modes are put back too
+    loop.model.head.bias.requires_grad_(False)
+    before = copy.deepcopy(loop.model), copy.deepcopy(loop.adversary), copy.deepcopy(loop.initial)
+    forget, retain = loop.prepare(*_batches())
     loop.train_generator(forget, retain, LAM_GEN)
-    for old, new in zip(before, (loop.unlearner, loop.adversary, loop.initial), strict=True):
+    for old, new in zip(before, (loop.model, loop.adversary, loop.initial), strict=True):
         assert same_weights(old, new)
-    assert all(parameter.grad is None for parameter in loop.unlearner.parameters())
-    assert loop.unlearner.training and not loop.unlearner.body.norm.training
-    flags = {name: parameter.requires_grad for name, parameter in loop.unlearner.named_parameters()}
+    assert all(parameter.grad is None for parameter in loop.model.parameters())
+    assert loop.model.training and not loop.model.body.norm.training
+    flags = {name: parameter.requires_grad for name, parameter in loop.model.named_parameters()}
     assert flags == {"body.conv.weight": True, "body.norm.weight": True, "body.norm.bias": True} | {
         "head.weight": True,
         "head.bias": False,
@@ -221,14 +222,14 @@ def test_the_unlearner_step_leaves_the_generator_and_the_initial_model_alone(
     loop = _loop(MixUnlearnConfig(batch_size=5), tiny)
     assert loop.mixblock is not None
     before = copy.deepcopy(loop.mixblock), copy.deepcopy(loop.initial)
-    forget, retain = loop.observe(*_batches())
+    forget, retain = loop.prepare(*_batches())
     loop.train_unlearner(forget, retain, LAM_MIX, torch.arange(5))
     assert same_weights(before[0], loop.mixblock) and same_weights(before[1], loop.initial)
 
 
 def test_the_generator_learns_to_challenge_the_unlearner(tiny: Any) -> None:
     loop = _loop(MixUnlearnConfig(batch_size=5, generator_lr=1e-2), tiny)
-    forget, retain = loop.observe(*_batches())
+    forget, retain = loop.prepare(*_batches())
     losses = [loop.train_generator(forget, retain, LAM_GEN)["generator"].item() for _ in range(40)]
     assert losses[-1] < losses[0]
 
@@ -238,8 +239,8 @@ def test_zip_pairing_cuts_the_longer_side(tiny: Any) -> None:
     short = Batch(forget.images[:3], forget.targets[:3], forget.indices[:3])
     for pairing, sizes in (("zip", (3, 3)), ("grid", (3, 5))):
         loop = _loop(MixUnlearnConfig(batch_size=5, pairing=pairing, label_aware=True), tiny)
-        mine, other = loop.observe(short, retain)
+        mine, other = loop.prepare(short, retain)
         assert (len(mine.images), len(other.images)) == sizes == (len(mine.target), len(other.target))
         assert torch.equal(mine.target, short.targets) and torch.equal(other.target, retain.targets[: sizes[1]])
-        longer, shorter = loop.observe(retain, short)
+        longer, shorter = loop.prepare(retain, short)
         assert (len(shorter.images), len(longer.images)) == sizes

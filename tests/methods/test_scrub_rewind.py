@@ -26,7 +26,7 @@ def test_goes_back_to_the_epoch_whose_error_is_nearest_to_that_on_unseen_samples
     for epoch, wrong in enumerate([0, 1, 2, 4]):
         with torch.no_grad():
             student.bias.fill_(epoch)
-        rewind.keep(student, torch.tensor([1] * wrong + [0, 0, 0, 2][wrong:]))
+        rewind.record(student, torch.tensor([1] * wrong + [0, 0, 0, 2][wrong:]))
     assert rewind.errors == [0, 0.25, 0.5, 1]
     # Held-out errors: a 1/2, c 0 of 2, so 3/8 as D_f is mixed; with c wrong once, 1/2.
     assert rewind.choose(torch.tensor([1, 0, 1, 2]))["bias"].item() == 2
@@ -37,8 +37,8 @@ def test_goes_back_to_the_epoch_whose_error_is_nearest_to_that_on_unseen_samples
 def test_the_held_out_samples_are_not_learnt_from(digits: data.Dataset, digits_model: nn.Module) -> None:
     split = tasks.data_split(digits, seed=1)
     method = methods.Scrub(rewind=True, validation=0.2)
-    view_job = methods.base.Job(digits_model, methods.view.SplitView.of(split, labels=True), _CPU, 0, (), None)
-    loop = method.make_loop(view_job)
+    view_job = methods.base.UnlearnJob(digits_model, methods.view.SplitView.of(split, labels=True), _CPU, 0, (), None)
+    loop = method.begin(view_job)
     held_out = loop.rewind.held_out
     assert len(held_out) + len(loop.retain_set) == len(split.retain)
     assert len(held_out) == pytest.approx(0.2 * len(split.retain), rel=0.05)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pymixunlearn.errors import UserError
-from pymixunlearn.methods.dsmixup import mixes
-from pymixunlearn.methods.shards import Shard, divide, slice_epochs
+from pymixunlearn.methods.sisa.dsmixup import mixes
+from pymixunlearn.methods.sisa.shards import Shard, divide, slice_epochs
 
 
 def test_every_sample_is_in_one_slice_of_one_shard() -> None:

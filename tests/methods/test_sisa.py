@@ -19,12 +19,12 @@ from pymixunlearn import data, methods, tasks
 from pymixunlearn.data.batches import Batch
 from pymixunlearn.errors import UserError
 from pymixunlearn.methods import UnlearnResult
-from pymixunlearn.methods.base import Job
-from pymixunlearn.methods.dsmixup import mixes
-from pymixunlearn.methods.member_pool import MemberPool
-from pymixunlearn.methods.members import Member, Mix, Phase, TrainingSetup
-from pymixunlearn.methods.sharding import ShardedConfig, Sharding
-from pymixunlearn.methods.shards import Shard, divide, slice_epochs
+from pymixunlearn.methods.base import UnlearnJob
+from pymixunlearn.methods.sisa.dsmixup import mixes
+from pymixunlearn.methods.sisa.member import Member, Mix, Phase, TrainingSetup
+from pymixunlearn.methods.sisa.member_pool import MemberPool
+from pymixunlearn.methods.sisa.sharding import ShardedConfig, Sharding
+from pymixunlearn.methods.sisa.shards import Shard, divide, slice_epochs
 from pymixunlearn.methods.view import SplitView
 from pymixunlearn.models import Ensemble
 from pymixunlearn.seeding import derive_seed
@@ -357,7 +357,7 @@ def test_a_step_on_mixes_is_cross_entropy_with_soft_labels(tiny: Any) -> None:
 
 
 def _setup(tiny: Any, **fields: Any) -> TrainingSetup:
-    job: Job = tiny.double_job()
+    job: UnlearnJob = tiny.double_job()
     return Sharding(ShardedConfig(shards=2, slices=2, **fields), job).setup
 
 
@@ -365,7 +365,7 @@ def test_the_training_set_is_put_together_in_its_own_order() -> None:
     split = world([4, 11, 29])
     view = SplitView.of(split, labels=True)
     network = nn.Sequential(nn.Flatten(), nn.Linear(128, 4))
-    sharding = Sharding(ShardedConfig(shards=2, slices=2), Job(network, view, torch.device("cpu"), 0, (), None))
+    sharding = Sharding(ShardedConfig(shards=2, slices=2), UnlearnJob(network, view, torch.device("cpu"), 0, (), None))
     assert torch.equal(sharding.setup.images.images, split.train.images)
     assert torch.equal(sharding.setup.images.targets, split.train.targets)
     assert sharding.gone.nonzero().squeeze(1).tolist() == [4, 11, 29]

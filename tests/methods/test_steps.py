@@ -96,7 +96,7 @@ def test_boundary_shrink_stays_within_the_pixels(tiny: Any) -> None:
 def test_boundary_expand(tiny: Any) -> None:
     loop, (f, _) = make_loop(tiny, methods.BoundaryExpand(lr=0.01)), pair()
     initial = tiny.model(5).double()
-    fresh = methods.BoundaryExpand().make_loop(tiny.double_job(labels=False)).model.head
+    fresh = methods.BoundaryExpand().begin(tiny.double_job(labels=False)).model.head
     assert torch.equal(fresh.weight[:4], initial.head.weight) and torch.equal(fresh.bias[:4], initial.head.bias)
     limit = (6 / (96 + 5)) ** 0.5  # Xavier's, of the whole new layer
     assert 0 < fresh.weight[4].abs().max() <= limit and fresh.bias[4] == 0
@@ -252,7 +252,7 @@ def test_unroll(tiny: Any) -> None:
     assert [len(batch.images) for batch in walk] == [4, 4, 2]
     for batch in walk:
         ce(network(batch.images), batch.targets).backward()
-    list(loop._epoch(0))
+    list(loop.epoch(0))
     for new, old, weight in zip(loop.model.parameters(), before.parameters(), network.parameters(), strict=True):
         close(new, old + 0.02 * 3 * weight.grad)
 
@@ -264,7 +264,7 @@ def test_unroll_from_the_start_and_its_verification_error(tiny: Any) -> None:
     before, network = copy.deepcopy(loop.model), copy.deepcopy(start)
     for batch in loop.forget_batches(0):
         ce(network(batch.images), batch.targets).backward()
-    measured = list(loop._epoch(0))
+    measured = list(loop.epoch(0))
     for new, old, weight in zip(loop.model.parameters(), before.parameters(), network.parameters(), strict=True):
         close(new, old + 0.02 * 3 * weight.grad)
 

@@ -24,17 +24,17 @@ from pymixunlearn.benchmarking.memory import peak_memory
 from pymixunlearn.benchmarking.step.plain import PLAIN_CNN_LAYER, PlainStep, endless, plain_cnn
 from pymixunlearn.benchmarking.timing import Clock, CpuClock, CudaClock, Job, Sample, interleaved
 from pymixunlearn.data import Preprocess, batches, from_tensors, natural_images
-from pymixunlearn.methods.base import Job as UnlearnJob
-from pymixunlearn.methods.base import held_fixed
-from pymixunlearn.methods.mixunlearn import SIDES, MixUnlearnConfig, MixUnlearnLoop
-from pymixunlearn.methods.mixunlearn_fast import FastMixUnlearnLoop
+from pymixunlearn.methods.base import UnlearnJob, held_fixed
+from pymixunlearn.methods.mixunlearn import MixUnlearnConfig
+from pymixunlearn.methods.mixunlearn.fast import FastMixUnlearnLoop
+from pymixunlearn.methods.mixunlearn.step import SIDES, MixUnlearnLoop
 from pymixunlearn.methods.view import SplitView
 from pymixunlearn.training.device import seeded_layers
 
 L = TypeVar("L", bound=MixUnlearnLoop)
 
 PROVIDERS = {
-    "fast": "the fast step; f_D's answers kept, unless images are augmented",
+    "fast": "the fast step; f_D's outputs cached, unless images are augmented",
     "first epoch": "the fast step, f_D asked about every sample",
     "loop": "the package's plain loop",
     "pytorch": "a loop in plain PyTorch, same network",
@@ -42,7 +42,7 @@ PROVIDERS = {
 }
 PARTS = {
     "data": "gather and preprocess both batches",
-    "teacher": "f_D's forward, where it is asked",
+    "teacher": "f_D's forward, where it is needed",
     "mixing": "MixBlock and blend for the unlearner",
     "forward": "the unlearner's forward",
     "loss": "both losses, forward and backward",
@@ -172,13 +172,13 @@ def rounds(case: StepCase, *, batch: int, device: torch.device, precision: str |
 
         def loop(kind: type[L], cache_mb: int) -> L:
             config = MixUnlearnConfig(batch_size=batch, precision=precision, cache_mb=cache_mb)  # type: ignore[arg-type]
-            made = kind(config, UnlearnJob(copy.deepcopy(model), view, device, 0, (), None))
-            stack.push(made.__exit__)
+            made = kind(config).begin(UnlearnJob(copy.deepcopy(model), view, device, 0, (), None))
+            stack.enter_context(made.closing)
             return made
 
         fast = loop(FastMixUnlearnLoop, 1024)
         loops = {"fast": fast, "first epoch": loop(FastMixUnlearnLoop, 0), "loop": loop(MixUnlearnLoop, 0)}
-        if not fast.frozen:  # nothing is kept of augmented images, so every epoch is like the first
+        if not fast.caches:  # nothing is cached of augmented images, so every epoch is like the first
             del loops["first epoch"]
         jobs = {name: _round(_own_steps(each), partial(seeded_layers, device, 0)) for name, each in loops.items()}
         jobs |= {name: _round(steps) for name, steps in _plain_steps(case, model, split, batch, device).items()}
@@ -229,7 +229,7 @@ def _round(steps: Iterator[None], within: Callable[[], AbstractContextManager[No
 
 
 def _own_steps(loop: MixUnlearnLoop) -> Iterator[None]:
-    """Take the steps of ``loop.run_epoch``, one at a time, epoch after epoch."""
+    """Take the steps of ``loop.epoch``, one at a time, epoch after epoch."""
     shuffle = torch.Generator(loop.device).manual_seed(0)
     lam = torch.tensor([0.3, 0.7], device=loop.device)
     for epoch in itertools.count():
@@ -260,7 +260,7 @@ def _plain_steps(
 def _parts(loop: FastMixUnlearnLoop) -> dict[str, Job]:
     """Return the parts of a step on their own.
 
-    On a GPU the generator's step, and the data where f_D's answers are kept, are replayed as in a step; the passes
+    On a GPU the generator's step, and the data where f_D's outputs are cached, are replayed as in a step; the passes
     through networks, the losses and the optimiser are launched one by one, which takes longer than in a step.
     """
     forget, retain = next(loop.samples(0))
@@ -268,14 +268,14 @@ def _parts(loop: FastMixUnlearnLoop) -> dict[str, Job]:
     both = torch.cat([forget.images, retain.images])
     with torch.no_grad():
         mixed, _ = loop.mix(forget, retain, lam)
-        logits = loop.answer(loop.unlearner, torch.cat([both, mixed]))
+        logits = loop.logits(loop.model, torch.cat([both, mixed]))
     gradient = torch.randn_like(logits)
     leaf, mixed = logits.requires_grad_(), mixed.requires_grad_()
 
     def walk() -> Iterator[object]:
         for epoch in itertools.count():
             sides = (batches(**loop.sampling(side, epoch)) for side in SIDES)
-            yield from loop.samples(epoch) if loop.frozen else zip(*sides, strict=True)
+            yield from loop.samples(epoch) if loop.caches else zip(*sides, strict=True)
 
     def losses() -> Tensor:
         z_f, z_r, z_mix = leaf.chunk(3)
@@ -289,14 +289,14 @@ def _parts(loop: FastMixUnlearnLoop) -> dict[str, Job]:
 
     def attacked() -> Tensor:
         with held_fixed(loop.adversary):
-            return loop.answer(loop.adversary, mixed)
+            return loop.logits(loop.adversary, mixed)
 
     taken = walk()
     jobs = {
         "data": _alone(lambda: next(taken)),
         "mixing": _alone(torch.no_grad()(lambda: loop.mix(forget, retain, lam))),
         "network": Job(
-            lambda: loop.answer(loop.unlearner, torch.cat([both, mixed.detach()])), lambda z: backward(z, gradient)
+            lambda: loop.logits(loop.model, torch.cat([both, mixed.detach()])), lambda z: backward(z, gradient)
         ),
         # Not through .backward(): the optimiser, timed in turn with it, needs the gradients that the network left.
         "loss": Job(losses, lambda loss: torch.autograd.grad(loss, leaf)),
@@ -304,8 +304,8 @@ def _parts(loop: FastMixUnlearnLoop) -> dict[str, Job]:
         "generator": _alone(lambda: loop.train_generator(forget, retain, lam)),
         "adversary": Job(attacked, lambda z: torch.autograd.grad(z, mixed, torch.ones_like(z))),
     }
-    if not loop.frozen:
-        jobs["teacher"] = _alone(lambda: loop.teach(both))
+    if not loop.caches:
+        jobs["teacher"] = _alone(lambda: loop.teacher(both))
     return jobs
 
 

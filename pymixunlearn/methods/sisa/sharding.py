@@ -9,11 +9,11 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from pymixunlearn.methods.base import Job
+from pymixunlearn.methods.base import UnlearnJob
 from pymixunlearn.methods.config import setting
 from pymixunlearn.methods.loop import LoopConfig
-from pymixunlearn.methods.members import Member, Phase, TrainingSetup
-from pymixunlearn.methods.shards import Shard, divide, slice_epochs
+from pymixunlearn.methods.sisa.member import Member, Phase, TrainingSetup
+from pymixunlearn.methods.sisa.shards import Shard, divide, slice_epochs
 from pymixunlearn.methods.view import labelled, together
 from pymixunlearn.models import first_member
 from pymixunlearn.seeding import derive_seed
@@ -76,11 +76,11 @@ class Sharding:
         UserError: There are fewer samples than slices in all.
     """
 
-    def __init__(self, config: ShardedConfig, job: Job) -> None:
+    def __init__(self, config: ShardedConfig, job: UnlearnJob) -> None:
         """Put the training set together again and divide it."""
         view = job.split
-        assert view.places is not None  # given with labels, which the methods need
-        order = view.places.argsort()
+        assert view.indices is not None  # given with labels, which the methods need
+        order = view.indices.argsort()
         self._images = labelled(together(view.forget, view.retain)).subset(order)
         self.gone = order < len(view.forget)
         self._job, self._template = job, first_member(job.model)
@@ -92,15 +92,15 @@ class Sharding:
         self._digests: dict[str, Mapping[str, str]] = {}
 
     def originals(self, starts: Sequence[int] | None) -> list[Start]:
-        """Return a member per shard, to be trained on all of it, that keeps its last checkpoint without D_f.
+        """Return a member per shard, to be trained on all of it, that saves its last checkpoint without D_f.
 
         Args:
             starts: After how many slices each starts, as returned before; the weights are the caller's matter then.
                 None goes on from what the store has.
         """
         return [
-            self._original(place, shard, None if starts is None else starts[place])
-            for place, shard in enumerate(self.shards)
+            self._original(index, shard, None if starts is None else starts[index])
+            for index, shard in enumerate(self.shards)
         ]
 
     def successors(self, originals: Sequence[Member] | None, starts: Sequence[int] | None) -> list[Start]:
@@ -111,31 +111,31 @@ class Sharding:
                 matter.
             starts: As for :meth:`originals`.
         """
-        left = [place for place, shard in enumerate(self.shards) if len(shard.without(self.gone))]
+        left = [index for index, shard in enumerate(self.shards) if len(shard.without(self.gone))]
         return [
             self.successor(
-                place, None if originals is None else originals[place], None if starts is None else starts[index]
+                index, None if originals is None else originals[index], None if starts is None else starts[order]
             )
-            for index, place in enumerate(left)
+            for order, index in enumerate(left)
         ]
 
-    def successor(self, place: int, original: Member | None, start: int | None) -> Start:
+    def successor(self, index: int, original: Member | None, start: int | None) -> Start:
         """Return the member that follows the original one of a shard; see :meth:`successors`."""
-        shard = self.shards[place]
+        shard = self.shards[index]
         left, clean, seconds = shard.without(self.gone), shard.untouched(self.gone), 0.0
-        network, spent = self.fresh(place), 0.0
+        network, spent = self.fresh(index), 0.0
         if original is not None:
-            assert original.kept is not None  # its training is over
-            network.load_state_dict(original.kept["network"])
-            spent = original.kept["seconds"]
+            assert original.saved is not None  # its training is over
+            network.load_state_dict(original.saved["network"])
+            spent = original.saved["seconds"]
         if start is None:
             start = clean
-            found = self._latest(place, left, range(self.slices, clean, -1))
+            found = self._latest(index, left, range(self.slices, clean, -1))
             if found is not None:
                 start, network = found[0], found[1].model.to(self.setup.device)
                 seconds = found[1].seconds - spent
                 spent = found[1].seconds
-        member = Member(network, self._phases(place, left, start), self.setup, spent)
+        member = Member(network, self._phases(index, left, start), self.setup, spent)
         return Start(member, start, seconds, len(left))
 
     def fresh(self, *names: str | int) -> nn.Module:
@@ -146,72 +146,72 @@ class Sharding:
         """Return the seed of the stream ``names``."""
         return derive_seed(self._job.seed, _STREAM, *names)
 
-    def _original(self, place: int, shard: Shard, start: int | None) -> Start:
-        clean, network, seconds = shard.untouched(self.gone), self.fresh(place), 0.0
+    def _original(self, index: int, shard: Shard, start: int | None) -> Start:
+        clean, network, seconds = shard.untouched(self.gone), self.fresh(index), 0.0
         if start is not None:
-            member = Member(network, self._phases(place, shard, start, keep=clean), self.setup)
+            member = Member(network, self._phases(index, shard, start, save=clean), self.setup)
             return Start(member, start, 0.0, len(shard))
         start = 0
-        found = self._latest(place, shard, range(clean, 0, -1))
+        found = self._latest(index, shard, range(clean, 0, -1))
         if found is not None:
             start, network, seconds = found[0], found[1].model.to(self.setup.device), found[1].seconds
         whole = None
         if start == clean:
-            whole = self._latest(place, shard, range(self.slices, clean, -1))
+            whole = self._latest(index, shard, range(self.slices, clean, -1))
         # What lies between the clean checkpoint and the latest one has seen D_f: it is trained, but never gone back to.
-        phases = self._phases(place, shard, start if whole is None else whole[0], keep=clean)
+        phases = self._phases(index, shard, start if whole is None else whole[0], save=clean)
         member = Member(network, phases, self.setup, seconds)
         if start == clean:
-            member.keep()
+            member.save()
         if whole is not None:
             start, seconds = whole[0], whole[1].seconds
             member.network.load_state_dict(whole[1].model.state_dict())
             member.seconds = seconds
         return Start(member, start, seconds, len(shard))
 
-    def _phases(self, place: int, shard: Shard, start: int, keep: int | None = None) -> list[Phase]:
+    def _phases(self, index: int, shard: Shard, start: int, save: int | None = None) -> list[Phase]:
         """Return a phase for each slice after the first ``start``, of all samples up to there."""
         stored = self._job.store is not None
         return [
             Phase(
                 samples,
                 self._epochs[count - 1],
-                self.seed(place, "slice", count),
-                key=self._key(place, shard, count) if stored else None,
-                keep=count == keep,
+                self.seed(index, "slice", count),
+                key=self._key(index, shard, count) if stored else None,
+                save=count == save,
             )
             for count in range(start + 1, self.slices + 1)
             if len(samples := shard.first(count))
         ]
 
-    def _latest(self, place: int, shard: Shard, counts: Iterable[int]) -> tuple[int, CachedModel] | None:
+    def _latest(self, index: int, shard: Shard, counts: Iterable[int]) -> tuple[int, CachedModel] | None:
         """Return the first of the numbers of slices whose checkpoint is in the store, and what it holds."""
         if self._job.store is None:
             return None
         for count in counts:
-            found = self._job.store.get(self._key(place, shard, count), into=copy.deepcopy(self._template))
+            found = self._job.store.get(self._key(index, shard, count), into=copy.deepcopy(self._template))
             if found is not None:
                 return count, found
         return None
 
-    def _key(self, place: int, shard: Shard, count: int) -> dict[str, Any]:
+    def _key(self, index: int, shard: Shard, count: int) -> dict[str, Any]:
         """Return what determines the network of a shard after ``count`` slices."""
-        if place not in self._keys:
+        if index not in self._keys:
             setup = self.setup
-            self._keys[place] = training_key(
-                self.fresh(place),
-                self._images.subset(self.shards[place].slices[0]),
+            self._keys[index] = training_key(
+                self.fresh(index),
+                self._images.subset(self.shards[index].slices[0]),
                 setup.preprocess,
                 setup.training,
                 device=setup.device,
-                seed=self.seed(place),
+                seed=self.seed(index),
             )
         slices = [self._digest(part) for part in shard.slices[:count]]
-        return {**self._keys[place], "images": slices, "slice_epochs": self._epochs[:count]}
+        return {**self._keys[index], "images": slices, "slice_epochs": self._epochs[:count]}
 
     def _digest(self, samples: Tensor) -> Mapping[str, str]:
-        """Return the hashes of a slice's places and of what is there."""
-        places = indices_sha256(samples)
-        if places not in self._digests:
-            self._digests[places] = {"indices": places, "content": self._images.subset(samples).fingerprint()}
-        return self._digests[places]
+        """Return the hashes of a slice's indices and of its samples."""
+        digest = indices_sha256(samples)
+        if digest not in self._digests:
+            self._digests[digest] = {"indices": digest, "content": self._images.subset(samples).fingerprint()}
+        return self._digests[digest]

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pymixunlearn.methods.base import register
 from pymixunlearn.methods.config import setting
-from pymixunlearn.methods.members import Member, Mix, Phase
-from pymixunlearn.methods.sharding import ShardedConfig, Sharding, Start
-from pymixunlearn.methods.sisa import MembersLoop, ShardedMethod
+from pymixunlearn.methods.registry import method
+from pymixunlearn.methods.sisa.member import Member, Mix, Phase
+from pymixunlearn.methods.sisa.sharding import ShardedConfig, Sharding, Start
+from pymixunlearn.methods.sisa.sisa import MembersLoop, ShardedMethod
 from pymixunlearn.seeding import derive_seed, generator
 
 NAME = "dsmixup"
@@ -43,7 +43,7 @@ def mixes(one: Tensor, other: Tensor, alpha: float, seed: int) -> tuple[Tensor, 
     """Return the samples of the larger of two shards, and what each is mixed with.
 
     Args:
-        one: int64 [n], places in the training set.
+        one: int64 [n], indices into the training set.
         other: int64 [m]; of the smaller of the two, samples are used again, each about as often.
         alpha: The mixing ratios are drawn from Beta(alpha, alpha).
         seed: Fixes partners and ratios.
@@ -57,15 +57,13 @@ def mixes(one: Tensor, other: Tensor, alpha: float, seed: int) -> tuple[Tensor, 
     return samples, Mix(others[order], lam)
 
 
-@register
+@method(NAME, summary="SISA whose affected networks are replaced, two by two, by one trained on mixes of their data")
 class DsMixup(ShardedMethod):
     """SISA with merged shards; needs labels, and returns a :class:`pymixunlearn.models.Ensemble`.
 
     With the same settings and seed it goes on from the same ensemble as :class:`pymixunlearn.methods.Sisa`.
     """
 
-    name = NAME
-    summary = "SISA whose affected networks are replaced, two by two, by one trained on mixes of their data"
     config_class = DsMixupConfig
     config: DsMixupConfig
     loop_class = DsMixupLoop
@@ -76,24 +74,24 @@ class DsMixup(ShardedMethod):
         """Return the members that D_f does not touch, one per pair of the others, and the last without a partner."""
         left = [shard.without(sharding.gone) for shard in sharding.shards]
         touched = [
-            place
-            for place, shard in enumerate(sharding.shards)
-            if len(left[place]) and shard.untouched(sharding.gone) < sharding.slices
+            index
+            for index, shard in enumerate(sharding.shards)
+            if len(left[index]) and shard.untouched(sharding.gone) < sharding.slices
         ]
         pairs = list(zip(touched[::2], touched[1::2], strict=False))
-        merged = {place for pair in pairs for place in pair}
-        alone = [place for place in range(len(left)) if len(left[place]) and place not in merged]
+        merged = {shard for pair in pairs for shard in pair}
+        alone = [shard for shard in range(len(left)) if len(left[shard]) and shard not in merged]
         singles = [
             sharding.successor(
-                place, None if originals is None else originals[place], None if starts is None else starts[index]
+                shard, None if originals is None else originals[shard], None if starts is None else starts[index]
             )
-            for index, place in enumerate(alone)
+            for index, shard in enumerate(alone)
         ]
         return [*singles, *(self._merger(sharding, *pair) for pair in pairs)]
 
     def _merger(self, sharding: Sharding, one: int, other: int) -> Start:
-        """Return the member that takes the places of two."""
-        left, beside = (sharding.shards[place].without(sharding.gone).first(sharding.slices) for place in (one, other))
+        """Return the member that replaces two."""
+        left, beside = (sharding.shards[shard].without(sharding.gone).first(sharding.slices) for shard in (one, other))
         seed = sharding.seed("mix", one, other)
         samples, mix = mixes(left, beside, self.config.alpha, seed)
         phase = Phase(samples, self.config.epochs, seed, mix)

@@ -1,4 +1,4 @@
-"""The networks of an ensemble as they are trained: what each has to learn, and a step of it.
+"""Member of an ensemble: a network, what it has to learn, and a step of that.
 
 An epoch of a network depends on its weights, its samples and its seed alone, so that it makes no difference which
 others are trained before it, or where.
@@ -39,12 +39,12 @@ class Phase:
     """Some epochs of one network on the same samples, with an optimiser of their own.
 
     Attributes:
-        samples: int64 [n], places in the training set.
+        samples: int64 [n], indices into the training set.
         epochs: How many times to go through them.
         seed: Fixes order, augmentation and layers.
         mix: Train on mixes of the samples with others instead.
         key: What determines the network at the end of the phase, if it is to be stored.
-        keep: Whether the member is to keep a copy of its weights there.
+        save: Whether the member is to copy its weights there.
     """
 
     samples: Tensor
@@ -52,7 +52,7 @@ class Phase:
     seed: int
     mix: Mix | None = None
     key: Mapping[str, Any] | None = None
-    keep: bool = False
+    save: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ class TrainingSetup:
         lone = drops_lone_image(network, len(samples), size)
         order = derive_seed(phase.seed, "batches", epoch)
         chance = generator(phase.seed, "partners", epoch, device=self.device)
-        walk = batches(samples, self.preprocess, batch_size=size, device=self.device, seed=order, augment=True)
+        every = batches(samples, self.preprocess, batch_size=size, device=self.device, seed=order, augment=True)
         # Once per epoch, so that no step on images in memory waits for the device to tell its samples.
         mix = None if phase.mix is None else Mix(*(part.to(self.device) for part in phase.mix))
         with seeded_layers(self.device, phase.seed, "layers", epoch):
-            for batch in walk:
+            for batch in every:
                 if lone and len(batch.images) == 1:
                     continue
                 yield self.step(network, optimizer, batch, mix, chance)
@@ -124,7 +124,7 @@ class TrainingSetup:
 
 
 class Member:
-    """One network of an ensemble, and what it has to learn; a part of a loop that a snapshot keeps.
+    """One network of an ensemble, and what it has to learn; a part of a loop that snapshots include.
 
     Args:
         network: On the setup's device.
@@ -133,13 +133,13 @@ class Member:
         seconds: What its training took so far.
 
     Attributes:
-        kept: The weights at the end of the phase that asked for it, and the seconds up to there.
+        saved: The weights at the end of the phase that asked for it, and the seconds up to there.
     """
 
     def __init__(self, network: nn.Module, phases: Sequence[Phase], setup: TrainingSetup, seconds: float = 0.0) -> None:
         """Start with an optimiser for the first phase."""
         self.network, self.phases, self.seconds = network, list(phases), seconds
-        self.kept: StateDict | None = None
+        self.saved: StateDict | None = None
         self.history: list[dict[str, float]] = []
         self._setup = setup
         self._turns = [(phase, epoch) for phase in self.phases for epoch in range(phase.epochs)]
@@ -152,10 +152,10 @@ class Member:
 
     def turn(self, epoch: int) -> tuple[Phase, int]:
         """Return the phase that the epoch (from 0) is in, and its index there; a new phase gets a new optimiser."""
-        phase, place = self._turns[epoch]
-        if place == 0 or self.optimizer is None:
+        phase, index = self._turns[epoch]
+        if index == 0 or self.optimizer is None:
             self.optimizer, self.history = self._setup.optimizer(self.network), []
-        return phase, place
+        return phase, index
 
     def steps(self, epoch: int) -> int:
         """Return how many steps the epoch has; 0 after the last."""
@@ -167,26 +167,26 @@ class Member:
         self.history.append({"loss": losses.double().mean().item(), "seconds": seconds})
 
     def end(self, epoch: int, store: ModelStore | None) -> None:
-        """Store and keep the weights if the epoch was the last of a phase that asks for it."""
-        phase, place = self._turns[epoch]
-        if place < phase.epochs - 1:
+        """Store and copy the weights if the epoch was the last of a phase that asks for it."""
+        phase, index = self._turns[epoch]
+        if index < phase.epochs - 1:
             return
-        if phase.keep:
-            self.keep()
+        if phase.save:
+            self.save()
         # A diverged training is about to end in an error: nobody should go on from it.
         if store is not None and phase.key is not None and math.isfinite(self.history[-1]["loss"]):
             store.put(phase.key, TrainResult(self.network, self.seconds, self.history))
 
-    def keep(self) -> None:
-        """Keep a copy of the weights as they are."""
-        self.kept = {"network": copied(self.network.state_dict()), "seconds": self.seconds}
+    def save(self) -> None:
+        """Copy the weights as they are."""
+        self.saved = {"network": copied(self.network.state_dict()), "seconds": self.seconds}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state."""
         return {
             "network": self.network.state_dict(),
             "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
-            "kept": self.kept,
+            "saved": self.saved,
             "seconds": self.seconds,
             "history": self.history,
         }
@@ -197,5 +197,5 @@ class Member:
         if state_dict["optimizer"] is not None:
             self.optimizer = self._setup.optimizer(self.network)
             self.optimizer.load_state_dict(state_dict["optimizer"])
-        self.kept, self.seconds = state_dict["kept"], state_dict["seconds"]
+        self.saved, self.seconds = state_dict["saved"], state_dict["seconds"]
         self.history = [dict(record) for record in state_dict["history"]]

@@ -1,4 +1,4 @@
-"""Which samples train which network of an ensemble, in which order, and what a deletion leaves of that."""
+"""Shards: which samples train which network of an ensemble, in which order, and what a deletion leaves of that."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Shard(NamedTuple):
     """The samples of one network, in slices that are added to its training one after the other.
 
     Attributes:
-        slices: int64 [n] each, sorted places in the training set; no place is in two slices, nor in two shards.
+        slices: int64 [n] each, sorted indices into the training set; none is in two slices, nor in two shards.
     """
 
     slices: tuple[Tensor, ...]

@@ -16,11 +16,12 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from pymixunlearn.methods.base import Job, Method, Outcome, Preparation, register
+from pymixunlearn.methods.base import Method, MethodOutput, Preparation, UnlearnJob
 from pymixunlearn.methods.loop import Loop, Measured, Stage
-from pymixunlearn.methods.member_pool import MemberPool
-from pymixunlearn.methods.members import Member
-from pymixunlearn.methods.sharding import ShardedConfig, Sharding, Start
+from pymixunlearn.methods.registry import method
+from pymixunlearn.methods.sisa.member import Member
+from pymixunlearn.methods.sisa.member_pool import MemberPool
+from pymixunlearn.methods.sisa.sharding import ShardedConfig, Sharding, Start
 from pymixunlearn.models import ensemble_of
 
 NAME = "sisa"
@@ -34,7 +35,7 @@ class SisaConfig(ShardedConfig):
 
 
 class Facts(dict[str, Any]):
-    """What a resumed loop has to know besides its weights, as a part that a snapshot keeps."""
+    """What a resumed loop has to know besides its weights, as a part that snapshots include."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the facts."""
@@ -46,27 +47,38 @@ class Facts(dict[str, Any]):
 
 
 class MembersLoop(Loop[ShardedConfig]):
-    """Epochs in which every member that has something left to learn gets one of its own."""
+    """Epochs in which every member that has something left to learn gets one of its own.
 
-    def __init__(
-        self, config: ShardedConfig, job: Job, starts: Sequence[Start], pool: MemberPool, facts: Facts
-    ) -> None:
-        """Keep the members, and note where they start."""
-        super().__init__(config, job)
+    Args:
+        config: The settings.
+        starts: The members and where they start.
+        pool: Trains them.
+        facts: What else a resumed run has to know; where the members start is added.
+    """
+
+    config_class = ShardedConfig
+
+    def __init__(self, config: ShardedConfig, starts: Sequence[Start], pool: MemberPool, facts: Facts) -> None:
+        """Note where the members start."""
+        super().__init__(config)
         self.members = [start.member for start in starts]
         self.facts = facts
         self._pool = pool
         facts["starts"] = [start.slices for start in starts]
         facts["earlier"] = sum(start.seconds for start in starts)
-        self.parts = {"facts": facts, **{f"member {place}": member for place, member in enumerate(self.members)}}
+
+    def setup(self) -> None:
+        """Put the members in the place of the model."""
+        self.parts = {"facts": self.facts, **{f"member {index}": member for index, member in enumerate(self.members)}}
 
     def stages(self) -> list[Stage]:
         """Return as many epochs as the longest training has."""
         epochs = max((member.epochs for member in self.members), default=0)
         steps = [sum(member.steps(epoch) for member in self.members) for epoch in range(epochs)]
-        return [Stage(1, count, self._epoch) for count in steps]
+        return [Stage(1, count, self.epoch) for count in steps]
 
-    def _epoch(self, epoch: int) -> Iterator[Measured]:
+    def epoch(self, epoch: int) -> Iterator[Measured]:
+        """Give every member that has one left its next epoch."""
         due = [member for member in self.members if epoch < member.epochs]
         for member, losses in self._pool.epoch(due, epoch):
             for loss in losses:
@@ -98,17 +110,17 @@ class ShardedMethod(Method):
     ) -> list[Start]:
         """Return the members of the ensemble without D_f; see :meth:`Sharding.successors`."""
 
-    def _run(self, job: Job) -> Outcome:
+    def _run(self, job: UnlearnJob) -> MethodOutput:
         sharding = Sharding(self.config, job)
         with closing(MemberPool(sharding.setup, self.config.processes)) as pool:
             return self._carry_out(job, sharding, pool)
 
-    def _carry_out(self, job: Job, sharding: Sharding, pool: MemberPool) -> Outcome:
+    def _carry_out(self, job: UnlearnJob, sharding: Sharding, pool: MemberPool) -> MethodOutput:
         resume, facts = job.resume, Facts()
         originals, starts = None, None
         if resume is None or resume.get("name") == ORIGINAL:
             known = None if resume is None else resume["state"]["facts"]["starts"]
-            first = OriginalLoop(self.config, job, sharding.originals(known), pool, Facts())
+            first = OriginalLoop(self.config, sharding.originals(known), pool, Facts()).begin(job)
             history = first.run()
             seconds = first.facts["earlier"] + sum(record["seconds"] for record in history)
             facts = Facts(seconds=seconds, history=history)
@@ -116,25 +128,23 @@ class ShardedMethod(Method):
         else:
             starts = resume["state"]["facts"]["starts"]
         after = self.successors(sharding, originals, starts)
-        loop = self.loop_class(self.config, job, after, pool, facts)
+        loop = self.loop_class(self.config, after, pool, facts).begin(job)
         history = loop.run()
         sizes = [start.size for start in after] if self.config.weights == "size" else None
         networks: list[nn.Module] = [member.network for member in loop.members]
         ensemble = ensemble_of(networks, sizes, self.config.aggregate)
         preparation = Preparation(facts["seconds"], facts["history"])
-        return Outcome(ensemble, history, self.config, preparation=preparation, earlier=facts["earlier"])
+        return MethodOutput(ensemble, history, self.config, preparation=preparation, earlier=facts["earlier"])
 
 
-@register
+@method(NAME, summary="an ensemble on shards of the data, whose affected networks go back to a checkpoint and retrain")
 class Sisa(ShardedMethod):
     """Sharded, isolated, sliced, aggregated training; needs labels, returns a :class:`pymixunlearn.models.Ensemble`.
 
     The given model lends its architecture only: the method has an ensemble of its own, trained on everything, to forget
-    from. A ``store`` keeps its checkpoints, for the next request to go on from.
+    from. A ``store`` holds its checkpoints, for the next request to go on from.
     """
 
-    name = NAME
-    summary = "an ensemble on shards of the data, whose affected networks go back to a checkpoint and retrain"
     config_class = SisaConfig
     loop_class = SisaLoop
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pymixunlearn.data.streamed import StreamedImageSet
 from pymixunlearn.errors import UserError
-from pymixunlearn.methods.members import Member, Phase, TrainingSetup
+from pymixunlearn.methods.sisa.member import Member, Phase, TrainingSetup
 from pymixunlearn.training.loop import StateDict, copied
 from pymixunlearn.training.process_pool import ProcessPool, WorkerEnded
 
