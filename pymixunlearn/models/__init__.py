@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pymixunlearn.models.ensemble import Aggregate, Ensemble, first_member
 from pymixunlearn.models.features import FeatureExtractor, find_feature_layer
-from pymixunlearn.models.registry import architecture_name, available, build, ensemble_of
+from pymixunlearn.models.registry import architecture_name, architecture_of, available, build, ensemble_of
 
 __all__ = [
     "Aggregate",
     "Ensemble",
     "FeatureExtractor",
     "architecture_name",
+    "architecture_of",
     "available",
     "build",
     "ensemble_of",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -85,8 +86,8 @@ def build(
 def ensemble_of(networks: Sequence[nn.Module], weights: Sequence[float] | None, aggregate: Aggregate) -> Ensemble:
     """Return the ensemble of ``networks``; of networks that :func:`build` knows, one that it knows too."""
     ensemble = Ensemble(networks, weights, aggregate)
-    if architecture_name(networks[0]) is not None:
-        single: dict[str, Any] = networks[0].architecture  # type: ignore[assignment]
+    single = architecture_of(networks[0])
+    if single is not None:
         ensemble.architecture = {**single, "members": len(networks), "aggregate": aggregate}  # type: ignore[assignment]
     return ensemble
 
@@ -107,8 +108,61 @@ def _single(name: str, numbers: Mapping[str, int], seed: int) -> nn.Module:
     return model
 
 
+def architecture_of(model: nn.Module) -> dict[str, Any] | None:
+    """Return the arguments with which :func:`build` makes this network again, or None for a network of another origin.
+
+    A network of :func:`build` in which a layer was replaced, added or changed is of another origin: ``build`` would
+    make a different one.
+
+    Args:
+        model: Any network; its weights are not looked at.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import models
+        >>> network = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+        >>> models.architecture_of(network)
+        {'name': 'cnn', 'num_classes': 10, 'in_channels': 1, 'image_size': 8}
+        >>> network.head = torch.nn.Linear(128, 4)
+        >>> models.architecture_of(network) is None
+        True
+    """
+    declared = getattr(model, "architecture", None)
+    if not isinstance(declared, dict):
+        return None
+    single = {key: value for key, value in declared.items() if key not in ("members", "aggregate")}
+    networks = [model]
+    if "members" in declared:
+        if not isinstance(model, Ensemble) or model.aggregate != declared.get("aggregate", "mean"):
+            return None
+        networks = list(model.members)
+        if len(networks) != declared["members"]:
+            return None
+    try:
+        expected = _structure_of(**single)
+    except (TypeError, UserError):
+        return None
+    return dict(declared) if all(_structure(network) == expected for network in networks) else None
+
+
 def architecture_name(model: nn.Module) -> str | None:
-    """Return the name under which :func:`build` made ``model``, or None for a network of the user's own."""
-    architecture = getattr(model, "architecture", None)
-    name = architecture.get("name") if isinstance(architecture, dict) else None
-    return name if name in _ENTRIES else None
+    """Return the name under which :func:`build` makes this network, or None for a network of another origin.
+
+    See :func:`architecture_of`.
+    """
+    architecture = architecture_of(model)
+    return None if architecture is None else str(architecture["name"])
+
+
+def _structure(model: nn.Module) -> tuple[Any, ...]:
+    """Return what makes a network this network: its classes, the layers' settings and every tensor's name and shape."""
+    classes = tuple((name, type(module)) for name, module in model.named_modules())
+    tensors = tuple((name, tuple(tensor.shape)) for name, tensor in model.state_dict().items())
+    # The printed form of PyTorch's layers holds all their settings (stride, dropout's p).
+    return classes, tensors, repr(model)
+
+
+@lru_cache(maxsize=64)
+def _structure_of(name: str, num_classes: int, in_channels: int, image_size: int) -> tuple[Any, ...]:
+    with torch.device("meta"):
+        return _structure(build(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size))

@@ -31,12 +31,19 @@ class VisionTransformer(nn.Module):
         patch = _patch_size(image_size)
         tokens = (image_size // patch) ** 2
         self.patches = nn.Conv2d(in_channels, _WIDTH, patch, stride=patch)
-        self.class_token = nn.Parameter(torch.randn(1, 1, _WIDTH) * 0.02)
-        self.positions = nn.Parameter(torch.randn(1, 1 + tokens, _WIDTH) * 0.02)
+        self.class_token = nn.Parameter(torch.empty(1, 1, _WIDTH))
+        self.positions = nn.Parameter(torch.empty(1, 1 + tokens, _WIDTH))
+        self.reset_parameters()
         self.blocks = nn.Sequential(*(_Block() for _ in range(DEPTH)))
         self.norm = nn.LayerNorm(_WIDTH)
         self.embedding = nn.Linear(_WIDTH, 256)
         self.head = nn.Linear(256, num_classes)
+
+    def reset_parameters(self) -> None:
+        """Draw the class token and the positions, the parameters that belong to no layer, from N(0, 0.02^2)."""
+        with torch.no_grad():
+            for parameter in (self.class_token, self.positions):
+                parameter.copy_(torch.randn(parameter.shape, device=parameter.device) * 0.02)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [N, in_channels, image_size, image_size] to logits [N, num_classes]."""

@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pymixunlearn import models
 from pymixunlearn.errors import UserError
 from pymixunlearn.files import write_atomically
+from pymixunlearn.training.weight_files import HEADER, read_tensors
+from pymixunlearn.training.weight_names import aligned
 
 _FORMAT = "pymixunlearn-model/1"
-_FIELD = "pymixunlearn"
-_PICKLED = (".pt", ".pth")
+_PRECISIONS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 def save_model(path: str | Path, model: nn.Module, *, metadata: Mapping[str, Any] | None = None) -> None:
@@ -35,16 +36,28 @@ def save_model(path: str | Path, model: nn.Module, *, metadata: Mapping[str, Any
         metadata: JSON-able facts to keep with the weights (dataset, seed).
 
     Raises:
-        UserError: The path cannot be written.
+        UserError: The path cannot be written, or part of the model's state is no tensor or has no values yet.
+
+    Example:
+        >>> import tempfile
+        >>> from pymixunlearn import models, training
+        >>> network = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     training.save_model(f"{folder}/cnn.safetensors", network, metadata={"seed": 0})
+        ...     loaded = training.load_model(f"{folder}/cnn.safetensors")
+        ...     training.read_metadata(f"{folder}/cnn.safetensors")
+        {'seed': 0}
+        >>> training.model_hash(loaded) == training.model_hash(network)
+        True
     """
     header = {
         "format": _FORMAT,
-        "architecture": getattr(model, "architecture", None),
+        "architecture": models.architecture_of(model),
         "metadata": dict(metadata or {}),
     }
     # Copies: safetensors refuses tensors that share memory, as tied weights do.
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    write_atomically(Path(path), save(tensors, metadata={_FIELD: json.dumps(header, sort_keys=True)}))
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _state(model).items()}
+    write_atomically(Path(path), save(tensors, metadata={HEADER: json.dumps(header, sort_keys=True)}))
 
 
 def load_model(
@@ -57,16 +70,30 @@ def load_model(
     """Load a model onto the CPU, in evaluation mode.
 
     Args:
-        path: A safetensors file, or a state dict saved by PyTorch (.pt, .pth; also inside a dict under "state_dict" or
-            "model", also with DataParallel's "module." before the names).
+        path: A safetensors file, or a state dict saved by PyTorch, of any suffix. It may lie inside dicts under any
+            keys; prefixes that all names share ("module.", "_orig_mod.", "model.") are taken off where the network
+            has none.
         architecture: The arguments of ``models.build`` by name. Needed for files that do not say what they hold;
             ignored when ``into`` is given.
         into: A module of the same structure to fill instead, for networks that ``models.build`` does not know.
         num_classes: When given, the number of classes the model has to have.
 
+    Returns:
+        The network. One that is built here has the floating-point type that all of the file's weights have.
+
     Raises:
-        UserError: No such file, a file that cannot be read, an architecture that is not given or not the file's, or
-            another number of classes.
+        UserError: No such file, a file that cannot be read or holds more than tensors, an architecture that is not
+            given or not the file's, or another number of classes.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from pymixunlearn import models, training
+        >>> cnn = {"name": "cnn", "num_classes": 10, "in_channels": 1, "image_size": 8}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"net": models.build(**cnn).state_dict(), "epoch": 3}, f"{folder}/last.ckpt")
+        ...     model = training.load_model(f"{folder}/last.ckpt", architecture=cnn)
+        >>> model(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
     path = Path(path)
     tensors, header = _read(path)
@@ -77,6 +104,10 @@ def load_model(
             raise UserError(f"model checkpoint '{path}' does not say which network it holds; pass its architecture")
         _check_classes(path, chosen.get("num_classes"), num_classes)
         into = _build(path, chosen)
+        kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+        if len(kinds) == 1 and kinds <= _PRECISIONS:
+            into.to(kinds.pop())
+    tensors = _fitted(tensors, into)
     _check_tensors(path, tensors, into)
     # The checks above were on shapes alone; only now does a model on the meta device get memory.
     model = into.to_empty(device="cpu") if any(p.is_meta for p in into.parameters()) else into.cpu()
@@ -94,28 +125,44 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def model_hash(model: nn.Module) -> str:
-    """Return the sha256, in hex, of a model's state: names, dtypes, shapes and bytes of every tensor in it."""
+    """Return the sha256, in hex, of a model's state: names, dtypes, shapes and bytes of every tensor in it.
+
+    Raises:
+        UserError: Part of the state is no tensor or has no values yet.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import training
+        >>> training.model_hash(torch.nn.ReLU()) == training.model_hash(torch.nn.Tanh())  # neither has a state
+        True
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(_state(model).items()):
         digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's state by name, having checked that it is made of tensors with values."""
+    state: dict[str, Any] = model.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise UserError(
+                f"'{name}' in the state of {type(model).__name__} is a {type(value).__name__}; "
+                "expected tensors only, since a model file holds nothing else"
+            )
+        if is_lazy(value):
+            raise UserError(
+                f"'{name}' of {type(model).__name__} belongs to a lazy layer and has no shape yet; "
+                "expected a model that has processed an image once"
+            )
+    return state
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return a file's tensors by name and, for files of ours, the header."""
-    if not path.is_file():
-        raise UserError(f"model checkpoint '{path}' does not exist; expected a .safetensors, .pt or .pth file")
-    if path.suffix.lower() in _PICKLED:
-        return _read_pickled(path), {}
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            header = json.loads((file.metadata() or {}).get(_FIELD, "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(
-            f"model checkpoint '{path}' is corrupt or not a safetensors file: {_first_line(error)}"
-        ) from error
+    tensors, header = read_tensors(path)
     if not _is_header(header):
         raise UserError(f"model checkpoint '{path}' has a header of another format; expected {_FORMAT}")
     return tensors, header
@@ -126,24 +173,6 @@ def _is_header(header: Any) -> bool:
     if not isinstance(header, dict) or header.get("format", _FORMAT) != _FORMAT:
         return False
     return all(isinstance(header.get(part) or {}, dict) for part in ("architecture", "metadata"))
-
-
-def _read_pickled(path: Path) -> dict[str, Tensor]:
-    """Read a state dict that PyTorch saved, without running anything that the file says to run."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # A damaged pickle can fail in any way at all: as a missing key, a wrong type, an end of file.
-        raise UserError(
-            f"model checkpoint '{path}' is corrupt or holds more than tensors ({_first_line(error)}); "
-            "expected a state dict"
-        ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"model checkpoint '{path}' does not hold a state dict; expected tensors by name")
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
 
 
 def _build(path: Path, architecture: dict[str, Any]) -> nn.Module:
@@ -163,15 +192,26 @@ def _check_classes(path: Path, found: Any, expected: int | None) -> None:
         raise UserError(f"model checkpoint '{path}' has {found} classes; expected {expected}")
 
 
+def _fitted(found: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Return a file's tensors under the model's names, with the batch counters that old files lack."""
+    expected = model.state_dict()
+    fitted = aligned(found, expected)
+    for name in expected:
+        # BatchNorm has counted its batches since PyTorch 0.4.1; PyTorch itself starts them at 0 in older files.
+        if name.endswith("num_batches_tracked") and name not in fitted:
+            fitted[name] = torch.tensor(0)
+    return fitted
+
+
 def _check_tensors(path: Path, found: Mapping[str, Tensor], model: nn.Module) -> None:
     """Compare names and shapes, and say which tensor differs first."""
     expected = model.state_dict()
-    kind = getattr(model, "architecture", {}).get("name") or type(model).__name__
+    kind = models.architecture_name(model) or type(model).__name__
     intro = f"model checkpoint '{path}' is not a {kind} of this shape: "
     for name, tensor in expected.items():
         if name not in found:
-            raise UserError(f"{intro}it has no tensor '{name}'")
-        if found[name].shape != tensor.shape:
+            raise UserError(f"{intro}it has no tensor '{name}'{_names_hint(found, expected)}")
+        if not is_lazy(tensor) and found[name].shape != tensor.shape:
             shapes = f"{list(found[name].shape)}, expected {list(tensor.shape)}"
             raise UserError(f"{intro}tensor '{name}' is {shapes}{_classes_hint(model, name, found[name], tensor)}")
     extra = sorted(set(found) - set(expected))
@@ -179,13 +219,14 @@ def _check_tensors(path: Path, found: Mapping[str, Tensor], model: nn.Module) ->
         raise UserError(f"{intro}it has a tensor '{extra[0]}' too many")
 
 
+def _names_hint(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """Name the first tensor that the file has instead."""
+    other = next((name for name in found if name not in expected), None)
+    return "" if other is None else f", but one called '{other}'"
+
+
 def _classes_hint(model: nn.Module, name: str, found: Tensor, expected: Tensor) -> str:
     """Name the likely reason when it is the last layer alone that differs, and only in its number of rows."""
     head = list(model.state_dict())[-2:]
     same_inputs = found.dim() == expected.dim() and found.shape[1:] == expected.shape[1:]
     return f" ({len(found)} classes instead of {len(expected)})" if name in head and same_inputs else ""
-
-
-def _first_line(error: BaseException) -> str:
-    """Return an error's first line: PyTorch's explanations run over many."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -23,8 +23,16 @@ def fresh_weights(model: nn.Module, seed: int) -> nn.Module:
     Raises:
         UserError: A layer holds parameters but cannot reset them, so that old knowledge would remain.
     """
-    if models.architecture_name(model) is not None:
-        return models.build(**model.architecture, seed=seed)  # type: ignore[arg-type]
+    architecture = models.architecture_of(model)
+    if architecture is not None:
+        fresh = models.build(**architecture, seed=seed)
+        # What is frozen, and the type of every tensor, belong to the network too.
+        for mine, theirs in zip(fresh.parameters(), model.parameters(), strict=True):
+            mine.data = mine.data.to(theirs.dtype)
+            mine.requires_grad_(theirs.requires_grad)
+        for own, other in zip(fresh.buffers(), model.buffers(), strict=True):
+            own.data = own.data.to(other.dtype)
+        return fresh
     resets = []
     for name, module in model.named_modules():
         if next(module.parameters(recurse=False), None) is None:

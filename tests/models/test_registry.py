@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -95,3 +98,59 @@ def test_resnet_without_torchvision_says_what_to_do(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(__import__("sys").modules, "torchvision.models", None)
     with pytest.raises(UserError, match="'resnet18' needs torchvision.*use model 'cnn'"):
         models.build("resnet18", num_classes=10, in_channels=3, image_size=32)
+
+
+SMALL = {"num_classes": 3, "in_channels": 1, "image_size": 8}
+
+
+def _replaced(name: str, layer: str, new: torch.nn.Module, **members: int) -> torch.nn.Module:
+    model = models.build(name, **SMALL, **members)
+    model.set_submodule(layer, new)
+    return model
+
+
+class _Doubling(torch.nn.Linear):
+    """A layer that prints and weighs like its parent and is another."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(images)
+
+
+_Doubling.__name__ = "Linear"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda: _replaced("cnn", "head", torch.nn.Linear(128, 5)),
+        lambda: _replaced("cnn", "head", torch.nn.Linear(128, 3, bias=False)),
+        lambda: _replaced("cnn", "hidden", torch.nn.Sequential(torch.nn.Linear(256, 128), torch.nn.ReLU())),
+        lambda: _replaced("cnn", "features.relu1", torch.nn.LeakyReLU()),
+        lambda: _replaced("cnn", "hidden", _Doubling(256, 128)),
+        lambda: _replaced("vit", "norm", torch.nn.LayerNorm(128, eps=1e-3)),
+        lambda: _replaced("cnn", "members.1.head", torch.nn.Linear(128, 5), members=2),
+        lambda: _replaced("cnn", "head", torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(128, 3))),
+    ],
+)
+def test_a_changed_network_is_no_longer_a_built_one(changed: Callable[[], torch.nn.Module]) -> None:
+    model = changed()
+    assert models.architecture_of(model) is None
+    assert models.architecture_name(model) is None
+    assert models.ensemble_of([model, model], None, "mean").__dict__.get("architecture") is None
+
+
+@pytest.mark.parametrize("members", [None, 2])
+@pytest.mark.parametrize("name", models.available())
+def test_what_is_not_structure_changes_no_network(name: str, members: int | None) -> None:
+    model = models.build(name, **SMALL, members=members)
+    expected = dict(model.architecture)
+    for changed in (model, copy.deepcopy(model), model.train(), model.requires_grad_(False), model.half()):
+        assert models.architecture_of(changed) == expected
+    assert models.architecture_name(model) == name
+
+
+@pytest.mark.parametrize("declared", [{"name": "cnn"}, {**SMALL, "name": "cnn", "extra": 1}, {"name": []}, "cnn", None])
+def test_an_attribute_of_that_name_does_not_make_a_built_network(declared: object) -> None:
+    model = torch.nn.Linear(1, 1)
+    model.architecture = declared
+    assert models.architecture_of(model) is None

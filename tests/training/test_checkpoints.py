@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import argparse
+import functools
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -65,34 +69,200 @@ def test_a_users_network_goes_into_a_module_of_the_same_structure(tmp_path: Path
     assert model_hash(other) == model_hash(model)
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pth"])
-@pytest.mark.parametrize("form", ["plain", "state_dict", "parallel"])
-def test_state_dicts_of_pytorch(form: str, suffix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["a.pt", "a.pth", "0model_SA_best.pth.tar", "last.ckpt", "pytorch_model.bin", "weights"]
+)
+def test_the_content_of_a_file_decides_not_its_suffix(name: str, tmp_path: Path) -> None:
+    model = built(seed=1)
+    for save in (torch.save, functools.partial(torch.save, _use_new_zipfile_serialization=False)):
+        save(model.state_dict(), tmp_path / name)
+        with pytest.raises(UserError, match="pass its architecture"):
+            load_model(tmp_path / name)
+        assert model_hash(load_model(tmp_path / name, architecture=CNN)) == model_hash(model)
+        assert read_metadata(tmp_path / name) == {}
+    save_model(tmp_path / name, model)
+    assert model_hash(load_model(tmp_path / name)) == model_hash(model)
+
+
+OPTIMIZER = {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 0.1}]}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["state_dict"],
+        ["model_state_dict"],
+        ["net"],
+        ["ema_model"],
+        ["model", "module"],
+        ["checkpoint", "weights"],
+    ],
+    ids=".".join,
+)
+def test_a_state_dict_is_found_under_any_keys(keys: list[str], tmp_path: Path) -> None:
     model = built(seed=1)
     content: dict[str, object] = dict(model.state_dict())
-    if form == "state_dict":
-        content = {"state_dict": model.state_dict(), "epoch": 3}
-    if form == "parallel":
-        content = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
-    torch.save(content, tmp_path / f"model{suffix}")
-    with pytest.raises(UserError, match="pass its architecture"):
-        load_model(tmp_path / f"model{suffix}")
-    assert model_hash(load_model(tmp_path / f"model{suffix}", architecture=CNN)) == model_hash(model)
-    assert read_metadata(tmp_path / f"model{suffix}") == {}
+    for key in reversed(keys):
+        content = {"epoch": 3, key: content, "optimizer": OPTIMIZER, "best_acc": 0.5}
+    torch.save(content, tmp_path / "a.pt")
+    assert model_hash(load_model(tmp_path / "a.pt", architecture=CNN)) == model_hash(model)
+
+
+def test_of_several_networks_in_a_file_one_must_be_meant(tmp_path: Path) -> None:
+    model, other = built(seed=1), built(seed=2)
+    torch.save({"state_dict_ema": other.state_dict(), "state_dict": model.state_dict()}, tmp_path / "timm.pt")
+    assert model_hash(load_model(tmp_path / "timm.pt", architecture=CNN)) == model_hash(model)
+    torch.save({"teacher": other.state_dict(), "student": {"net": model.state_dict()}}, tmp_path / "two.pt")
+    with pytest.raises(UserError, match="several sets of tensors, under 'teacher', 'student.net'; expected one"):
+        load_model(tmp_path / "two.pt", architecture=CNN)
+    torch.save({"epoch": 3, "args": ["a"], "optimizer": OPTIMIZER}, tmp_path / "none.pt")
+    with pytest.raises(UserError, match=r"but a dict with 'epoch' \(int\), 'args' \(list\), 'optimizer' \(dict\);"):
+        load_model(tmp_path / "none.pt", architecture=CNN)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "module.module.", "model.", "backbone.net.module."]
+)
+@pytest.mark.parametrize("kind", ["pickle", "safetensors"])
+def test_prefixes_that_all_names_share_are_taken_off(prefix: str, kind: str, tmp_path: Path) -> None:
+    model = built(seed=1)
+    content = {prefix + name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    path = tmp_path / "model"
+    torch.save(content, path) if kind == "pickle" else save_file(content, path)
+    assert model_hash(load_model(path, architecture=CNN)) == model_hash(model)
+    # A prefix that is the network's own stays.
+    wrapped = nn.ModuleDict({"model": built()})
+    save_file({f"model.{name}": tensor for name, tensor in content.items()}, path)
+    assert model_hash(load_model(path, into=wrapped).model) == model_hash(model)
+
+
+def test_prefixes_that_are_not_common_to_all_names_are_told(tmp_path: Path) -> None:
+    content = {f"model.{name}": tensor for name, tensor in built().state_dict().items()}
+    torch.save({**content, "loss.weight": torch.ones(3)}, tmp_path / "a.pt")
+    with pytest.raises(
+        UserError, match="no tensor 'features.conv1.weight', but one called 'model.features.conv1.weight'"
+    ):
+        load_model(tmp_path / "a.pt", architecture=CNN)
+
+
+def test_wrappers_around_the_network_or_a_layer_come_and_go(tmp_path: Path) -> None:
+    model = built(seed=1)
+    plain, compiled = tmp_path / "plain.pt", tmp_path / "compiled.pt"
+    torch.save(model.state_dict(), plain)
+    inner = {name.replace("features.", "features._orig_mod."): value for name, value in model.state_dict().items()}
+    torch.save(inner, compiled)
+    assert model_hash(load_model(compiled, architecture=CNN)) == model_hash(model)
+    for wrapped in (nn.DataParallel(built()), torch.compile(built(), backend="eager")):
+        load_model(plain, into=wrapped)
+        assert all(map(torch.equal, wrapped.parameters(), model.parameters()))
+
+
+def test_counters_that_old_files_lack_start_at_zero(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    model[1].num_batches_tracked += 7
+    state = model.state_dict()
+    torch.save({name: value for name, value in state.items() if "tracked" not in name}, tmp_path / "old.pt")
+    loaded = load_model(tmp_path / "old.pt", into=nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)))
+    assert int(loaded[1].num_batches_tracked) == 0
+    assert torch.equal(loaded[0].weight, model[0].weight)
+    torch.save({name: value for name, value in state.items() if "mean" not in name}, tmp_path / "old.pt")
+    with pytest.raises(UserError, match="no tensor '1.running_mean'"):
+        load_model(tmp_path / "old.pt", into=model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_type_of_the_weights_comes_back(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = built(seed=1).to(dtype)
+    save_model(tmp_path / "a.safetensors", model)
+    torch.save(model.state_dict(), tmp_path / "a.pt")
+    assert model_hash(load_model(tmp_path / "a.safetensors")) == model_hash(model)
+    assert model_hash(load_model(tmp_path / "a.pt", architecture=CNN)) == model_hash(model)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of TorchScript itself
+def test_programs_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    torch.jit.script(model).save(str(tmp_path / "script.pt"))
+    torch.export.save(torch.export.export(model, (torch.rand(1, 2),)), tmp_path / "exported.pt2")
+    for name, kind in (("script.pt", "TorchScript program"), ("exported.pt2", "program of torch.export")):
+        with pytest.raises(UserError, match=rf"is a {kind}.*torch.save\(model.state_dict\(\), FILE\)"):
+            load_model(tmp_path / name, into=model)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS"),
+        (b"\x89HDF\r\n", "an HDF5 file"),
+        (b"\x1f\x8b\x08", "compressed with gzip"),
+        (b"<!DOCTYPE html>", "a web page"),
+        (b'{"weight_map": {}}', "a JSON file, perhaps the index"),
+        (b"PK\x03\x04 no more", "corrupt"),
+    ],
+    ids=["lfs", "hdf5", "gzip", "html", "index", "zip"],
+)
+def test_files_of_other_kinds_are_named(content: bytes, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(content)
+    with pytest.raises(UserError, match=f"model.pt' is {kind}"):
+        load_model(tmp_path / "model.pt", architecture=CNN)
+
+
+def test_state_that_is_no_tensor_or_has_no_values_is_refused(tmp_path: Path) -> None:
+    class Counting(nn.Linear):
+        def get_extra_state(self) -> object:
+            return {"seen": 3}
+
+        def set_extra_state(self, state: object) -> None: ...
+
+    for model, message in ((Counting(1, 1), "'_extra_state' .* is a dict"), (nn.LazyLinear(2), "lazy layer")):
+        with pytest.raises(UserError, match=message):
+            save_model(tmp_path / "a.safetensors", model)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_changed_network_is_not_saved_as_the_one_it_was(tmp_path: Path) -> None:
+    model = built()
+    model.head = nn.Linear(128, 5)
+    save_model(tmp_path / "a.safetensors", model)
+    with pytest.raises(UserError, match="does not say which network it holds"):
+        load_model(tmp_path / "a.safetensors")
+    other = built()
+    other.head = nn.Linear(128, 5)
+    assert model_hash(load_model(tmp_path / "a.safetensors", into=other)) == model_hash(model)
 
 
 def test_pickled_code_is_never_run(tmp_path: Path) -> None:
     target = tmp_path / "executed"
     torch.save(Executed(target), tmp_path / "evil.pt")
     torch.save({"features.conv1.weight": Executed(target)}, tmp_path / "nested.pth")
-    for name in ("evil.pt", "nested.pth"):
-        with pytest.raises(UserError, match="corrupt or holds more than tensors"):
-            load_model(tmp_path / name, architecture=CNN)
+    torch.save(Executed(target), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    for name in ("evil.pt", "nested.pth", "old.pt"):
         # A name does not decide: a pickle called safetensors is not unpickled either.
-        (tmp_path / name).rename(tmp_path / "evil.safetensors")
-        with pytest.raises(UserError, match="corrupt or not a safetensors file"):
-            load_model(tmp_path / "evil.safetensors", architecture=CNN)
+        for file in (tmp_path / name, shutil.copy(tmp_path / name, tmp_path / "evil.safetensors")):
+            with pytest.raises(UserError, match=f"holds more than tensors: objects of {os.mkdir.__module__}.mkdir"):
+                load_model(file, architecture=CNN)
     assert not target.exists()
+
+
+class Options:
+    """What training scripts put into their checkpoints."""
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize(
+    ("beside", "named"),
+    [(argparse.Namespace(lr=0.1), "argparse.Namespace"), (np.float64(0.5), "scalar"), (Options(), "Options")],
+    ids=["namespace", "numpy", "own class"],
+)
+def test_objects_beside_the_tensors_are_named_with_the_way_out(
+    beside: object, named: str, legacy: bool, tmp_path: Path
+) -> None:
+    content = {"state_dict": built().state_dict(), "args": beside}
+    torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(UserError, match=rf"objects of .*{named}.*torch.save\(model.state_dict\(\), FILE\)$") as raised:
+        load_model(tmp_path / "a.pt", architecture=CNN)
+    # PyTorch's own message is coloured, has many lines, and advises to read the file without protection.
+    assert not any(word in str(raised.value) for word in ("\x1b", "\n", "weights_only", "two options"))
 
 
 def test_missing_and_corrupt_files(tmp_path: Path) -> None:
@@ -103,11 +273,16 @@ def test_missing_and_corrupt_files(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_model(path, built())
     content = path.read_bytes()
-    for damaged in (b"", content[:100], content[:-1], b"\xff" * len(content)):
+    for damaged, kind in (
+        (b"", "is empty"),
+        (content[:100], "corrupt or not a safetensors file"),
+        (content[:-1], "corrupt or not a safetensors file"),
+        (b"\xff" * len(content), "corrupt or not a model file"),
+    ):
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match="corrupt or not a safetensors file"):
+        with pytest.raises(UserError, match=kind):
             load_model(path)
-    for name, damaged in (("empty.pt", b""), ("short.pth", b"PK\x03\x04 no more"), ("text.pt", b"hello")):
+    for name, damaged in (("cut.pt", b"\x80\x02\x8a"), ("short.pth", b"PK\x03\x04 no more"), ("text.pt", b"hello")):
         (tmp_path / name).write_bytes(damaged)
         with pytest.raises(UserError, match="corrupt"):
             load_model(tmp_path / name, architecture=CNN)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
+from pymixunlearn import models
 from pymixunlearn.errors import UserError
 from pymixunlearn.training import fresh_weights, model_hash
 
@@ -31,3 +34,33 @@ def test_a_layer_that_cannot_be_reset_is_named() -> None:
 
     with pytest.raises(UserError, match="'1' has parameters but no reset_parameters"):
         fresh_weights(nn.Sequential(nn.Linear(2, 2), Stuck()), 0)
+
+
+def test_a_built_network_is_built_again_with_what_is_frozen_in_it() -> None:
+    model = models.build("resnet18", num_classes=3, in_channels=1, image_size=8).bfloat16()
+    model.conv1.requires_grad_(False)
+    fresh = fresh_weights(model, 1)
+    assert {tensor.dtype for tensor in fresh.state_dict().values()} == {torch.bfloat16, torch.int64}
+    assert [name for name, parameter in fresh.named_parameters() if not parameter.requires_grad] == ["conv1.weight"]
+    assert models.architecture_of(fresh) == models.architecture_of(model)
+    assert not torch.equal(fresh.conv1.weight, model.conv1.weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "new"),
+    [
+        ("cnn", "head", nn.Linear(128, 5)),
+        ("cnn", "hidden", nn.Sequential(nn.Linear(256, 128), nn.ReLU())),
+        ("vit", "head", nn.Sequential(nn.Dropout(0.1), nn.Linear(256, 3))),
+        ("resnet18", "fc.head", nn.Linear(256, 7)),
+    ],
+)
+def test_a_changed_network_is_reset_as_it_is(name: str, layer: str, new: nn.Module) -> None:
+    model = models.build(name, num_classes=3, in_channels=1, image_size=8)
+    model.set_submodule(layer, new)
+    before = copy.deepcopy(model)
+    fresh = fresh_weights(model, 1)
+    assert repr(fresh) == repr(before)
+    for key, parameter in fresh.named_parameters():
+        if parameter.unique().numel() > 2:  # what starts as all zeros or ones does so again
+            assert not torch.equal(parameter, before.get_parameter(key)), key
