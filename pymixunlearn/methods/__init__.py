@@ -19,6 +19,7 @@ from pymixunlearn.methods.laf_repair import LafRepair, LafRepairConfig
 from pymixunlearn.methods.loop import Loop, LoopConfig, cross_entropy, descend
 from pymixunlearn.methods.mixunlearn import MixUnlearn, MixUnlearnConfig
 from pymixunlearn.methods.neggrad import NegGrad, NegGradConfig
+from pymixunlearn.methods.prune_reset import PruneReset, PruneResetConfig
 from pymixunlearn.methods.randlabel import RandLabel, RandLabelConfig
 from pymixunlearn.methods.registry import available, get, method, register
 from pymixunlearn.methods.retrain import Retrain, RetrainConfig
@@ -56,6 +57,8 @@ __all__ = [
     "MixUnlearnConfig",
     "NegGrad",
     "NegGradConfig",
+    "PruneReset",
+    "PruneResetConfig",
     "RandLabel",
     "RandLabelConfig",
     "Retrain",

@@ -31,6 +31,8 @@ CASES: dict[str, Method] = {
     "laf+r": methods.LafRepair(epochs=1, vae_epochs=1, batch_size=4),
     "mixunlearn": methods.MixUnlearn(epochs=3, batch_size=4),
     "neggrad": methods.NegGrad(epochs=3, batch_size=4),
+    "prune-reset": methods.PruneReset(epochs=3, batch_size=4),
+    "prune-reset, by fisher": methods.PruneReset(epochs=2, batch_size=4, select="fisher"),
     "randlabel": methods.RandLabel(epochs=3, batch_size=4, lr=1e-3),
     "retrain": methods.Retrain(epochs=3, batch_size=4),
     "salun": methods.SalUn(epochs=2, batch_size=4),

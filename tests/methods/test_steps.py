@@ -44,6 +44,11 @@ def test_fine_tune(tiny: Any) -> None:
     check_step(loop.model, lambda: loop.step(r), lambda net: ce(net(r.images), r.targets), sgd(0.01, 0.1))
 
 
+def test_prune_reset(tiny: Any) -> None:
+    loop, (_, r) = make_loop(tiny, methods.PruneReset(weight_decay=0.1)), pair()
+    check_step(loop.model, lambda: loop.step(r), lambda net: ce(net(r.images), r.targets), adam(1e-3, 0.1))
+
+
 def test_scrub(tiny: Any) -> None:
     loop, (f, r) = make_loop(tiny, methods.Scrub()), pair()
     teacher = tiny.model(5).double().eval()
