@@ -18,6 +18,7 @@ from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import Outcome, RunFolder
 from pymixunlearn.experiments.common.stages import evaluate_models
 from pymixunlearn.experiments.common.threads import suited_threads
+from pymixunlearn.reporting import VERSION, measured
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import resolve_device
 
@@ -84,16 +85,13 @@ def run_evaluation(
             attacker=request.attacker,
             reference="reference",
         )
-    theirs = metrics.get("reference")
     record = {
+        "version": VERSION,
         "method": "evaluate",
         "dataset": split.dataset.name,
         "task": split.task,
         "seed": request.seed,
-        "metrics": metrics["model"],
-        "reference": theirs,
-        "gap": None if theirs is None else metrics["model"].gap_to(theirs),
-        "details": {name: measured.details for name, measured in metrics.items()},
+        **measured(metrics, reference="reference"),
         "versions": versions(),
     }
     if folder is not None:

@@ -11,7 +11,7 @@ import torch
 
 from pymixunlearn import models
 from pymixunlearn.data import Dataset, ImageSet, TrainingSet
-from pymixunlearn.evaluation import accuracy, predict_logits
+from pymixunlearn.evaluation import Metrics, accuracy, predict_logits
 from pymixunlearn.experiments.common.history import merge_histories, to_csv
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity, identity_hash
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT, InitialModel, choose_model
@@ -23,6 +23,7 @@ from pymixunlearn.experiments.common.settings import build_training
 from pymixunlearn.experiments.common.stages import evaluate_models, train_initial, train_retrain
 from pymixunlearn.experiments.common.threads import suited_threads
 from pymixunlearn.files import file_sha256
+from pymixunlearn.reporting import VERSION, measured
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import MeanTeacherConfig, TrainConfig, defaults_for, model_hash, resolve_device, save_model
 
@@ -132,7 +133,7 @@ def _carry_out(plan: TrainingPlan, folder: RunFolder, watcher: Observer, command
             seed=request.seed,
             observer=watcher,
         )
-        metrics = _accuracies(trained.model.to(plan.device), plan, watcher)
+        found = {"initial": Metrics(_accuracies(trained.model.to(plan.device), plan, watcher))}
     else:
         network = plan.initial.loaded
         if network is None:
@@ -140,20 +141,20 @@ def _carry_out(plan: TrainingPlan, folder: RunFolder, watcher: Observer, command
         trained = train_retrain(
             network, plan.split, plan.config, device=plan.device, seed=request.seed, observer=watcher
         )
-        measured = evaluate_models(
-            {"Retrain": trained.model}, plan.split, device=plan.device, seed=request.seed, observer=watcher
+        found = evaluate_models(
+            {"retrain": trained.model}, plan.split, device=plan.device, seed=request.seed, observer=watcher
         )
-        metrics = dict(measured["Retrain"])
 
     facts: dict[str, Any] = {key: identity[key] for key in ("dataset", "task", "seed") if key in identity}
     save_model(folder.partial / CHECKPOINT, trained.model, metadata={"purpose": request.command, **facts})
     purpose = "initial" if plan.split is None else "retrain"
     record: dict[str, Any] = {
+        "version": VERSION,
         "method": request.command,
         **facts,
-        "metrics": metrics,
+        **measured(found),
         "seconds": {purpose: trained.seconds},
-        "hashes": {"model": model_hash(trained.model), CHECKPOINT: file_sha256(folder.partial / CHECKPOINT)},
+        "hashes": {purpose: model_hash(trained.model), CHECKPOINT: file_sha256(folder.partial / CHECKPOINT)},
         "versions": versions(),
     }
     files = ["config.json", CHECKPOINT, "history.csv", "metrics.json"]
@@ -161,7 +162,7 @@ def _carry_out(plan: TrainingPlan, folder: RunFolder, watcher: Observer, command
     if plan.split is not None:
         files.insert(1, "split.json")
         folder.write_json("split.json", plan.split.manifest())
-    folder.write_text("history.csv", to_csv(merge_histories({request.command: trained.history})))
+    folder.write_text("history.csv", to_csv(merge_histories({purpose: trained.history})))
     folder.write_json("metrics.json", record)
     folder.publish(tuple(files))
     return record

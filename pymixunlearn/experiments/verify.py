@@ -21,7 +21,7 @@ from pymixunlearn.experiments.common.run_folder import read_json
 from pymixunlearn.experiments.common.stages import evaluate_models
 from pymixunlearn.experiments.common.threads import suited_threads
 from pymixunlearn.files import file_sha256
-from pymixunlearn.reporting import FORMAT, RECORD, record_sha256
+from pymixunlearn.reporting import FORMAT, FORMAT_1, MODELS, RECORD, record_sha256, row_name, upgraded, upgraded_record
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import load_model, model_hash, resolve_device
 
@@ -93,7 +93,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
     if not (folder / RECORD).is_file():
         raise UserError(f"'{folder}' holds no {RECORD}; expected the folder of a finished run of 'unlearn'")
     record = read_json(folder / RECORD)
-    if record.get("format") != FORMAT or not isinstance(record.get("files"), dict):
+    if record.get("format") not in (FORMAT, FORMAT_1) or not isinstance(record.get("files"), dict):
         raise UserError(f"'{folder / RECORD}' is not a deletion record: expected the format '{FORMAT}'")
     return record
 
@@ -116,29 +116,37 @@ def _expected(stated: object) -> str:
 
 def _check_copies(folder: Path, record: Mapping[str, Any]) -> Iterator[Check]:
     """Compare what the record repeats with the file that it is from."""
-    metrics, split = read_json(folder / "metrics.json"), read_json(folder / "split.json")
-    ours, theirs = record["metrics"], metrics
+    metrics, split = upgraded(read_json(folder / "metrics.json")), read_json(folder / "split.json")
+    record = upgraded_record(record)
     parts = {
-        "metrics after unlearning": (ours["after"], theirs["metrics"]),
-        "metrics before unlearning": (ours["before"], theirs["initial"]),
-        "metrics of Retrain": (ours["retrain"], theirs["retrain"]),
-        "gap": (ours["gap"], theirs["gap"]),
+        **{f"metrics of {row_name(model)}": (record["metrics"][model], metrics["metrics"][model]) for model in MODELS},
+        "gap": (record["gap"], _like(metrics["gap"], record["gap"])),
+        "intervals": (record["intervals"], _like(metrics["intervals"], record["intervals"])),
         "forgotten indices": (record["request"]["forgotten"]["indices_sha256"], split["forget"]["sha256"]),
         "data set": (record["dataset"], split["dataset"]),
     }
     wrong = [name for name, (mine, other) in parts.items() if mine != other]
     detail = f"differs from the files beside it: {', '.join(wrong)}" if wrong else "repeats the files beside it"
     yield Check(f"{RECORD}, content", not wrong, detail)
-    if theirs["retrain"] is not None:
-        gap = Metrics(theirs["metrics"]).gap_to(theirs["retrain"])
-        right = gap == theirs["gap"]
-        yield Check("gap", right, "|unlearned - Retrain|" if right else "is not |unlearned - Retrain|")
+    retrain = metrics["metrics"]["retrain"]
+    if retrain is not None:
+        gaps = metrics["gap"] or {}
+        right = all(
+            gaps.get(name) == Metrics(metrics["metrics"][name]).gap_to(retrain) for name in ("initial", "unlearned")
+        )
+        yield Check("gap", right, "the distances to Retrain" if right else "is not the distance to Retrain")
+
+
+def _like(values: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what ``values`` has under the keys of ``other``: a record of version 1 repeats less."""
+    return None if other is None or values is None else {key: values.get(key) for key in other}
 
 
 def _check_content(request: VerificationRequest, record: Mapping[str, Any], watcher: Observer) -> Iterator[Check]:
     """Load the data and the model, and measure again."""
     folder = request.folder
-    config, metrics = read_json(folder / "config.json"), read_json(folder / "metrics.json")
+    config, metrics = read_json(folder / "config.json"), upgraded(read_json(folder / "metrics.json"))
+    record = upgraded_record(record)
     device = resolve_device(request.device)
     dataset = _load(request, config, watcher)
     found, stated = dataset.fingerprint(), record["dataset"]["fingerprint"]
@@ -149,15 +157,16 @@ def _check_content(request: VerificationRequest, record: Mapping[str, Any], watc
     if request.deletion_list is not None:
         yield _check_list(request.deletion_list, record, dataset)
     networks = {"unlearned": load_model(folder / CHECKPOINT, num_classes=dataset.num_classes)}
-    for name, path in (("initial", request.initial), ("Retrain", request.retrain)):
+    for name, path in (("initial", request.initial), ("retrain", request.retrain)):
         if path is not None:
             file = path / CHECKPOINT if path.is_dir() else path
             networks[name] = load_model(file, architecture=config["architecture"], num_classes=dataset.num_classes)
-    hashes = {"unlearned": "after_sha256", "initial": "before_sha256", "Retrain": "retrain_sha256"}
     for name, network in networks.items():
-        sha256, stated = model_hash(network), record["models"][hashes[name]]
+        sha256, stated = model_hash(network), record["models"][f"{name}_sha256"]
         detail = f"sha256 of the weights {sha256[:12]}…"
-        yield Check(f"model {name}", sha256 == stated, detail + ("" if sha256 == stated else _expected(stated)))
+        yield Check(
+            f"model {row_name(name)}", sha256 == stated, detail + ("" if sha256 == stated else _expected(stated))
+        )
     yield from _check_metrics(networks, split, metrics, device, watcher)
 
 
@@ -192,19 +201,18 @@ def _check_metrics(
 ) -> Iterator[Check]:
     with suited_threads(split.dataset, device):
         measured = evaluate_models(networks, split, device=device, seed=metrics["seed"], observer=watcher)
-    recorded = {"unlearned": metrics["metrics"], "initial": metrics["initial"], "Retrain": metrics["retrain"] or {}}
     for name in networks:
         wrong, known = [], 0
         for key, value in measured[name].items():
-            stated = recorded[name].get(key)
+            stated = (metrics["metrics"][name] or {}).get(key)
             # Without Retrain's model, what compares with its answers cannot be measured.
-            if value is None or (METRICS[key].needs_retrain and "Retrain" not in networks):
+            if value is None or (METRICS[key].needs_retrain and "retrain" not in networks):
                 continue
             known += 1
             if stated is None or abs(value - stated) > tolerance(key, split):
                 wrong.append(f"{METRICS[key].label} is {value:.3f}, recorded {stated}")
         detail = "; ".join(wrong) if wrong else f"{known} measured again"
-        yield Check(f"metrics of {name}", not wrong, detail)
+        yield Check(f"metrics of {row_name(name)}", not wrong, detail)
 
 
 def tolerance(key: str, split: Split) -> float:

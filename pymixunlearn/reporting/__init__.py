@@ -2,9 +2,18 @@
 
 from pymixunlearn.reporting.audit import audit_table, klom_lines
 from pymixunlearn.reporting.comparison import ComparisonRow, ComparisonTable, Statistic, comparison_table
-from pymixunlearn.reporting.deletion_record import FORMAT, RECORD, deletion_record, record_sha256, schema
+from pymixunlearn.reporting.deletion_record import (
+    FORMAT,
+    FORMAT_1,
+    RECORD,
+    deletion_record,
+    record_sha256,
+    schema,
+    upgraded_record,
+)
 from pymixunlearn.reporting.formats import to_rich as comparison_as_rich
 from pymixunlearn.reporting.html import render_report
+from pymixunlearn.reporting.metrics_record import MODELS, VERSION, measured, row_name, upgraded
 from pymixunlearn.reporting.table import (
     Row,
     evaluation_rows,
@@ -18,7 +27,10 @@ from pymixunlearn.reporting.verdict import verdict
 
 __all__ = [
     "FORMAT",
+    "FORMAT_1",
+    "MODELS",
     "RECORD",
+    "VERSION",
     "ComparisonRow",
     "ComparisonTable",
     "Row",
@@ -31,11 +43,15 @@ __all__ = [
     "format_cell",
     "further_rows",
     "klom_lines",
+    "measured",
     "record_sha256",
     "render_report",
     "result_rows",
     "rich_table",
+    "row_name",
     "schema",
     "training_rows",
+    "upgraded",
+    "upgraded_record",
     "verdict",
 ]

@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from typing import Any, TypeAlias
 
 from pymixunlearn.evaluation import metric_keys
+from pymixunlearn.reporting.metrics_record import row_name
 
 REFERENCE, AWARE, AGNOSTIC = "", "aware", "agnostic"
 GAP, SECONDS = "mean", "seconds"
@@ -120,20 +121,23 @@ def _references(cells: Sequence[Cell], metrics: Sequence[str]) -> list[Compariso
     asked = len({cell["seed"] for cell in cells})
     done = list(by_seed.values())
     rows = []
-    for name, key, gap in (("Retrain", "retrain", None), ("initial", "initial", "initial_gap")):
-        values = {metric: [cell[key].get(metric) for cell in done] for metric in metrics}
-        values[GAP] = [cell[gap][GAP] for cell in done] if gap else []
-        values[SECONDS] = [cell["seconds"][key] for cell in done]
-        rows.append(ComparisonRow(name, REFERENCE, _statistics(values), len(done), asked))
+    for model in ("retrain", "initial"):
+        rows.append(
+            ComparisonRow(row_name(model), REFERENCE, _model_statistics(done, model, metrics), len(done), asked)
+        )
     return rows
 
 
 def _row(name: str, group: str, cells: Sequence[Cell], metrics: Sequence[str]) -> ComparisonRow:
     done = [cell for cell in cells if cell["status"] == "finished"]
-    values = {metric: [cell["metrics"].get(metric) for cell in done] for metric in metrics}
-    values[GAP] = [cell["gap"][GAP] for cell in done]
-    values[SECONDS] = [cell["seconds"]["unlearn"] for cell in done]
-    return ComparisonRow(name, group, _statistics(values), len(done), len(cells))
+    return ComparisonRow(name, group, _model_statistics(done, "unlearned", metrics), len(done), len(cells))
+
+
+def _model_statistics(done: Sequence[Cell], model: str, metrics: Sequence[str]) -> dict[str, Statistic]:
+    values = {metric: [cell["metrics"][model].get(metric) for cell in done] for metric in metrics}
+    values[GAP] = [cell["gap"][model][GAP] for cell in done if model in cell["gap"]]
+    values[SECONDS] = [cell["seconds"][model] for cell in done]
+    return _statistics(values)
 
 
 def _statistics(values: Mapping[str, Sequence[float | None]]) -> dict[str, Statistic]:
@@ -194,7 +198,7 @@ def _notes(cells: Sequence[Cell]) -> Iterator[str]:
     models: dict[int, set[str]] = {}
     for cell in cells:
         if cell["status"] == "finished":
-            models.setdefault(cell["seed"], set()).add(cell["hashes"]["Retrain"])
+            models.setdefault(cell["seed"], set()).add(cell["hashes"]["retrain"])
     for seed, hashes in models.items():
         if len(hashes) > 1:
             yield (

@@ -12,15 +12,17 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from pymixunlearn.reporting.metrics_record import MODELS
 from pymixunlearn.reporting.verdict import verdict
 
-FORMAT = "pymixunlearn-report/1"
+FORMAT, FORMAT_1 = "pymixunlearn-report/2", "pymixunlearn-report/1"
+"""Of this version, and of 0.1.0's, which can still be verified."""
 RECORD = "report.json"
 
 
-def schema() -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of ``report.json``."""
-    text = files("pymixunlearn.reporting").joinpath("schema/report-1.schema.json").read_text("utf-8")
+def schema(version: int = 2) -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of ``report.json``; version 1 is that of 0.1.0."""
+    text = files("pymixunlearn.reporting").joinpath(f"schema/report-{version}.schema.json").read_text("utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
 
@@ -64,19 +66,15 @@ def deletion_record(
         },
         "models": {
             "architecture": config["architecture"],
-            "before_sha256": models["initial"],
-            "after_sha256": models["unlearned"],
-            "retrain_sha256": models.get("Retrain"),
+            "initial_sha256": models["initial"],
+            "unlearned_sha256": models["unlearned"],
+            "retrain_sha256": models.get("retrain"),
         },
         "seed": record["seed"],
         "device": config["device"],
-        "metrics": {
-            "before": record["initial"],
-            "after": record["metrics"],
-            "retrain": record["retrain"],
-            "gap": record["gap"],
-            "intervals": record["details"]["unlearned"]["intervals"],
-        },
+        "metrics": {model: record["metrics"][model] for model in MODELS},
+        "intervals": {model: record["intervals"].get(model) for model in MODELS},
+        "gap": record["gap"],
         "verdict": list(verdict(record)),
         "audit": audit,
         "seconds": record["seconds"],
@@ -86,6 +84,26 @@ def deletion_record(
         "files": dict(sorted(hashes.items())),
     }
     return {**content, "sha256": record_sha256(content)}
+
+
+def upgraded_record(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a deletion record in the keys of version 2; version 1 of 0.1.0 is translated, the rest left as it is."""
+    if content.get("format") != FORMAT_1:
+        return dict(content)
+    models, metrics = content["models"], content["metrics"]
+    gap = metrics["gap"]
+    return {
+        **content,
+        "models": {
+            "architecture": models["architecture"],
+            "initial_sha256": models["before_sha256"],
+            "unlearned_sha256": models["after_sha256"],
+            "retrain_sha256": models["retrain_sha256"],
+        },
+        "metrics": {"initial": metrics["before"], "unlearned": metrics["after"], "retrain": metrics["retrain"]},
+        "intervals": {"unlearned": metrics["intervals"]},
+        "gap": None if gap is None else {"unlearned": gap},
+    }
 
 
 def record_sha256(content: Mapping[str, Any]) -> str:

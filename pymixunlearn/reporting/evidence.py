@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pymixunlearn.evaluation.catalogue import PAPER_METRICS
 from pymixunlearn.evaluation.intervals import wilson
+from pymixunlearn.reporting.metrics_record import MODELS
 
 ATTACK = "mia_loss"
 COMPARED = (*(info.key for info in PAPER_METRICS), ATTACK)
@@ -126,29 +127,31 @@ def combined(*terms: tuple[float, Measured]) -> Difference:
 
 def evidence(record: Mapping[str, Any]) -> Evidence:
     """Return what the content of a ``metrics.json`` says."""
-    details, hashes = record["details"], record["hashes"]
-    retrain = None if record["retrain"] is None else _measured(record["retrain"], details["Retrain"])
-    by_class = record["task"] != "class" and retrain is not None
+    metrics, details, hashes = record["metrics"], record["details"], record["hashes"]
+    known = {model: _measured(record, model) for model in MODELS if metrics.get(model) is not None}
+    by_class = record["task"] != "class" and "retrain" in known
     return Evidence(
         seed=record["seed"],
         unchanged=hashes["initial"] == hashes["unlearned"],
         forgotten=details["unlearned"].get("samples", {}).get("train_f"),
-        initial=_measured(record["initial"], details["initial"]),
-        unlearned=_measured(record["metrics"], details["unlearned"]),
-        retrain=retrain,
+        initial=known["initial"],
+        unlearned=known["unlearned"],
+        retrain=known.get("retrain"),
         unlearned_classes=_classes(details["unlearned"]) if by_class else {},
-        retrain_classes=_classes(details["Retrain"]) if by_class else {},
+        retrain_classes=_classes(details["retrain"]) if by_class else {},
         acceptance=(record.get("acceptance") or {}).get("unlearned"),
     )
 
 
-def _measured(values: Mapping[str, float | None], details: Mapping[str, Any]) -> dict[str, Measured]:
-    samples = details.get("samples", {})
+def _measured(record: Mapping[str, Any], model: str) -> dict[str, Measured]:
+    values, intervals = record["metrics"][model], record["intervals"][model]
+    samples = record["details"][model].get("samples", {})
     found = {}
     for key in COMPARED:
-        value, interval = values.get(key), details["intervals"].get(key)
+        value, interval = values.get(key), intervals.get(key)
         if value is not None and interval is not None:
-            found[key] = Measured(value, *interval, samples.get(key))
+            low, high = interval
+            found[key] = Measured(value, low, high, samples.get(key))
     return found
 
 

@@ -65,8 +65,8 @@ def render_report(
             task_meaning=_TASKS[split["task"]],
             classes=[config["class_names"][label] for label in split["params"].get("classes", [])],
             verdict=verdict(record),
-            results=_table(rows, columns(rows), record["details"]),
-            further=_table(further, further_keys, record["details"]),
+            results=_table(rows, columns(rows), record["intervals"]),
+            further=_table(further, further_keys, record["intervals"]),
             explained=[METRICS[key] for key in further_keys],
             thumbnails=[figure for figure in shown if figure.name == "forgotten"],
             figures=[figure for figure in shown if figure.name != "forgotten"],
@@ -103,12 +103,12 @@ def _shown(value: object) -> object:
     return printable(value, keep="\n") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _table(rows: Sequence[Row], keys: Sequence[str], details: Mapping[str, Any]) -> dict[str, Any]:
+def _table(rows: Sequence[Row], keys: Sequence[str], intervals: Mapping[str, Any]) -> dict[str, Any]:
     """Return the headings and the lines (label, emphasis, cells) of a table; a cell is its text and its interval's."""
     lines = []
     for row in rows:
-        intervals = details.get(row.label, {}).get("intervals", {})
-        cells = [(format_cell(key, row), _interval_text(intervals.get(key))) for key in keys]
+        own = (intervals.get(row.model) or {}) if row.model else {}
+        cells = [(format_cell(key, row), _interval_text(own.get(key))) for key in keys]
         lines.append((row.label, row.emphasis, cells))
     return {"headings": [column_label(key) for key in keys], "rows": lines}
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
 from pymixunlearn.evaluation.catalogue import FURTHER_METRICS, METRICS, PAPER_METRICS
+from pymixunlearn.reporting.metrics_record import MODELS, row_name
 
 _LABELS = {"train": "Train", "mean": "Mean gap", "seconds": "Seconds"}
 _MAIN = ("train", *(info.key for info in PAPER_METRICS), "mean", "seconds")
@@ -19,43 +20,52 @@ _FURTHER = tuple(info.key for info in FURTHER_METRICS)
 
 @dataclass(frozen=True)
 class Row:
-    """One line: what it is about, its cells by column key, and whether it is what the reader came for."""
+    """One line of a table.
+
+    Attributes:
+        label: What it is about.
+        cells: Values by column key.
+        emphasis: Whether it is what the reader came for.
+        model: The key of the model that it is about; None for a gap.
+    """
 
     label: str
     cells: Mapping[str, float | None]
     emphasis: bool = False
+    model: str | None = None
 
 
 def result_rows(record: Mapping[str, Any]) -> list[Row]:
-    """Return the rows for the content of a ``metrics.json``, the do-nothing model's first.
+    """Return the rows for the content of a run's ``metrics.json``, the do-nothing model's first.
 
     Without Retrain there is nothing to be close to, and the gap rows are left out.
     """
-    seconds = record["seconds"]
-    rows = [
-        Row("initial", {**record["initial"], "seconds": seconds["initial"]}),
-        Row("unlearned", {**record["metrics"], "seconds": seconds["unlearn"]}, emphasis=True),
-    ]
-    if record["retrain"] is not None:
-        rows.append(Row("Retrain", {**record["retrain"], "seconds": seconds["retrain"]}))
-        rows.append(Row("gap |unlearned - Retrain|", record["gap"], emphasis=True))
-        rows.append(Row("gap |initial - Retrain|", record["initial_gap"]))
+    rows = [_model_row(record, model) for model in MODELS if record["metrics"].get(model) is not None]
+    gaps = record["gap"] or {}
+    for model in ("unlearned", "initial"):
+        if model in gaps:
+            rows.append(Row(f"gap |{model} - Retrain|", gaps[model], emphasis=model == "unlearned"))
     return rows
 
 
 def training_rows(record: Mapping[str, Any]) -> list[Row]:
     """Return the one row of a training's ``metrics.json``."""
-    ((purpose, seconds),) = record["seconds"].items()
-    label = "Retrain" if purpose == "retrain" else purpose
-    return [Row(label, {**record["metrics"], "seconds": seconds}, emphasis=True)]
+    (model,) = record["metrics"]
+    return [replace(_model_row(record, model), emphasis=True)]
 
 
 def evaluation_rows(record: Mapping[str, Any]) -> list[Row]:
     """Return the rows of an evaluation's ``metrics.json``: the model, and the reference with the gap."""
-    rows = [Row("model", record["metrics"], emphasis=True)]
-    if record["reference"] is not None:
-        rows += [Row("reference", record["reference"]), Row("gap |model - reference|", record["gap"])]
+    metrics, gaps = record["metrics"], record["gap"]
+    rows = [Row("model", metrics["model"], emphasis=True)]
+    if gaps is not None:
+        rows += [Row("reference", metrics["reference"]), Row("gap |model - reference|", gaps["model"])]
     return rows
+
+
+def _model_row(record: Mapping[str, Any], model: str) -> Row:
+    cells = {**record["metrics"][model], "seconds": record["seconds"][model]}
+    return Row(row_name(model), cells, emphasis=model == "unlearned", model=model)
 
 
 def further_rows(rows: Sequence[Row]) -> list[Row]:

@@ -257,7 +257,7 @@ def _would_do(found: Evidence, wide: Mapping[str, Difference]) -> str:
 
 def _rounded_up(count: float) -> int:
     """Return the next number of two digits and zeros."""
-    scale = 10 ** max(0, math.floor(math.log10(count)) - 1)
+    scale: int = 10 ** max(0, math.floor(math.log10(count)) - 1)
     return math.ceil(count / scale) * scale
 
 

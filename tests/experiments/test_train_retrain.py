@@ -28,14 +28,14 @@ def test_train_writes_a_checkpoint_with_its_accuracies(tmp_path: Path) -> None:
     outcome = trained(tmp_path / "run", command="train")
     names = ["config.json", "history.csv", "metrics.json", "model.safetensors"]
     assert sorted(path.name for path in outcome.folder.iterdir()) == names
-    assert set(outcome.record["metrics"]) == {"train", "test"}
-    assert outcome.record["metrics"]["test"] > 70
+    assert set(outcome.record["metrics"]["initial"]) == {"train", "test"}
+    assert outcome.record["metrics"]["initial"]["test"] > 70
     assert trained(tmp_path / "run", command="train").known
 
 
 def test_retrain_never_sees_what_is_forgotten(tmp_path: Path) -> None:
     outcome = trained(tmp_path / "run", command="retrain", split=SplitRequest(classes=("1",)))
-    assert outcome.record["metrics"]["test_f"] == 0.0
+    assert outcome.record["metrics"]["retrain"]["test_f"] == 0.0
     assert json.loads((outcome.folder / "split.json").read_text())["params"] == {"classes": [1]}
 
 
@@ -53,7 +53,7 @@ def test_a_checkpoint_lends_retrain_its_architecture_only(tmp_path: Path) -> Non
     initial = trained(tmp_path / "initial", command="train")
     by_name = trained(tmp_path / "a", command="retrain")
     by_file = trained(tmp_path / "b", command="retrain", model=ModelRequest(str(initial.folder)))
-    assert by_name.record["hashes"]["model"] == by_file.record["hashes"]["model"]
+    assert by_name.record["hashes"]["retrain"] == by_file.record["hashes"]["retrain"]
 
 
 def test_train_refuses_a_checkpoint_and_unknown_settings(tmp_path: Path) -> None:
@@ -70,8 +70,8 @@ def test_evaluation_measures_a_checkpoint_beside_a_reference(tmp_path: Path) -> 
     retrain = trained(tmp_path / "retrain", command="retrain")
     request = EvaluationRequest(initial.folder, retrain.folder / "model.safetensors", device="cpu")
     outcome = run_evaluation(request, tmp_path / "evaluation")
-    assert outcome.record["reference"] == retrain.record["metrics"]
-    assert outcome.record["gap"]["test_f"] == outcome.record["metrics"]["test_f"]
+    assert outcome.record["metrics"]["reference"] == retrain.record["metrics"]["retrain"]
+    assert outcome.record["gap"]["model"]["test_f"] == outcome.record["metrics"]["model"]["test_f"]
     assert run_evaluation(request, tmp_path / "evaluation").known
     assert run_evaluation(EvaluationRequest(initial.folder, device="cpu")).record["gap"] is None
 

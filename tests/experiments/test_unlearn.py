@@ -53,15 +53,19 @@ def test_run_folder_keeps_the_contract(tmp_path: Path, small_plan: Make) -> None
 
     record = json.loads((outcome.folder / "metrics.json").read_text())
     assert record == json.loads(json.dumps(outcome.record))
-    required = {"method", "dataset", "task", "seed", "metrics", "retrain", "gap", "seconds", "versions"}
+    required = {"method", "dataset", "task", "seed", "metrics", "intervals", "gap", "seconds", "versions"}
     assert required <= set(record)
-    assert list(record["metrics"]) == list(record["retrain"])
-    assert list(record["metrics"])[:3] == ["test_r", "test_f", "asr"]
-    assert list(record["gap"]) == [*record["metrics"], "mean"]
-    assert set(record["seconds"]) == {"unlearn", "retrain", "initial"}
-    assert all(0 <= value <= 100 for value in record["metrics"].values())
-    assert list(record["details"]) == ["initial", "unlearned", "Retrain"]
-    assert all({"intervals", "per_class", "confusion"} == set(details) for details in record["details"].values())
+    assert record["version"] == 2 and list(record["metrics"]) == ["initial", "unlearned", "retrain", "second_retrain"]
+    unlearned = record["metrics"]["unlearned"]
+    assert list(unlearned) == list(record["metrics"]["retrain"])
+    assert list(unlearned)[:3] == ["test_r", "test_f", "asr"]
+    assert list(record["gap"]) == ["initial", "unlearned"] and list(record["gap"]["unlearned"]) == [*unlearned, "mean"]
+    assert set(record["seconds"]) == {"initial", "unlearned", "retrain"}
+    assert all(0 <= value <= 100 for value in unlearned.values())
+    assert list(record["details"]) == list(record["intervals"]) == ["initial", "unlearned", "retrain"]
+    assert all(
+        {"samples", "per_class", "class_samples", "confusion"} == set(details) for details in record["details"].values()
+    )
 
     split = Split.load(outcome.folder / "split.json", plan.split.dataset)
     assert split.forget_indices.equal(plan.split.forget_indices)
@@ -70,9 +74,9 @@ def test_run_folder_keeps_the_contract(tmp_path: Path, small_plan: Make) -> None
         rows = list(csv.DictReader(stream))
     assert [(row["phase"], row["epoch"]) for row in rows] == [
         ("initial", "1"),
-        ("unlearn", "1"),
-        ("unlearn", "2"),
-        ("Retrain", "1"),
+        ("unlearned", "1"),
+        ("unlearned", "2"),
+        ("retrain", "1"),
     ]
     config = json.loads((outcome.folder / "config.json").read_text())
     assert config["settings"]["epochs"] == 2
@@ -82,7 +86,7 @@ def test_run_folder_keeps_the_contract(tmp_path: Path, small_plan: Make) -> None
 def test_the_same_plan_gives_the_same_bytes(tmp_path: Path, small_plan: Make) -> None:
     first, second = (run_unlearning(small_plan(), tmp_path / name) for name in ("a", "b"))
     assert (first.folder / "model.safetensors").read_bytes() == (second.folder / "model.safetensors").read_bytes()
-    for key in ("metrics", "initial", "retrain", "gap", "hashes"):
+    for key in ("metrics", "intervals", "gap", "hashes"):
         assert first.record[key] == second.record[key]
 
 
@@ -100,13 +104,13 @@ def test_trained_models_are_taken_from_the_cache(tmp_path: Path, small_plan: Mak
     watcher = Stop()
     run_unlearning(small_plan({"omega": 5}), tmp_path / "b", observer=watcher)
     assert watcher.finished["initial"].startswith("from the cache")
-    assert watcher.finished["Retrain"].startswith("from the cache")
+    assert watcher.finished["retrain"].startswith("from the cache")
     assert set(watcher.started) == {"unlearn", "evaluation", "pictures"}
 
 
 @pytest.mark.parametrize(
     ("phase", "step"),
-    [("initial", 60), ("unlearn", 7), ("Retrain", 60), ("evaluation", 1)],
+    [("initial", 60), ("unlearn", 7), ("retrain", 60), ("evaluation", 1)],
     ids=lambda value: str(value),
 )
 def test_an_interrupted_run_goes_on_and_ends_the_same(
@@ -147,7 +151,7 @@ def test_a_damaged_snapshot_costs_only_time(tmp_path: Path, small_plan: Make) ->
 
 def test_a_run_without_retrain_has_no_gap(tmp_path: Path, small_plan: Make) -> None:
     record = run_unlearning(small_plan(retrain=False), tmp_path / "run").record
-    assert record["retrain"] is None and record["gap"] is None
+    assert record["metrics"]["retrain"] is None and record["gap"] is None
     assert record["seconds"]["retrain"] is None
 
 
@@ -184,12 +188,12 @@ def test_an_ensemble_is_a_run_like_any_other(tmp_path: Path, small_plan: Make) -
     watcher = Stop()
     outcome = run_unlearning(small_plan(SISA, method="sisa"), tmp_path / "run", observer=watcher)
     record = outcome.record
-    assert set(record["seconds"]) == {"unlearn", "retrain", "initial", "original"}
+    assert set(record["seconds"]) == {"initial", "unlearned", "retrain", "original"}
     assert all(value > 0 for value in record["seconds"].values())
-    assert list(watcher.finished) == ["initial", "original", "unlearn", "Retrain", "evaluation", "pictures"]
+    assert list(watcher.finished) == ["initial", "original", "unlearn", "retrain", "evaluation", "pictures"]
     with (outcome.folder / "history.csv").open() as stream:
         phases = [row["phase"] for row in csv.DictReader(stream)]
-    assert phases == ["initial", *["original"] * 2, *["unlearn"] * 2, "Retrain"]
+    assert phases == ["initial", *["original"] * 2, *["unlearned"] * 2, "retrain"]
     loaded = load_model(outcome.folder / "model.safetensors")
     assert isinstance(loaded, Ensemble) and model_hash(loaded) == record["hashes"]["unlearned"]
 
@@ -223,7 +227,7 @@ def test_wrong_labels_reach_the_initial_model_and_not_retrain(tmp_path: Path, sm
     hashes = {}
     for name, images, config in (
         ("initial", split.train, plan.initial_config),
-        ("Retrain", split.retain, plan.retrain_config),
+        ("retrain", split.retain, plan.retrain_config),
     ):
         assert config is not None
         stream = derive_seed(2, name.lower())
@@ -252,7 +256,7 @@ def test_withheld_labels_reach_no_training(tmp_path: Path, small_plan: Make) -> 
             split.train.subset(split.unlabelled_indices).unlabelled(),
         )
         trained = fit(fresh, images, split.preprocess, config, device=plan.device, seed=stream)
-    assert record["hashes"]["Retrain"] == model_hash(trained.model)
+    assert record["hashes"]["retrain"] == model_hash(trained.model)
     other = small_plan(split=SplitRequest(task="semi", labelled=0.4), seed=2)
     assert other.identity()["unlabelled_sha256"] != plan.identity()["unlabelled_sha256"]
 

@@ -19,6 +19,8 @@ from pymixunlearn.files import file_sha256
 from pymixunlearn.reporting import record_sha256, schema
 
 Make = Callable[..., Plan]
+FIRST_RELEASE = Path(__file__).parents[1] / "fixtures" / "run-0.1.0"
+"""A run folder that version 0.1.0 wrote: digits, one epoch each."""
 SMALL = {"epochs": 2, "initial.epochs": 1, "retrain.epochs": 1}
 
 
@@ -59,8 +61,10 @@ def test_the_record_keeps_its_schema_and_says_what_was_done(folder: Path) -> Non
     assert record["request"]["classes"] == ["0"] and record["request"]["forgotten"]["ids"] is None
     assert record["request"]["forgotten"]["indices_sha256"] == split["forget"]["sha256"]
     assert record["dataset"]["fingerprint"] == split["dataset"]["fingerprint"]
-    assert record["models"]["before_sha256"] == metrics["hashes"]["initial"] != record["models"]["after_sha256"]
-    assert record["metrics"]["after"] == metrics["metrics"] and record["versions"] == metrics["versions"]
+    assert record["models"]["initial_sha256"] == metrics["hashes"]["initial"] != record["models"]["unlearned_sha256"]
+    assert (
+        record["metrics"]["unlearned"] == metrics["metrics"]["unlearned"] and record["versions"] == metrics["versions"]
+    )
     assert record["method"]["settings"]["epochs"] == 2
     assert record["times"]["started"] <= record["times"]["finished"] <= record["times"]["written"]
     assert len(record["verdict"]) >= 2
@@ -103,11 +107,11 @@ def test_changes_of_the_record_itself_are_found(folder: Path, key: str) -> None:
 
 def test_a_record_that_contradicts_the_files_is_found(folder: Path) -> None:
     record = read(folder / "report.json")
-    record["metrics"]["after"]["test_f"] += 1.0
+    record["metrics"]["unlearned"]["test_f"] += 1.0
     record["dataset"]["name"] = "other"
     (folder / "report.json").write_text(json.dumps({**record, "sha256": record_sha256(record)}))
     (check,) = (check for check in run_verification(VerificationRequest(folder, hashes_only=True)) if not check.holds)
-    assert check.detail == "differs from the files beside it: metrics after unlearning, data set"
+    assert check.detail == "differs from the files beside it: metrics of unlearned, data set"
 
 
 def test_a_missing_file_is_found(folder: Path) -> None:
@@ -125,15 +129,16 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 def test_metrics_that_the_model_does_not_have_are_found(folder: Path) -> None:
     def better(metrics: dict[str, Any]) -> None:
-        metrics["metrics"]["test_r"] += 3
-        metrics["gap"]["test_r"] = abs(metrics["metrics"]["test_r"] - metrics["retrain"]["test_r"])
+        unlearned = metrics["metrics"]["unlearned"]
+        unlearned["test_r"] += 3
+        metrics["gap"]["unlearned"]["test_r"] = abs(unlearned["test_r"] - metrics["metrics"]["retrain"]["test_r"])
 
     forge(folder, better)
     assert failing(folder) == ["gap", "metrics of unlearned"]
 
 
 def test_a_gap_that_is_none_is_found(folder: Path) -> None:
-    forge(folder, lambda metrics: metrics["gap"].update(mean=0.0))
+    forge(folder, lambda metrics: metrics["gap"]["unlearned"].update(mean=0.0))
     assert failing(folder, hashes_only=True) == ["gap"]
 
 
@@ -187,3 +192,26 @@ def test_folders_without_a_record_say_so(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text('{"format": "something else"}')
     with pytest.raises(UserError, match="is not a deletion record"):
         run_verification(VerificationRequest(tmp_path))
+
+
+def test_a_run_of_the_first_release_still_verifies(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(FIRST_RELEASE, folder)
+    checks = run_verification(VerificationRequest(folder, device="cpu"))
+    assert [check.subject for check in checks if not check.holds] == []
+    assert {check.subject for check in checks} >= {"model unlearned", "metrics of unlearned", "pictures/losses.png"}
+
+    (folder / "history.csv").unlink()
+    assert failing(folder, hashes_only=True) == ["history.csv"]
+
+
+def test_the_report_of_a_run_of_the_first_release_can_be_renewed(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(FIRST_RELEASE, folder)
+    write_report(folder)
+    record = json.loads((folder / "report.json").read_text())
+    Draft202012Validator(schema()).validate(record)
+    old = json.loads((FIRST_RELEASE / "report.json").read_text())
+    assert record["metrics"]["unlearned"] == old["metrics"]["after"]
+    assert record["models"]["initial_sha256"] == old["models"]["before_sha256"]
+    assert failing(folder) == []

@@ -28,13 +28,14 @@ def cell(
         content |= {
             "status": "finished",
             "reason": None,
-            "metrics": dict(zip(KEYS, values, strict=True)),
-            "retrain": dict(zip(KEYS, theirs, strict=True)),
-            "initial": dict(zip(KEYS, (98.5, 97.0, 50.0), strict=True)),
-            "gap": {"mean": sum(gaps) / 3},
-            "initial_gap": {"mean": 40.0 + seed},
-            "seconds": {"initial": 5.0, "retrain": 10.0 + seed, "unlearn": 1.0 + seed},
-            "hashes": {"Retrain": f"hash {seed}"},
+            "metrics": {
+                "initial": dict(zip(KEYS, (98.5, 97.0, 50.0), strict=True)),
+                "unlearned": dict(zip(KEYS, values, strict=True)),
+                "retrain": dict(zip(KEYS, theirs, strict=True)),
+            },
+            "gap": {"initial": {"mean": 40.0 + seed}, "unlearned": {"mean": sum(gaps) / 3}},
+            "seconds": {"initial": 5.0, "retrain": 10.0 + seed, "unlearned": 1.0 + seed},
+            "hashes": {"retrain": f"hash {seed}"},
         }
     return f"{name}-seed{seed}", {**content, **changes}
 
@@ -131,7 +132,7 @@ def test_cells_without_a_result_are_noted_with_the_reason() -> None:
 
 def test_retrain_models_that_differ_within_a_seed_are_told() -> None:
     table = comparison_table(
-        record(cell("a", 0, (90, 0, 30)), cell("b", 0, (90, 0, 30), hashes={"Retrain": "another"}))
+        record(cell("a", 0, (90, 0, 30)), cell("b", 0, (90, 0, 30), hashes={"retrain": "another"}))
     )
     assert len(table.notes) == 1 and "2 different Retrain models" in table.notes[0]
 

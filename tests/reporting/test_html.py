@@ -78,8 +78,8 @@ def test_the_report_is_one_well_formed_file(reports: dict[str, tuple[str, dict[s
     assert "script" not in page.elements
     # Names of XML formats look like addresses, and nothing fetches them.
     assert not re.search(r"url\((?!#)|@import|https?://(?!www\.w3\.org/)", html)
-    for key, value in record["metrics"].items():
-        assert format_cell(key, Row("unlearned", record["metrics"])) in page.text
+    for key, value in record["metrics"]["unlearned"].items():
+        assert format_cell(key, Row("unlearned", record["metrics"]["unlearned"])) in page.text
         assert METRICS[key].label in page.text or value is None
     for sha256 in record["hashes"].values():
         assert sha256 in page.text
@@ -131,7 +131,7 @@ def test_without_thumbnails_no_image_of_the_data_is_in_the_report(
     plan = resolve_unlearning(RunRequest(device="cpu", settings=settings, retrain=False, thumbnails=False))
     folder = run_unlearning(plan, tmp_path / "run").folder
     names = {path.stem for path in (folder / "pictures").iterdir()}
-    assert names == {"losses", "classes", "confusion", "curves-initial", "curves-unlearn"}
+    assert names == {"losses", "classes", "confusion", "curves-initial", "curves-unlearned"}
     # What is left of rasters is the bar of colours beside the answers.
     assert (folder / "report.html").read_text("utf-8").count("data:image/png") <= 1
 

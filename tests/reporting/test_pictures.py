@@ -28,7 +28,7 @@ from pymixunlearn.reporting.pictures.style import MODELS, label
 NAMES = ("zero", "one", "a rather long name", "<b>&")
 HISTORY = [
     *({"phase": "initial", "epoch": epoch, "seconds": 1.0, "loss": 1 / epoch} for epoch in (1.0, 2.0)),
-    *({"phase": "unlearn", "epoch": epoch, "mix": -epoch, "real": float("nan")} for epoch in (1.0, 2.0, 3.0)),
+    *({"phase": "unlearned", "epoch": epoch, "mix": -epoch, "real": float("nan")} for epoch in (1.0, 2.0, 3.0)),
 ]
 
 
@@ -139,7 +139,7 @@ def test_models_differ_in_more_than_colour() -> None:
 
 def test_curves_have_a_picture_per_phase_and_leave_out_what_is_not_finite() -> None:
     first, second = draw_curves(HISTORY)
-    assert (first.name, second.name) == ("curves-initial", "curves-unlearn")
+    assert (first.name, second.name) == ("curves-initial", "curves-unlearned")
     (panel,) = second.figure.axes
     assert panel.get_title("left") == "mix"
     assert panel.lines[0].get_xydata().tolist() == [[1, -1], [2, -2], [3, -3]]

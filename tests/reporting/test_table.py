@@ -13,12 +13,17 @@ METRICS = {"test_r": 97.5, "test_f": 0.0, "asr": 40.123}
 
 def record(**changes: Any) -> dict[str, Any]:
     return {
-        "metrics": METRICS,
-        "initial": {"test_r": 98.0, "test_f": 97.0, "asr": 50.0},
-        "retrain": METRICS,
-        "gap": {"test_r": 0.0, "test_f": 0.0, "asr": 0.0, "mean": 0.0},
-        "initial_gap": {"test_r": 0.5, "test_f": 97.0, "asr": 9.877, "mean": 35.8},
-        "seconds": {"initial": 3.21, "unlearn": 1.0, "retrain": 4.0},
+        "metrics": {
+            "initial": {"test_r": 98.0, "test_f": 97.0, "asr": 50.0},
+            "unlearned": METRICS,
+            "retrain": METRICS,
+            "second_retrain": None,
+        },
+        "gap": {
+            "initial": {"test_r": 0.5, "test_f": 97.0, "asr": 9.877, "mean": 35.8},
+            "unlearned": {"test_r": 0.0, "test_f": 0.0, "asr": 0.0, "mean": 0.0},
+        },
+        "seconds": {"initial": 3.21, "unlearned": 1.0, "retrain": 4.0},
         **changes,
     }
 
@@ -35,7 +40,7 @@ def test_rows_are_initial_unlearned_retrain_and_gaps() -> None:
 
 
 def test_without_retrain_there_are_no_gaps() -> None:
-    rows = result_rows(record(retrain=None, gap=None, initial_gap=None))
+    rows = result_rows(record(metrics={"initial": METRICS, "unlearned": METRICS, "retrain": None}, gap=None))
     assert [row.label for row in rows] == ["initial", "unlearned"]
     assert "Mean gap" not in printed(rows)
 
@@ -66,9 +71,9 @@ def test_cells(key: str, cells: dict[str, float | None], text: str) -> None:
 
 
 def test_trainings_and_evaluations_have_their_own_rows() -> None:
-    (row,) = training_rows({"metrics": {"train": 99.0, "test": 98.0}, "seconds": {"initial": 1.5}})
+    (row,) = training_rows({"metrics": {"initial": {"train": 99.0, "test": 98.0}}, "seconds": {"initial": 1.5}})
     assert (row.label, row.cells["seconds"]) == ("initial", 1.5)
-    (row,) = training_rows({"metrics": METRICS, "seconds": {"retrain": 1.5}})
+    (row,) = training_rows({"metrics": {"retrain": METRICS}, "seconds": {"retrain": 1.5}})
     assert row.label == "Retrain"
-    assert len(evaluation_rows({"metrics": METRICS, "reference": None, "gap": None})) == 1
-    assert len(evaluation_rows({"metrics": METRICS, "reference": METRICS, "gap": METRICS})) == 3
+    assert len(evaluation_rows({"metrics": {"model": METRICS}, "gap": None})) == 1
+    assert len(evaluation_rows({"metrics": {"model": METRICS, "reference": METRICS}, "gap": {"model": METRICS}})) == 3

@@ -375,7 +375,6 @@ def test_every_row_can_decide() -> None:
 def record(**changes: Any) -> dict[str, Any]:
     def details(values: dict[str, float], samples: int) -> dict[str, Any]:
         return {
-            "intervals": {key: list(wilson(value, samples)) for key, value in values.items()},
             "samples": {"train_f": 142, **dict.fromkeys(values, samples)},
             "per_class": [50.0, None, 83.0],
             "class_samples": [100, 0, 100],
@@ -384,16 +383,17 @@ def record(**changes: Any) -> dict[str, Any]:
     models = {
         "initial": {"test_r": 97.0, "test_f": 99.0, "tow": 0.0},
         "unlearned": {"test_r": 96.0, "test_f": 1.0, "tow": None},
-        "Retrain": {"test_r": 97.0, "test_f": 0.0, "relearn_steps": 5.0},
+        "retrain": {"test_r": 97.0, "test_f": 0.0, "relearn_steps": 5.0},
     }
     measured = {name: {key: v for key, v in values.items() if v is not None} for name, values in models.items()}
     return {
         "task": "class",
         "seed": 3,
-        "hashes": {"initial": "a", "unlearned": "b", "Retrain": "c"},
-        "initial": models["initial"],
-        "metrics": models["unlearned"],
-        "retrain": models["Retrain"],
+        "hashes": {"initial": "a", "unlearned": "b", "retrain": "c"},
+        "metrics": models,
+        "intervals": {
+            name: {key: list(wilson(value, 1000)) for key, value in values.items()} for name, values in measured.items()
+        },
         "details": {name: details(values, 1000) for name, values in measured.items()},
         **changes,
     }
@@ -410,7 +410,7 @@ def test_a_record_is_read() -> None:
         "It behaves like a model retrained without the data, within 5 points in every"
     )
     assert evidence(record(hashes={"initial": "a", "unlearned": "a"})).unchanged
-    assert evidence(record(retrain=None)).retrain is None
+    assert evidence(record(metrics={**record()["metrics"], "retrain": None})).retrain is None
     refused = {"decision": "refused", "ks": 0.2, "bound": 0.1}
     assert evidence(record(acceptance={"unlearned": refused, "initial": None})).acceptance == refused
     assert evidence(record(acceptance=None)).acceptance is None
@@ -423,7 +423,7 @@ def test_classes_are_compared_at_once_where_samples_were_forgotten() -> None:
     assert list(read.unlearned_classes) == list(read.retrain_classes) == [0, 2]
     for index, measured in read.unlearned_classes.items():
         assert measured == pytest.approx(expected[index])
-    assert evidence(record(task="data", retrain=None)).unlearned_classes == {}
+    assert evidence(record(task="data", metrics={**record()["metrics"], "retrain": None})).unlearned_classes == {}
 
 
 def test_records_without_counts_are_read_too() -> None:

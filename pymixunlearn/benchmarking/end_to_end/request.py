@@ -122,9 +122,9 @@ def measure_request(plan: Plan, *, machine: Machine, observer: Observer) -> list
         plain = _plain_seconds(initial, plan, config.batch_size, steps)
     seconds = [first.seconds, second.seconds, unlearn().seconds]
     observer.phase_finished("bench end-to-end", f"{plan.method.name}, {statistics.median(seconds):.1f} s")
-    networks = {"unlearn": first.model, "Retrain": retrained.model}
+    networks = {"unlearned": first.model, "retrain": retrained.model}
     metrics = evaluate_models(networks, split, device=device, seed=seed, observer=observer)
-    gaps = metrics["unlearn"].gap_to(metrics["Retrain"])
+    gaps = metrics["unlearned"].gap_to(metrics["retrain"])
     gap = sum(gaps[info.key] or 0.0 for info in PAPER_METRICS if info.key in gaps)
     retrain_steps = len(retrained.history) * -(-len(split.retain) // plan.retrain_config.batch_size)
 

@@ -48,7 +48,7 @@ class Shadows:
     def stages(self) -> tuple[str, ...]:
         """What is done for every shadow model, as phases are called."""
         unlearn = () if self.method is None else ("unlearn",)
-        retrain = () if self.retrain is None else ("Retrain",)
+        retrain = () if self.retrain is None else ("retrain",)
         return ("initial", *unlearn, *retrain)
 
     def __call__(self, piece: int, report: Callable[[float], None]) -> tuple[Array, Array | None]:

@@ -78,7 +78,7 @@ def train_retrain(
     stream = derive_seed(seed, method.name)
     fresh = fresh_weights(copy.deepcopy(initial), stream)
     key = training_key(fresh, split.retained_training_set, split.preprocess, config, device=device, seed=stream)
-    return _cached_result("Retrain", key, method, initial, split, device=device, seed=seed, observer=observer)
+    return _cached_result("retrain", key, method, initial, split, device=device, seed=seed, observer=observer)
 
 
 def unlearn_cached(
@@ -144,7 +144,7 @@ def evaluate_models(
     seed: int,
     observer: Observer,
     attacker: str = ATTACKERS[0],
-    reference: str = "Retrain",
+    reference: str = "retrain",
     relearn: bool = False,
     keep: Collection[str] = (),
 ) -> dict[str, Metrics]:

@@ -20,13 +20,14 @@ from pymixunlearn.experiments.compare.published import find_published
 from pymixunlearn.experiments.unlearn.figures import PICTURES
 from pymixunlearn.experiments.unlearn.report import HTML
 from pymixunlearn.files import write_atomically
+from pymixunlearn.reporting import upgraded
 from pymixunlearn.reporting.comparison import ComparisonTable, comparison_table
 from pymixunlearn.reporting.comparison_html import comparison_pictures, render_comparison
 from pymixunlearn.reporting.formats import to_csv, to_latex, to_markdown
 
 RECORD = "compare.json"
 CELLS = "cells"
-_KEPT = ("metrics", "initial", "retrain", "gap", "initial_gap", "seconds", "hashes", "stopping")
+_KEPT = ("version", "metrics", "gap", "seconds", "hashes", "stopping")
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _begin(
         "threads": held.get("threads") or threads or default,
         "command_line": command_line,
         "versions": versions(),
-        "cells": dict(held.get("cells", {})),
+        "cells": {key: upgraded(cell) for key, cell in held.get("cells", {}).items()},
     }
 
 
@@ -175,8 +176,8 @@ def _entry(cell: Cell, result: CellResult) -> dict[str, Any]:
 def _summary(result: CellResult) -> str:
     if result.record is None:
         return f"{result.status}: {result.reason}"
-    gap = result.record["gap"]["mean"]
-    return f"mean gap {'-' if gap is None else f'{gap:.2f}'}, {result.record['seconds']['unlearn']:.1f} s"
+    gap = result.record["gap"]["unlearned"]["mean"]
+    return f"mean gap {'-' if gap is None else f'{gap:.2f}'}, {result.record['seconds']['unlearned']:.1f} s"
 
 
 def _report(folder: Path, record: Mapping[str, Any], table: ComparisonTable) -> None:

@@ -17,6 +17,7 @@ from pymixunlearn.evaluation.distances import forget_and_unseen_densities
 from pymixunlearn.evaluation.representations import representations
 from pymixunlearn.models.features import FeatureExtractor, Untouched, find_feature_layer
 from pymixunlearn.nn.mixblock import MixBlock
+from pymixunlearn.reporting import row_name
 from pymixunlearn.reporting.pictures import (
     Picture,
     draw_accuracies,
@@ -46,7 +47,7 @@ class Exhibition:
 
     Attributes:
         split: The data.
-        networks: "initial", "unlearned" and, if there is one, "Retrain".
+        networks: "initial", "unlearned" and, if there is one, "retrain".
         metrics: What :func:`evaluate` returned of each.
         history: The records of ``history.csv``.
         generator: The mixer that the method trained, if any.
@@ -72,7 +73,7 @@ class Exhibition:
     def _pictures(self, *, tsne: bool, thumbnails: bool) -> Iterator[Picture]:
         if thumbnails:
             yield draw_thumbnails(self.split.forget.gather(self._draw(len(self.split.forget), THUMBNAILS, "forget")))
-        predictions = {name: found.predictions for name, found in self.metrics.items()}
+        predictions = {row_name(model): found.predictions for model, found in self.metrics.items()}
         yield draw_densities(
             {
                 name: None if found is None else forget_and_unseen_densities(found, seed=self.seed)
@@ -88,7 +89,9 @@ class Exhibition:
 
     def _by_class(self) -> Iterator[Picture]:
         names = self.split.train.classes
-        per_class: dict[str, Any] = {name: found.details["per_class"] for name, found in self.metrics.items()}
+        per_class: dict[str, Any] = {
+            row_name(model): found.details["per_class"] for model, found in self.metrics.items()
+        }
         yield draw_accuracies(per_class, names, self.split.forget_classes)
         confusion: dict[str, Any] = {name: found.details.get("confusion") for name, found in self.metrics.items()}
         if confusion["initial"] is not None:
@@ -103,7 +106,9 @@ class Exhibition:
         for name, network in self.networks.items():
             seen = representations(network.to(self.device), images, split.preprocess, device=self.device)
             seed = derive_seed(self.seed, "tsne")
-            yield draw_representations(name, seen, images.targets.cpu(), forgotten, split.train.classes, seed=seed)
+            yield draw_representations(
+                row_name(name), seen, images.targets.cpu(), forgotten, split.train.classes, seed=seed
+            )
 
     @torch.no_grad()
     def _mixes(self, mixer: MixBlock) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -10,7 +10,7 @@ from pymixunlearn.experiments.common.provenance import utc_now
 from pymixunlearn.experiments.common.run_folder import read_json, write_json
 from pymixunlearn.experiments.unlearn.figures import PICTURES
 from pymixunlearn.files import file_sha256, write_atomically
-from pymixunlearn.reporting import RECORD, deletion_record, render_report
+from pymixunlearn.reporting import RECORD, deletion_record, render_report, upgraded
 
 HTML = "report.html"
 AUDIT = "audit.json"
@@ -24,7 +24,8 @@ def write_report(folder: Path) -> None:
     Raises:
         UserError: A file that they are made from is missing or damaged, or the folder cannot be written.
     """
-    config, record, split = (read_json(folder / name) for name in ("config.json", "metrics.json", "split.json"))
+    config, split = (read_json(folder / name) for name in ("config.json", "split.json"))
+    record = upgraded(read_json(folder / "metrics.json"))
     audit = read_json(folder / AUDIT) if (folder / AUDIT).is_file() else None
     pictures = {path.stem: path.read_text("utf-8") for path in _in_order(folder / PICTURES)}
     html = render_report(config, record, split, pictures, audit)
@@ -47,7 +48,7 @@ def guarded_files(folder: Path) -> Iterator[str]:
 def _in_order(folder: Path) -> list[Path]:
     """Return the SVG files as a reader wants to see them: results first, mixes and curves last."""
     kinds = ("forgotten", "losses", "classes", "confusion", "representations", "mixes", "curves")
-    phases = ("initial", "original", "unlearn", "unlearned", "stopping", "Retrain")
+    phases = ("initial", "original", "unlearned", "stopping", "retrain", "Retrain")
 
     def place(path: Path) -> tuple[int, int, str]:
         kind, _, phase = path.stem.partition("-")

@@ -20,7 +20,7 @@ from pymixunlearn.experiments.unlearn.figures import PICTURES, Exhibition
 from pymixunlearn.experiments.unlearn.plan import Plan
 from pymixunlearn.experiments.unlearn.report import HTML, SOURCES, write_report
 from pymixunlearn.files import file_sha256
-from pymixunlearn.reporting import RECORD
+from pymixunlearn.reporting import MODELS, RECORD, VERSION, measured, upgraded
 from pymixunlearn.training import CachedModel, model_hash, save_model
 
 FILES = (*SOURCES, PICTURES, HTML, RECORD)
@@ -57,7 +57,7 @@ def run_unlearning(
     watcher = Observer() if observer is None else observer
     folder = RunFolder(default_folder(plan) if out is None else out, plan.identity())
     if folder.finished:
-        return Outcome(folder.path, folder.read_json("metrics.json"), known=True)
+        return Outcome(folder.path, upgraded(folder.read_json("metrics.json")), known=True)
     if folder.started:
         watcher.note(f"Resuming the interrupted run in {folder.path}.")
     with folder.writing(), suited_threads(plan.split.dataset, plan.device):
@@ -82,7 +82,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     retrain = None
     if plan.retrain_config is not None:
         retrain = train_retrain(initial.model, split, plan.retrain_config, device=device, seed=seed, observer=watcher)
-        networks["Retrain"] = retrain.model
+        networks["retrain"] = retrain.model
     metrics = evaluate_models(
         networks,
         split,
@@ -90,25 +90,23 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         seed=seed,
         observer=watcher,
         relearn=plan.request.relearn,
-        keep=("initial", "Retrain"),
+        keep=("initial", "retrain"),
     )
 
-    reference, before = metrics.get("Retrain"), unlearned.preparation
+    before, found = unlearned.preparation, measured(metrics)
+    found["metrics"] = {**dict.fromkeys((*MODELS, "second_retrain")), **found["metrics"]}
     record: dict[str, Any] = {
+        "version": VERSION,
         "method": plan.method.name,
         "dataset": split.dataset.name,
         "task": split.task,
         "seed": seed,
-        "metrics": metrics["unlearned"],
-        "initial": metrics["initial"],
-        "retrain": reference,
-        "gap": None if reference is None else metrics["unlearned"].gap_to(reference),
-        "initial_gap": None if reference is None else metrics["initial"].gap_to(reference),
-        "details": {name: measured.details for name, measured in metrics.items()},
+        **found,
+        "acceptance": None,
         "seconds": {
-            "unlearn": unlearned.seconds,
-            "retrain": None if retrain is None else retrain.seconds,
             "initial": initial.seconds if plan.initial.loaded is None else None,
+            "unlearned": unlearned.seconds,
+            "retrain": None if retrain is None else retrain.seconds,
             **({} if before is None else {ORIGINAL: before.seconds}),
         },
         "stopping": None if unlearned.stopping is None else unlearned.stopping.to_dict(),
@@ -120,9 +118,9 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         {
             "initial": initial.history,
             ORIGINAL: before.history if before else [],
-            "unlearn": unlearned.history,
+            "unlearned": unlearned.history,
             "stopping": unlearned.stopping.checks if unlearned.stopping else [],
-            "Retrain": retrain.history if retrain else [],
+            "retrain": retrain.history if retrain else [],
         }
     )
     save_model(folder.partial / CHECKPOINT, unlearned.model, metadata=_model_metadata(plan))

@@ -11,9 +11,9 @@ from pymixunlearn.reporting.pictures.style import MARKERS, PALETTE, Picture, dra
 _TITLES = {
     "initial": "training of the initial model",
     "original": "what the method trained on everything, before it unlearned",
-    "unlearn": "unlearning",
+    "unlearned": "unlearning",
     "stopping": "the checks of the stopping rule",
-    "Retrain": "training of Retrain",
+    "retrain": "training of Retrain",
 }
 _UNMEASURED = ("phase", "epoch", "seconds")
 
