@@ -71,8 +71,9 @@ def user_folder(tmp_path: Path) -> Path:
             folder = tmp_path / "photos" / part / name
             folder.mkdir(parents=True)
             for number in range(count):
-                pixels = torch.randint(0, 80, (32, 32, 3), generator=stream, dtype=torch.uint8)
-                pixels[:, :, index] += 150
+                # Grey and small, for which the small network is the default.
+                pixels = torch.randint(0, 80, (16, 16), generator=stream, dtype=torch.uint8)
+                pixels[4 * index : 4 * index + 6] += 150
                 image.fromarray(pixels.numpy()).save(folder / f"{number:03}.png")
     (tmp_path / "ids.txt").write_text("3\n14\n41\n")
     return tmp_path
