@@ -63,6 +63,16 @@ def every_picture() -> list[Picture]:
     ]
 
 
+@pytest.mark.parametrize("place", [0, None])
+@pytest.mark.filterwarnings("error")
+def test_a_density_narrower_than_the_grid_is_drawn_without_a_warning(place: int | None, tmp_path: Path) -> None:
+    grid, spike = np.linspace(0, 4, 512), np.zeros(512)
+    if place is not None:
+        spike[place] = 7.0
+    draw_densities({"initial": (grid, spike, spike)}).save(tmp_path)
+    assert ElementTree.fromstring((tmp_path / "losses.svg").read_text("utf-8")) is not None
+
+
 @pytest.fixture(scope="module")
 def pictures() -> list[Picture]:
     return every_picture()

@@ -47,11 +47,13 @@ def draw_densities(models: Mapping[str, Densities | None]) -> Picture:
 
 
 def _panel(axes: Axes, grid: np.ndarray, forget: np.ndarray, unseen: np.ndarray) -> None:
-    visible = np.flatnonzero(np.maximum(forget / forget.max(), unseen / unseen.max()) > 0.01)
-    shown = slice(0, visible[-1] + 1, max(1, visible[-1] // _POINTS))
-    for density, look, label in ((forget, FORGET, "forgotten"), (unseen, UNSEEN, "unseen")):
-        # Relative to its own peak: a model that is sure of what it learnt has a peak that dwarfs everything.
-        height = density[shown] / density.max()
+    # Relative to its own peak: a model that is sure of what it learnt has a peak that dwarfs everything. A peak between
+    # two points of the grid leaves zeros.
+    forget, unseen = (density / (density.max() or 1.0) for density in (forget, unseen))
+    visible = np.flatnonzero(np.maximum(forget, unseen) > 0.01).tolist()
+    last = max([1, *visible])
+    shown = slice(0, last + 1, max(1, last // _POINTS))
+    for height, look, label in ((forget[shown], FORGET, "forgotten"), (unseen[shown], UNSEEN, "unseen")):
         axes.fill_between(grid[shown], height, color=look.colour, alpha=0.15, linewidth=0)
         axes.plot(grid[shown], height, color=look.colour, linestyle=look.line, label=label)
     axes.set_xlim(0, grid[shown][-1])
