@@ -129,16 +129,6 @@ def test_a_key_at_minus_infinity_is_masked(device: str) -> None:
     assert torch.isfinite(out).all()
 
 
-@pytest.mark.parametrize("pairing", ["zip", "grid"])
-def test_empty_batches(device: str, pairing: str) -> None:
-    for n_f, n_r in [(0, 0)] if pairing == "zip" else [(0, 2), (2, 0), (0, 0)]:
-        inputs = inputs_of(n_f, n_r, 4, 3, 3, device=device)
-        out, *grads = value_and_gradients(inputs, pairing)
-        assert out.shape == (0, 3, 3)
-        for x, grad in zip(inputs, grads, strict=True):
-            assert grad.shape == x.shape and not grad.any()
-
-
 # --- shapes, strides, dtypes at random -------------------------------------------------------------------------------
 
 LAYOUTS = ["stacked", "channels last", "transposed", "sliced", "expanded", "stepped"]

@@ -256,7 +256,7 @@ def test_label_out_of_range_makes_its_row_nan(device: str) -> None:
     assert torch.isnan(loss).tolist() == [False, True, True]
 
 
-def test_empty_batches(device: str) -> None:
+def test_an_empty_batch_has_loss_zero(device: str) -> None:
     empty, labels = (
         torch.zeros(0, 7, device=device, requires_grad=True),
         torch.zeros(0, dtype=torch.int64, device=device),

@@ -1,12 +1,8 @@
-"""The losses beside the rest of PyTorch: autograd, tracing, autocast, threads, and what they refuse."""
+"""What only the losses promise beside the rest of PyTorch: saved memory, small losses, mixing ratios, autocast."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -15,9 +11,8 @@ from torch import Tensor
 
 from pymixunlearn import ops
 from pymixunlearn.ops._torch.call import _is_one
-from tests.ops.agreement import second_gradients
-from tests.ops.gpu import compare_graph_replays, needs_a_second_gpu, on_a_late_stream
-from tests.ops.test_losses import KINDS, LOSSES, keywords, logits_for, logits_of, loss_of, targets_of
+from tests.ops.test_losses import KINDS, LOSSES, logits_for, logits_of, loss_of, targets_of
+from tests.ops.tracing import check_compiled
 
 registered = torch.ops.pymixunlearn
 
@@ -29,23 +24,6 @@ def mix(z: Tensor) -> Tensor:
 
 
 # --- autograd --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_gradcheck(device: str, kind: str) -> None:
-    T = 0.4 if kind == "teacher" else None
-    z, z_r, grid = (logits_of(*s, seed=0, device=device).double() for s in ((4, 5), (6, 5), (4, 6, 5)))
-    small, large = (targets_of(kind, n, 5, n, torch.float64, device) for n in (4, 6))
-    lam, tau = torch.rand(4, dtype=torch.float64, device=device), torch.tensor(0.7, dtype=torch.float64, device=device)
-    operators: list[tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = [
-        (lambda x: ops.sim_loss(x, small, sharpen_T=T), (z,)),
-        (lambda x: ops.mix_contrastive_loss(x, small, small.flip(0), lam, tau, sharpen_T=T), (z,)),
-        (lambda x: ops.mix_contrastive_loss(x, small, large, 0.3, 0.7, pairing="grid", sharpen_T=T), (grid,)),
-        (lambda x, y: ops.real_contrastive_loss(x, y, small, large, tau, reduction="mean", sharpen_T=T), (z, z_r)),
-        (lambda x: ops.sharpen(x, 0.4), (z,)),
-    ]
-    for operator, inputs in operators:
-        assert torch.autograd.gradcheck(operator, [x.clone().requires_grad_() for x in inputs])
 
 
 @pytest.mark.parametrize("rows", [5, 3000])
@@ -159,31 +137,6 @@ def test_batched_incoming_gradients() -> None:
     assert torch.allclose(mapped, batched)
 
 
-def test_backward_twice_needs_retain_graph_and_agrees() -> None:
-    z = logits_of(4, 5, seed=0).requires_grad_()
-    loss = mix(z)
-    (first,) = torch.autograd.grad(loss, z, retain_graph=True)
-    (second,) = torch.autograd.grad(loss, z)
-    assert torch.equal(first, second)
-    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
-        torch.autograd.grad(loss, z)
-
-
-def test_second_derivatives(device: str) -> None:
-    z, z_r, grid = (logits_of(*s, seed=0, device=device).double() for s in ((3, 4), (5, 4), (3, 5, 4)))
-    p, p_r = (targets_of("probabilities", n, 4, n, torch.float64, device) for n in (3, 5))
-    lam = torch.rand(3, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(device)
-    operators: list[tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = [
-        (lambda x: ops.sim_loss(x, p), (z,)),
-        (lambda x: ops.mix_contrastive_loss(x, p, p.flip(0), 0.3, 0.7, sharpen_T=0.5), (z,)),
-        (lambda x: ops.mix_contrastive_loss(x, p, p_r, lam, 0.7, pairing="grid"), (grid,)),
-        (lambda x, y: ops.real_contrastive_loss(x, y, p, p_r, 0.7), (z, z_r)),
-        (lambda x: ops.sharpen(x, 0.4), (z,)),
-    ]
-    for operator, inputs in operators:
-        assert torch.autograd.gradgradcheck(operator, [x.clone().requires_grad_() for x in inputs])
-
-
 @pytest.mark.parametrize("sizes", [(0, 0), (0, 3), (3, 0)])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_second_derivatives_of_empty_batches(device: str, loss: str, sizes: tuple[int, int]) -> None:
@@ -199,215 +152,53 @@ def test_second_derivatives_of_empty_batches(device: str, loss: str, sizes: tupl
         assert second.shape == z.shape and torch.isfinite(second).all()
 
 
-def test_function_transforms(device: str) -> None:
-    z, labels = logits_of(4, 5, seed=0, device=device), torch.arange(4, device=device)
-    tangent = logits_of(4, 5, seed=1, device=device)
-    leaf = z.clone().requires_grad_()
-    loss = ops.sim_loss(leaf, labels)
-    (grad,) = torch.autograd.grad(loss.sum(), leaf)
-    value, derivative = torch.func.jvp(lambda x: ops.sim_loss(x, labels), (z,), (tangent,))
-    torch.testing.assert_close(value, loss.detach())
-    torch.testing.assert_close(derivative, (grad * tangent).sum(1))
-    torch.testing.assert_close(torch.func.grad(lambda x: ops.sim_loss(x, labels).sum())(z), grad)
-    stacked = torch.func.vmap(lambda x: mix(x))(torch.stack([z, tangent]))
-    torch.testing.assert_close(stacked, torch.stack([mix(z), mix(tangent)]))
+# --- tracing and autocast --------------------------------------------------------------------------------------------
 
 
-# --- reproducibility -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("pairing", ["zip", "grid"])
+def test_compile_settles_whatever_the_mixing_ratio(device: str, pairing: str) -> None:
+    """A new ratio in every step, as MixUnlearn draws it, must not be a new graph in every step."""
+
+    def both_losses(z: Tensor, target: Tensor, lam: float, tau: float) -> Tensor:
+        mixed = ops.mix_contrastive_loss(z, target, target.flip(0), lam, tau, pairing=pairing)
+        return mixed + ops.real_contrastive_loss(z.flatten(0, -2), z.flatten(0, -2), z_target, z_target, tau)
+
+    shape = (4, 5) if pairing == "zip" else (4, 4, 5)
+    z = logits_of(shape[0] ** (len(shape) - 1), 5, seed=0, device=device).view(shape).requires_grad_()
+    target = targets_of("probabilities", 4, 5, 1, torch.float32, device)
+    z_target = targets_of("probabilities", z.numel() // 5, 5, 2, torch.float32, device)
+    check_compiled(both_losses, ((z, target, step / 12, 2.0 + step) for step in range(12)), graphs=2)
 
 
-def values_and_gradients(
-    z: Tensor, target: Tensor, lam: float | Tensor = 0.3, tau: float | Tensor = 2.0, **extra: Any
-) -> list[Tensor]:
-    """Every loss and its gradients, on one set of logits [N, C]; a lam that is a tensor has a value for each row."""
-    grid_rows = 8
-    grid = z[: grid_rows * grid_rows].reshape(grid_rows, grid_rows, -1)
-    grid_lam = lam[: grid_rows * grid_rows].reshape(grid_rows, grid_rows) if isinstance(lam, Tensor) else lam
-    few, last = target[:grid_rows], target[-grid_rows:]
-    calls: list[tuple[Callable[..., Tensor], list[Tensor]]] = [
-        (lambda x: ops.sharpen(x), [z]),
-        (lambda x: ops.sim_loss(x, target, **extra), [z]),
-        (lambda x: ops.mix_contrastive_loss(x, target, target.flip(0), lam, tau, **extra), [z]),
-        (lambda x: ops.mix_contrastive_loss(x, few, last, grid_lam, tau, pairing="grid", **extra), [grid]),
-        (lambda x, y: ops.real_contrastive_loss(x, y, target[: len(x)], target, tau, **extra), [z[: len(z) // 3], z]),
-    ]
-    results: list[Tensor] = []
-    for call, inputs in calls:
-        leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
-        value = call(*leaves)
-        results += [value.detach(), *torch.autograd.grad(value.sum(), leaves)]
-    return results
+def test_autocast_computes_in_float32(device: str) -> None:
+    z = logits_of(8, 5, seed=0, device=device).bfloat16().requires_grad_()
+    with torch.autocast(device, dtype=torch.bfloat16):
+        loss = mix(z)
+    loss.backward()
+    assert loss.dtype == torch.float32 and z.grad is not None and z.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(loss, mix(z.detach().float()))
+    assert mix(z.detach()).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("rows", [64, 20_000])
-def test_bitwise_equal_over_threads(rows: int) -> None:
-    z, target = logits_of(rows, 33, seed=0), torch.softmax(logits_of(rows, 33, seed=1), 1)
-    threads = torch.get_num_threads()
-    expected = values_and_gradients(z, target)
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            assert all(map(torch.equal, values_and_gradients(z, target), expected))
-    finally:
-        torch.set_num_threads(threads)
+def test_autocast_reaches_direct_calls_and_compiled_graphs(device: str) -> None:
+    z, target = logits_of(8, 5, seed=0, device=device), targets_of("teacher", 8, 5, 1, torch.float32, device)
 
+    def direct(x: Tensor) -> tuple[Tensor, ...]:
+        return (
+            registered.sharpen(x, 0.3),
+            registered.sim_loss(x, target, 0.3)[0],
+            registered.mix_contrastive_loss(x, target, target, None, 0.3, None, 2.0, False, False, 0.3)[0],
+            registered.real_contrastive_loss(x, x, target, target, None, 2.0, False, 0.3)[0],
+        )
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_bitwise_equal_over_a_hundred_runs_in_deterministic_mode(device: str, dtype: torch.dtype) -> None:
-    z = logits_of(64, 33, seed=0, dtype=dtype, device=device)
-    target = targets_of("probabilities", 64, 33, 1, dtype, device)
-    expected = values_and_gradients(z, target)
-    torch.use_deterministic_algorithms(True)
-    try:
-        assert all(all(map(torch.equal, values_and_gradients(z, target), expected)) for _ in range(100))
-    finally:
-        torch.use_deterministic_algorithms(False)
-
-
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
-def test_every_instruction_set_agrees(isa: str) -> None:
-    code = (
-        "import torch; from pymixunlearn import ops; from tests.ops.test_losses import *;"
-        "z = logits_of(50, 37, seed=0).double(); t = targets_of('probabilities', 50, 37, 1, torch.float64, 'cpu');"
-        "print(repr(ops.mix_contrastive_loss(z, t, t.flip(0), 0.3, 2.0).item()), ops.status().facts['cpu_isa'])"
-    )
-    environment = {**os.environ, "PYMIXUNLEARN_CPU_ISA": isa}
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    value, used = out.stdout.split()
-    z, t = logits_of(50, 37, seed=0).double(), targets_of("probabilities", 50, 37, 1, torch.float64, "cpu")
-    expected = ops.reference.mix_contrastive_loss(z, t, t.flip(0), 0.3, 2.0).item()
-    assert float(value) == pytest.approx(expected, rel=1e-12)
-    assert used in ("baseline", "avx2", "avx512")[: ("baseline", "avx2", "avx512").index(isa) + 1]
-
-
-# --- what is refused -------------------------------------------------------------------------------------------------
-
-Z, P, Y = torch.zeros(4, 5), torch.full((4, 5), 0.2), torch.zeros(4, dtype=torch.int64)
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda: ops.sim_loss([1.0], P), TypeError, "logits must be a tensor, got list"),
-        (lambda: ops.sim_loss(Z.int(), P), TypeError, "logits must be float32, .* got torch.int32"),
-        (lambda: ops.sim_loss(Z[0], P), ValueError, r"logits must have shape \[N, C\], got \[5\]"),
-        (lambda: ops.sim_loss(Z, P[:3]), ValueError, r"target must have shape \[4, 5\] .* got \[3, 5\]"),
-        (lambda: ops.sim_loss(Z, Y[:3]), ValueError, r"target must have shape \[4\] \(labels\), got \[3\]"),
-        (lambda: ops.sim_loss(Z, Y.int()), TypeError, "target must be floating .* got torch.int32"),
-        (lambda: ops.sim_loss(Z, Y, sharpen_T=0.3), ValueError, "sharpen_T needs the teacher's logits"),
-        (lambda: ops.sim_loss(Z, P, sharpen_T=0.0), ValueError, "sharpen_T must be above 0, got 0.0"),
-        (lambda: ops.sim_loss(Z, P.clone().requires_grad_()), ValueError, "target is a constant .* requires grad"),
-        (lambda: ops.sim_loss(Z[:, :0], P[:, :0]), ValueError, "logits must have at least one class"),
-        (lambda: ops.sharpen(Z, 0), ValueError, "T must be above 0, got 0"),
-        (lambda: ops.mix_contrastive_loss(Z, P, P, 1.5, 1.0), ValueError, r"lam must be in \[0, 1\], got 1.5"),
-        (lambda: ops.mix_contrastive_loss(Z, P, P, "a", 1.0), TypeError, "lam must be a float or a tensor, got str"),
-        (lambda: ops.mix_contrastive_loss(Z, P, P, 0.5, -1.0), ValueError, "tau must be above 0, got -1.0"),
-        (
-            lambda: ops.mix_contrastive_loss(Z, P, P, torch.ones(3), 1.0),
-            ValueError,
-            r"lam must be one value or .* \[4\]",
-        ),
-        (lambda: ops.mix_contrastive_loss(Z, P, P, 0.5, torch.ones(4)), ValueError, "tau must be a float or a 0-d"),
-        (lambda: ops.mix_contrastive_loss(Z, P, Y, 0.5, 1.0), TypeError, "must both be labels or both be floating"),
-        (
-            lambda: ops.mix_contrastive_loss(Z, P, P, 0.5, 1.0, pairing="all"),
-            ValueError,
-            "pairing must be one of 'zip', 'grid', got 'all'",
-        ),
-        (
-            lambda: ops.mix_contrastive_loss(Z, P, P, 0.5, 1.0, reduction="none"),
-            ValueError,
-            "reduction must be one of 'sum', 'mean', got 'none'",
-        ),
-        (
-            lambda: ops.mix_contrastive_loss(Z, P, P, 0.5, 1.0, pairing="grid"),
-            ValueError,
-            r"logits must have shape \[N_f, N_r, C\], got \[4, 5\]",
-        ),
-        (
-            lambda: ops.real_contrastive_loss(Z, Z[:, :4], P, P, 1.0),
-            ValueError,
-            "must have the same number of classes, got 5 and 4",
-        ),
-        (
-            lambda: ops.real_contrastive_loss(Z.double(), Z, P, P, 1.0),
-            TypeError,
-            "must have the same dtype, got torch.float64 and torch.float32",
-        ),
-        (lambda: ops.sim_loss(Z, P.to("meta")), ValueError, "target must be on the device of logits .* got meta"),
-    ],
-)
-def test_bad_arguments_are_named(call: Callable[[], Tensor], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        call()
-
-
-# --- GPU only --------------------------------------------------------------------------------------------------------
-
-
-def inputs_on_the_gpu(kind: str, rows: int, seed: int = 0) -> list[Tensor]:
-    """Logits, targets, one lam for each row and tau, as ``values_and_gradients`` takes them."""
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        logits_of(rows, 33, seed=seed, device="cuda"),
-        targets_of(kind, rows, 33, seed + 1, torch.float32, "cuda"),
-        torch.rand(rows, generator=generator).cuda(),
-        (1 + torch.rand((), generator=generator)).cuda(),
-    ]
-
-
-@pytest.mark.cuda
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("rows", [64, 20_000])
-def test_a_side_stream_without_synchronisation(rows: int, kind: str) -> None:
-    inputs = inputs_on_the_gpu(kind, rows)
-    for numbers in (inputs, inputs[:2]):  # lam and tau as tensors, and as Python numbers
-        expected, late = on_a_late_stream(partial(values_and_gradients, **keywords(kind)), numbers)
-        assert len(late) == 11 and all(map(torch.equal, late, expected))
-
-
-@pytest.mark.cuda
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("loss", LOSSES)
-def test_second_derivatives_do_not_synchronise(loss: str, kind: str) -> None:
-    logits = logits_for(loss, 6, 6, 33, torch.float64, "cuda")
-    targets = [targets_of(kind, 6, 33, seed, torch.float64, "cuda") for seed in (1, 2)]
-
-    def run(*inputs: Tensor) -> list[Tensor]:
-        *z, forget, retain = inputs
-        return second_gradients(lambda *z: loss_of(ops, loss, z, forget, retain, **keywords(kind)), z)
-
-    expected, late = on_a_late_stream(run, [*logits, *targets])
-    torch.testing.assert_close(late, expected)
-
-
-@pytest.mark.cuda
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("rows", [64, 20_000])
-def test_cuda_graph_replays_with_changed_inputs(rows: int, kind: str) -> None:
-    """Logits, targets, lam and tau all change between the replays."""
-    draws = [inputs_on_the_gpu(kind, rows, seed) for seed in (0, 10, 20)]
-    compare_graph_replays(partial(values_and_gradients, **keywords(kind)), draws)
-
-
-@pytest.mark.cuda
-@needs_a_second_gpu
-def test_work_goes_to_the_device_of_the_tensors() -> None:
-    last = torch.device("cuda", torch.cuda.device_count() - 1)
-    z, target = (
-        logits_of(64, 33, seed=0, device=str(last)),
-        torch.softmax(logits_of(64, 33, seed=1, device=str(last)), 1),
-    )
-    with torch.cuda.device(last):
-        expected = values_and_gradients(z, target)
-    with torch.cuda.device(0):
-        actual = values_and_gradients(z, target)
-        assert torch.cuda.current_device() == 0
-    assert all(result.device == last for result in actual)
-    assert all(map(torch.equal, actual, expected))
-
-
-@pytest.mark.cuda
-def test_mixed_devices_are_refused() -> None:
-    with pytest.raises(ValueError, match="target must be on the device of logits"):
-        ops.sim_loss(Z.cuda(), P)
+    expected = direct(z.bfloat16().float())
+    for function in (direct, torch.compile(direct, backend="aot_eager", fullgraph=True)):
+        leaf = z.bfloat16().requires_grad_()
+        with torch.autocast(device, dtype=torch.bfloat16):
+            results = function(leaf)
+        assert [result.dtype for result in results] == [torch.float32] * 4
+        torch.testing.assert_close(results, expected)
+        sum(result.sum() for result in results).backward()
+        assert leaf.grad is not None and leaf.grad.dtype == torch.bfloat16
+    with torch.autocast(device, dtype=torch.bfloat16):
+        assert registered.sharpen(z.double(), 0.3).dtype == torch.float64

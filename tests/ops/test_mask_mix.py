@@ -211,16 +211,6 @@ def test_saturated_mask_logits(device: str, dtype: torch.dtype) -> None:
     assert grads[2][3].abs().sum() > 0
 
 
-def test_empty_batches(device: str) -> None:
-    for pairing, n_forget, n_retain in (("zip", 0, 0), ("grid", 0, 3), ("grid", 3, 0), ("grid", 0, 0)):
-        x_f, x_r = (draw(n, 2, 4, 4, seed=0, device=device).requires_grad_() for n in (n_forget, n_retain))
-        mask = draw(0, 2, 2, seed=0, device=device).requires_grad_()
-        mixed = ops.mask_mix(x_f, x_r, mask, pairing=pairing)
-        assert mixed.shape == (0, 2, 4, 4)
-        grads = torch.autograd.grad(mixed.sum(), [x_f, x_r, mask])
-        assert [g.shape for g in grads] == [x_f.shape, x_r.shape, mask.shape] and not any(g.any() for g in grads)
-
-
 # --- shapes, strides, dtypes at random -------------------------------------------------------------------------------
 
 
