@@ -1,4 +1,4 @@
-"""How far a model's answers on D_f are from those of another model, or from its own answers to unseen samples.
+"""Distances of a model's predictions on D_f to those of another model, or to its own on unseen samples.
 
 Jensen-Shannon divergences are in base 2, so that they lie in [0, 1].
 """

@@ -52,8 +52,8 @@ def attack_success_rate(predictions: Predictions, *, seed: int = 0, attacker: st
     # One thread: sums over threads come in any order, and one seed has to fix the last bit.
     with threadpool_limits(limits=1, user_api="openmp"):
         classifier.fit(learn.numpy(), learn_labels.numpy())
-        told = torch.as_tensor(classifier.predict(score.numpy()))
-    return 100.0 * int((told == score_labels).sum()) / len(score_labels)
+        called = torch.as_tensor(classifier.predict(score.numpy()))
+    return 100.0 * int((called == score_labels).sum()) / len(score_labels)
 
 
 def scored_samples(split: Split) -> int:

@@ -94,13 +94,14 @@ def evaluate(
     membership attack's success (``asr``). Every other task: accuracy on the remaining and on the forgotten training
     samples with the training augmentation on (``train_r``, ``train_f``), on the test set (``test``), and ``asr``.
     Every one of these is good when it is close to Retrain's, not when it is high or low. The further metrics are
-    listed in :data:`pymixunlearn.evaluation.METRICS`; those that compare with Retrain's answers are None without it.
+    listed in :data:`pymixunlearn.evaluation.METRICS`; those that compare with Retrain's predictions are None without
+    Retrain.
 
     Args:
         model: Maps images to logits. It is moved to ``device``, and comes back in the mode it was in.
         split: What was forgotten and what remains.
         reference: Retrain, or its metrics as this function returned them; the result then carries the gap to it. From
-            plain numbers the comparisons of answers cannot be computed.
+            plain numbers the comparisons of predictions cannot be computed.
         device: Where to compute; by default CUDA if there is one.
         seed: Fixes the augmentation, the attacked samples and the attackers.
         attacker: The classifier that attacks for ``asr``, see :func:`attack_success_rate`.
@@ -165,20 +166,20 @@ def _sample_accuracies(predictions: Predictions) -> Values:
 
 
 def _beside_retrain(predictions: Predictions, mia_loss: float | None, retrain: Metrics | None) -> Values:
-    """The metrics that compare with Retrain's answers sample by sample, or with its accuracy on all three sets."""
+    """The metrics that compare with Retrain's predictions sample by sample, or with its accuracy on all three sets."""
     theirs = None if retrain is None else retrain.predictions
     if retrain is None or theirs is None:
         return dict.fromkeys(("tow", "tow_mia", "activation_distance", "js_divergence"))
     forget, *others = (
         abs(a - b) / 100 for a, b in zip(_three_accuracies(predictions), _three_accuracies(theirs), strict=True)
     )
-    kept = (1 - others[0]) * (1 - others[1])
+    preserved = (1 - others[0]) * (1 - others[1])
     their_mia = retrain.get("mia_loss")
     attacked = None if mia_loss is None or their_mia is None else abs(mia_loss - their_mia) / 100
     mine, reference = predictions.forget_probabilities, theirs.forget_probabilities
     return {
-        "tow": (1 - forget) * kept,
-        "tow_mia": None if attacked is None else (1 - attacked) * kept,
+        "tow": (1 - forget) * preserved,
+        "tow_mia": None if attacked is None else (1 - attacked) * preserved,
         "activation_distance": distances.activation_distance(mine, reference),
         "js_divergence": float(distances.jensen_shannon(mine, reference).mean()),
     }

@@ -1,7 +1,8 @@
-"""What a model says of every sample of a split: computed once, and read by every metric."""
+"""Predictions of a model for every sample of a split: computed once, and read by every metric."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,9 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.accuracy import predict_logits
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.tasks import Split
+
+MAX_LOSS = -math.log(5e-324)
+"""The loss of the smallest probability above 0 that a float64 holds, which stands for that of a masked class."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +69,19 @@ class Predictions:
         return torch.isin(self.test_targets, self.forget_targets).nonzero().squeeze(1)
 
     def cross_entropies(self) -> tuple[Tensor, Tensor]:
-        """Return the losses of D_f, ``[N_f]``, and of :attr:`unseen_like_forget`, both float64."""
+        """Return the losses of D_f, ``[N_f]``, and of :attr:`unseen_like_forget`, both float64 and finite."""
         unseen = self.unseen_like_forget
-        return (
-            F.cross_entropy(self.forget.double(), self.forget_targets, reduction="none"),
-            F.cross_entropy(self.test[unseen].double(), self.test_targets[unseen], reduction="none"),
-        )
+        return losses(self.forget, self.forget_targets), losses(self.test[unseen], self.test_targets[unseen])
+
+
+def losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross entropy of each row, float64 ``[N]``, at most :data:`MAX_LOSS`.
+
+    Args:
+        logits: ``[N, classes]``; -inf masks a class.
+        targets: Class indices ``[N]``.
+    """
+    return F.cross_entropy(logits.double(), targets, reduction="none").clamp(max=MAX_LOSS)
 
 
 def predict(
@@ -83,6 +95,9 @@ def predict(
         device: Where to compute.
         seed: Fixes the augmentation.
         batch_size: Images per forward pass.
+
+    Raises:
+        UserError: A logit is NaN or infinite; only -inf, which masks a class, may stand beside finite ones.
     """
 
     def logits_of_train(augment_seed: int | None) -> Tensor:
@@ -91,9 +106,27 @@ def predict(
         )
 
     augments = split.preprocess.augments and split.task != "class"  # the class task has no metric on augmented images
-    return Predictions(
+    predictions = Predictions(
         split,
         logits_of_train(None),
         predict_logits(model, split.test, split.preprocess, device=device, batch_size=batch_size),
         logits_of_train(derive_seed(seed, "evaluate", "augmentation")) if augments else None,
+    )
+    for logits in (predictions.train, predictions.test, predictions.augmented):
+        if logits is not None:
+            _check(logits, model)
+    return predictions
+
+
+def _check(logits: Tensor, model: nn.Module) -> None:
+    """Refuse logits that no metric can be made of: an attack would take NaN for a number like any other."""
+    # The largest is NaN where one is, and -inf where every class is masked.
+    wrong = ~logits.amax(dim=1).isfinite()
+    if not wrong.any():
+        return
+    parameters = [name for name, value in model.named_parameters() if not value.isfinite().all()]
+    cause = f"its parameter '{parameters[0]}' holds such values" if parameters else "its parameters are finite"
+    raise UserError(
+        f"the model's logits are NaN or infinite for {int(wrong.sum())} of {len(logits)} images ({cause}); expected "
+        "finite logits, or -inf for a class that is masked"
     )

@@ -30,7 +30,7 @@ class Relearning:
     Attributes:
         lr: Learning rate of Adam.
         batch_size: Samples per step.
-        interval: Steps between two looks at the accuracy; the answer is a multiple of it.
+        interval: Steps between two measurements of the accuracy; the result is a multiple of it.
         max_steps: Where to give up.
     """
 

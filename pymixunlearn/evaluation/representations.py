@@ -36,7 +36,7 @@ def representations(
             for batch in batches(images, preprocess, batch_size=batch_size, device=torch.device(device), labels=False):
                 logits = model(batch.images)
                 output = seen.pop() if seen else logits
-                # A layer that answers token by token is asked for the first, which is the class token.
+                # Of a layer that returns a row for each token the first is taken, which is the class token's.
                 parts.append((output if output.dim() == 2 else output.flatten(1, -2)[:, 0]).float().cpu())
                 seen.clear()
     finally:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pymixunlearn.evaluation.predictions import Predictions
+from pymixunlearn.evaluation.predictions import Predictions, losses
 from pymixunlearn.seeding import derive_seed, generator
 
 SPLITS = 10
@@ -66,8 +66,8 @@ def _choose(available: int, count: int, seed: int, side: str) -> Tensor:
 def _scores(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
     log_probabilities = logits.double().log_softmax(dim=1)
     of_label = log_probabilities.gather(1, targets.unsqueeze(1)).squeeze(1)
-    entropy = -torch.special.xlogy(log_probabilities.exp(), log_probabilities.exp()).sum(dim=1)
-    return {"mia_loss": -of_label, "mia_confidence": of_label.exp(), "mia_entropy": entropy}
+    entropy = -torch.special.xlogy(log_probabilities.exp(), log_probabilities.exp()).sum(dim=1)  # 0 log 0 is 0
+    return {"mia_loss": losses(logits, targets), "mia_confidence": of_label.exp(), "mia_entropy": entropy}
 
 
 def _attack(members: Tensor, others: Tensor, seed: int) -> Estimate:

@@ -57,17 +57,17 @@ def _best(group: str, meaning: str, rows: Sequence[ComparisonRow]) -> str:
 
     first, *others = _ranked(group, rows)
     gap = first.cells[GAP]
-    told = f"Of the methods {meaning}, {first.name} is closest to Retrain (mean gap {_text(gap)})"
+    best = f"Of the methods {meaning}, {first.name} is closest to Retrain (mean gap {_text(gap)})"
     if not others:
-        return f"{told}; no other has results for every seed."
+        return f"{best}; no other has results for every seed."
     second = others[0].cells[GAP]
     runner_up = f"before {others[0].name} ({_text(second)})"
     if gap.std is None or second.std is None:
-        return f"{told}, {runner_up}; with a single seed, nobody knows whether another would tell the same."
+        return f"{best}, {runner_up}; with a single seed, whether another would give the same is not known."
     error = math.sqrt((gap.std**2 + second.std**2) / first.finished)
     apart = second.mean - gap.mean > float(t.ppf(0.975, 2 * first.finished - 2)) * error
     sure = "by more than the seeds differ" if apart else "but by less than the seeds differ: they cannot be told apart"
-    return f"{told}, {runner_up}, {sure} ({first.finished} seeds)."
+    return f"{best}, {runner_up}, {sure} ({first.finished} seeds)."
 
 
 def render_comparison(record: Mapping[str, Any], table: ComparisonTable, pictures: Mapping[str, str]) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pymixunlearn import data, tasks
+from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import FURTHER_METRICS, METRICS, Metrics, evaluate, forget_accuracy, metric_keys, predict
 
 
@@ -134,3 +136,55 @@ def test_training_samples_are_augmented_where_the_paper_says_so(leaky: data.Data
 def test_forget_accuracy_is_that_of_the_forgotten_samples(model: nn.Module, class_task: tasks.Split) -> None:
     assert forget_accuracy(predict(model, class_task, device="cpu")) == 100.0
     assert forget_accuracy(predict(Forgetful(model), class_task, device="cpu")) == 0.0
+
+
+class Altered(nn.Module):
+    """A model whose logits of one class are replaced, for the bright images or for all."""
+
+    def __init__(self, right: nn.Module, value: float, label: int = 0, every: bool = False) -> None:
+        super().__init__()
+        self.right, self.value, self.label, self.every = right, value, label, every
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.right(images) * self.scale
+        return (
+            torch.full_like(logits, self.value)
+            if self.every
+            else logits.index_fill(1, torch.tensor(self.label), self.value)
+        )
+
+
+@pytest.mark.parametrize(
+    ("value", "every"), [(float("nan"), False), (float("inf"), False), (float("nan"), True), (float("-inf"), True)]
+)
+def test_logits_that_are_no_numbers_are_refused(
+    model: nn.Module, class_task: tasks.Split, value: float, every: bool
+) -> None:
+    with pytest.raises(UserError, match=r"NaN or infinite for 240 of 240 images \(its parameters are finite\)"):
+        evaluate(Altered(model, value, every=every), class_task, device="cpu")
+
+
+def test_weights_that_are_nan_are_named(model: nn.Module, class_task: tasks.Split) -> None:
+    broken = Altered(model, 0.0)
+    broken.scale.data.fill_(float("nan"))
+    with pytest.raises(UserError, match="its parameter 'scale' holds such values"):
+        evaluate(broken, class_task, device="cpu")
+
+
+def test_a_masked_class_is_measured(model: nn.Module, class_task: tasks.Split, sample_task: tasks.Split) -> None:
+    metrics = evaluate(Altered(model, float("-inf")), class_task, device="cpu", reference=model)
+    assert metrics["test_f"] == 0.0 and metrics["test_r"] == 100.0
+    # The loss of every forgotten sample is that of an impossible one, and so is that of every unseen sample.
+    assert metrics["mia_loss"] == 50.0 and metrics["loss_kde_distance"] is None
+    assert all(value is None or math.isfinite(value) for value in metrics.values())
+    metrics = evaluate(Altered(model, float("-inf"), label=1), sample_task, device="cpu")
+    assert metrics["train_f"] == pytest.approx(100 * 28 / 60) and metrics["loss_kde_distance"] is not None
+
+
+def test_the_samples_that_metrics_are_counted_on_are_told(model: nn.Module, sample_task: tasks.Split) -> None:
+    details = evaluate(model, sample_task, device="cpu").details
+    assert details["class_samples"] == [40, 40, 40, 40]
+    expected = {"train_r": 180, "train_f": 60, "test_r": 160, "test_f": 0, "test": 160}
+    assert {key: details["samples"][key] for key in expected} == expected  # type: ignore[index]
+    assert [details["samples"][key] for key in ("mia_loss", "mia_confidence", "mia_entropy")] == [60] * 3  # type: ignore[index]

@@ -27,7 +27,7 @@ def table(*rows: ComparisonRow) -> ComparisonTable:
     [
         (5.0, 0.1, 3, "before second (5.00 ± 0.10), by more than the seeds differ (3 seeds)."),
         (1.1, 0.1, 3, "before second (1.10 ± 0.10), but by less than the seeds differ: they cannot be told apart"),
-        (5.0, None, 3, "before second (5.00); with a single seed, nobody knows whether another would tell the same."),
+        (5.0, None, 3, "before second (5.00); with a single seed, whether another would give the same is not known."),
         (5.0, 0.1, 2, "no other has results for every seed."),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from pymixunlearn.errors import UserError
+from pymixunlearn.evaluation.audit.checks import finite
 from pymixunlearn.evaluation.audit.margins import Array
 
 BINS = 20
@@ -21,7 +23,19 @@ def klom(unlearned: Array, retrained: Array) -> Array:
     Args:
         unlearned: Margins ``[A, S]`` under A unlearned models.
         retrained: Margins ``[B, S]`` under B models that never saw the samples.
+
+    Returns:
+        Float64 ``[S]``, not below 0.
+
+    Raises:
+        UserError: Margins are NaN or infinite, or the sides have different samples.
     """
+    unlearned, retrained = finite("unlearned", unlearned, dimensions=2), finite("retrained", retrained, dimensions=2)
+    if unlearned.shape[1] != retrained.shape[1]:
+        raise UserError(
+            f"unlearned has margins of {unlearned.shape[1]} samples and retrained of {retrained.shape[1]}; "
+            "expected the same samples"
+        )
     sides = [np.clip(margins, -CLIP, CLIP) for margins in (unlearned, retrained)]
     low = np.minimum(*(margins.min(axis=0) for margins in sides))
     high = np.maximum(*(margins.max(axis=0) for margins in sides))

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pymixunlearn.errors import UserError
+from pymixunlearn.evaluation.audit.checks import at_least, finite, mask
 from pymixunlearn.evaluation.audit.margins import Array, Mask
 
 OWN_VARIANCE_FROM = 32
@@ -39,10 +41,10 @@ def fit_gaussians(margins: Array, chosen: Mask | None = None) -> Gaussians:
         margins: ``[K, S]``, K models.
         chosen: Which models count for which sample, ``[K, S]``, at least two for every sample; None takes all.
     """
-    mask = np.ones(margins.shape, bool) if chosen is None else chosen
-    count = mask.sum(axis=0)
-    mean = np.where(mask, margins, 0.0).sum(axis=0) / count
-    variance = (np.where(mask, margins - mean, 0.0) ** 2).sum(axis=0) / (count - 1)
+    taken = np.ones(margins.shape, bool) if chosen is None else chosen
+    count = taken.sum(axis=0)
+    mean = np.where(taken, margins, 0.0).sum(axis=0) / count
+    variance = (np.where(taken, margins - mean, 0.0) ** 2).sum(axis=0) / (count - 1)
     if count.min() < OWN_VARIANCE_FROM:
         variance = np.full_like(variance, variance.mean())
     return Gaussians(mean, np.maximum(variance, _MIN_VARIANCE))
@@ -55,7 +57,14 @@ def lira_scores(target: Array, shadows: Array, seen: Mask) -> Array:
         target: Margins under the model under attack, ``[S]``.
         shadows: Margins under the shadow models, ``[K, S]``.
         seen: Which samples each shadow model was trained on, ``[K, S]``; at least two models on either side.
+
+    Raises:
+        UserError: Margins are NaN or infinite, ``seen`` is no mask, or has fewer than two models on a side.
     """
+    target, shadows = finite("target", target), finite("shadows", shadows, dimensions=2)
+    seen = mask("seen", seen, (len(shadows), len(target)))
+    for side in (seen, ~seen):
+        at_least("seen", side.sum(axis=0), 2)
     return fit_gaussians(shadows, seen).log_density(target) - fit_gaussians(shadows, ~seen).log_density(target)
 
 
@@ -81,8 +90,18 @@ def u_lira_scores(unlearned: Array, retrained: Array, seen: Mask) -> tuple[Array
     Returns:
         Log likelihood ratios of the samples that model k had seen: under the unlearned models ``[K, m]``, and under the
         retrained ones ``[K, m]``. Above 0 speaks for "trained, then unlearned".
+
+    Raises:
+        UserError: Margins are NaN or infinite, the shapes differ, or ``seen`` is no mask or has fewer than
+            two models in a half.
     """
+    unlearned, retrained = finite("unlearned", unlearned, dimensions=2), finite("retrained", retrained, dimensions=2)
+    seen = mask("seen", seen, unlearned.shape)
+    if retrained.shape != unlearned.shape:
+        raise UserError(f"retrained has the shape {list(retrained.shape)}; expected {list(unlearned.shape)}")
     first = half_of(len(seen))
+    for half in (first, ~first):
+        at_least("seen", seen[half].sum(axis=0), 2)
     fits = {
         half: (
             fit_gaussians(unlearned[first == half], seen[first == half]),

@@ -21,7 +21,7 @@ MAX_CANDIDATES = 5000
 MAX_POPULATION = 2000
 MAX_RETAINED = 1000
 POPULATION_SHARE = 0.25
-"""Of the unseen samples of the forgotten classes, how many are kept for RMIA's population."""
+"""Of the unseen samples of the forgotten classes, how many are set aside for RMIA's population."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +132,7 @@ def _matched(split: Split, seed: int) -> tuple[Tensor, Tensor]:
         count = min(len(forgotten), len(unseen) - reserved)
         inside.append(_some(forgotten, count, seed, "members", label))
         outside.append(_some(unseen, count, seed, "unseen", label))
-    # The same places on both sides, so that the classes stay matched when some are dropped.
+    # The same indices on both sides, so that the classes stay matched when some are dropped.
     pairs = torch.stack([torch.cat(inside), torch.cat(outside)], dim=1)
     kept = pairs[torch.randperm(len(pairs), generator=generator(seed, "audit", "candidates"))[:MAX_CANDIDATES]]
     return kept[:, 0], kept[:, 1]

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pymixunlearn.errors import UserError
+from pymixunlearn.evaluation.audit.checks import at_least, finite, mask, share
 from pymixunlearn.evaluation.audit.margins import Array, Mask
 from pymixunlearn.evaluation.score_attacks import Estimate
 from pymixunlearn.seeding import derive_seed
@@ -29,27 +31,88 @@ class Rates(NamedTuple):
 
 
 def auc(members: Array, others: Array) -> float:
-    """Return the probability that a member's score exceeds another sample's, ties counted half."""
-    ordered = np.sort(others)
-    below = np.searchsorted(ordered, members, "left") + np.searchsorted(ordered, members, "right")
-    return float(below.mean() / (2 * len(others)))
+    """Return the probability that a member's score exceeds another sample's, ties counted half.
+
+    Args:
+        members: Scores of the samples that the model was trained on, ``[M]``.
+        others: Scores of those that it was not, ``[L]``.
+
+    Returns:
+        A number in 0..1; 0.5 is guessing.
+
+    Raises:
+        UserError: A side has no score, or one that is NaN or infinite.
+
+    Example:
+        >>> auc(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
+        0.875
+    """
+    return _auc(finite("members", members), finite("others", others))
 
 
 def tpr_at_fpr(members: Array, others: Array, fpr: float) -> float:
     """Return the percentage of members above the lowest threshold that at most a share ``fpr`` of the others exceeds.
 
     With fewer than ``1 / fpr`` others that is the percentage found without any false alarm.
+
+    Args:
+        members: Scores of the samples that the model was trained on, ``[M]``.
+        others: Scores of those that it was not, ``[L]``.
+        fpr: The share in 0..1; at 1 every member is found.
+
+    Raises:
+        UserError: ``fpr`` is outside, or a side has no score, or one that is NaN or infinite.
+
+    Example:
+        >>> tpr_at_fpr(np.array([2.0, 4.0]), np.array([1.0, 3.0]), 0.0)
+        50.0
     """
+    return _tpr_at_fpr(finite("members", members), finite("others", others), share("fpr", fpr))
+
+
+def _auc(members: Array, others: Array) -> float:
+    ordered = np.sort(others)
+    below = np.searchsorted(ordered, members, "left") + np.searchsorted(ordered, members, "right")
+    return float(below.mean() / (2 * len(others)))
+
+
+def _tpr_at_fpr(members: Array, others: Array, fpr: float) -> float:
     return 100.0 * float((members > _threshold(others, fpr)).mean())
 
 
 def accuracy(members: Array, others: Array, threshold: float) -> float:
-    """Return the percentage of right answers when scores above ``threshold`` are called members, both sides alike."""
+    """Return the percentage of right decisions when scores above ``threshold`` are called members, both sides alike.
+
+    Args:
+        members: Scores of the samples that the model was trained on, ``[M]``.
+        others: Scores of those that it was not, ``[L]``.
+        threshold: Any number; infinite where all or none are to be called members.
+
+    Raises:
+        UserError: A side has no score, a score is NaN or infinite, or the threshold is NaN.
+    """
+    _check_threshold(threshold)
+    return _accuracy(finite("members", members), finite("others", others), threshold)
+
+
+def _accuracy(members: Array, others: Array, threshold: float) -> float:
     return 50.0 * float((members > threshold).mean() + (others <= threshold).mean())
 
 
 def best_threshold(members: Array, others: Array) -> float:
-    """Return the score above which to call samples members for the highest accuracy; halfway between two scores."""
+    """Return the score above which to call samples members for the highest accuracy; halfway between two scores.
+
+    Args:
+        members: Scores of the samples that the model was trained on, ``[M]``.
+        others: Scores of those that it was not, ``[L]``.
+
+    Returns:
+        A number, infinite where calling all or none members is best.
+
+    Raises:
+        UserError: A side has no score, or one that is NaN or infinite.
+    """
+    members, others = finite("members", members), finite("others", others)
     values = np.unique(np.concatenate([members, others]))
     cuts = np.concatenate([[-np.inf], (values[1:] + values[:-1]) / 2, [np.inf]])
     hits = 1 - np.searchsorted(np.sort(members), cuts, "right") / len(members)
@@ -68,7 +131,12 @@ def sample_rates(members: Array, others: Array, *, threshold: float, seed: int =
         others: Scores of those that it was not, ``[L]``.
         threshold: The score above which the attack says "member", for the accuracy.
         seed: Fixes the resamples.
+
+    Raises:
+        UserError: A side has no score, or a score or the threshold is NaN or infinite.
     """
+    members, others = finite("members", members), finite("others", others)
+    _check_threshold(threshold)
     chance = np.random.default_rng(derive_seed(seed, "audit", "bootstrap"))
     resamples = [(chance.choice(members, len(members)), chance.choice(others, len(others))) for _ in range(RESAMPLES)]
 
@@ -95,7 +163,15 @@ def model_rates(positives: Array, negatives: Array, *, threshold: float, first: 
         negatives: Scores under their partners of the other, ``[K, L]``.
         threshold: The score above which the attack says "of the first kind", for the accuracy.
         first: Which pairs are in the first half, ``[K]``; at least two are in either.
+
+    Raises:
+        UserError: Scores are NaN or infinite, or ``first`` does not divide the pairs so.
     """
+    positives, negatives = finite("positives", positives, dimensions=2), finite("negatives", negatives, dimensions=2)
+    _check_threshold(threshold)
+    first = mask("first", first, (len(positives),))
+    for half in (first, ~first):
+        at_least("first", np.atleast_1d(half.sum()), 2)
     from scipy.stats import t
 
     def estimate(measure: Callable[[Array, Array], float], highest: float) -> Estimate:
@@ -120,17 +196,22 @@ def clopper_pearson(percentage: float, trials: int) -> tuple[float, float]:
     return 100.0 * low, 100.0 * high
 
 
+def _check_threshold(threshold: float) -> None:
+    if math.isnan(threshold):
+        raise UserError("threshold is NaN; expected a number")
+
+
 def _threshold(others: Array, fpr: float) -> float:
     # A share of 0.01 of 300 is 3, not 2.9999.
     allowed = int(fpr * len(others) + 1e-9)
-    return float(np.sort(others)[::-1][allowed])
+    return float(np.sort(others)[::-1][allowed]) if allowed < len(others) else -math.inf
 
 
 def _measures(threshold: float, members: int, others: int) -> list[tuple[Callable[[Array, Array], float], int | None]]:
     """Return what :class:`Rates` holds, in order, each with its number of trials; None for what is no percentage."""
     return [
-        (lambda inside, outside: accuracy(inside, outside, threshold), members + others),
-        (auc, None),
-        (lambda inside, outside: tpr_at_fpr(inside, outside, 0.01), members),
-        (lambda inside, outside: tpr_at_fpr(inside, outside, 0.001), members),
+        (lambda inside, outside: _accuracy(inside, outside, threshold), members + others),
+        (_auc, None),
+        (lambda inside, outside: _tpr_at_fpr(inside, outside, 0.01), members),
+        (lambda inside, outside: _tpr_at_fpr(inside, outside, 0.001), members),
     ]

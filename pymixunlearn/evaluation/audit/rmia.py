@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pymixunlearn.evaluation.audit.checks import at_least, finite, mask, share
 from pymixunlearn.evaluation.audit.margins import Array, Mask, log_confidences
 from pymixunlearn.evaluation.audit.rates import auc, best_threshold
 
@@ -44,7 +45,16 @@ def rmia_scores(
         target_z: Margins of population samples under the model under attack, ``[Z]``.
         references_z: Theirs under the reference models, none of which saw them, ``[K, Z]``.
         a: The offline parameter, in [0, 1].
+
+    Raises:
+        UserError: Margins are NaN or infinite, ``out`` is no mask or leaves a sample without a model, or ``a`` is
+            outside.
     """
+    target, references = finite("target", target), finite("references", references, dimensions=2)
+    target_z, references_z = finite("target_z", target_z), finite("references_z", references_z, dimensions=2)
+    out = mask("out", out, (len(references), len(target)))
+    at_least("out", out.sum(axis=0), 1)
+    share("a", a)
     ratio_x = log_confidences(target) - _log_marginal(references, out, a)
     ratio_z = log_confidences(target_z) - _log_marginal(references_z, np.ones(references_z.shape, bool), a)
     dominated = np.searchsorted(np.sort(ratio_z), ratio_x - np.log(GAMMA), side="right")
@@ -65,7 +75,12 @@ def tune_rmia(shadows: Array, seen: Mask, shadows_z: Array) -> RmiaSetting:
 
     Returns:
         The ``a`` of the highest mean AUC, and the threshold of the highest accuracy over all of these attacks.
+
+    Raises:
+        UserError: As :func:`rmia_scores`.
     """
+    shadows, shadows_z = finite("shadows", shadows, dimensions=2), finite("shadows_z", shadows_z, dimensions=2)
+    seen = mask("seen", seen, shadows.shape)
     best, setting = -np.inf, RmiaSetting(0.0, 0.5)
     for a in _A_GRID:
         members, others, areas = [], [], []
