@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parent
 CSRC = json.loads((ROOT / "csrc" / "sources.json").read_text())
 TARGET = CSRC["torch_target"]
 COMPILERS = ["c++", "g++", "clang++"]
+TOO_OLD = r"[1-7]\.|Kepler|Maxwell|Pascal|Volta|Turing"
 SYNTAX_CHECK = ["-std=c++17", "-fsyntax-only", "-x", "c++", os.devnull]
 
 
@@ -124,6 +125,16 @@ def choose_compiler() -> None:
     raise ValueError("; ".join(problems) or f"no C++ compiler was found ({', '.join(COMPILERS)})")
 
 
+def check_torch() -> None:
+    """The headers of the stable ABI are those of ``torch_target``; ValueError where torch is older."""
+    oldest = (int(TARGET[2:4], 16), int(TARGET[4:6], 16))
+    found = re.match(r"(\d+)\.(\d+)", torch.__version__)
+    if found and (int(found[1]), int(found[2])) < oldest:
+        raise ValueError(
+            f"torch {torch.__version__} is too old to build with; expected {oldest[0]}.{oldest[1]} or later"
+        )
+
+
 def wanted() -> bool:
     """Whether to build compiled operators: as the environment says, otherwise where there is a compiler."""
     wish = os.getenv("PYMIXUNLEARN_EXTENSIONS", "auto").lower()
@@ -134,6 +145,7 @@ def wanted() -> bool:
     if wish == "0":
         return False
     try:
+        check_torch()
         choose_compiler()
     except ValueError as error:
         if wish == "1":
@@ -149,6 +161,8 @@ if toolkit is not None:
     os.environ["CUDA_HOME"] = toolkit.home
     # torch would ask the visible GPUs; a build machine need not have one.
     os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ";".join(CSRC["cuda_architectures"]))
+    if old := [name for name in re.split(r"[;, ]+", os.environ["TORCH_CUDA_ARCH_LIST"]) if re.match(TOO_OLD, name)]:
+        sys.exit(f"TORCH_CUDA_ARCH_LIST names {', '.join(old)}; the CUDA operators need architectures from 8.0 on")
 
 # After CUDA_HOME is set: the module reads it when it is imported.
 from torch.utils.cpp_extension import BuildExtension, CUDAExtension, include_paths, library_paths  # noqa: E402

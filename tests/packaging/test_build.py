@@ -107,6 +107,17 @@ class TestNvcc:
         expected = f"{nvcc} {reason}; expected a toolkit to match: torch {torch.__version__}"
         assert told.startswith(f"building without CUDA operators: {expected}")
 
+    @pytest.mark.skipif(NO_CUDA_TORCH is not None, reason="architectures are not asked where torch has no CUDA")
+    @pytest.mark.parametrize(
+        ("architectures", "told"), [("7.5;8.6", "7.5"), ("Turing 9.0+PTX", "Turing"), ("8.9;6.1+PTX", "6.1+PTX")]
+    )
+    def test_architectures_that_the_kernels_cannot_run_on_are_refused(
+        self, refusal: Callable[..., str], tmp_path: Path, architectures: str, told: str
+    ) -> None:
+        tool(tmp_path / "bin" / "nvcc", f"#!/bin/sh\necho 'release {torch.version.cuda}, V1'\n")
+        message = refusal(CUDA_HOME=str(tmp_path), TORCH_CUDA_ARCH_LIST=architectures)
+        assert message == f"TORCH_CUDA_ARCH_LIST names {told}; the CUDA operators need architectures from 8.0 on"
+
 
 NONE_FOUND = "no C++ compiler was found (c++, g++, clang++)"
 
@@ -114,6 +125,15 @@ NONE_FOUND = "no C++ compiler was found (c++, g++, clang++)"
 def test_without_a_compiler_nothing_is_built_and_that_is_said(configure: Configure) -> None:
     assert configure(PATH="/nowhere") == ([], f"installing without compiled operators: {NONE_FOUND}\n")
     assert configure(PATH="/nowhere", PYMIXUNLEARN_EXTENSIONS="0") == ([], "")
+
+
+@pytest.mark.parametrize("version", ["2.9.1", "1.13.0+cu117"])
+def test_a_torch_that_is_too_old_to_build_with_is_named(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr(torch, "__version__", version)
+    expected = f"torch {version} is too old to build with; expected 2.10 or later"
+    assert configure() == ([], f"installing without compiled operators: {expected}\n")
 
 
 @pytest.mark.parametrize("wish", ["PYMIXUNLEARN_EXTENSIONS", "PYMIXUNLEARN_CUDA"])
