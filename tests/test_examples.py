@@ -26,7 +26,7 @@ def percentages(output: str, row: str, metric: str) -> float:
 
 
 # What an example forgets: the initial model knows it, the unlearned one no longer does.
-FORGOTTEN = {"unlearn_your_model.py": "train_f", "train_step_by_hand.py": "test_f"}
+FORGOTTEN = {"unlearn_your_model.py": "train_f", "train_step_by_hand.py": "test_f", "add_a_method.py": "test_f"}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

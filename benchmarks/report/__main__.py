@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks.report import settings as settings_page
 from benchmarks.report.growth_plot import draw_growth
 from benchmarks.report.page import command_line, write_page
 from pymixunlearn.benchmarking.end_to_end.growth import GrowthRow
@@ -56,6 +57,13 @@ def growth(file: Path, out: Path) -> None:
         raise UserError(f"'{file}' holds no measurements; expected those of 'mixunlearn-cli bench end-to-end'")
     for path in draw_growth(rows, out):
         click.echo(f"Written: {path}")
+
+
+@main.command()
+@click.option("--page", type=_PATH, default=Path("docs/settings.md"), show_default=True, metavar="PAGE.md")
+def settings(page: Path) -> None:
+    """Write the reference of every method's settings."""
+    page.write_text(settings_page.page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.config import CODE, setting
 from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, descend
 from pymixunlearn.methods.registry import method
 from pymixunlearn.models.layers import find_head
@@ -23,6 +23,8 @@ from pymixunlearn.training.device import seeded_layers
 @dataclass(frozen=True)
 class BoundaryExpandConfig(LoopConfig):
     """Settings of :class:`BoundaryExpand`."""
+
+    source = CODE
 
     epochs: int = setting(10, "passes over the forget set", low=1)
     batch_size: int = setting(64, "images per step", low=1)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.config import CODE, SEARCHED, setting
 from pymixunlearn.methods.loop import (
     Loop,
     LoopConfig,
@@ -32,14 +32,23 @@ from pymixunlearn.methods.registry import method
 class BoundaryShrinkConfig(LoopConfig):
     """Settings of :class:`BoundaryShrink`."""
 
+    source = CODE
+
     epochs: int = setting(10, "passes over the forget set", low=1)
     batch_size: int = setting(64, "images per step", low=1)
     lr: float = setting(1e-5, "learning rate (SGD)", above=0)
     momentum: float = setting(0.9, "momentum", low=0, below=1)
     step: float = setting(0.1, "step against the old label, as a share of the range of pixel values", above=0)
-    bound: float = setting(0.1, "no pixel moves further than this share; tuned over 0.1 to 0.5", above=0)
+    bound: float = setting(
+        0.1,
+        "no pixel moves further than this share; tuned over 0.1 to 0.5",
+        above=0,
+        source=SEARCHED,
+    )
     nearest: Literal["other", "any"] = setting(
-        "other", "the nearest class but the old one, or whatever class the step leads to, as in the released code"
+        "other",
+        "the nearest class but the old one, or whatever class the step leads to, as in the released code",
+        source="the paper",
     )
 
 

@@ -11,7 +11,7 @@ import operator
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from pymixunlearn.errors import UserError, unknown_name
 
@@ -29,6 +29,11 @@ _BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
 }
 
 
+OURS, PAPER, CODE = "this package", "MixUnlearn's paper", "released code"
+SEARCHED = "within the range searched by MixUnlearn's authors"
+"""Where defaults come from."""
+
+
 def setting(
     default: Any,
     help: str,
@@ -37,6 +42,7 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     below: float | None = None,
+    source: str | None = None,
 ) -> Any:
     """Declare a field of a :class:`MethodConfig` with its meaning and its range.
 
@@ -47,9 +53,21 @@ def setting(
         low: The value must be at least this.
         high: The value must be at most this.
         below: The value must be less than this.
+        source: Where the default comes from; None takes the config's ``source``.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> @dataclass(frozen=True)
+        ... class MyConfig(methods.MethodConfig):
+        ...     lr: float = setting(0.1, "learning rate", above=0)
+        >>> MyConfig.from_mapping({"lr": "0.5"}).lr
+        0.5
+        >>> MyConfig(lr=0)
+        Traceback (most recent call last):
+        pymixunlearn.errors.UserError: lr is 0.0; expected a value above 0
     """
     bounds = {"above": above, "low": low, "high": high, "below": below}
-    return dataclasses.field(default=default, metadata={"help": help, **bounds})
+    return dataclasses.field(default=default, metadata={"help": help, "source": source, **bounds})
 
 
 @dataclass(frozen=True)
@@ -59,6 +77,9 @@ class MethodConfig:
     Raises:
         UserError: A field has the wrong type, or lies outside its range.
     """
+
+    source: ClassVar[str] = OURS
+    """Where the defaults come from that do not say so themselves."""
 
     def __post_init__(self) -> None:
         """Check every field; whole numbers given for a float field become floats."""
@@ -104,14 +125,20 @@ class MethodConfig:
 class StepConfig(MethodConfig):
     """Settings of how, not what, a method computes: the same result up to rounding, sooner."""
 
-    fast: bool = setting(True, "the fast step; false takes the plain loop that it is checked against")
+    fast: bool = setting(True, "the fast step; false takes the plain loop that it is checked against", source=OURS)
     precision: Literal["float32", "bfloat16"] | None = setting(
-        None, "of the networks in the fast step; none takes bfloat16 on GPUs that compute in it"
+        None, "of the networks in the fast step; none takes bfloat16 on GPUs that compute in it", source=OURS
     )
-    channels_last: bool | None = setting(None, "memory layout of images in the fast step; none decides by device")
-    cuda_graphs: bool = setting(True, "record the fast step's launches on a GPU; false if the model cannot be recorded")
-    compile: bool = setting(False, "pass networks through torch.compile in the fast step")
-    cache_mb: int = setting(1024, "megabytes of the initial model's outputs that the fast step keeps", low=0)
+    channels_last: bool | None = setting(
+        None, "memory layout of images in the fast step; none decides by device", source=OURS
+    )
+    cuda_graphs: bool = setting(
+        True, "record the fast step's launches on a GPU; false if the model cannot be recorded", source=OURS
+    )
+    compile: bool = setting(False, "pass networks through torch.compile in the fast step", source=OURS)
+    cache_mb: int = setting(
+        1024, "megabytes of the initial model's outputs that the fast step caches", low=0, source=OURS
+    )
 
 
 def _is_optional(kind: Any) -> bool:

@@ -18,6 +18,8 @@ from pymixunlearn.methods.registry import method
 class FineTuneConfig(LoopConfig):
     """Settings of :class:`FineTune`."""
 
+    source = "within the range searched for SalUn's paper"
+
     epochs: int = setting(10, "passes over the retain set", low=1)
     lr: float = setting(0.01, "learning rate (SGD)", above=0)
     momentum: float = setting(0.9, "momentum", low=0, below=1)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
 from pymixunlearn.methods.base import held_fixed
-from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.config import OURS, SEARCHED, setting
 from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Tensors, cross_entropy, descend
 from pymixunlearn.methods.pixels import PixelRange
 from pymixunlearn.methods.registry import method
@@ -26,17 +26,26 @@ from pymixunlearn.methods.registry import method
 class GliConfig(LoopConfig):
     """Settings of :class:`Gli`."""
 
+    source = "the paper"
+
     epochs: int = setting(1, "passes over the retain set", low=1)
     batch_size: int = setting(64, "images of each set per step", low=1)
     lr: float = setting(1e-3, "learning rate (SGD)", above=0)
     momentum: float = setting(0.0, "momentum", low=0, below=1)
-    perturb_steps: int = setting(3, "perturbation steps per batch; tuned over 2 to 5", low=1)
+    perturb_steps: int = setting(
+        3,
+        "perturbation steps per batch; tuned over 2 to 5",
+        low=1,
+        source=SEARCHED,
+    )
     perturb_size: float = setting(0.01, "size of each of them, as a share of the range of pixel values", above=0)
     guide_first: float = setting(200.0, "weight of the cross entropy in the perturbation, in the first step", low=0)
     guide_last: float = setting(1000.0, "the same in an epoch's last step; it rises linearly", low=0)
-    validation: float = setting(0.1, "share of D_r held out to say when to stop", above=0, below=1)
-    tolerance: float = setting(2.0, "stop when the accuracy on it has fallen by more than this, in percent", low=0)
-    check_interval: int = setting(10, "steps from one such check to the next", low=1)
+    validation: float = setting(0.1, "share of D_r held out to say when to stop", above=0, below=1, source=OURS)
+    tolerance: float = setting(
+        2.0, "stop when the accuracy on it has fallen by more than this, in percent", low=0, source=OURS
+    )
+    check_interval: int = setting(10, "steps from one such check to the next", low=1, source=OURS)
 
 
 @method("gli", summary="training on remaining data that is perturbed away from the forgotten data")

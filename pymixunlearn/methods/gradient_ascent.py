@@ -18,6 +18,8 @@ from pymixunlearn.methods.registry import method
 class GradientAscentConfig(LoopConfig):
     """Settings of :class:`GradientAscent`."""
 
+    source = "within the range searched for SalUn's paper"
+
     epochs: int = setting(5, "passes over the forget set", low=1)
     lr: float = setting(1e-4, "learning rate (SGD)", above=0)
     momentum: float = setting(0.9, "momentum", low=0, below=1)

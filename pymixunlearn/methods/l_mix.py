@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.config import OURS, SEARCHED, setting
 from pymixunlearn.methods.laf import LafConfig, RepresentationUnlearning
 from pymixunlearn.methods.loop import Measured, descend
 from pymixunlearn.methods.randlabel import random_targets
@@ -27,10 +27,15 @@ from pymixunlearn.seeding import derive_seed
 class LMixConfig(LafConfig):
     """Settings of :class:`LMix`: LAF's, and those of the mixes."""
 
+    source = "released code of LAF"
+
     alpha: float = setting(
-        0.75, "the mixing ratio is drawn from Beta(alpha, alpha); tuned over 0.3, 0.5, 0.75, 1, 1.5", above=0
+        0.75,
+        "the mixing ratio is drawn from Beta(alpha, alpha); tuned over 0.3, 0.5, 0.75, 1, 1.5",
+        above=0,
+        source=SEARCHED,
     )
-    mix_weight: float = setting(1.0, "weight of the loss on mixes beside LAF's alignment", low=0)
+    mix_weight: float = setting(1.0, "weight of the loss on mixes beside LAF's alignment", low=0, source=OURS)
 
 
 @method("l-mix", summary="label-agnostic forgetting with plain mixup")

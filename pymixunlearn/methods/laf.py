@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.config import CODE, OURS, setting
 from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Stage, descend, frozen_copy
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import together
@@ -27,6 +27,8 @@ from pymixunlearn.training.device import seeded_layers
 @dataclass(frozen=True)
 class LafConfig(LoopConfig):
     """Settings of :class:`Laf`; those left at none are the published ones of the network, resnet18's or the cnn's."""
+
+    source = CODE
 
     epochs: int | None = setting(None, "passes over the smaller set; cnn 20, resnet18 40", low=1)
     extract_lr: float | None = setting(
@@ -40,7 +42,7 @@ class LafConfig(LoopConfig):
     vae_epochs: int = setting(10, "epochs of each autoencoder", low=1)
     vae_lr: float = setting(1e-3, "learning rate of the autoencoders (Adam)", above=0)
     kl_weight: float = setting(0.025, "weight of the divergence from the prior in their loss", low=0)
-    embedding_layer: str | None = setting(None, "layer whose output is the representation; none finds one")
+    embedding_layer: str | None = setting(None, "layer whose output is the representation; none finds one", source=OURS)
 
 
 L = TypeVar("L", bound=LafConfig)

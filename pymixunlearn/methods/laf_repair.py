@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.config import CODE, setting
 from pymixunlearn.methods.laf import LafConfig, RepresentationUnlearning
 from pymixunlearn.methods.loop import Measured, Stage, cross_entropy, descend
 from pymixunlearn.methods.registry import method
@@ -22,6 +22,8 @@ from pymixunlearn.methods.registry import method
 @dataclass(frozen=True)
 class LafRepairConfig(LafConfig):
     """Settings of :class:`LafRepair`: LAF's, and those of the repair."""
+
+    source = CODE
 
     repair_epochs: int = setting(1, "epochs of the repair", low=1)
     repair_lr: float = setting(1e-4, "learning rate of the repair (Adam)", above=0)

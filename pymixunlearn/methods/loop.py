@@ -25,7 +25,7 @@ from pymixunlearn.data.preprocess import Preprocess
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.accuracy import predict_logits
 from pymixunlearn.methods.base import Means, Method, MethodOutput, UnlearnJob
-from pymixunlearn.methods.config import MethodConfig, setting
+from pymixunlearn.methods.config import PAPER, MethodConfig, setting
 from pymixunlearn.methods.view import Images, labelled
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.training.device import seeded_layers
@@ -81,7 +81,7 @@ class Stage(NamedTuple):
 class LoopConfig(MethodConfig):
     """Setting that all methods have that run in a :class:`Loop`."""
 
-    batch_size: int = setting(32, "images per step, of each set where there are two", low=1)
+    batch_size: int = setting(32, "images per step, of each set where there are two", low=1, source=PAPER)
 
 
 C = TypeVar("C", bound=LoopConfig)

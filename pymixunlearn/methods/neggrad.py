@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.config import PAPER, SEARCHED, setting
 from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, cross_entropy, descend, frozen_copy
 from pymixunlearn.methods.registry import method
 
@@ -21,12 +21,21 @@ from pymixunlearn.methods.registry import method
 class NegGradConfig(LoopConfig):
     """Settings of :class:`NegGrad`."""
 
+    source = SEARCHED
+
     form: Literal["weighted", "convex"] = setting(
-        "weighted", "w CE_r - CE_f (MixUnlearn's baseline), or alpha CE_r - (1 - alpha) CE_f, pulled to the start"
+        "weighted",
+        "w CE_r - CE_f (MixUnlearn's baseline), or alpha CE_r - (1 - alpha) CE_f, pulled to the start",
+        source=PAPER,
     )
     retain_weight: float = setting(10.0, "w of the weighted form; tuned over 0.001, 0.01, 0.1, 1, 10, 100", above=0)
-    alpha: float = setting(0.95, "alpha of the convex form", low=0, high=1)
-    pull: float = setting(5e-4, "convex form: weight of the squared distance to the initial weights, halved", low=0)
+    alpha: float = setting(0.95, "alpha of the convex form", low=0, high=1, source="the paper of the convex form")
+    pull: float = setting(
+        5e-4,
+        "convex form: weight of the squared distance to the initial weights, halved",
+        low=0,
+        source="the paper of the convex form",
+    )
     lr: float = setting(3e-4, "learning rate (SGD); 0.01 was published for the convex form", above=0)
     momentum: float = setting(0.0, "momentum", low=0, below=1)
     epochs: int = setting(10, "passes over the retain set", low=1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.config import PAPER, SEARCHED, setting
 from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, descend, frozen_copy
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.stopping import StoppingConfig
@@ -23,9 +23,16 @@ from pymixunlearn.methods.stopping import StoppingConfig
 class RandLabelConfig(StoppingConfig, LoopConfig):
     """Settings of :class:`RandLabel`; epochs, batch size and learning rate are MixUnlearn's."""
 
+    source = PAPER
+
     epochs: int = setting(20, "passes over the smaller of forget and retain set", low=1)
     lr: float = setting(5e-5, "learning rate (Adam)", above=0)
-    retain_weight: float = setting(1.0, "weight of the retain loss; tuned over 1e-4, 0.01, 0.1, 1, 10, 100", low=0)
+    retain_weight: float = setting(
+        1.0,
+        "weight of the retain loss; tuned over 1e-4, 0.01, 0.1, 1, 10, 100",
+        low=0,
+        source=SEARCHED,
+    )
 
 
 @method("randlabel", summary="random labels on the forgotten data, the model's own answers on the rest")

@@ -24,13 +24,7 @@ def method(name: str, *, summary: str) -> Callable[[type[M]], type[M]]:
     Raises:
         UserError: Another method has the name.
 
-    Example:
-        >>> from pymixunlearn import methods
-        >>> @methods.method("my-ascent", summary="gradient ascent, renamed")
-        ... class MyAscent(methods.GradientAscent):
-        ...     pass
-        >>> methods.get("my-ascent")(lr=0.1).config.lr
-        0.1
+    ``examples/add_a_method.py`` is a whole method in one file.
     """
 
     def decorate(cls: type[M]) -> type[M]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from pymixunlearn.data import TrainingSet
 from pymixunlearn.methods.base import Method, MethodOutput, UnlearnJob
-from pymixunlearn.methods.config import MethodConfig, setting
+from pymixunlearn.methods.config import OURS, PAPER, MethodConfig, setting
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import labelled
 from pymixunlearn.models import architecture_name
@@ -23,16 +23,24 @@ from pymixunlearn.training.supervised import TrainConfig, defaults_for
 class RetrainConfig(MethodConfig):
     """Settings of :class:`Retrain`; those left at none are the published ones of the network."""
 
+    source = PAPER
+
     epochs: int | None = setting(None, "passes over the retain set; none takes the network's default", low=1)
     lr: float | None = setting(None, "learning rate; none takes the network's default", above=0)
-    weight_decay: float = setting(1e-4, "coefficient of the squared norm's gradient", low=0)
+    weight_decay: float = setting(1e-4, "coefficient of the squared norm's gradient", low=0, source=OURS)
     batch_size: int = setting(32, "images per step", low=1)
     optimizer: Literal["adam", "sgd"] = setting("adam", "which optimiser")
-    momentum: float = setting(0.9, "momentum of SGD; Adam does not use it", low=0, below=1)
-    std_weight: float = setting(0.0, "gamma of the regulariser that unrolling profits from", low=0)
-    consistency: float | None = setting(None, "task semi: largest weight of the consistency loss; none takes 30", low=0)
-    ramp_up: float | None = setting(None, "task semi: epochs in which that weight is reached; none takes 5", low=0)
-    ema: float | None = setting(None, "task semi: what the teacher keeps in a step; none takes 0.97", low=0, below=1)
+    momentum: float = setting(0.9, "momentum of SGD; Adam does not use it", low=0, below=1, source=OURS)
+    std_weight: float = setting(0.0, "gamma of the regulariser that unrolling profits from", low=0, source=OURS)
+    consistency: float | None = setting(
+        None, "task semi: largest weight of the consistency loss; none takes 30", low=0, source=OURS
+    )
+    ramp_up: float | None = setting(
+        None, "task semi: epochs in which that weight is reached; none takes 5", low=0, source=OURS
+    )
+    ema: float | None = setting(
+        None, "task semi: what the teacher keeps in a step; none takes 0.97", low=0, below=1, source=OURS
+    )
 
 
 @method("retrain", summary="train the same network from scratch on the remaining data only")

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.config import CODE, setting
 from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Stage, Tensors, cross_entropy, targets_of
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import labelled, together
@@ -24,6 +24,8 @@ from pymixunlearn.methods.view import labelled, together
 @dataclass(frozen=True)
 class SalUnConfig(LoopConfig):
     """Settings of :class:`SalUn`."""
+
+    source = CODE
 
     epochs: int = setting(10, "passes over all data", low=1)
     batch_size: int = setting(256, "images per step", low=1)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pymixunlearn.data.batches import Batch
 from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.errors import UserError
-from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.config import CODE, OURS, setting
 from pymixunlearn.methods.loop import (
     Loop,
     LoopConfig,
@@ -36,7 +36,11 @@ from pymixunlearn.training.optimizers import OptimizerName
 class ScrubConfig(LoopConfig):
     """Settings of :class:`Scrub`; those left at none are the variant's."""
 
-    variant: Literal["small", "large"] = setting("small", "the published settings for small or large networks")
+    source = CODE
+
+    variant: Literal["small", "large"] = setting(
+        "small", "the published settings for small or large networks", source=OURS
+    )
     epochs: int | None = setting(None, "epochs; small 10, large 3", low=1)
     max_epochs: int | None = setting(None, "in how many of them D_f is unlearned first; small 3, large 2", low=0)
     batch_size: int = setting(32, "images per step on D_f", low=1)
@@ -54,8 +58,10 @@ class ScrubConfig(LoopConfig):
     T: float | None = setting(None, "temperature of both divergences; small 2, large 4", above=0)
     decay_epochs: str | None = setting(None, "epochs after which lr decays; small 5,8,9, large 3,5,9")
     decay: float = setting(0.1, "factor of that decay", above=0, high=1)
-    rewind: bool = setting(False, "SCRUB+R: go back to the epoch that errs on D_f as often as on unseen samples")
-    validation: float = setting(0.1, "share of D_r held out as those unseen samples", above=0, below=1)
+    rewind: bool = setting(
+        False, "SCRUB+R: go back to the epoch that errs on D_f as often as on unseen samples", source=OURS
+    )
+    validation: float = setting(0.1, "share of D_r held out as those unseen samples", above=0, below=1, source=OURS)
 
     def __post_init__(self) -> None:
         """Check every field."""

@@ -16,7 +16,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.config import CODE, setting
 from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Stage, Tensors, cross_entropy, targets_of
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import together
@@ -26,9 +26,11 @@ from pymixunlearn.methods.view import together
 class SsdConfig(LoopConfig):
     """Settings of :class:`Ssd`."""
 
+    source = CODE
+
     batch_size: int = setting(64, "images per gradient", low=1)
     alpha: float = setting(10.0, "a weight is dampened if it matters alpha times more to D_f than to all data", above=0)
-    lam: float = setting(1.0, "lambda: how little of a dampened weight is left, see the equation", above=0)
+    lam: float = setting(1.0, "lambda: how little of a dampened weight is left, see the equation", above=0, source=CODE)
     importance: Literal["batch", "sample"] = setting(
         "batch", "squares of the gradients of batches, as released and as alpha is published for, or of single samples"
     )

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.accuracy import predict_logits
-from pymixunlearn.methods.config import MethodConfig, setting
+from pymixunlearn.methods.config import OURS, MethodConfig, setting
 from pymixunlearn.methods.view import Images, SplitView
 from pymixunlearn.seeding import generator
 from pymixunlearn.training.loop import StateDict
@@ -48,9 +48,15 @@ Z_SETTLED = 1.645
 class StoppingConfig(MethodConfig):
     """What the settings of every method have that can stop by itself."""
 
-    stop: Literal["epochs", "auto"] = setting("epochs", "when to end: after all epochs, or when forgetting is done")
-    stop_samples: int = setting(1000, "stop=auto: images of each set to judge by; those of D_r are held out", low=1)
-    stop_tolerance: float = setting(1.0, "stop=auto: the change, in points, that still counts as settled", above=0)
+    stop: Literal["epochs", "auto"] = setting(
+        "epochs", "when to end: after all epochs, or when forgetting is done", source=OURS
+    )
+    stop_samples: int = setting(
+        1000, "stop=auto: images of each set to judge by; those of D_r are held out", low=1, source=OURS
+    )
+    stop_tolerance: float = setting(
+        1.0, "stop=auto: the change, in points, that still counts as settled", above=0, source=OURS
+    )
 
 
 class Drop(NamedTuple):

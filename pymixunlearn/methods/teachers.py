@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.config import OURS, PAPER, SEARCHED, setting
 from pymixunlearn.methods.loop import (
     Loop,
     LoopConfig,
@@ -44,21 +44,30 @@ _EPOCHS = {"trained": 10, "bad": 1}
 class TeachersConfig(LoopConfig):
     """Settings of :class:`Teachers`; the original's where MixUnlearn's authors give none of their own."""
 
+    source = "released code of the original (bad teacher)"
+
     teachers: Literal["trained", "bad"] = setting(
-        "trained", "one teacher trained on D_f and one on D_r, or the initial model and one that knows nothing"
+        "trained",
+        "one teacher trained on D_f and one on D_r, or the initial model and one that knows nothing",
+        source=PAPER,
     )
     epochs: int | None = setting(
         None, "passes over the smaller set (trained: 10), or over D_f and retain_share of D_r (bad: 1)", low=1
     )
     batch_size: int = setting(256, "images per step, of each set for trained teachers", low=1)
     lr: float = setting(1e-4, "learning rate of the student (Adam)", above=0)
-    T: float = setting(1.0, "temperature; tuned over 0.5, 1, 2, 3", above=0)
+    T: float = setting(1.0, "temperature; tuned over 0.5, 1, 2, 3", above=0, source=SEARCHED)
     retain_weight: float = setting(
-        1.0, "trained: weight of the retain teacher; tuned over 1e-4, 0.01, 0.1, 1, 10, 100", low=0
+        1.0,
+        "trained: weight of the retain teacher; tuned over 1e-4, 0.01, 0.1, 1, 10, 100",
+        low=0,
+        source=SEARCHED,
     )
-    teacher_epochs: int = setting(10, "trained: epochs of each teacher", low=1)
-    teacher_lr: float | None = setting(None, "trained: their learning rate; none takes the network's default", above=0)
-    teacher_batch_size: int = setting(32, "trained: images per step of their training", low=1)
+    teacher_epochs: int = setting(10, "trained: epochs of each teacher", low=1, source=PAPER)
+    teacher_lr: float | None = setting(
+        None, "trained: their learning rate; none takes the network's default", above=0, source=OURS
+    )
+    teacher_batch_size: int = setting(32, "trained: images per step of their training", low=1, source=OURS)
     retain_share: float = setting(0.3, "bad: random share of D_r that is looked at", above=0, high=1)
 
     def resolve(self) -> TeachersConfig:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pymixunlearn.data.batches import Batch
-from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.config import OURS, setting
 from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Stage, Tensors, cross_entropy
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import together
@@ -33,13 +33,19 @@ _HESSIAN_IMAGES = 256
 class UnrollConfig(LoopConfig):
     """Settings of :class:`Unroll`; those left at none are those the network is trained with by default."""
 
+    source = "the training to unroll"
+
     point: Literal["trained", "start"] = setting(
-        "trained", "where the gradients are taken: the model itself, or theta_0, the weights its training started from"
+        "trained",
+        "where the gradients are taken: the model itself, or theta_0, the weights its training started from",
+        source=OURS,
     )
     lr: float | None = setting(None, "eta: learning rate of the training to unroll; cnn 1e-3, resnet18 5e-5", above=0)
     train_epochs: int | None = setting(None, "E: its epochs; cnn 10, resnet18 20", low=1)
     batch_size: int = setting(32, "its images per step", low=1)
-    power_iterations: int = setting(10, "start: steps towards the Hessian's largest eigenvalue, for the error", low=0)
+    power_iterations: int = setting(
+        10, "start: steps towards the Hessian's largest eigenvalue, for the error", low=0, source=OURS
+    )
 
     def resolve(self, model: nn.Module) -> UnrollConfig:
         """Return the settings with those of the network's training filled in."""

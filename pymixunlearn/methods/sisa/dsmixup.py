@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.config import OURS, setting
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.sisa.member import Member, Mix, Phase
 from pymixunlearn.methods.sisa.sharding import ShardedConfig, Sharding, Start
@@ -30,7 +30,9 @@ NAME = "dsmixup"
 class DsMixupConfig(ShardedConfig):
     """Settings of :class:`DsMixup`."""
 
-    alpha: float = setting(0.75, "the mixing ratio of each pair of samples is drawn from Beta(alpha, alpha)", above=0)
+    alpha: float = setting(
+        0.75, "the mixing ratio of each pair of samples is drawn from Beta(alpha, alpha)", above=0, source=OURS
+    )
 
 
 class DsMixupLoop(MembersLoop):

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor, nn
 
 from pymixunlearn.methods.base import UnlearnJob
-from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.config import OURS, setting
 from pymixunlearn.methods.loop import LoopConfig
 from pymixunlearn.methods.sisa.member import Member, Phase, TrainingSetup
 from pymixunlearn.methods.sisa.shards import Shard, divide, slice_epochs
@@ -30,6 +30,8 @@ _STREAM = "sisa"
 class ShardedConfig(LoopConfig):
     """Settings of the methods that train an ensemble on shards; the training's are those of SISA's released code."""
 
+    source = "released code of SISA"
+
     shards: int = setting(5, "S: networks, each trained on its own share of the data", low=1, high=1000)
     slices: int = setting(5, "R: parts that a share is learnt in, one after the other; a checkpoint after each", low=1)
     epochs: int = setting(20, "passes over its share that the training of a network amounts to", low=1)
@@ -39,10 +41,17 @@ class ShardedConfig(LoopConfig):
     momentum: float = setting(0.0, "momentum of SGD; Adam does not use it", low=0, below=1)
     weight_decay: float = setting(0.0, "coefficient of the squared norm's gradient", low=0)
     aggregate: Literal["mean", "majority"] = setting(
-        "mean", "the ensemble answers with the mean softmax, or with the shares of votes"
+        "mean", "the ensemble answers with the mean softmax, or with the shares of votes", source=OURS
     )
-    weights: Literal["uniform", "size"] = setting("uniform", "every network counts the same, or as its samples left do")
-    processes: int = setting(1, "networks trained at the same time, in processes with a copy of the images each", low=1)
+    weights: Literal["uniform", "size"] = setting(
+        "uniform", "every network counts the same, or as its samples left do", source=OURS
+    )
+    processes: int = setting(
+        1,
+        "networks trained at the same time, in processes with a copy of the images each",
+        low=1,
+        source=OURS,
+    )
 
     def training(self) -> TrainConfig:
         """Return the settings of a network's training."""
