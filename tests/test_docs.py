@@ -99,6 +99,12 @@ def test_links_lead_to_files(page: Path) -> None:
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
+def test_the_paths_that_contributing_names_exist() -> None:
+    _, _, rest = (ROOT / "CONTRIBUTING.md").read_text().partition("## Where things live")
+    paths = [path for row in re.findall(r"^\| (`.*?) \|", rest, re.MULTILINE) for path in re.findall("`(.*?)`", row)]
+    assert len(paths) > 10 and [path for path in paths if not (ROOT / path).is_dir()] == []
+
+
 def test_the_site_lists_every_page() -> None:
     entries = yaml.load((ROOT / "mkdocs.yml").read_text(), Loader=yaml.BaseLoader)["nav"]
     listed = [page for entry in entries for value in entry.values() for page in _pages(value)]
