@@ -56,6 +56,14 @@ data_options = _group(
         help="For imagefolder: read images from the decoded file batch by batch, or hold them all. The results are the "
         "same.  [default: --stream above 4 GiB of images]",
     ),
+    click.option(
+        "--follow-links", is_flag=True, help="For imagefolder: symbolic links may lead out of the folder of the images."
+    ),
+    click.option(
+        "--skip-unreadable",
+        is_flag=True,
+        help="For imagefolder: leave out images that cannot be read, and count them, rather than fail and name them.",
+    ),
 )
 
 split_options = _group(
@@ -210,6 +218,8 @@ def data_request(values: dict[str, Any]) -> DataRequest:
         download=not values["no_download"],
         image_size=values["image_size"],
         stream=values["stream"],
+        follow_links=values["follow_links"],
+        skip_unreadable=values["skip_unreadable"],
     )
 
 

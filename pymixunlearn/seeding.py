@@ -14,7 +14,7 @@ import torch
 def derive_seed(seed: int, *names: str | int) -> int:
     """Return a 63-bit seed that depends on ``seed`` and on every name, in order."""
     text = "/".join([str(seed), *map(str, names)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:

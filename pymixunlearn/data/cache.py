@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 
 def cache_dir() -> Path:
     """Return the folder for what can be fetched or computed again (it may not exist yet).
 
-    ``$PYMIXUNLEARN_CACHE`` if set, else ``$XDG_CACHE_HOME/pymixunlearn``, else ``~/.cache/pymixunlearn``.
+    ``$PYMIXUNLEARN_CACHE`` if set, else ``$XDG_CACHE_HOME/pymixunlearn``, else ``~/.cache/pymixunlearn``; for a user
+    without a home folder, a folder among the temporary files.
 
     Example:
         >>> import os
@@ -22,5 +24,8 @@ def cache_dir() -> Path:
     if folder:
         return Path(folder).expanduser()
     shared = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(shared) if os.path.isabs(shared) else Path.home() / ".cache"
+    try:
+        base = Path(shared) if os.path.isabs(shared) else Path.home() / ".cache"
+    except RuntimeError:  # a user without a home folder, as in many containers
+        base = Path(tempfile.gettempdir())
     return base / "pymixunlearn"

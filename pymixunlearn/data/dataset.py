@@ -24,9 +24,11 @@ class Dataset:
         train: The training images, on the CPU as loaded.
         test: The test images, of the same shape, dtype and classes.
         preprocess: Preprocessing from stored images to network inputs.
+        validation: Validation set V, which no model is trained or tested on; None where the data have none.
+        notes: What was left out when the files were read, one sentence part each.
 
     Raises:
-        UserError: Train and test differ in image shape, dtype or classes, or one of them is empty.
+        UserError: The parts differ in image shape, dtype or classes, or one of them is empty.
 
     Example:
         >>> import torch
@@ -41,22 +43,27 @@ class Dataset:
     train: ImageSet
     test: ImageSet
     preprocess: Preprocess
+    validation: ImageSet | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check that one network can be trained on ``train`` and tested on ``test``."""
-        for part, images in (("train", self.train), ("test", self.test)):
-            if not len(images):
-                raise UserError(f"the {part} set of '{self.name}' must have at least one image, got none")
-        train, test = self.train.images, self.test.images
-        if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
-            raise UserError(
-                f"test images must be like the train images, {train.dtype} of shape {list(train.shape[1:])}, "
-                f"got {test.dtype} of shape {list(test.shape[1:])}"
-            )
-        if self.train.classes != self.test.classes:
-            raise UserError(
-                f"train and test must have the same classes, got {self.train.classes} and {self.test.classes}"
-            )
+        """Check that one network can be trained on ``train`` and evaluated on the other parts."""
+        parts = {"train": self.train, "test": self.test}
+        if self.validation is not None:
+            parts["validation"] = self.validation
+        train = self.train.images
+        for name, part in parts.items():
+            if not len(part):
+                raise UserError(f"the {name} set of '{self.name}' must have at least one image, got none")
+            if train.shape[1:] != part.images.shape[1:] or train.dtype != part.images.dtype:
+                raise UserError(
+                    f"{name} images must be like the train images, {train.dtype} of shape {list(train.shape[1:])}, "
+                    f"got {part.images.dtype} of shape {list(part.images.shape[1:])}"
+                )
+            if self.train.classes != part.classes:
+                raise UserError(
+                    f"train and {name} must have the same classes, got {self.train.classes} and {part.classes}"
+                )
         mean = self.preprocess.mean
         if mean is not None and len(mean) != self.in_channels:
             raise UserError(f"preprocess.mean must have {self.in_channels} values (one per channel), got {len(mean)}")
@@ -134,11 +141,21 @@ def part_of(dataset: Dataset, count: int) -> Dataset:
     return replace(dataset, name=f"{dataset.name}@{count}", train=dataset.train.subset(indices))
 
 
-def hold_out(images: ImageSet, *, fraction: float = 0.2) -> tuple[ImageSet, ImageSet]:
-    """Split one set into train and test, class by class, always in the same way.
+def hold_out(images: ImageSet, *, fraction: float = 0.2, purpose: str = "test") -> tuple[ImageSet, ImageSet]:
+    """Divide one set into a training and a held-out part, class by class, always in the same way.
 
-    The split is part of what the data set *is*: it depends on nothing but the labels, and on no run's seed. Of every
-    class with at least two images, ``fraction`` (rounded, at least one) goes to the test set.
+    The division is part of what the data set *is*: it depends on no run's seed. Images with paths are held out by a
+    hash of their path below a threshold, so that adding or deleting a file moves no other one; where a class of two or
+    more would have none, its lowest hash is held out. Of images without paths, ``fraction`` of every class with two or
+    more (rounded, at least one) is drawn by the labels alone.
+
+    Args:
+        images: The set to divide.
+        fraction: Share to hold out: exact for images without paths, expected for those with.
+        purpose: Name of the part that is held out; by paths, each purpose holds out other images.
+
+    Returns:
+        The training part and the held-out part, each in the set's order.
 
     Example:
         >>> from pymixunlearn import data
@@ -146,12 +163,30 @@ def hold_out(images: ImageSet, *, fraction: float = 0.2) -> tuple[ImageSet, Imag
         >>> len(train), len(test)
         (1295, 143)
     """
-    in_test = torch.zeros(len(images), dtype=torch.bool)
+    held_out = torch.zeros(len(images), dtype=torch.bool)
     for label in range(images.num_classes):
-        members = (images.targets == label).nonzero().squeeze(1)
+        members = (images.targets == label).nonzero().squeeze(1).cpu()
         if len(members) < 2:
             continue
-        count = min(max(1, round(fraction * len(members))), len(members) - 1)
-        shuffled = torch.randperm(len(members), generator=seeding.generator(0, "hold-out", label))
-        in_test[members[shuffled[:count]]] = True
-    return images.subset((~in_test).nonzero().squeeze(1)), images.subset(in_test.nonzero().squeeze(1))
+        if images.paths is None:
+            count = min(max(1, round(fraction * len(members))), len(members) - 1)
+            shuffled = torch.randperm(len(members), generator=seeding.generator(0, "hold-out", label))
+            held_out[members[shuffled[:count]]] = True
+        else:
+            name = images.classes[label]
+            hashes = torch.tensor([_path_hash(images.paths[index], name, purpose) for index in members.tolist()])
+            low = hashes < fraction
+            # Neither part may lack the class.
+            low[hashes.argmin()], low[hashes.argmax()] = True, False
+            held_out[members[low]] = True
+    return images.subset((~held_out).nonzero().squeeze(1)), images.subset(held_out.nonzero().squeeze(1))
+
+
+def _path_hash(path: str, class_name: str, purpose: str) -> float:
+    """Return a number in [0, 1) that depends on ``purpose`` and on ``path`` from its class folder on.
+
+    What is around the class folder does not count, so that an archive of a folder is held out like the folder.
+    """
+    folders = path.split("/")
+    start = folders.index(class_name) if class_name in folders[:-1] else 0
+    return seeding.derive_seed(0, "hold-out", purpose, *folders[start:]) / 2**63

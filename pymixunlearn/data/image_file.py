@@ -1,11 +1,12 @@
-"""Images in one file that is written row by row and read through a memory map: a safetensors file of one tensor."""
+"""File of images that is written one by one and read through a memory map: safetensors with one tensor and a hash."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,49 +17,83 @@ from torch import Tensor
 from pymixunlearn.files import atomic_path
 
 _NAME = "images"
+_HASHED_AT_ONCE = 2**24
 
 
 class MappedImages(NamedTuple):
-    """uint8 images [N, C, H, W], whose pages are read from the file when they are touched, and the name of each."""
+    """Content of a file of images.
+
+    Attributes:
+        images: uint8 ``[N, C, H, W]``, whose pages are read from the file when they are touched.
+        names: One per image.
+        details: Further JSON-able facts that were saved with them.
+    """
 
     images: Tensor
     names: list[str]
+    details: Any
 
 
-def write_images(path: Path, rows: Iterable[NDArray[np.uint8]], shape: tuple[int, ...], names: list[str]) -> None:
-    """Write images; the file appears whole or not at all, and no more than one row of it is in memory.
+def write_images(
+    path: Path, images: Iterable[NDArray[np.uint8]], shape: tuple[int, ...], names: list[str], details: Any = None
+) -> None:
+    """Write images; the file appears whole or not at all, and no more than one image is in memory.
 
     Args:
         path: The file.
-        rows: N arrays [C, H, W].
+        images: N arrays [C, H, W].
         shape: (N, C, H, W).
         names: One per image.
+        details: Anything JSON-able to save with them.
 
     Raises:
         OSError: The file cannot be written.
     """
-    tensor = {"dtype": "U8", "shape": shape, "data_offsets": [0, int(np.prod(shape, dtype=np.int64))]}
-    header = json.dumps({"__metadata__": {"paths": json.dumps(names)}, _NAME: tensor}).encode()
-    header += b" " * (-len(header) % 8)  # the format wants the data aligned
+    texts = {"paths": json.dumps(names), "details": json.dumps(details)}
+    digest = _started_hash(texts, shape)
     with atomic_path(path) as partial, partial.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        for row in rows:
-            file.write(np.ascontiguousarray(row).data)
+        file.write(_header(texts, shape, "0" * 2 * digest.digest_size))
+        for image in images:
+            pixels = np.ascontiguousarray(image).data
+            digest.update(pixels)
+            file.write(pixels)
+        file.seek(0)
+        file.write(_header(texts, shape, digest.hexdigest()))
 
 
 def map_images(path: Path) -> MappedImages | None:
-    """Map what :func:`write_images` wrote; None if nothing was, or if the file is not whole."""
+    """Map what :func:`write_images` wrote; None where the file is missing or not what was written."""
     if not path.is_file():
         return None
     try:
         # Checks the header against the length of the file.
         with safe_open(path, framework="np") as file:
-            names = json.loads(file.metadata()["paths"])
-            shape = file.get_slice(_NAME).get_shape()
+            texts = dict(file.metadata())
+            shape = tuple(file.get_slice(_NAME).get_shape())
         with path.open("rb") as content:
             start = 8 + int.from_bytes(content.read(8), "little")
         # Copy-on-write: PyTorch has no tensors that cannot be written to; the file itself is never changed.
-        pixels = np.memmap(path, np.uint8, mode="c", offset=start, shape=tuple(shape))
-        return MappedImages(torch.from_numpy(pixels), names)
+        pixels = np.memmap(path, np.uint8, mode="c", offset=start, shape=shape)
+        expected = texts.pop("sha256")
+        digest = _started_hash(texts, shape)
+        flat = pixels.reshape(-1)
+        for first in range(0, len(flat), _HASHED_AT_ONCE):
+            digest.update(flat[first : first + _HASHED_AT_ONCE].data)
+        if digest.hexdigest() != expected:
+            return None
+        return MappedImages(torch.from_numpy(pixels), json.loads(texts["paths"]), json.loads(texts["details"]))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _header(texts: Mapping[str, str], shape: tuple[int, ...], sha256: str) -> bytes:
+    """Length and header of the file, as long for one hash as for another."""
+    tensor = {"dtype": "U8", "shape": shape, "data_offsets": [0, int(np.prod(shape, dtype=np.int64))]}
+    header = json.dumps({"__metadata__": {**texts, "sha256": sha256}, _NAME: tensor}).encode()
+    header += b" " * (-len(header) % 8)  # the format wants the data aligned
+    return len(header).to_bytes(8, "little") + header
+
+
+def _started_hash(texts: Mapping[str, str], shape: tuple[int, ...]) -> hashlib._Hash:
+    """Hash of all that the header says; the pixels are to follow."""
+    return hashlib.sha256(json.dumps([dict(sorted(texts.items())), list(shape)]).encode())

@@ -41,6 +41,7 @@ class ImageSet:
         images: ``[N, C, H, W]``, uint8 in 0..255, or float32 of any range; on any device.
         targets: ``[N]`` int64 class indices, on the same device.
         classes: The name of every class; a target ``k`` means ``classes[k]``.
+        paths: For images read from files, the path of each below the root of the data, with "/" between folders.
 
     Raises:
         UserError: A shape, dtype, device or label that does not fit the above.
@@ -57,6 +58,7 @@ class ImageSet:
     images: Tensor
     targets: Tensor
     classes: tuple[str, ...]
+    paths: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check shapes, dtypes and labels."""
@@ -72,6 +74,8 @@ class ImageSet:
             )
         if targets.device != images.device:
             raise UserError(f"targets must be on the images' device {images.device}, got {targets.device}")
+        if self.paths is not None and len(self.paths) != len(images):
+            raise UserError(f"paths must be one per image, {len(images)}, got {len(self.paths)}")
         # On an accelerator this would synchronise the device; sets are built on the CPU and moved.
         if len(targets) and targets.device.type == "cpu":
             lowest, highest = (int(bound) for bound in targets.aminmax())
@@ -92,8 +96,10 @@ class ImageSet:
 
     def subset(self, indices: Tensor) -> ImageSet:
         """Return the images at ``indices`` (int64 ``[M]``, each in 0..N-1), in that order."""
+        paths = paths_at(self.paths, indices)
         indices = indices.to(self.images.device)
-        return ImageSet(self.images.index_select(0, indices), self.targets.index_select(0, indices), self.classes)
+        images, targets = self.images.index_select(0, indices), self.targets.index_select(0, indices)
+        return ImageSet(images, targets, self.classes, paths)
 
     def gather(self, indices: Tensor) -> Tensor:
         """Return the stored images at ``indices`` (int64 ``[M]``, each in 0..N-1, on any device), ``[M, C, H, W]``."""
@@ -116,14 +122,14 @@ class ImageSet:
         images = self.images.to(device)
         if images is self.images:
             return self
-        moved = ImageSet(images, self.targets.to(device), self.classes)
+        moved = ImageSet(images, self.targets.to(device), self.classes, self.paths)
         if "_digest" in self.__dict__:  # the content is the same, so a hash that was computed is still valid
             moved.__dict__["_digest"] = self._digest
         return moved
 
     def with_targets(self, targets: Tensor) -> ImageSet:
         """Return the same images under other labels, int64 ``[N]``."""
-        return ImageSet(self.images, targets, self.classes)
+        return ImageSet(self.images, targets, self.classes, self.paths)
 
     def unlabelled(self) -> UnlabelledImages:
         """Return the images alone."""
@@ -182,6 +188,11 @@ class UnlabelledImages:
     def fingerprint(self) -> str:
         """Return a sha256 (hex) over shape, dtype and pixels."""
         return _pixel_hash(self).hexdigest()
+
+
+def paths_at(paths: tuple[str, ...] | None, indices: Tensor) -> tuple[str, ...] | None:
+    """Return the paths at ``indices``, if there are any."""
+    return None if paths is None else tuple(paths[index] for index in indices.tolist())
 
 
 def _pixel_hash(images: ImageSet | UnlabelledImages) -> hashlib._Hash:

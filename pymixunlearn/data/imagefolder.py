@@ -1,16 +1,13 @@
-"""Any images in one directory per class: a folder, or a tar archive of one that is never unpacked."""
+"""Data set of image files in one directory per class: a folder, or a tar archive of one that is never unpacked."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import os
-import posixpath
-import tarfile
+import tempfile
 import warnings
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -20,206 +17,279 @@ from torch import Tensor
 from pymixunlearn.data.cache import cache_dir
 from pymixunlearn.data.dataset import Dataset, hold_out
 from pymixunlearn.data.decode import SUFFIXES, SquareDecoder
-from pymixunlearn.data.image_file import map_images, write_images
+from pymixunlearn.data.image_file import MappedImages, map_images, write_images
 from pymixunlearn.data.image_set import ImageSet
+from pymixunlearn.data.layout import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    check_parts,
+    find_parts,
+    label_test,
+    label_train,
+    shared_folders,
+)
+from pymixunlearn.data.listing import FILE_LIMIT, Listing, Member, list_folder, read_archive, shown
 from pymixunlearn.data.preprocess import Preprocess, natural_images
 from pymixunlearn.data.registry import Request, register
 from pymixunlearn.data.streamed import IN_MEMORY_LIMIT, StreamedImageSet
+from pymixunlearn.display import printable
 from pymixunlearn.errors import UserError
 
-_CACHE_FORMAT = "pymixunlearn-images/1"
+_CACHE_FORMAT = "pymixunlearn-images/2"  # changes with what decoding gives
 _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-_TRAIN = "train"
-_TEST_NAMES = ("test", "val")  # the first of them that is there
+_NAMED = 20
 
 
 @dataclass(frozen=True)
-class _Decoded:
-    """Images, uint8 [M, C, S, S], in memory or in their file; the rows of those that count, and the path of each.
+class _Table:
+    """Data table: images, uint8 [M, C, S, S], in memory or in their file, and index and path of each that counts.
 
     Paths are below the images' root, in ascending order.
     """
 
     images: Tensor
     streamed: bool
-    rows: Tensor
+    indices: Tensor
     paths: list[PurePosixPath]
 
-    def below(self, shared: int, top: str) -> _Decoded:
+    def below(self, shared: int, top: str) -> _Table:
         """Those whose path goes on with ``top`` after ``shared`` folders."""
-        chosen = [index for index, path in enumerate(self.paths) if path.parts[shared] == top]
-        paths = [self.paths[index] for index in chosen]
-        return _Decoded(self.images, self.streamed, self.rows[torch.tensor(chosen)], paths)
+        part = [index for index, path in enumerate(self.paths) if path.parts[shared] == top]
+        return _Table(
+            self.images, self.streamed, self.indices[torch.tensor(part)], [self.paths[index] for index in part]
+        )
 
     def labelled(self, labels: list[int], classes: tuple[str, ...]) -> ImageSet:
         """Return them as a set; ``labels`` are one class index for each."""
         targets = torch.tensor(labels, dtype=torch.int64)
+        paths = tuple(map(str, self.paths))
         if self.streamed:
-            return StreamedImageSet(self.images, targets, classes, self.rows)
-        everything = len(self.rows) == len(self.images)
-        return ImageSet(self.images if everything else self.images[self.rows], targets, classes)
+            return StreamedImageSet(self.images, targets, classes, paths, self.indices)
+        everything = len(self.indices) == len(self.images)
+        return ImageSet(self.images if everything else self.images[self.indices], targets, classes, paths)
 
-    def shared_folders(self) -> int:
-        """How many folders all paths begin with; the next one down tells images apart."""
-        return len(PurePosixPath(posixpath.commonpath([path.parent for path in self.paths])).parts)
+
+@dataclass
+class _Decoded:
+    """Images of a folder or archive in ascending order of their paths, and what was left out.
+
+    Attributes:
+        decoder: The images as they were found.
+        order: Index there of each image.
+        names: Path of each image.
+        listing: All that was found.
+        unreadable: What is wrong with each image that could not be read.
+    """
+
+    decoder: SquareDecoder
+    order: list[int]
+    names: list[str]
+    listing: Listing
+    unreadable: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader should know of what was left out."""
+        skipped = f"{len(self.unreadable)} images that cannot be read: {'; '.join(self.unreadable[:_NAMED])}"
+        return [*self.listing.notes(), *([skipped] if self.unreadable else [])]
 
 
 @register("imagefolder", streams=True)
 def load_imagefolder(request: Request) -> Dataset:
     """Load images whose class is the name of the directory that they lie in.
 
-    ``data_dir`` is a folder or an archive with train/ and test/ (or val/) inside, or a folder with train.tar.gz and
-    test.tar.gz (or val; .tar and .tgz too), or a single set, a fifth of which then becomes the test set.
+    ``data_dir`` is a folder or an archive with a training part and another (see :mod:`~pymixunlearn.data.layout`)
+    inside, or a folder with an archive of each part (train.tar.gz, test.tar.gz), or a single set, a fifth of which then
+    becomes the test set. Every image's path is in ``paths``.
     """
     source = request.data_dir
     if source is None:
         raise UserError("the dataset 'imagefolder' needs data_dir: a folder or a .tar or .tar.gz archive of images")
     if not source.exists():
-        raise UserError(f"'{source}' does not exist; expected a folder or archive of images as data_dir")
-    train, test = _train_and_test(source, request)
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise UserError(
-            f"the train and test images of '{source}' must be of one size and kind, got "
-            f"{list(train.images.shape[1:])} and {list(test.images.shape[1:])} (channels, height, width)"
-        )
+        raise UserError(f"{_named(source)} does not exist; expected a folder or archive of images as data_dir")
+    notes: list[str] = []
+    train, test, validation = _parts(source, request, notes)
+    for part in (test, validation):
+        if part is not None and train.images.shape[1:] != part.images.shape[1:]:
+            raise UserError(
+                f"the train and test images of {_named(source)} must be of one size and kind, got "
+                f"{list(train.images.shape[1:])} and {list(part.images.shape[1:])} (channels, height, width)"
+            )
     size = request.resize_from(train.images.shape[-1])
     # Mirroring and cropping suit photographs; grey images are treated like the MNISTs.
     preprocess = natural_images(size) if train.images.shape[1] == 3 else Preprocess(size=size)
-    return Dataset(request.name, train, test, preprocess)
+    for note in notes:
+        warnings.warn(f"{_named(source)}: left out {note}", stacklevel=4)
+    return Dataset(request.name, train, test, preprocess, validation, tuple(notes))
 
 
-def _train_and_test(source: Path, request: Request) -> tuple[ImageSet, ImageSet]:
-    archives = _archive_pair(source) if source.is_dir() else None
-    if archives is not None:
-        train, test = (_decoded(path, request) for path in archives)
-        first = _label_train(train, source)
-        return first, _label_test(test, source, first.classes)
-    everything = _decoded(source, request)
-    shared = everything.shared_folders()
-    tops = {path.parts[shared] for path in everything.paths}
-    test_name = next((name for name in _TEST_NAMES if name in tops), None)
-    if _TRAIN in tops and test_name is not None:
-        first = _label_train(everything.below(shared, _TRAIN), source)
-        return first, _label_test(everything.below(shared, test_name), source, first.classes)
-    return hold_out(_label_train(everything, source))
+def _parts(source: Path, request: Request, notes: list[str]) -> tuple[ImageSet, ImageSet, ImageSet | None]:
+    """Return training, test and, if there is one, validation set."""
+    where = _named(source)
+    archives = _archives(source) if source.is_dir() else {}
+    parts = find_parts(archives, where)
+    if parts is not None:
+        tables = {name: _decoded(archives[name], request, notes) for name in parts if name is not None}
+    else:
+        everything = _decoded(source, request, notes)
+        shared = shared_folders(everything.paths)
+        tops = {path.parts[shared] for path in everything.paths if len(path.parts) > shared + 1}
+        parts = find_parts(tops, where)
+        if parts is None:
+            labels, classes = label_train(everything.paths, where)
+            return (*hold_out(everything.labelled(labels, classes)), None)
+        tables = {name: everything.below(shared, name) for name in parts if name is not None}
+        others = {path.parts[shared] for path in everything.paths} - set(tables)
+        if others:
+            notes.append(f"images beside the parts {shown(tables)}: {shown(others)}")
+    labels, classes = label_train(tables[parts.train].paths, where)
+    train = tables[parts.train].labelled(labels, classes)
+    rest = []
+    for kind, name in (("test", parts.test), ("validation", parts.validation)):
+        if name is not None:
+            labels = label_test(tables[name].paths, classes, kind, where)
+            rest.append(tables[name].labelled(labels, classes))
+    return train, rest[0], rest[1] if len(rest) > 1 else None
 
 
-def _archive_pair(folder: Path) -> tuple[Path, Path] | None:
-    def archive(name: str) -> Path | None:
-        return next((path for suffix in _ARCHIVE_SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None)
-
-    train = archive(_TRAIN)
-    test = next((path for name in _TEST_NAMES if (path := archive(name))), None)
-    return (train, test) if train and test else None
-
-
-def _label_train(part: _Decoded, source: Path) -> ImageSet:
-    """Label each image by the first folder below those that all images share; classes are sorted by name."""
-    shared = part.shared_folders()
-    if any(len(path.parts) < shared + 2 for path in part.paths):
-        raise UserError(f"'{source}' must hold at least two directories of images, one per class, and no loose images")
-    names = [path.parts[shared] for path in part.paths]
-    classes = tuple(sorted(set(names)))
-    number = {name: label for label, name in enumerate(classes)}
-    return part.labelled([number[name] for name in names], classes)
+def _archives(folder: Path) -> dict[str, Path]:
+    """Return the archives in a folder that are named like parts, by the name of the part."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        for suffix in _ARCHIVE_SUFFIXES:
+            name = path.name[: -len(suffix)]
+            if path.name.lower().endswith(suffix) and name.lower() in (*TRAIN, *TEST, *VALIDATION) and path.is_file():
+                found.setdefault(name, path)
+    return found
 
 
-def _label_test(part: _Decoded, source: Path, classes: tuple[str, ...]) -> ImageSet:
-    """Label each image by the innermost folder around it that is one of the train set's ``classes``."""
-    number = {name: label for label, name in enumerate(classes)}
-    labels = []
-    for path in part.paths:
-        label = next((number[name] for name in reversed(path.parts[:-1]) if name in number), None)
-        if label is None:
-            raise UserError(f"'{path}' in the test set of '{source}' lies in none of the train set's class directories")
-        labels.append(label)
-    return part.labelled(labels, classes)
-
-
-def _decoded(source: Path, request: Request) -> _Decoded:
-    """Decode every image of ``source`` into a file, or find the file of an earlier call."""
+def _decoded(source: Path, request: Request, notes: list[str]) -> _Table:
+    """Decode every image of ``source`` into a file, or find the file of an earlier call; add to ``notes``."""
     try:
-        files = _files_below(source) if source.is_dir() else None
-        cached = cache_dir() / "images" / f"{_cache_key(source, files, request.image_size)}.safetensors"
+        listing = list_folder(source, follow_links=request.follow_links) if source.is_dir() else None
+        cached = cache_dir() / "images" / f"{_cache_key(source, listing, request)}.safetensors"
         found = map_images(cached)
         if found is None:
-            decoder, order, names = _decode(source, files, request)
-            try:
-                write_images(cached, decoder.rows(order), (len(order), *decoder.shape), names)
-                found = map_images(cached)
-            except OSError as error:
-                # A disk that is full or read-only costs time later but is no reason to fail now, if memory can do.
-                if _streams(request, len(order) * math.prod(decoder.shape)):
-                    raise
-                warnings.warn(f"the decoded images could not be kept in '{cached.parent}' ({error})", stacklevel=2)
+            if cached.exists():
+                warnings.warn(f"the cached images of {_named(source)} are damaged and are decoded again", stacklevel=6)
+            decoded = _decode(source, listing, request)
+            found = _stored(decoded, cached, request)
             if found is None:
-                stacked = np.stack(list(decoder.rows(order)))
-                return _whole(torch.from_numpy(stacked), False, names)
+                images = torch.from_numpy(np.stack(list(decoded.decoder.images(decoded.order))))
+                found = MappedImages(images, decoded.names, decoded.notes)
     except OSError as error:
-        raise UserError(f"'{source}' cannot be read ({error})") from error
+        raise UserError(f"{_named(source)} cannot be read ({error})") from error
+    notes += found.details
     streamed = _streams(request, found.images.nbytes)
-    return _whole(found.images if streamed else found.images.clone(), streamed, found.names)
+    paths = [PurePosixPath(name) for name in found.names]
+    return _Table(found.images if streamed else found.images.clone(), streamed, torch.arange(len(paths)), paths)
 
 
-def _whole(images: Tensor, streamed: bool, names: list[str]) -> _Decoded:
-    return _Decoded(images, streamed, torch.arange(len(names)), [PurePosixPath(name) for name in names])
+def _stored(decoded: _Decoded, cached: Path, request: Request) -> MappedImages | None:
+    """Write decoded images to the cache and map them; without a cache, map a temporary file, or none if memory can do.
+
+    Raises:
+        OSError: Images that are to be streamed can be written nowhere.
+    """
+    shape = (len(decoded.order), *decoded.decoder.shape)
+
+    def write(path: Path) -> MappedImages | None:
+        write_images(path, decoded.decoder.images(decoded.order), shape, decoded.names, decoded.notes)
+        return map_images(path)
+
+    try:
+        return write(cached)
+    except OSError as error:
+        # A disk that is full or read-only costs time later but is no reason to fail now.
+        warnings.warn(f"the decoded images could not be cached in '{cached.parent}' ({error})", stacklevel=7)
+    if not _streams(request, math.prod(shape)):
+        return None
+    # Once mapped, the file needs no name; where it cannot be removed, the system's cleaning does.
+    with tempfile.TemporaryDirectory(prefix="pymixunlearn-", ignore_cleanup_errors=True) as folder:
+        return write(Path(folder) / cached.name)
 
 
 def _streams(request: Request, size: int) -> bool:
     return size > IN_MEMORY_LIMIT if request.stream is None else request.stream
 
 
-def _decode(
-    source: Path, files: list[PurePosixPath] | None, request: Request
-) -> tuple[SquareDecoder, list[int], list[str]]:
-    """Decode the images one by one; return them, their order by name, and the names in that order."""
-    contents = _archive_contents(source) if files is None else ((path, (source / path).read_bytes()) for path in files)
+def _decode(source: Path, listing: Listing | None, request: Request) -> _Decoded:
+    """Decode the images one by one.
+
+    Raises:
+        UserError: There are none, or some cannot be read and may not be skipped; all of these are named.
+    """
+    total = None if listing is None else len(listing.images)
+    listing = Listing() if listing is None else listing
+    members = _folder_members(source, listing) if total is not None else read_archive(source, listing)
     decoder = SquareDecoder(request.image_size, IN_MEMORY_LIMIT)
     paths: list[PurePosixPath] = []
-    for path, content in contents:
-        decoder.add(content, f"{source}/{path}")
-        paths.append(path)
+    known: dict[PurePosixPath, int] = {}
+    unreadable: list[str] = []
+    for done, member in enumerate(members, start=1):
+        try:
+            _add(decoder, member, known)
+        except (UserError, OSError) as error:
+            unreadable.append(f"{_named(source / member.path)} {error}")
+        else:
+            known[member.path] = len(paths)
+            paths.append(member.path)
         if request.progress is not None:
-            request.progress(len(paths), None if files is None else len(files))
-    if not paths:
+            request.progress(done, total)
+    if unreadable and not request.skip_unreadable:
+        more = f"; and {len(unreadable) - _NAMED} more" if len(unreadable) > _NAMED else ""
         raise UserError(
-            f"'{source}' holds no images; expected one directory per class of {', '.join(sorted(SUFFIXES))}"
+            f"{'; '.join(unreadable[:_NAMED])}{more} ({len(unreadable)} of {len(paths) + len(unreadable)} images; "
+            "skip_unreadable, or --skip-unreadable, leaves them out)"
         )
+    listing.images = list(paths)
+    if not paths:
+        also = "".join(f"; left out {note}" for note in listing.notes())
+        raise UserError(
+            f"{_named(source)} holds no images; expected one directory per class of {', '.join(sorted(SUFFIXES))}{also}"
+        )
+    check_parts(listing, _named(source))
     # By name, so that a folder and an archive of it, in whatever order it was packed, are the same data.
     order = sorted(range(len(paths)), key=paths.__getitem__)
-    return decoder, order, [str(paths[index]) for index in order]
+    return _Decoded(decoder, order, [str(paths[index]) for index in order], listing, unreadable)
 
 
-def _is_image(path: PurePosixPath) -> bool:
-    """Whether a file counts; hidden ones (as macOS adds to archives) do not."""
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+def _folder_members(source: Path, listing: Listing) -> Iterator[Member]:
+    for path in sorted(listing.images):
+        yield Member(path, (source / path).stat().st_size, (source / path).read_bytes)
 
 
-def _files_below(folder: Path) -> list[PurePosixPath]:
-    found = []
-    for directory, _, names in os.walk(folder, followlinks=True):
-        below = PurePosixPath(Path(directory).relative_to(folder).as_posix())
-        found += [path for name in names if _is_image(path := below / name)]
-    return found
+def _add(decoder: SquareDecoder, member: Member, known: dict[PurePosixPath, int]) -> None:
+    """Decode one image.
+
+    Raises:
+        UserError: It cannot be decoded, or is too large to be read.
+        OSError: The file cannot be read.
+    """
+    if member.link is not None:
+        if member.link not in known:
+            raise UserError(f"is a link to '{printable(str(member.link))}', which is no image before it in the archive")
+        decoder.repeat(known[member.link])
+    elif member.size > FILE_LIMIT:
+        raise UserError(f"has {member.size} bytes; expected at most {FILE_LIMIT}")
+    else:
+        decoder.add(member.read())
 
 
-def _archive_contents(source: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Read an archive from front to back; member names are labels only, never places on this disk."""
-    try:
-        with tarfile.open(source, "r|*") as archive:
-            for member in archive:
-                path = PurePosixPath(member.name.lstrip("/"))
-                file = archive.extractfile(member) if member.isfile() and _is_image(path) else None
-                if file is not None:
-                    yield path, file.read()
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise UserError(f"'{source}' cannot be read as a tar archive ({error})") from error
+def _named(source: Path) -> str:
+    return f"'{printable(str(source))}'"
 
 
-def _cache_key(source: Path, files: list[PurePosixPath] | None, image_size: int | None) -> str:
-    """Changes whenever the decoded images might: by place, sizes, times of change, and the size asked for."""
-    digest = hashlib.sha256(f"{_CACHE_FORMAT} {source.resolve()} {image_size}".encode())
-    for path in [source] if files is None else sorted(source / file for file in files):
+def _cache_key(source: Path, listing: Listing | None, request: Request) -> str:
+    """Changes whenever the decoded images might: with path, sizes, times of change, and what was asked for."""
+    options = f"{request.image_size} {request.skip_unreadable}"
+    digest = hashlib.sha256(f"{_CACHE_FORMAT} {source.resolve()} {options}".encode("utf-8", "surrogateescape"))
+    if listing is not None:
+        digest.update(repr(sorted((str(path), sorted(kinds)) for path, kinds in listing.folders.items())).encode())
+        digest.update(repr(sorted(listing.left_out.items())).encode())
+    for path in [source] if listing is None else sorted(source / file for file in listing.images):
         status = path.stat()
-        digest.update(f"\n{path} {status.st_size} {status.st_mtime_ns}".encode())
+        text = f"\n{path} {status.st_size} {status.st_mtime_ns}"
+        digest.update(text.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]

@@ -29,6 +29,8 @@ class Request:
     image_size: int | None
     progress: Progress | None
     stream: bool | None = None
+    follow_links: bool = False
+    skip_unreadable: bool = False
 
     def resize_from(self, stored: int) -> int | None:
         """Return the side to resize images of side ``stored`` to; None where ``image_size`` is that or not given."""
@@ -82,6 +84,8 @@ def load(
     image_size: int | None = None,
     progress: Progress | None = None,
     stream: bool | None = None,
+    follow_links: bool = False,
+    skip_unreadable: bool = False,
 ) -> Dataset:
     """Load a data set by name.
 
@@ -94,6 +98,9 @@ def load(
         image_size: Side of the network's input in pixels; None for the data set's own. 224 gives the paper's
             preprocessing for ``cifar10`` and ``svhn``.
         progress: Called as the images of an ``imagefolder`` are decoded.
+        follow_links: Whether symbolic links of an ``imagefolder`` may lead out of it.
+        skip_unreadable: Whether images of an ``imagefolder`` that cannot be read are left out and counted in
+            ``Dataset.notes``; otherwise they are an error that names them.
         stream: Whether the images of an ``imagefolder`` stay in the file that they are decoded into, and are read batch
             by batch; None does so above 4 GiB (``streamed.IN_MEMORY_LIMIT``). The other data sets are small.
 
@@ -102,7 +109,7 @@ def load(
 
     Raises:
         UserError: An unknown name, a part that is empty or larger than the whole, files that are missing, corrupt or
-            cannot be downloaded, or ``stream`` for a data set that is always held in memory.
+            cannot be downloaded, or an option for a data set that it does not apply to.
 
     Example:
         >>> from pymixunlearn import data
@@ -115,8 +122,11 @@ def load(
         raise UserError(f"image_size must be at least 1, got {image_size}")
     if stream and base not in _STREAMING:
         raise UserError(f"stream is set for '{base}', which is always held in memory; expected it for imagefolder only")
+    for option, value in (("follow_links", follow_links), ("skip_unreadable", skip_unreadable)):
+        if value and base not in _STREAMING:
+            raise UserError(f"{option} is set for '{base}', which has no image files; expected it for imagefolder only")
     folder = None if data_dir is None else Path(data_dir).expanduser()
-    whole = _LOADERS[base](Request(base, folder, download, image_size, progress, stream))
+    whole = _LOADERS[base](Request(base, folder, download, image_size, progress, stream, follow_links, skip_unreadable))
     return whole if count is None else part_of(whole, count)
 
 

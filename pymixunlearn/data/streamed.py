@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pymixunlearn.data.image_set import ImageSet, StoredBatch, UnlabelledImages
+from pymixunlearn.data.image_set import ImageSet, StoredBatch, UnlabelledImages, paths_at
 from pymixunlearn.errors import UserError
 
 IN_MEMORY_LIMIT = 4 * 2**30
@@ -33,6 +33,7 @@ class StreamedImageSet(ImageSet):
         images: ``[M, C, H, W]`` uint8, the whole mapped file; more images than the set's where ``rows`` is given.
         targets: ``[N]`` int64 class indices, on the CPU.
         classes: The name of every class.
+        paths: As in :class:`ImageSet`.
         rows: int64 ``[N]``, the index in the file of each image of the set; None for all of them, in file order.
 
     Raises:
@@ -45,7 +46,7 @@ class StreamedImageSet(ImageSet):
         """Check shapes, dtypes and labels."""
         _check_stored(self.images)
         # The checks of ImageSet on a view with as many images as this set has, so that no image is read.
-        ImageSet(self.images[:1].expand(len(self), -1, -1, -1), self.targets, self.classes)
+        ImageSet(self.images[:1].expand(len(self), -1, -1, -1), self.targets, self.classes, self.paths)
 
     def __len__(self) -> int:
         """Return the number of images N."""
@@ -54,7 +55,8 @@ class StreamedImageSet(ImageSet):
     def subset(self, indices: Tensor) -> StreamedImageSet:
         """Return the images at ``indices`` (int64 ``[M]``, each in 0..N-1), in that order, still in the file."""
         indices = indices.cpu()
-        return StreamedImageSet(self.images, self.targets[indices], self.classes, _in_file(self.rows, indices))
+        paths, rows = paths_at(self.paths, indices), _in_file(self.rows, indices)
+        return StreamedImageSet(self.images, self.targets[indices], self.classes, paths, rows)
 
     def gather(self, indices: Tensor) -> Tensor:
         """Read the images at ``indices`` (int64 ``[M]``, each in 0..N-1), ``[M, C, H, W]`` on the CPU."""
@@ -71,7 +73,7 @@ class StreamedImageSet(ImageSet):
 
     def with_targets(self, targets: Tensor) -> StreamedImageSet:
         """Return the same images under other labels, int64 ``[N]``."""
-        return StreamedImageSet(self.images, targets, self.classes, self.rows)
+        return StreamedImageSet(self.images, targets, self.classes, self.paths, self.rows)
 
     def unlabelled(self) -> StreamedImages:
         """Return the images alone."""

@@ -249,7 +249,7 @@ class Loop(Method, Generic[C]):
 
     def hold_out(self, fraction: float) -> ImageSet:
         """Take a share of every class out of D_r, for validation, and return it; the test set is never looked at."""
-        retain, held_out = hold_out(labelled(self.job.split.retain), fraction=fraction)
+        retain, held_out = hold_out(labelled(self.job.split.retain), fraction=fraction, purpose="validation")
         self.retain_set = retain.to(self.device)
         return held_out.to(self.device)
 

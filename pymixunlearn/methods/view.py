@@ -85,5 +85,5 @@ def _together_in_file(forget: StreamedImageSet | StreamedImages, retain: Images)
     assert forget.rows is not None and retain.rows is not None  # neither side of a split is everything
     rows = torch.cat([forget.rows, retain.rows])
     if isinstance(forget, StreamedImageSet) and isinstance(retain, StreamedImageSet):
-        return StreamedImageSet(forget.images, torch.cat([forget.targets, retain.targets]), forget.classes, rows)
+        return StreamedImageSet(forget.images, torch.cat([forget.targets, retain.targets]), forget.classes, rows=rows)
     return StreamedImages(forget.images, rows)

@@ -31,6 +31,8 @@ class DataRequest:
     download: bool = True
     image_size: int | None = None
     stream: bool | None = None
+    follow_links: bool = False
+    skip_unreadable: bool = False
 
     def load(self, observer: Observer | None = None) -> Dataset:
         """Load it; where images have to be decoded, ``observer`` is told of it as the phase "data".
@@ -61,6 +63,8 @@ class DataRequest:
             image_size=self.image_size,
             progress=progress,
             stream=self.stream,
+            follow_links=self.follow_links,
+            skip_unreadable=self.skip_unreadable,
         )
         if decoded:
             watcher.phase_finished("data", f"{decoded} images decoded")

@@ -156,7 +156,7 @@ def validation_dataset(dataset: Dataset, fraction: float) -> Dataset:
 
     Its name says so: neither a run nor a preset can take it for the data set itself.
     """
-    train, validation = hold_out(dataset.train, fraction=fraction)
+    train, validation = hold_out(dataset.train, fraction=fraction, purpose="tuning")
     return replace(dataset, name=f"{dataset.name}-validation", train=train, test=validation)
 
 
