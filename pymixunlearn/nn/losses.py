@@ -30,7 +30,7 @@ def _check_choice(name: str, value: str, known: tuple[str, ...]) -> str:
 
 
 class MixContrastiveLoss(nn.Module):
-    """``L_mix`` on mixed samples (Eq. 5): keep what the retain sample says, drop what the forget sample says.
+    """``L_mix`` on mixed samples (Eq. 5): agree with the retain sample's target, part from the forget sample's.
 
     Args:
         tau: Temperature of the forget term, above 0.
@@ -41,12 +41,20 @@ class MixContrastiveLoss(nn.Module):
 
     Raises:
         UserError: A temperature is not above 0, or the pairing or reduction is unknown.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn.nn import MixContrastiveLoss
+        >>> loss = MixContrastiveLoss(tau=10.0, pairing="grid")
+        >>> logits = torch.randn(2, 3, 10)  # all pairs of 2 forget and 3 retain samples
+        >>> loss(logits, torch.tensor([0, 0]), torch.tensor([1, 2, 3]), lam=0.3).shape
+        torch.Size([])
     """
 
     def __init__(
         self, tau: float = 10.0, pairing: str = "zip", reduction: str = "sum", *, sharpen_T: float | None = None
     ) -> None:
-        """Check and keep the settings."""
+        """Check and store the settings."""
         super().__init__()
         self.tau = _check_positive("tau", tau)
         self.pairing = _check_choice("pairing", pairing, PAIRINGS)
@@ -57,7 +65,7 @@ class MixContrastiveLoss(nn.Module):
         """Return the scalar loss.
 
         Args:
-            logits: The network's answer to the mixes, [N, C] in zip and [N_f, N_r, C] in grid pairing.
+            logits: The network's logits of the mixes, [N, C] in zip and [N_f, N_r, C] in grid pairing.
             target_forget: [N_f, C] floats or [N_f] int64 labels; in zip row n belongs to mix n.
             target_retain: The same for the retain samples, [N_r, C] or [N_r].
             lam: Share of the forget sample, in [0, 1]: a number, a 0-d tensor, or one value per row or pair.
@@ -82,12 +90,19 @@ class GeneratorLoss(MixContrastiveLoss):
     """``L_gen = -L_mix`` at its own temperature (Eq. 3): the generator seeks the mixes that unlearning gets wrong.
 
     Arguments and shapes are those of :class:`MixContrastiveLoss`.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn.nn import GeneratorLoss, MixContrastiveLoss
+        >>> arguments = torch.randn(4, 10), torch.zeros(4, dtype=torch.int64), torch.arange(4), 0.3
+        >>> bool(GeneratorLoss(tau=0.5)(*arguments) == -MixContrastiveLoss(tau=0.5)(*arguments))
+        True
     """
 
     def __init__(
         self, tau: float = 0.5, pairing: str = "zip", reduction: str = "sum", *, sharpen_T: float | None = None
     ) -> None:
-        """Check and keep the settings."""
+        """Check and store the settings."""
         super().__init__(tau, pairing, reduction, sharpen_T=sharpen_T)
 
     def forward(self, logits: Tensor, target_forget: Tensor, target_retain: Tensor, lam: float | Tensor) -> Tensor:
@@ -105,10 +120,17 @@ class RealContrastiveLoss(nn.Module):
 
     Raises:
         UserError: A temperature is not above 0, or the reduction is unknown.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn.nn import RealContrastiveLoss
+        >>> loss = RealContrastiveLoss(tau=5.0, reduction="mean")
+        >>> loss(torch.randn(2, 10), torch.randn(3, 10), torch.tensor([0, 0]), torch.tensor([1, 2, 3])).shape
+        torch.Size([])
     """
 
     def __init__(self, tau: float = 5.0, reduction: str = "sum", *, sharpen_T: float | None = None) -> None:
-        """Check and keep the settings."""
+        """Check and store the settings."""
         super().__init__()
         self.tau = _check_positive("tau", tau)
         self.reduction = _check_choice("reduction", reduction, REDUCTIONS)

@@ -1,7 +1,7 @@
 """Ways of mixing a forget image with a retain image: the learnable MixBlock, and plain mixup for comparison.
 
 MixBlock is Eq. 2 of "Adversarial Mixup Unlearning" (ICLR 2025) and Section 3.2 of Qin et al., "Adversarial
-AutoMixup" (ICLR 2024): cross-attention between the two feature maps decides, place by place, whose pixels are shown.
+AutoMixup" (ICLR 2024): cross-attention between the two feature maps decides for each position whose pixels are shown.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Projection(NamedTuple):
 
 
 class MixBlock(nn.Module):
-    """Cross-attention mask generator: where does the mix show the forget image, where the retain image?
+    """Cross-attention mask generator: it learns where a mix shows the forget image, and where the retain image.
 
     A constant channel is appended to both feature maps (lam to forget, 1 - lam to retain) and 1x1 convolutions, shared
     by the two, give queries, keys and values. The three convolutions are one stacked matrix, so an image needs
@@ -40,6 +40,15 @@ class MixBlock(nn.Module):
 
     Raises:
         UserError: The feature maps have too few channels to be reduced.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn.nn import MixBlock
+        >>> mixblock = MixBlock(in_channels=16)
+        >>> features_f, features_r = torch.randn(2, 16, 4, 4), torch.randn(2, 16, 4, 4)
+        >>> images_f, images_r = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
+        >>> mixblock(features_f, features_r, 0.3, images_f, images_r).shape
+        torch.Size([2, 3, 32, 32])
     """
 
     def __init__(self, in_channels: int, reduction: int = 2, *, seed: int = 0) -> None:
@@ -129,6 +138,12 @@ def mixup(x_f: Tensor, x_r: Tensor, lam: float | Tensor, pairing: str = "zip") -
 
     Raises:
         UserError: The pairing is unknown or ``lam`` has another shape.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn.nn import mixup
+        >>> mixup(torch.ones(2, 1, 1, 1), torch.zeros(3, 1, 1, 1), 0.25, pairing="grid").flatten()
+        tensor([0.2500, 0.2500, 0.2500, 0.2500, 0.2500, 0.2500])
     """
     _check_ratio(lam, pairing, x_f.shape[0])
     if isinstance(lam, Tensor):

@@ -50,6 +50,14 @@ def mixblock_attention(
     Raises:
         ValueError: A shape, device or pairing that does not fit.
         TypeError: A dtype that does not fit.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import ops
+        >>> forget = torch.randn(2, 8, 7, 7), torch.randn(2, 8, 7, 7), torch.randn(2, 7, 7)  # queries, keys, values
+        >>> retain = torch.randn(3, 8, 7, 7), torch.randn(3, 8, 7, 7), torch.randn(3, 7, 7)
+        >>> ops.mixblock_attention(*forget, *retain, pairing="grid").shape
+        torch.Size([6, 7, 7])
     """
     tensors = (q_f, k_f, v_f, q_r, k_r, v_r)
     if not compiled(*tensors) or pairing not in checks.PAIRINGS:

@@ -31,6 +31,12 @@ def sharpen(logits: Tensor, T: float = 0.3) -> Tensor:
     Raises:
         ValueError: A temperature or shape out of range.
         TypeError: A dtype that is not floating.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import ops
+        >>> ops.sharpen(torch.tensor([[0.0, 0.3]]), T=0.3)
+        tensor([[0.2689, 0.7311]])
     """
     if not compiled(logits) or not isinstance(T, (int, float)) or not T > 0:
         return reference.sharpen(logits, T)
@@ -60,6 +66,13 @@ def sim_loss(logits: Tensor, target: Tensor, *, sharpen_T: float | None = None) 
     Raises:
         ValueError: A shape, device or temperature that does not fit.
         TypeError: A dtype that does not fit.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import ops
+        >>> logits = torch.tensor([[9.0, 0.0], [0.0, 0.0]])
+        >>> ops.sim_loss(logits, torch.tensor([0, 0]))  # sure of its label; undecided
+        tensor([0.0000, 0.2929])
     """
     if not compiled(logits, target) or target.requires_grad or not (sharpen_T is None or sharpen_T > 0):
         return reference.sim_loss(logits, target, sharpen_T=sharpen_T)
@@ -112,6 +125,16 @@ def mix_contrastive_loss(
     Raises:
         ValueError: A shape, device, pairing, reduction or range that does not fit.
         TypeError: A dtype that does not fit.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import ops
+        >>> logits = torch.zeros(2, 3, 10, requires_grad=True)  # 2 forget and 3 retain samples, all pairs, 10 classes
+        >>> forget, retain = torch.tensor([0, 0]), torch.tensor([1, 2, 3])
+        >>> loss = ops.mix_contrastive_loss(logits, forget, retain, lam=0.3, tau=10.0, pairing="grid")
+        >>> loss.backward()
+        >>> logits.grad.shape
+        torch.Size([2, 3, 10])
     """
     constants_ok = (
         compiled(logits, target_forget, target_retain)
@@ -181,6 +204,17 @@ def real_contrastive_loss(
     Raises:
         ValueError: A shape, device, reduction or range that does not fit.
         TypeError: A dtype that does not fit.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import ops
+        >>> teacher_forget, teacher_retain = torch.randn(2, 10), torch.randn(3, 10)
+        >>> logits_forget, logits_retain = torch.randn(2, 10), torch.randn(3, 10)
+        >>> loss = ops.real_contrastive_loss(
+        ...     logits_forget, logits_retain, teacher_forget, teacher_retain, tau=5.0, sharpen_T=0.3
+        ... )
+        >>> loss.shape
+        torch.Size([])
     """
     constants_ok = (
         compiled(logits_forget, logits_retain, target_forget, target_retain)

@@ -47,6 +47,14 @@ def mask_mix(
     Raises:
         ValueError: A shape, device, pairing, mean or std that does not fit.
         TypeError: A dtype that does not fit, or mean and std beside floating images.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import ops
+        >>> forget, retain = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
+        >>> ops.mask_mix(forget, retain, torch.zeros(1, 1, 1))  # a mask logit of 0: half of each
+        tensor([[[[0.5000, 0.5000],
+                  [0.5000, 0.5000]]]])
     """
     if not (
         compiled(x_forget, x_retain, mask_logits)

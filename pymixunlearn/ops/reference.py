@@ -5,6 +5,13 @@ PyTorch knows, differentiated by autograd. Targets, mixing ratios and temperatur
 the paper, where they come from a frozen model or from labels: no gradient flows into them.
 
 Equation numbers are those of "Adversarial Mixup Unlearning" (ICLR 2025).
+
+Example:
+    >>> import torch
+    >>> from pymixunlearn import ops
+    >>> logits, labels = torch.randn(4, 10), torch.tensor([3, 1, 4, 1])
+    >>> torch.allclose(ops.sim_loss(logits, labels), ops.reference.sim_loss(logits, labels), atol=1e-6)
+    True
 """
 
 from __future__ import annotations

@@ -23,7 +23,13 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class LibraryStatus:
-    """Whether a compiled library is in use; ``reason`` says why not."""
+    """Whether a compiled library is in use; ``reason`` says why not.
+
+    Example:
+        >>> from pymixunlearn import ops
+        >>> ops.LibraryStatus(False, "switched off")
+        LibraryStatus(available=False, reason='switched off')
+    """
 
     available: bool
     reason: str | None = None
@@ -31,7 +37,14 @@ class LibraryStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """State of the compiled operators in this process (see :func:`pymixunlearn.ops.status`)."""
+    """State of the compiled operators in this process (see :func:`pymixunlearn.ops.status`).
+
+    Example:
+        >>> from pymixunlearn import ops
+        >>> absent = ops.LibraryStatus(False, "not built")
+        >>> ops.Status(cpu=absent, cuda=absent).reason
+        'not built'
+    """
 
     cpu: LibraryStatus
     cuda: LibraryStatus
