@@ -127,8 +127,14 @@ def from_tensors(
     return Dataset(name, train, test, Preprocess() if preprocess is None else preprocess)
 
 
+MOST_VALIDATION = 20_000
+"""Images that a part of a data set leaves out and that become its validation set, at most."""
+
+
 def part_of(dataset: Dataset, count: int) -> Dataset:
     """Return ``dataset`` with ``count`` of its training images, always the same ones; its name says so: ``NAME@COUNT``.
+
+    Up to :data:`MOST_VALIDATION` of the other training images are its validation set, unless it has one of its own.
 
     Raises:
         UserError: ``count`` below 1 or above the number of training images.
@@ -137,8 +143,13 @@ def part_of(dataset: Dataset, count: int) -> Dataset:
         raise UserError(
             f"'{dataset.name}@{count}' asks for {count} training images; expected 1 to {len(dataset.train)}"
         )
-    indices = torch.randperm(len(dataset.train), generator=seeding.generator(0, "part"))[:count].sort().values
-    return replace(dataset, name=f"{dataset.name}@{count}", train=dataset.train.subset(indices))
+    indices = torch.randperm(len(dataset.train), generator=seeding.generator(0, "part"))
+    train, others = (part.sort().values for part in (indices[:count], indices[count : count + MOST_VALIDATION]))
+    validation = dataset.validation
+    if validation is None and len(others):
+        validation = dataset.train.subset(others)
+    name = f"{dataset.name}@{count}"
+    return replace(dataset, name=name, train=dataset.train.subset(train), validation=validation)
 
 
 def hold_out(images: ImageSet, *, fraction: float = 0.2, purpose: str = "test") -> tuple[ImageSet, ImageSet]:

@@ -91,7 +91,7 @@ def load(
 
     Args:
         name: One of :func:`available`; ``NAME@COUNT`` takes a random part of the training images, always the same
-            one, and the whole test set.
+            one, and the whole test set; the images that it leaves out, at most 20 000, are the validation set.
         data_dir: Folder of its files, or to download them to; None for the per-user cache folder. For
             ``imagefolder``: the folder or the .tar, .tar.gz archive itself.
         download: Whether missing files may be downloaded, through torchvision.

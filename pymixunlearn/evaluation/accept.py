@@ -97,7 +97,7 @@ def acceptance(
     model: nn.Module,
     split: Split,
     *,
-    validation: ImageSet,
+    validation: ImageSet | None = None,
     initial: nn.Module | None = None,
     alpha: float = 0.05,
     device: torch.device | str | None = None,
@@ -114,7 +114,8 @@ def acceptance(
         model: The unlearned model, images ``[N, C, H, W]`` to logits ``[N, classes]``; it is left as it is.
         split: What was to be forgotten.
         validation: V: labelled images of the same classes, drawn like the training images, that no model was trained
-            on and nothing was chosen by. Test images serve only if they are drawn like the training images.
+            on and nothing was chosen by. Test images serve only if they are drawn like the training images. None takes
+            the validation set of the split's data set.
         initial: The model before unlearning. Without it no model is accepted.
         alpha: The level of each part, above 0 and below 1.
         device: Where to compute; None takes CUDA where there is one.
@@ -122,10 +123,24 @@ def acceptance(
         resurfacing: How the copy is trained for part (b); give the learning rate of the model's own training.
 
     Raises:
-        UserError: ``alpha`` is out of range, or ``validation`` has other classes or images of another shape.
+        UserError: ``alpha`` is out of range, there is no validation set, or it has other classes or images of another
+            shape.
+
+    Example:
+        >>> from pymixunlearn import data, evaluation, models, tasks
+        >>> dataset = data.load("digits@1000")
+        >>> untrained = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+        >>> evaluation.acceptance(untrained, tasks.class_split(dataset, [0]), initial=untrained).decision
+        'cannot tell'
     """
     if not 0 < alpha < 1:
         raise UserError(f"alpha is {alpha}; expected a value above 0 and below 1")
+    validation = split.dataset.validation if validation is None else validation
+    if validation is None:
+        raise UserError(
+            f"the data set '{split.dataset.name}' has no validation set; give validation, images that no model was "
+            "trained on"
+        )
     _check_validation(validation, split)
     where = resolve_device(device)
     targets = split.forget.targets.cpu()

@@ -37,6 +37,10 @@ def test_a_part_has_always_the_same_training_images_and_all_test_images() -> Non
     assert torch.equal(part.test.images, whole.test.images) and part.train.targets.bincount().min() > 5
     pixels = {tuple(image.flatten().tolist()) for image in whole.train.images}
     assert all(tuple(image.flatten().tolist()) in pixels for image in part.train.images)
+    assert whole.validation is None and part.validation is not None and len(part.validation) == 1438 - 200
+    known = {bytes(image) for image in part.train.images.numpy()}
+    unseen = [bytes(image) for image in part.validation.images.numpy()]
+    assert sum(image in known for image in unseen) == 0  # digits has no two equal images
     assert data.load("digits@1438").train.fingerprint() == whole.train.fingerprint()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -198,6 +199,13 @@ def test_models_are_left_as_they_are_and_the_seed_fixes_the_answer(world: World,
     before = copy.deepcopy(initial.state_dict())
     assert world.judge(initial, initial) == world.judge(initial, initial)
     assert all(torch.equal(value, before[name]) for name, value in initial.state_dict().items())
+
+
+def test_the_validation_set_of_the_data_serves(initial: nn.Module, world: World) -> None:
+    with pytest.raises(UserError, match="has no validation set; give validation"):
+        acceptance(initial, world.split, device=CPU)
+    split = replace(world.split, dataset=replace(world.data, validation=world.unseen))
+    assert acceptance(initial, split, initial=initial, device=CPU) == world.judge(initial, initial)
 
 
 @pytest.mark.parametrize(
