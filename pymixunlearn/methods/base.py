@@ -21,6 +21,7 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.methods.config import MethodConfig
 from pymixunlearn.methods.stopping import AutoStop, Stopping, StoppingConfig
 from pymixunlearn.methods.view import SplitView
+from pymixunlearn.models.normalisation import hold_norms, release_norms
 from pymixunlearn.tasks import Split
 from pymixunlearn.training.cache import ModelStore
 from pymixunlearn.training.device import resolve_device
@@ -190,12 +191,14 @@ class Method(ABC):
         set_up = _SetUp()
         where = resolve_device(device)
         private = copy.deepcopy(model).to(where)
+        hold_norms(private)
         view, stop = SplitView.of(split, labels=self.needs_labels), None
         if isinstance(self.config, StoppingConfig) and self.config.stop == "auto":
             stop = AutoStop(private, view, split.forget_classes, self.config, device=where, seed=seed)
             view = stop.split
         done = self._run(UnlearnJob(private, view, where, seed, [set_up, *callbacks], resume, stop, store))
         done.model.zero_grad(set_to_none=True)
+        release_norms(done.model)
         seconds = done.earlier + set_up.seconds + sum(record["seconds"] for record in done.history)
         stopping = None if stop is None else stop.result()
         return UnlearnResult(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -42,15 +43,39 @@ class Execution:
         self._compile = compile
         self._compiled: dict[int, Callable[[Tensor], Any]] = {}
 
-    def arrange(self, *networks: nn.Module) -> None:
-        """Bring the networks' weights into the memory layout, in place."""
-        if self.channels_last:
+    def arrange(self, *networks: nn.Module, example: Tensor) -> None:
+        """Bring the networks' weights into the memory layout, in place.
+
+        A network that cannot process images with the channels innermost, since it views them as rows, gets contiguous
+        ones from here on, and a warning says so.
+
+        Args:
+            *networks: Networks of one architecture, the first of them in evaluation mode.
+            example: Images [N, C, H, W] for a trial run of the first.
+        """
+        if not self.channels_last:
+            return
+        for network in networks:
+            network.to(memory_format=torch.channels_last)
+        try:
+            with torch.no_grad(), self.autocast():
+                networks[0](self.inputs(example))
+        except RuntimeError as error:
+            if "view" not in str(error):
+                raise
+            self.channels_last = False
             for network in networks:
-                network.to(memory_format=torch.channels_last)
+                network.to(memory_format=torch.contiguous_format)
+            warnings.warn(
+                "model calls view() on a tensor whose channels lie innermost, so its images are contiguous here; "
+                "flatten(1) or reshape() instead of view() makes it faster, channels_last=false ends this warning",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def inputs(self, images: Tensor) -> Tensor:
         """Return images [N, C, H, W] in the memory layout that the networks take."""
-        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
+        return images.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
 
     def autocast(self) -> torch.autocast:
         """Return the context that a forward pass runs in."""

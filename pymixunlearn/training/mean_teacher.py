@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from pymixunlearn.data import ImageSet, Preprocess, UnlabelledImages
 from pymixunlearn.data.batches import Batch, batches
 from pymixunlearn.errors import UserError
+from pymixunlearn.models.normalisation import hold_norms
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.training.device import seeded_layers
 from pymixunlearn.training.loop import Callback, StateDict, StepDone
@@ -83,6 +84,7 @@ def train_mean_teacher(
     for kind, images in (("labelled", labelled), ("unlabelled", unlabelled)):
         if len(images) == 0:
             raise UserError(f"the {kind} part of the training set is empty; expected at least one image")
+    hold_norms(model)
     teacher = model.to(device).train()
     student = copy.deepcopy(teacher)
     labelled, unlabelled = labelled.to(device), unlabelled.to(device)

@@ -15,6 +15,7 @@ from pymixunlearn.data import ImageSet, Preprocess
 from pymixunlearn.data.batches import Batch, batches
 from pymixunlearn.errors import UserError, unknown_name
 from pymixunlearn.models import available
+from pymixunlearn.models.normalisation import hold_norms, release_norms
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.device import seeded_layers
 from pymixunlearn.training.loop import Callback, StateDict, StepDone, run_epochs
@@ -218,7 +219,7 @@ def trained(
     callbacks: Sequence[Callback],
     resume: StateDict | None,
 ) -> TrainResult:
-    """Run the epochs of a training; the result is the part "model". ``parts`` are what a snapshot keeps."""
+    """Run the epochs of a training; the result is the part "model". ``parts`` are what snapshots include."""
 
     def state() -> StateDict:
         return {part: value.state_dict() for part, value in parts.items()}
@@ -227,9 +228,16 @@ def trained(
         for part, value in parts.items():
             value.load_state_dict(saved[part])
 
-    history = run_epochs(
-        name, epochs, steps, run_epoch, state=state, load_state=load_state, callbacks=callbacks, resume=resume
-    )
+    networks = [part for part in parts.values() if isinstance(part, nn.Module)]
+    for network in networks:
+        hold_norms(network)
+    try:
+        history = run_epochs(
+            name, epochs, steps, run_epoch, state=state, load_state=load_state, callbacks=callbacks, resume=resume
+        )
+    finally:
+        for network in networks:
+            release_norms(network)
     model = parts["model"]
     assert isinstance(model, nn.Module)
     return TrainResult(model.eval(), sum(record["seconds"] for record in history), history)

@@ -46,6 +46,22 @@ CASES: dict[str, Method] = {
     "unroll, from the start": methods.Unroll(batch_size=4, train_epochs=100, point="start"),
 }
 EVERY = pytest.mark.parametrize("name", CASES)
+
+
+class Normed(nn.Module):
+    """A network that normalises single values per channel: after a layer of 1x1 maps, and of its embeddings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        pool = nn.AdaptiveAvgPool2d(1)
+        self.body = nn.Sequential(nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), pool, nn.BatchNorm2d(6))
+        self.hidden, self.norm, self.head = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.norm(self.hidden(self.body(images).flatten(1))).relu())
+        return logits
+
+
 ENSEMBLES = ("dsmixup", "sisa")
 """Methods that train networks of their own on everything first, in a loop before theirs."""
 CHANGES_WEIGHTS = pytest.mark.parametrize("name", [name for name in CASES if name not in ("retrain", *ENSEMBLES)])
@@ -147,6 +163,32 @@ def test_frozen_layers_stay_frozen(name: str, tiny: Any) -> None:
     assert torch.equal(result.model.body.conv.weight, model.body.conv.weight)
     assert not torch.equal(result.model.body.norm.weight, model.body.norm.weight)
     assert not result.model.body.conv.weight.requires_grad
+
+
+@EVERY
+@pytest.mark.parametrize("forget", [1, 5], ids=["one sample", "four and one"])
+def test_a_lone_sample_is_no_batch_to_normalise_by(name: str, forget: int, tiny: Any) -> None:
+    """Batches are of four, so that the last one of D_f is of one sample."""
+    model = Normed()
+    result = CASES[name].unlearn(model, tiny.split(forget, 14), device="cpu")
+    assert all(parameter.isfinite().all() for parameter in result.model.parameters())
+    assert all(not module._forward_pre_hooks for module in (*model.modules(), *result.model.modules()))
+
+
+@EVERY
+@pytest.mark.parametrize("how", ["weights", "mode"])
+def test_the_statistics_of_frozen_layers_do_not_move(name: str, how: str, tiny: Any) -> None:
+    model = Normed().train()
+    frozen = model.body.requires_grad_(False) if how == "weights" else model.body.eval()
+    for buffer in frozen.buffers():
+        buffer.add_(1)
+    result = CASES[name].unlearn(model, tiny.split(), device="cpu")
+    networks = result.model.members if name in ENSEMBLES else [result.model]
+    for network in networks:
+        for key, buffer in network.body.named_buffers():
+            # The networks that are trained anew start from new statistics, which do not move either.
+            new = torch.ones_like(buffer) if "var" in key else torch.zeros_like(buffer)
+            assert torch.equal(buffer, new if name in ("retrain", *ENSEMBLES) else model.body.get_buffer(key)), key
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "retrain"])

@@ -41,7 +41,7 @@ class FastMixUnlearnLoop(MixUnlearnLoop):
         )
         self.capturable = self.device.type == "cuda" and config.cuda_graphs
         super().setup()
-        self.execution.arrange(self.model, self.initial, self.adversary)
+        self.execution.arrange(self.initial, self.model, self.adversary, example=self.example)
         pairs = config.batch_size ** (1 if config.pairing == "zip" else 2)
         self._full = {pairs, 2 * config.batch_size + pairs * config.use_mix_loss}  # images per forward pass
         self.caches: dict[Side, TeacherCache] = {}
