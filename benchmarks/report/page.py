@@ -30,7 +30,7 @@ the losses; `interpolate`, `sigmoid` and `lerp` for the mix; batched products fo
 - All providers of a case are timed in turn within one run, so that noise hits them alike. Times are percentiles over
   the runs; ratios are of medians, the rival's over the fused operator's: above 1 the fused operator is faster, **bold**
   marks where it lost.
-- The forward keeps what the backward needs, as in training; the backward computes the gradients that training needs:
+- The forward saves what the backward needs, as in training; the backward computes the gradients that training needs:
   of the logits, of the mix the mask's only, of the attention all six. Targets are probabilities.
 - Losses of half-precision logits are computed in float32 by the rivals too, as under autocast.
 - *Of copy* is the traffic that the case cannot avoid (every input read once, every output written once) over the
