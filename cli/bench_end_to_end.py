@@ -119,15 +119,13 @@ def _measure_growth(
 
 
 def _show_request(console: Console, rows: Sequence[RequestRow]) -> None:
-    from rich import box
-    from rich.table import Table
-
     from pymixunlearn.benchmarking.end_to_end.request import PROVIDERS
+    from pymixunlearn.reporting.folding import FoldingTable
 
     first = rows[0]
     title = f"{first.dataset}, {first.task}, {first.forget} of {first.forget + first.retain} images to forget"
-    style = box.ASCII if not console.is_terminal else box.SIMPLE
-    table = Table("", "what", "steps", "seconds", "Retrain / it", "total gap", box=style, title=title)
+    headings = ("", "what", "steps", "seconds", "Retrain / it", "total gap")
+    table = FoldingTable(*headings, names=2, title=title, plain=not console.is_terminal)
     for row in rows:
         gap = "" if row.gap is None else f"{row.gap:.2f}"
         what = PROVIDERS[row.provider]
@@ -137,21 +135,12 @@ def _show_request(console: Console, rows: Sequence[RequestRow]) -> None:
 
 
 def _show_growth(console: Console, rows: Sequence[GrowthRow]) -> None:
-    from rich import box
-    from rich.table import Table
-
     from pymixunlearn.benchmarking.end_to_end.growth import fitted
     from pymixunlearn.benchmarking.units import size_of
+    from pymixunlearn.reporting.folding import FoldingTable
 
-    table = Table(
-        "to forget",
-        "to keep",
-        "images",
-        "epochs",
-        "seconds",
-        "peak memory",
-        box=box.ASCII if not console.is_terminal else box.SIMPLE,
-    )
+    headings = ("to forget", "to keep", "images", "epochs", "seconds", "peak memory")
+    table = FoldingTable(*headings, names=3, plain=not console.is_terminal)
     for row in rows:
         counts = (str(row.forget), str(row.retain), row.images, str(row.epochs))
         table.add_row(*counts, f"{row.seconds:.1f}", size_of(row.peak_bytes))

@@ -103,19 +103,16 @@ def step(**values: Any) -> None:
 
 def _show(console: Console, rows: list[StepRow]) -> None:
     """Print the steps of every case, and the parts of the fast one."""
-    from rich import box
-    from rich.table import Table
-
     from pymixunlearn.benchmarking.step.measure import PARTS, PROVIDERS, network_share
     from pymixunlearn.benchmarking.units import duration, share, size_of
+    from pymixunlearn.reporting.folding import FoldingTable
 
-    style = box.ASCII if not console.is_terminal else box.SIMPLE
+    plain = not console.is_terminal
     for case in dict.fromkeys(row.case for row in rows):
         own = [row for row in rows if row.case == case]
-        steps = Table(
-            "step", "what", "median", "ratio", "images/s", "peak", box=style, title=f"{case}, batch {own[0].batch}"
-        )
-        parts = Table("part", "what", "median", "share", box=style)
+        title = f"{case}, batch {own[0].batch}"
+        steps = FoldingTable("step", "what", "median", "ratio", "images/s", "peak", names=2, title=title, plain=plain)
+        parts = FoldingTable("part", "what", "median", "share", names=2, plain=plain)
         for row in own:
             time = duration(row.p50_ms)
             if row.part == "step":

@@ -135,14 +135,12 @@ def describe(plan: TuningPlan) -> list[str]:
 
 def _show(console: Console, plan: TuningPlan, outcome: TuningOutcome) -> None:
     """Print the best combinations and how to use them."""
-    from rich import box
-    from rich.table import Table
+    from pymixunlearn.reporting.folding import FoldingTable
 
-    style = box.SIMPLE_HEAD if console.is_terminal else box.ASCII2
-    table = Table(*plan.grid, "Mean gap", box=style)
+    table = FoldingTable("Mean gap", *plan.grid, justify="left", plain=not console.is_terminal)
     for one in outcome.ranked[:_SHOWN]:
         gap = "failed" if one.value is None else f"{one.value:.3f}"
-        table.add_row(*(str(one.settings[name]) for name in plan.grid), gap)
+        table.add_row(gap, *(str(one.settings[name]) for name in plan.grid))
     console.print()
     console.print(table)
     if len(outcome.ranked) > _SHOWN:

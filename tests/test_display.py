@@ -21,6 +21,10 @@ from pymixunlearn.display import encodable, printable
         ("\ud83d", r"\ud83d"),
         ("\U000e0001", r"\U000e0001"),
         ("می\u200cخواهم", "می\u200cخواهم"),
+        ("\xad", r"\xad"),
+        ("\u0100\ue000", "\u0100" + r"\ue000"),
+        ("\udc80\udcff\udc7f\udd00", r"\x80\xff\udc7f\udd00"),
+        ("\uffff\U0010ffff", r"\uffff\U0010ffff"),
         ("", ""),
     ],
 )

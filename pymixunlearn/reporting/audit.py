@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich import box
-from rich.table import Table
+from pymixunlearn.reporting.folding import FoldingTable
 
 COLUMNS = {
     "accuracy": ("Accuracy %", 1),
@@ -23,7 +22,7 @@ _KINDS = {
 }
 
 
-def audit_table(record: Mapping[str, Any], *, plain: bool = False) -> Table | None:
+def audit_table(record: Mapping[str, Any], *, plain: bool = False) -> FoldingTable | None:
     """Lay the attacks of an ``audit.json`` out for a terminal, each number with its 95 % interval.
 
     Args:
@@ -35,11 +34,8 @@ def audit_table(record: Mapping[str, Any], *, plain: bool = False) -> Table | No
     """
     if not record["attacks"]:
         return None
-    table = Table(box=box.ASCII2 if plain else box.SIMPLE_HEAD)
-    table.add_column("", no_wrap=True)
-    table.add_column("tells", no_wrap=True)
-    for heading, _ in COLUMNS.values():
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = (heading for heading, _ in COLUMNS.values())
+    table = FoldingTable("", "tells", *headings, names=2, plain=plain)
     for attack in record["attacks"].values():
         cells = (_interval(attack[key], decimals) for key, (_, decimals) in COLUMNS.items())
         table.add_row(attack["label"], attack["asks"], *cells)

@@ -6,8 +6,6 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from pymixunlearn.evaluation.catalogue import METRICS
@@ -22,6 +20,7 @@ from pymixunlearn.reporting.comparison import (
     ComparisonTable,
     Statistic,
 )
+from pymixunlearn.reporting.folding import FoldingTable
 
 _GROUPS = {REFERENCE: "", AWARE: "label-aware", AGNOSTIC: "label-agnostic"}
 _LABELS = {GAP: "Mean gap", SECONDS: "Seconds"}
@@ -108,8 +107,8 @@ def to_latex(table: ComparisonTable) -> str:
     return "\n".join([*lines, "\\end{table}", ""])
 
 
-def to_rich(table: ComparisonTable, *, plain: bool = False, published: bool = False) -> Table:
-    """Lay the table out for a terminal.
+def to_rich(table: ComparisonTable, *, plain: bool = False, published: bool = False) -> FoldingTable:
+    """Lay the table out for a terminal, folded where it is too narrow.
 
     Args:
         table: What to show.
@@ -117,12 +116,9 @@ def to_rich(table: ComparisonTable, *, plain: bool = False, published: bool = Fa
         published: Show the paper's numbers instead of ours.
     """
     title = f"{table.title}: the paper's numbers ({table.published})" if published else table.title
-    shown = Table(title=title, title_justify="left", box=box.ASCII2 if plain else box.SIMPLE_HEAD)
     keys = (*table.metrics, GAP) if published else (*table.metrics, GAP, SECONDS)
-    shown.add_column("Labels", no_wrap=True)
-    shown.add_column("Method", no_wrap=True)
-    for head in (*map(_label, keys), *(() if published else ("Seeds",))):
-        shown.add_column(head, justify="right")
+    headings = (*map(_label, keys), *(() if published else ("Seeds",)))
+    shown = FoldingTable("Labels", "Method", *headings, names=2, title=title, plain=plain)
     mark: Callable[[str], str] = "*{}".format if plain else str
     for group, rows in _grouped([row for row in table.rows if row.published or not published]):
         for place, row in enumerate(rows):

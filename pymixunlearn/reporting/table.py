@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
 from pymixunlearn.evaluation.catalogue import FURTHER_METRICS, METRICS, PAPER_METRICS
+from pymixunlearn.reporting.folding import FoldingTable
 from pymixunlearn.reporting.metrics_record import MODELS, row_name
 
 _LABELS = {"train": "Train", "mean": "Mean gap", "seconds": "Seconds"}
@@ -95,8 +93,10 @@ def format_cell(key: str, row: Row) -> str:
     return f"{value:.{_DECIMALS[unit]}f}"
 
 
-def rich_table(rows: Sequence[Row], *, title: str | None = None, plain: bool = False, further: bool = False) -> Table:
-    """Lay rows out for a terminal.
+def rich_table(
+    rows: Sequence[Row], *, title: str | None = None, plain: bool = False, further: bool = False
+) -> FoldingTable:
+    """Lay rows out for a terminal, folded where it is too narrow.
 
     Args:
         rows: The lines, top to bottom.
@@ -104,11 +104,8 @@ def rich_table(rows: Sequence[Row], *, title: str | None = None, plain: bool = F
         plain: Use ASCII rules only, for output that is not a terminal.
         further: Show the metrics beyond the paper's instead of the paper's.
     """
-    table = Table(title=title, title_justify="left", box=box.ASCII2 if plain else box.SIMPLE_HEAD)
-    table.add_column("", no_wrap=True)
     keys = columns(rows, further=further)
-    for key in keys:
-        table.add_column(column_label(key), justify="right", no_wrap=True)
+    table = FoldingTable("", *map(column_label, keys), title=title, plain=plain)
     for row in rows:
         table.add_row(row.label, *(format_cell(key, row) for key in keys), style="bold" if row.emphasis else None)
     return table

@@ -245,6 +245,7 @@ def test_of_many_classes_the_worst_are_named() -> None:
     assert headline(run).count("the test accuracy of class") == 3 and "likewise 3 more classes" in headline(run)
     assert headline(run).index("class 4") < headline(run).index("class 0")
     assert "likewise" not in headline(samples_task(dict(list(mine.items())[:3]), theirs))
+    assert headline(samples_task(dict(list(mine.items())[:4]), theirs)).count("likewise 1 more classes") == 1
 
 
 @pytest.mark.parametrize(
@@ -298,13 +299,15 @@ def test_equivalence_needs_a_metric_of_the_forgotten_samples() -> None:
         (span(28.0, 6, 9, 100), "ASR 900 (there are 100)"),
         (span(30.0, 10, 10, 30), "ASR 120 (there are 30)"),
         (span(34.5, 1, 1, 10), "ASR 40 (there are 10)"),
+        (span(30.0, 5.5, 5.5, 10), "ASR 13 (there are 10)"),
+        (span(30.0, 6, 6, 850), "ASR 1300 (there are 850)"),
     ],
 )
 def test_how_many_samples_would_do(value: Measured, needed: str) -> None:
     assert needed in headline(found({"asr": value}))
 
 
-@pytest.mark.parametrize("value", [span(35.0, 7, 7), span(34.6, 7, 7), span(34.0, 7, 7, None)])
+@pytest.mark.parametrize("value", [span(35.0, 7, 7), span(34.52, 7, 7), span(34.0, 7, 7, None)])
 def test_no_number_of_samples_is_named_where_none_would_do_or_none_is_known(value: Measured) -> None:
     assert "would do" not in headline(found({"asr": value}))
 
@@ -367,6 +370,101 @@ def test_no_metric_is_good_news_without_its_interval() -> None:
 
 def test_every_row_can_decide() -> None:
     assert len({row.decision for row in ROWS}) == len(ROWS) == 9
+
+
+# The sentences as a reader sees them.
+
+THE_END = (
+    "This is one run (seed 0): another training is not in the intervals, and no metric proves that nothing is left."
+)
+ACCEPTED = {"decision": "accepted", "ks": 0.05, "bound": 0.1}
+REFUSED = {"decision": "refused", "ks": 0.25, "bound": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("run", "sentences"),
+    [
+        (
+            found(unchanged=True),
+            """
+            Nothing was unlearned: the unlearned model has exactly the weights of the initial model (their
+            hashes are equal), so it knows whatever that knew.
+            """,
+        ),
+        (
+            found({"asr": span(32.0, 7, 7), "mia_loss": span(55.0, 9, 9)}, acceptance=ACCEPTED),
+            """
+            It is not shown to behave like a model retrained without the data: more than 5 points to Retrain's
+            are possible in ASR (+2.0 points, 95 % interval -5.0 to +9.0) and MIA loss (+0.0 points, 95 %
+            interval -9.0 to +9.0). So many samples would do, if the difference stayed: ASR 5500 (there are
+            1000), MIA loss 3300 (there are 1000).
+
+            Its gap to Retrain beside that of the untouched model: closer in Test_r (-0.5 points, 95 % interval
+            -0.5 to -0.5), Test_f (-98.0 points, 95 % interval -98.0 to -98.0), ASR (-28.0 points, 95 % interval
+            -35.0 to -21.0) and MIA loss (-20.0 points, 95 % interval -29.0 to -11.0).
+
+            The acceptance test accepts it: forgotten samples look like unseen ones (Kolmogorov-Smirnov distance
+            0.050, bound 0.100).
+
+            An attack on the loss tells forgotten samples from unseen ones in 55 % of the cases (95 % interval
+            46 to 64 %), +0.0 points, 95 % interval -9.0 to +9.0 beside Retrain: a difference is not shown.
+            """,
+        ),
+        (
+            found(exact(mia_loss=60.0), initial=exact(mia_loss=61.0), acceptance={"decision": "cannot tell"}),
+            """
+            It behaves like a model retrained without the data, within 5 points in every metric: Test_r (+0.0
+            points, 95 % interval +0.0 to +0.0), Test_f (+0.0 points, 95 % interval +0.0 to +0.0), ASR (+0.0
+            points, 95 % interval +0.0 to +0.0) and MIA loss (+5.0 points, 95 % interval +5.0 to +5.0).
+
+            Its gap to Retrain beside that of the untouched model: closer in MIA loss (-1.0 points, 95 %
+            interval -1.0 to -1.0).
+
+            The acceptance test cannot tell: it has too few samples.
+
+            An attack on the loss tells forgotten samples from unseen ones in 60 % of the cases (95 % interval
+            60 to 60 %), +5.0 points, 95 % interval +5.0 to +5.0 beside Retrain: the samples show that
+            difference.
+            """,
+        ),
+        (
+            found(acceptance=REFUSED, initial={}, unlearned=exact(test_r=97.0)),
+            """
+            The acceptance test refuses it: forgotten samples can be told from unseen ones (Kolmogorov-Smirnov
+            distance 0.250, bound 0.100).
+
+            There are too few samples for an attack on the loss, so nothing is known of membership.
+            """,
+        ),
+        (
+            found(unlearned={}, initial={}, retrain=None),
+            """
+            Whether it behaves like a retrained model cannot be known, since the run was made without Retrain.
+
+            There are too few samples for an attack on the loss, so nothing is known of membership.
+            """,
+        ),
+        (
+            found(initial=RETRAIN),
+            """
+            Nothing can be shown here: the model that forgot nothing passes too. The draw of the samples alone
+            explains its difference to Retrain in Test_f (+0.0 points, 95 % interval +0.0 to +0.0), ASR (+0.0
+            points, 95 % interval +0.0 to +0.0) and MIA loss (+0.0 points, 95 % interval +0.0 to +0.0).
+            """,
+        ),
+        (
+            found(initial=exact(test_r=97.0), unlearned=exact(test_r=97.0), retrain=exact(test_r=97.0)),
+            """
+            It is not shown to behave like a model retrained without the data: no metric of the forgotten
+            samples could be compared.
+            """,
+        ),
+    ],
+)
+def test_sentences(run: Evidence, sentences: str) -> None:
+    expected = [" ".join(paragraph.split()) for paragraph in sentences.split("\n\n")]
+    given = judge(run).sentences
+    assert list(given[: len(expected)]) == expected and given[-1] == THE_END
 
 
 # From a file.

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rich import box
-from rich.table import Table
-
 from pymixunlearn.benchmarking.ops.measure import PROVIDERS
 from pymixunlearn.benchmarking.ops.results import FAILED, MEASURED, Measurement
 from pymixunlearn.benchmarking.units import duration, share
+from pymixunlearn.reporting.folding import FoldingTable
 
 RIVALS = tuple(provider for provider in PROVIDERS if provider != "fused")
 
@@ -46,7 +44,7 @@ def compare(rows: Iterable[Measurement]) -> list[Comparison]:
     ]
 
 
-def summary_table(rows: Iterable[Measurement], *, plain: bool = False) -> Table:
+def summary_table(rows: Iterable[Measurement], *, plain: bool = False) -> FoldingTable:
     """Lay out forward and backward together, for a terminal; the file has the rest.
 
     Args:
@@ -55,10 +53,8 @@ def summary_table(rows: Iterable[Measurement], *, plain: bool = False) -> Table:
     """
     chosen = [entry for entry in compare(rows) if entry.fused.mode == "both"]
     launches = {entry.fused.launch for entry in chosen} != {"plain"}
-    table = Table(box=box.ASCII2 if plain else box.SIMPLE_HEAD)
-    table.add_column("forward + backward", no_wrap=True)
-    for heading in (*(("launch",) if launches else ()), "fused", *(PROVIDERS[rival] for rival in RIVALS), "of copy"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = (*(("launch",) if launches else ()), "fused", *(PROVIDERS[rival] for rival in RIVALS), "of copy")
+    table = FoldingTable("forward + backward", *headings, plain=plain)
     for entry in chosen:
         fused = entry.fused
         cells = [fused.case.name, *((fused.launch,) if launches else ())]

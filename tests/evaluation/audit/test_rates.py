@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, t
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from pymixunlearn.evaluation.audit import auc, model_rates, sample_rates, tpr_at_fpr
@@ -44,6 +44,19 @@ def test_best_threshold_separates_what_can_be_separated() -> None:
     assert threshold == 2.5
     # Where members score lowest, calling nobody a member (or everybody) is the best that a threshold can do.
     assert best_threshold(np.array([1.0]), np.array([2.0])) in (-np.inf, np.inf)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_threshold_is_better_than_the_best(seed: int) -> None:
+    members, others = (scores.round(1) for scores in gaussians(17, 11, 0.7, seed))
+    values = np.concatenate([members, others])
+    best = max(accuracy(members, others, threshold) for threshold in [-np.inf, *values, np.inf])
+    assert accuracy(members, others, best_threshold(members, others)) == pytest.approx(best)
+
+
+def test_of_equally_good_thresholds_the_lowest_is_taken() -> None:
+    assert best_threshold(np.array([1.0, 1.0]), np.array([1.0])) == -np.inf
+    assert best_threshold(np.array([2.0, 5.0]), np.array([1.0, 3.0])) == 1.5
 
 
 def test_rates_of_gaussians_are_the_known_ones() -> None:
@@ -101,3 +114,36 @@ def test_intervals_over_models_cover_chance_when_there_is_no_signal() -> None:
         estimate = model_rates(*scores, threshold=0.0, first=np.arange(8) < 4).auc
         covered += estimate.low <= 0.5 <= estimate.high
     assert covered >= 36
+
+
+def test_the_interval_over_models_is_student_s_t_over_the_pairs_of_a_half() -> None:
+    chance = np.random.default_rng(1)
+    positives, negatives = chance.normal(0.3, 1, (7, 30)), chance.normal(0, 1, (7, 30))
+    first = np.array([True, True, True, False, False, False, False])
+    found = model_rates(positives, negatives, threshold=0.1, first=first)
+    areas = np.array([auc(*pair) for pair in zip(positives, negatives, strict=True)])
+    hits = np.array([accuracy(*pair, 0.1) for pair in zip(positives, negatives, strict=True)])
+    for estimate, within in ((found.auc, areas), (found.accuracy, hits)):
+        halves = (within[first], within[~first])
+        value = (halves[0].mean() + halves[1].mean()) / 2
+        margins = [t.ppf(0.975, len(half) - 1) * half.std(ddof=1) / len(half) ** 0.5 for half in halves]
+        assert estimate == pytest.approx((value, value - sum(margins) / 2, value + sum(margins) / 2))
+
+
+def test_intervals_over_models_end_where_the_numbers_do() -> None:
+    chance = np.random.default_rng(0)
+    positives, negatives = chance.normal(4, 1, (8, 5)), chance.normal(0, 1, (8, 5))
+    found = model_rates(positives, negatives, threshold=2.0, first=np.arange(8) < 4)
+    assert found.auc.high == 1.0 and found.accuracy.value < found.accuracy.high == 100.0
+    turned = model_rates(negatives, positives, threshold=2.0, first=np.arange(8) < 4)
+    assert turned.auc.low == 0.0 and turned.accuracy.value > turned.accuracy.low == 0.0
+
+
+def test_the_exact_interval_widens_that_of_percentages() -> None:
+    members, others = gaussians(20, 20, 0.3)
+    found = sample_rates(members, others, threshold=0.1, seed=2)
+    low, high = clopper_pearson(found.accuracy.value, 40)
+    assert found.accuracy.low <= low and high <= found.accuracy.high
+    low, high = clopper_pearson(found.tpr_at_1_fpr.value, 20)
+    assert found.tpr_at_1_fpr.low <= low and high <= found.tpr_at_1_fpr.high
+    assert found.to_dict()["auc"] == found.auc._asdict()
