@@ -32,8 +32,7 @@ FORGOTTEN = {"unlearn_your_model.py": "train_f", "train_step_by_hand.py": "test_
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_runs_and_forgets(name: str, tmp_path: Path) -> None:
     output = run(name, tmp_path)
-    if name in FORGOTTEN:
-        assert percentages(output, "initial", FORGOTTEN[name]) > 90
-        assert percentages(output, "unlearned", FORGOTTEN[name]) < 20
+    assert percentages(output, "initial", FORGOTTEN[name]) > 90
+    assert percentages(output, "unlearned", FORGOTTEN[name]) < 20
     written = [path.name for path in tmp_path.iterdir()]
     assert written == (["unlearned.safetensors"] if name == "unlearn_your_model.py" else [])
