@@ -60,10 +60,10 @@ def growth(file: Path, out: Path) -> None:
 
 
 @main.command()
-@click.option("--page", type=_PATH, default=Path("docs/settings.md"), show_default=True, metavar="PAGE.md")
-def settings(page: Path) -> None:
-    """Write the reference of every method's settings."""
-    page.write_text(settings_page.page(), encoding="utf-8")
+def settings() -> None:
+    """Write what is made from the methods' config classes: docs/settings.md, and a module for type checkers."""
+    for path, content in settings_page.FILES.items():
+        Path(path).write_text(content(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
-"""Reference of every method's settings, made from the config classes: ``python -m benchmarks.report settings``."""
+"""What is made from the config classes of the methods: ``python -m benchmarks.report settings``.
+
+They are a page of the docs and, for type checkers, every method's keyword arguments and what ``methods.get`` returns.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import types
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -15,6 +19,7 @@ is made from the code by `python -m benchmarks.report settings`; a test holds th
 default comes from. In Python a setting is an argument of the method's class, `methods.get("scrub")(variant="large")`,
 on the command line `--set variant=large`.
 """
+MADE = "Made by ``python -m benchmarks.report settings``."
 _BOUNDS = {"above": ">", "low": "≥", "high": "≤", "below": "<"}
 
 
@@ -59,3 +64,55 @@ def _range(kind: Any, metadata: Any) -> str:
         bounds = ", ".join(f"{sign} {metadata[key]:g}" for key, sign in _BOUNDS.items() if metadata[key] is not None)
         words = " ".join(part for part in ({int: "whole number", float: "number", str: "text"}[kind], bounds) if part)
     return f"{words}, or `none`" if optional else words
+
+
+def typed_classes() -> str:
+    """Return the module with the methods as type checkers see them."""
+    classes = {name: methods.get(name) for name in methods.available()}
+    parts = []
+    for cls in classes.values():
+        kinds = cls.config_class.kinds()
+        rows = "".join(f"    {field}: {_source(kind)}\n" for field, kind in kinds.items())
+        own = [parameter for parameter in _parameters(cls) if parameter.kind is parameter.KEYWORD_ONLY]
+        arguments = ["self", f"config: {cls.config_class.__name__} | None = None"]
+        arguments += ["*", *(f"{parameter.name}: {parameter.annotation} = ..." for parameter in own)] if own else []
+        arguments.append(f"**fields: Unpack[{cls.__name__}Settings]")
+        parts += [
+            f"class {cls.__name__}Settings(TypedDict, total=False):\n{rows}",
+            f"class {cls.__name__}({cls.__module__.rpartition('.')[2]}.{cls.__name__}):\n"
+            f"    def __init__({', '.join(arguments)}) -> None: ...\n",
+        ]
+    cases = [
+        f'@overload\ndef get(name: Literal["{name}"]) -> type[{cls.__name__}]: ...' for name, cls in classes.items()
+    ]
+    configs = {
+        f"from {module.__module__} import {module.__name__}"
+        for cls in classes.values()
+        for module in [cls.config_class]
+    }
+    modules = {"from {0} import {2}".format(*cls.__module__.rpartition(".")) for cls in classes.values()}
+    imports = [
+        "from typing import Literal, TypedDict, overload",
+        "from torch import nn\nfrom typing_extensions import Unpack",
+        "\n".join(sorted({"from pymixunlearn.methods.base import Method", *configs, *modules})),
+    ]
+    head = [f'"""Methods as type checkers see them. {MADE}"""', "from __future__ import annotations", *imports]
+    tail = [*cases, "@overload", "def get(name: str) -> type[Method]: ...", "def get(name: str) -> type[Method]:"]
+    return "\n\n".join([*head, "\n\n".join(parts)]) + "\n\n" + "\n".join([*tail, "    raise NotImplementedError\n"])
+
+
+def _parameters(cls: type[methods.Method]) -> list[inspect.Parameter]:
+    return list(inspect.signature(cls.__init__).parameters.values())
+
+
+def _source(kind: Any) -> str:
+    """Return a setting's type as it is written."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return " | ".join(_source(part) for part in get_args(kind))
+    if get_origin(kind) is Literal:
+        return "Literal[" + ", ".join(f'"{choice}"' for choice in get_args(kind)) + "]"
+    return "None" if kind is type(None) else str(kind.__name__)
+
+
+FILES = {"docs/settings.md": page, "pymixunlearn/methods/_typed.py": typed_classes}
+"""What writes each file; Python files are formatted afterwards."""

@@ -1,8 +1,13 @@
-"""The reference of the settings is that of the code."""
+"""What is made from the settings is that of the code: their reference, and their types."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,3 +38,50 @@ def test_a_row_says_default_range_meaning_and_source() -> None:
     ) in lines
     assert any(line.startswith("| `precision` | `none` | `float32`, `bfloat16`, or `none` |") for line in lines)
     assert any("whole number ≥ 1" in line for line in lines)
+
+
+def test_the_types_are_made_from_the_code() -> None:
+    written = (PAGE.parents[1] / "pymixunlearn" / "methods" / "_typed.py").read_text("utf-8")
+    made = settings.typed_classes()
+    assert ast.dump(ast.parse(written)) == ast.dump(ast.parse(made)), "run: python -m benchmarks.report settings"
+
+
+USE = """
+from pymixunlearn import MixUnlearn, methods
+
+MixUnlearn(lr=2e-4, pairing="grid", feature_layer=None)
+methods.get("scrub")(variant="large", rewind=True)
+methods.Unroll(point="start", start=None)
+methods.get(input())(anything=1)
+"""
+MISUSE = """
+from pymixunlearn import MixUnlearn, methods
+
+MixUnlearn(omgea=10.0)
+MixUnlearn(pairing="gird")
+methods.get("scrub")(epochs="ten")
+methods.NegGrad(start=None)
+methods.NegGradConfig(retain_wieght=1.0)
+"""
+
+
+def test_type_checkers_find_misspelt_settings(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    (tmp_path / "use.py").write_text(USE)
+    (tmp_path / "misuse.py").write_text(MISUSE)
+    skipped = "".join(f"[mypy-{name}.*]\nfollow_imports = skip\n" for name in ("torch", "numpy", "sklearn", "scipy"))
+    (tmp_path / "mypy.ini").write_text(f"[mypy]\nfollow_imports = silent\ncache_dir = {tmp_path}\n{skipped}")
+    root = str(PAGE.parents[1])
+    command = [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "--no-error-summary", "use.py", "misuse.py"]
+    found = subprocess.run(command, cwd=tmp_path, env={**os.environ, "MYPYPATH": root}, capture_output=True, text=True)
+    words = [
+        "omgea",
+        "expected .Literal..zip., .grid...",
+        '"epochs" .* incompatible type "str"',
+        "start",
+        "retain_wieght",
+    ]
+    lines = [line for line in found.stdout.splitlines() if ": error: " in line]
+    assert len(lines) == len(words), found.stdout + found.stderr
+    for line, number, word in zip(lines, range(4, 9), words, strict=True):
+        assert line.startswith(f"misuse.py:{number}: ") and re.search(word, line), line
