@@ -1,6 +1,6 @@
 """What a model knows and betrays: accuracies, membership inference, distances, and the gap to Retrain."""
 
-from pymixunlearn.evaluation.accept import Acceptance, Resurfacing, acceptance
+from pymixunlearn.evaluation.accept import Acceptance, Resurfacing, acceptance, acceptances
 from pymixunlearn.evaluation.accuracy import accuracy, predict_logits
 from pymixunlearn.evaluation.catalogue import FURTHER_METRICS, METRICS, PAPER_METRICS, MetricInfo
 from pymixunlearn.evaluation.membership import ATTACKERS, attack_success_rate
@@ -22,6 +22,7 @@ __all__ = [
     "Relearning",
     "Resurfacing",
     "acceptance",
+    "acceptances",
     "accuracy",
     "attack_success_rate",
     "evaluate",

@@ -8,7 +8,9 @@ unseen images while the memory stays; such a model passes (a) and fails (b).
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import count, islice
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pymixunlearn.data.batches import batches
+from pymixunlearn.data.batches import Batch, batches
 from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.accuracy import accuracy, predict_logits
+from pymixunlearn.evaluation.audit.margins import Array
 from pymixunlearn.evaluation.audit.rates import auc
 from pymixunlearn.evaluation.margin_test import (
     MIN_SAMPLES,
@@ -33,6 +36,7 @@ from pymixunlearn.evaluation.margin_test import (
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.tasks import Split
 from pymixunlearn.training.device import resolve_device, seeded_layers
+from pymixunlearn.training.optimizers import make_optimizer
 
 Decision = Literal["accepted", "refused", "cannot tell"]
 
@@ -110,6 +114,8 @@ def acceptance(
     test that the untouched model passes shows nothing, and its answer is *cannot tell*. A model is *refused* where
     one part fails. Each part refuses a model that never saw D_f with probability ``alpha`` at most.
 
+    In task "noisy" the labels of D_f are those before the noise, as V has them.
+
     Args:
         model: The unlearned model, images ``[N, C, H, W]`` to logits ``[N, classes]``; it is left as it is.
         split: What was to be forgotten.
@@ -133,6 +139,36 @@ def acceptance(
         >>> evaluation.acceptance(untrained, tasks.class_split(dataset, [0]), initial=untrained).decision
         'cannot tell'
     """
+    options = {"validation": validation, "initial": initial, "alpha": alpha, "device": device, "seed": seed}
+    return acceptances({"model": model}, split, **options, resurfacing=resurfacing)["model"]  # type: ignore[arg-type]
+
+
+def acceptances(
+    models: Mapping[str, nn.Module],
+    split: Split,
+    *,
+    validation: ImageSet | None = None,
+    initial: nn.Module | None = None,
+    alpha: float = 0.05,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+    resurfacing: Resurfacing | None = None,
+) -> dict[str, Acceptance]:
+    """Make the test of :func:`acceptance` for several models with the same samples; the initial one is run once.
+
+    Args:
+        models: The models by name.
+        split: As for :func:`acceptance`, like all that follows.
+        validation: As there.
+        initial: As there; it may be one of ``models``.
+        alpha: As there.
+        device: As there.
+        seed: As there.
+        resurfacing: As there.
+
+    Raises:
+        UserError: As there.
+    """
     if not 0 < alpha < 1:
         raise UserError(f"alpha is {alpha}; expected a value above 0 and below 1")
     validation = split.dataset.validation if validation is None else validation
@@ -142,45 +178,31 @@ def acceptance(
             "trained on"
         )
     _check_validation(validation, split)
-    where = resolve_device(device)
-    targets = split.forget.targets.cpu()
-    drawn = alike_by_class(validation.targets.cpu(), targets, seed)
-    if len(targets) < MIN_SAMPLES or len(drawn) < MIN_SAMPLES:
+    forget = split.forget if split.origin is None else split.origin.train.subset(split.forget_indices)
+    drawn = alike_by_class(validation.targets.cpu(), forget.targets.cpu(), seed)
+    if len(forget) < MIN_SAMPLES or len(drawn) < MIN_SAMPLES:
         reason = (
-            f"With {len(targets)} forgotten samples and {len(drawn)} unseen images of their classes nothing can be "
+            f"With {len(forget)} forgotten samples and {len(drawn)} unseen images of their classes nothing can be "
             f"tested; at least {MIN_SAMPLES} of each are needed."
         )
-        return Acceptance("cannot tell", reason, forget_samples=len(targets), unseen_samples=len(drawn))
-    test = _Test(split, validation, drawn, alpha, where, seed, resurfacing or Resurfacing())
-    parts, before = test.parts(model), None if initial is None else test.parts(initial)
-    logits = predict_logits(model, validation, split.preprocess, device=where)
-    forget = predict_logits(model, split.forget, split.preprocess, device=where)
-    of_classes = torch.isin(validation.targets.cpu(), targets)
-    unseen_accuracy = accuracy(logits[drawn], validation.targets.cpu()[drawn])
-    forget_accuracy = accuracy(forget, targets)
-    assert unseen_accuracy is not None and forget_accuracy is not None  # neither side is empty
-    margins = judged_margins(forget, targets, logits[drawn], validation.targets.cpu()[drawn])
-    decision, reason = _decide(parts, before, len(targets), len(drawn), alpha)
-    return Acceptance(
-        decision,
-        reason,
-        ks=parts.outputs.ks,
-        ks_resurfaced=parts.resurfaced.ks,
-        bound=parts.outputs.bound,
-        initial_ks=None if before is None else max(before.outputs.ks, before.resurfaced.ks),
-        smallest_ks=smallest_visible(len(targets), len(drawn), alpha),
-        forget_samples=len(targets),
-        unseen_samples=len(drawn),
-        eps=forget_accuracy - unseen_accuracy,
-        auc=auc(np.nan_to_num(margins[0]), np.nan_to_num(margins[1])),
-        accuracy_unseen=accuracy(logits[of_classes], validation.targets.cpu()[of_classes]),
-        accuracy_others=accuracy(logits[~of_classes], validation.targets.cpu()[~of_classes]),
-    )
+        neither = Acceptance("cannot tell", reason, forget_samples=len(forget), unseen_samples=len(drawn))
+        return dict.fromkeys(models, neither)
+    settings = Resurfacing() if resurfacing is None else resurfacing
+    test = _Test(split, forget, validation, drawn, alpha, resolve_device(device), seed, settings)
+    before = None if initial is None else test.run(initial)
+    return {
+        name: test.judge(before if before is not None and model is initial else test.run(model), before)
+        for name, model in models.items()
+    }
 
 
-class _Parts(NamedTuple):
+class _Run(NamedTuple):
+    """Both parts of the test of one model, and the logits that part (a) was made from."""
+
     outputs: MarginTest
     resurfaced: MarginTest
+    forget: Tensor
+    unseen: Tensor
 
     @property
     def refused(self) -> bool:
@@ -188,9 +210,10 @@ class _Parts(NamedTuple):
 
 
 class _Test(NamedTuple):
-    """Both parts of the test with fixed samples, for any model."""
+    """Test with fixed samples, for any model."""
 
     split: Split
+    forget: ImageSet
     validation: ImageSet
     drawn: Tensor
     alpha: float
@@ -198,55 +221,85 @@ class _Test(NamedTuple):
     seed: int
     resurfacing: Resurfacing
 
-    def parts(self, model: nn.Module) -> _Parts:
+    def run(self, model: nn.Module) -> _Run:
         network = copy.deepcopy(model).to(self.device)
-        outputs = self._margin_test(network)
+        forget, unseen = self._logits(network, self.forget), self._logits(network, self.validation)
+        outputs = margin_test(*self._margins(forget, unseen[self.drawn]), self.alpha)
         self._resurface(network)
-        return _Parts(outputs, self._margin_test(network))
+        again = self._margins(
+            self._logits(network, self.forget), self._logits(network, self.validation.subset(self.drawn))
+        )
+        return _Run(outputs, margin_test(*again, self.alpha), forget, unseen)
 
-    def _margin_test(self, network: nn.Module) -> MarginTest:
-        unseen = self.validation.subset(self.drawn)
-        sides = []
-        for images in (self.split.forget, unseen):
-            logits = predict_logits(network, images, self.split.preprocess, device=self.device)
-            sides += [logits, images.targets.cpu()]
-        return margin_test(*judged_margins(sides[0], sides[1], sides[2], sides[3]), self.alpha)
+    def judge(self, run: _Run, before: _Run | None) -> Acceptance:
+        """Return the decision and the numbers beside it."""
+        targets, labels = self.forget.targets.cpu(), self.validation.targets.cpu()
+        of_classes = torch.isin(labels, targets)
+        on_forget, on_unseen = accuracy(run.forget, targets), accuracy(run.unseen[self.drawn], labels[self.drawn])
+        assert on_forget is not None and on_unseen is not None  # neither side is empty
+        margins = (np.nan_to_num(side) for side in self._margins(run.forget, run.unseen[self.drawn]))
+        decision, reason = _decide(run, before, len(targets), len(self.drawn), self.alpha)
+        return Acceptance(
+            decision,
+            reason,
+            ks=run.outputs.ks,
+            ks_resurfaced=run.resurfaced.ks,
+            bound=run.outputs.bound,
+            initial_ks=None if before is None else max(before.outputs.ks, before.resurfaced.ks),
+            smallest_ks=smallest_visible(len(targets), len(self.drawn), self.alpha),
+            forget_samples=len(targets),
+            unseen_samples=len(self.drawn),
+            eps=on_forget - on_unseen,
+            auc=auc(*margins),
+            accuracy_unseen=accuracy(run.unseen[of_classes], labels[of_classes]),
+            accuracy_others=accuracy(run.unseen[~of_classes], labels[~of_classes]),
+        )
+
+    def _logits(self, network: nn.Module, images: ImageSet) -> Tensor:
+        return predict_logits(network, images, self.split.preprocess, device=self.device)
+
+    def _margins(self, forget: Tensor, unseen: Tensor) -> tuple[Array, Array]:
+        return judged_margins(forget, self.forget.targets.cpu(), unseen, self.validation.targets.cpu()[self.drawn])
 
     def _resurface(self, network: nn.Module) -> None:
         """Train ``network`` in place on some of D_r, as a user would who goes on training."""
         settings, stream = self.resurfacing, generator(self.seed, "acceptance", "shown")
         retain = self.split.retained_training_set.labelled
         shown = retain.subset(torch.randperm(len(retain), generator=stream)[: settings.samples]).to(self.device)
-        optimizer = torch.optim.Adam((p for p in network.parameters() if p.requires_grad), lr=settings.lr)
+        optimizer = make_optimizer(network, "adam", settings.lr)
         network.train()
-        step = epoch = 0
         with seeded_layers(self.device, self.seed, "acceptance", "layers"):
-            while step < settings.steps:
-                order = derive_seed(self.seed, "acceptance", "order", epoch)
-                for batch in batches(
-                    shown, self.split.preprocess, batch_size=settings.batch_size, device=self.device, seed=order
-                ):
-                    if step == settings.steps:
-                        break
-                    assert batch.targets is not None
-                    optimizer.zero_grad(set_to_none=True)
-                    torch.autograd.backward(F.cross_entropy(network(batch.images), batch.targets))
-                    optimizer.step()
-                    step += 1
-                epoch += 1
+            for batch in islice(self._shown_batches(shown), settings.steps):
+                assert batch.targets is not None
+                optimizer.zero_grad(set_to_none=True)
+                torch.autograd.backward(F.cross_entropy(network(batch.images), batch.targets))
+                optimizer.step()
+
+    def _shown_batches(self, shown: ImageSet) -> Iterator[Batch]:
+        for epoch in count():
+            order = derive_seed(self.seed, "acceptance", "order", epoch)
+            for batch in batches(
+                shown,
+                self.split.preprocess,
+                batch_size=self.resurfacing.batch_size,
+                device=self.device,
+                seed=order,
+            ):
+                if len(batch.images) > 1 or len(shown) == 1:  # batch normalisation cannot learn from a lone image
+                    yield batch
 
 
-def _decide(parts: _Parts, before: _Parts | None, forget: int, unseen: int, alpha: float) -> tuple[Decision, str]:
+def _decide(run: _Run, before: _Run | None, forget: int, unseen: int, alpha: float) -> tuple[Decision, str]:
     numbers = f"{forget} forgotten samples, {unseen} unseen images, bound {ks_bound(forget, unseen, alpha):.3f}"
-    if parts.outputs.refused:
+    if run.outputs.refused:
         return "refused", (
             "The forgotten samples are told apart from unseen images of their classes: distance "
-            f"{parts.outputs.ks:.3f} ({numbers})."
+            f"{run.outputs.ks:.3f} ({numbers})."
         )
-    if parts.resurfaced.refused:
+    if run.resurfaced.refused:
         return "refused", (
             f"The forgotten samples resurface after a few steps of training without them: distance "
-            f"{parts.resurfaced.ks:.3f} ({numbers})."
+            f"{run.resurfaced.ks:.3f} ({numbers})."
         )
     if before is None:
         return "cannot tell", (
@@ -260,8 +313,8 @@ def _decide(parts: _Parts, before: _Parts | None, forget: int, unseen: int, alph
         )
     return "accepted", (
         "The forgotten samples are not told apart from unseen images of their classes, neither at once "
-        f"(distance {parts.outputs.ks:.3f}) nor after a few steps of training without them "
-        f"({parts.resurfaced.ks:.3f}); the initial model is refused ({numbers})."
+        f"(distance {run.outputs.ks:.3f}) nor after a few steps of training without them "
+        f"({run.resurfaced.ks:.3f}); the initial model is refused ({numbers})."
     )
 
 

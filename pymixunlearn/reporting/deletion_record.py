@@ -75,6 +75,7 @@ def deletion_record(
         "metrics": {model: record["metrics"][model] for model in MODELS},
         "intervals": {model: record["intervals"].get(model) for model in MODELS},
         "gap": record["gap"],
+        "acceptance": record["acceptance"],
         "verdict": list(verdict(record)),
         "audit": audit,
         "seconds": record["seconds"],

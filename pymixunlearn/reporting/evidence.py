@@ -66,7 +66,7 @@ class Evidence:
         retrain: Of Retrain; None without it.
         unlearned_classes: Test accuracy of the unlearned model on each class by its index.
         retrain_classes: Of Retrain.
-        acceptance: What the acceptance test found ("decision", "ks", "bound"), if it was made.
+        acceptance: What the acceptance test found ("decision" and "reason"), if it was made.
     """
 
     seed: int

@@ -13,6 +13,7 @@ from pymixunlearn import methods
 from pymixunlearn.display import printable
 from pymixunlearn.evaluation.catalogue import METRICS
 from pymixunlearn.reporting.audit import COLUMNS, klom_lines
+from pymixunlearn.reporting.metrics_record import row_name
 from pymixunlearn.reporting.pictures import caption_of, inline
 from pymixunlearn.reporting.table import Row, column_label, columns, format_cell, further_rows, result_rows
 from pymixunlearn.reporting.verdict import verdict
@@ -70,6 +71,7 @@ def render_report(
             explained=[METRICS[key] for key in further_keys],
             thumbnails=[figure for figure in shown if figure.name == "forgotten"],
             figures=[figure for figure in shown if figure.name != "forgotten"],
+            acceptance=_acceptance(record["acceptance"]),
             audit=audit,
             attacks=None if audit is None else _attacks(audit),
             klom=[] if audit is None else klom_lines(audit),
@@ -111,6 +113,26 @@ def _table(rows: Sequence[Row], keys: Sequence[str], intervals: Mapping[str, Any
         cells = [(format_cell(key, row), _interval_text(own.get(key))) for key in keys]
         lines.append((row.label, row.emphasis, cells))
     return {"headings": [column_label(key) for key in keys], "rows": lines}
+
+
+def _acceptance(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the table of the acceptance test, a line a model."""
+    if found is None:
+        return None
+    numbers = {
+        "ks": ("Distance", 3),
+        "ks_resurfaced": ("After training", 3),
+        "bound": ("Bound", 3),
+        "eps": ("Accuracy gap", 1),
+        "auc": ("AUC", 3),
+    }
+    rows = []
+    for model, test in found.items():
+        cells = [(test["decision"], "")]
+        for key, (_, decimals) in numbers.items():
+            cells.append(("-" if test[key] is None else f"{test[key]:.{decimals}f}", ""))
+        rows.append((row_name(model), model == "unlearned", cells))
+    return {"headings": ["Decision", *(heading for heading, _ in numbers.values())], "rows": rows}
 
 
 def _attacks(audit: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,9 @@ ENOUGH_SAMPLES = 73
 _LIKE_RETRAIN = "behave like a model retrained without the data"
 
 
+_ACCEPTANCE = {"accepted": "The acceptance test accepts it.", "cannot tell": "The acceptance test cannot tell."}
+
+
 class Row(NamedTuple):
     """A row of the table: what it decides, and its sentence where it holds, otherwise None."""
 
@@ -96,10 +99,7 @@ def _refused(found: Evidence) -> str | None:
     test = found.acceptance
     if test is None or test["decision"] != "refused":
         return None
-    return (
-        "The acceptance test refuses it: forgotten samples can be told from unseen ones (Kolmogorov-Smirnov distance "
-        f"{test['ks']:.3f}, bound {test['bound']:.3f})."
-    )
+    return f"The acceptance test refuses it. {test['reason']}"
 
 
 def _too_few(found: Evidence) -> str | None:
@@ -199,12 +199,7 @@ def _accepted(found: Evidence) -> str | None:
     test = found.acceptance
     if test is None or test["decision"] == "refused":
         return None
-    if test["decision"] == "accepted":
-        return (
-            "The acceptance test accepts it: forgotten samples look like unseen ones (Kolmogorov-Smirnov distance "
-            f"{test['ks']:.3f}, bound {test['bound']:.3f})."
-        )
-    return "The acceptance test cannot tell: it has too few samples."
+    return f"{_ACCEPTANCE[test['decision']]} {test['reason']}"
 
 
 def _attack(found: Evidence) -> str:

@@ -12,7 +12,7 @@ import torch
 from pymixunlearn import data, models
 from pymixunlearn.data import TrainingSet
 from pymixunlearn.errors import UserError
-from pymixunlearn.experiments import ModelRequest, Observer, Plan, SplitRequest, run_unlearning
+from pymixunlearn.experiments import DataRequest, ModelRequest, Observer, Plan, SplitRequest, run_unlearning
 from pymixunlearn.experiments.common.threads import suited_threads
 from pymixunlearn.experiments.unlearn.run import FILES
 from pymixunlearn.models import Ensemble
@@ -81,6 +81,26 @@ def test_run_folder_keeps_the_contract(tmp_path: Path, small_plan: Make) -> None
     config = json.loads((outcome.folder / "config.json").read_text())
     assert config["settings"]["epochs"] == 2
     assert config["command_line"] == "mixunlearn-cli unlearn"
+
+
+def test_images_that_no_model_saw_judge_the_forgetting(tmp_path: Path, small_plan: Make) -> None:
+    watcher = Stop()
+    run = run_unlearning(small_plan(data=DataRequest("digits@700")), tmp_path / "part", observer=watcher)
+    found = run.record["acceptance"]
+    assert list(found) == ["initial", "unlearned", "retrain"]
+    assert all(test["unseen_samples"] > 30 and 0 <= test["ks"] <= 1 for test in found.values())
+    assert found["unlearned"]["initial_ks"] == max(found["initial"]["ks"], found["initial"]["ks_resurfaced"])
+    assert watcher.finished["acceptance"] == found["unlearned"]["decision"]
+    record = json.loads((run.folder / "report.json").read_text())
+    assert record["acceptance"] == json.loads(json.dumps(found))
+    assert any(found["unlearned"]["reason"] in sentence for sentence in record["verdict"])
+    page = (run.folder / "report.html").read_text()
+    assert f"{found['retrain']['ks']:.3f}" in page and "was not tested" not in page
+
+    whole = run_unlearning(small_plan(), tmp_path / "whole")
+    assert whole.record["acceptance"] is None
+    page = " ".join((whole.folder / "report.html").read_text().split())
+    assert "was not tested: the data have no validation set" in page
 
 
 def test_the_same_plan_gives_the_same_bytes(tmp_path: Path, small_plan: Make) -> None:

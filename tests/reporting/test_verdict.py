@@ -174,9 +174,9 @@ def test_a_destroyed_model_is_not_told_that_it_came_closer() -> None:
     ("acceptance", "decided", "told"),
     [
         (None, "equivalent", None),
-        ({"decision": "refused", "ks": 0.25, "bound": 0.1}, "refused", "distance 0.250, bound 0.100"),
-        ({"decision": "accepted", "ks": 0.05, "bound": 0.1}, "equivalent", "accepts it"),
-        ({"decision": "cannot tell", "ks": 0.2, "bound": 0.1}, "equivalent", "cannot tell"),
+        ({"decision": "refused", "reason": "Distance 0.250."}, "refused", "test refuses it. Distance 0.250."),
+        ({"decision": "accepted", "reason": "Distance 0.050."}, "equivalent", "test accepts it. Distance 0.050."),
+        ({"decision": "cannot tell", "reason": "Too few."}, "equivalent", "test cannot tell. Too few."),
     ],
 )
 def test_the_acceptance_test_has_a_row(acceptance: dict[str, Any] | None, decided: str, told: str | None) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from pymixunlearn import models
 from pymixunlearn.data import Preprocess, TrainingSet, cache_dir
-from pymixunlearn.evaluation import ATTACKERS, Metrics, evaluate, forget_accuracy, predict
+from pymixunlearn.evaluation import ATTACKERS, Metrics, Resurfacing, acceptances, evaluate, forget_accuracy, predict
 from pymixunlearn.experiments.common.metrics_cache import kept_metrics
 from pymixunlearn.experiments.common.progress import MethodCallback, Observer, PhaseCallback
 from pymixunlearn.methods import Method, Retrain, RetrainConfig, UnlearnResult
@@ -191,6 +191,40 @@ def evaluate_models(
         measured[name] = kept_metrics(networks[name], split, beside, measured.get(reference), device, settings, measure)
     observer.phase_finished("evaluation", f"{len(networks)} models" if len(networks) > 1 else "1 model")
     return {name: measured[name] for name in networks}
+
+
+def judge_forgetting(
+    networks: Mapping[str, nn.Module],
+    split: Split,
+    *,
+    lr: float,
+    device: torch.device,
+    seed: int,
+    observer: Observer,
+) -> dict[str, dict[str, Any]] | None:
+    """Make the acceptance test for every model where the data have a validation set; otherwise return None.
+
+    Args:
+        networks: The models by name; "initial" is the one before unlearning.
+        split: What was forgotten and what remains.
+        lr: Learning rate of the models' own training.
+        device: Where to compute.
+        seed: Fixes which samples are looked at.
+        observer: Told of the progress.
+    """
+    if split.dataset.validation is None:
+        return None
+    observer.phase_started("acceptance", None)
+    found = acceptances(
+        networks,
+        split,
+        initial=networks["initial"],
+        device=device,
+        seed=derive_seed(seed, "acceptance"),
+        resurfacing=Resurfacing(lr=lr),
+    )
+    observer.phase_finished("acceptance", found["unlearned"].decision)
+    return {name: acceptance.to_dict() for name, acceptance in found.items()}
 
 
 def _cached(

@@ -14,14 +14,20 @@ from pymixunlearn.experiments.common.initial_model import CHECKPOINT
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import utc_now, versions
 from pymixunlearn.experiments.common.run_folder import Outcome, RunFolder
-from pymixunlearn.experiments.common.stages import evaluate_models, run_method, train_initial, train_retrain
+from pymixunlearn.experiments.common.stages import (
+    evaluate_models,
+    judge_forgetting,
+    run_method,
+    train_initial,
+    train_retrain,
+)
 from pymixunlearn.experiments.common.threads import suited_threads
 from pymixunlearn.experiments.unlearn.figures import PICTURES, Exhibition
 from pymixunlearn.experiments.unlearn.plan import Plan
 from pymixunlearn.experiments.unlearn.report import HTML, SOURCES, write_report
 from pymixunlearn.files import file_sha256
 from pymixunlearn.reporting import MODELS, RECORD, VERSION, measured, upgraded
-from pymixunlearn.training import CachedModel, model_hash, save_model
+from pymixunlearn.training import CachedModel, defaults_for, model_hash, save_model
 
 FILES = (*SOURCES, PICTURES, HTML, RECORD)
 """What a finished run folder holds."""
@@ -93,6 +99,8 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         keep=("initial", "retrain"),
     )
 
+    acceptance = judge_forgetting(networks, split, lr=_training_rate(plan), device=device, seed=seed, observer=watcher)
+
     before, found = unlearned.preparation, measured(metrics)
     found["metrics"] = {**dict.fromkeys((*MODELS, "second_retrain")), **found["metrics"]}
     record: dict[str, Any] = {
@@ -102,7 +110,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         "task": split.task,
         "seed": seed,
         **found,
-        "acceptance": None,
+        "acceptance": acceptance,
         "seconds": {
             "initial": initial.seconds if plan.initial.loaded is None else None,
             "unlearned": unlearned.seconds,
@@ -147,6 +155,12 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     write_report(folder.partial)
     folder.publish(FILES)
     return record
+
+
+def _training_rate(plan: Plan) -> float:
+    """Return the learning rate that the initial model was trained with, or would have been."""
+    config = plan.initial_config or plan.retrain_config or defaults_for(plan.initial.name, "initial")
+    return config.lr
 
 
 def _draw(plan: Plan, folder: RunFolder, exhibition: Exhibition, observer: Observer) -> None:
