@@ -190,6 +190,13 @@ class UnlabelledImages:
         return _pixel_hash(self).hexdigest()
 
 
+def image_hashes(images: ImageSet | UnlabelledImages) -> Iterator[bytes]:
+    """Yield a hash of each image's pixels, in order; block by block, as the set may be in a file."""
+    for batch in images.iterate(None, _HASHED_AT_ONCE, "cpu"):
+        for image in batch.images.detach().contiguous().numpy():
+            yield hashlib.blake2b(image.data, digest_size=16).digest()
+
+
 def paths_at(paths: tuple[str, ...] | None, indices: Tensor) -> tuple[str, ...] | None:
     """Return the paths at ``indices``, if there are any."""
     return None if paths is None else tuple(paths[index] for index in indices.tolist())

@@ -7,7 +7,7 @@ import math
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -59,6 +59,10 @@ class _Table:
         return _Table(
             self.images, self.streamed, self.indices[torch.tensor(part)], [self.paths[index] for index in part]
         )
+
+    def under(self, name: str) -> _Table:
+        """The same images, their paths below a folder ``name``."""
+        return replace(self, paths=[PurePosixPath(name) / path for path in self.paths])
 
     def labelled(self, labels: list[int], classes: tuple[str, ...]) -> ImageSet:
         """Return them as a set; ``labels`` are one class index for each."""
@@ -130,7 +134,7 @@ def _parts(source: Path, request: Request, notes: list[str]) -> tuple[ImageSet, 
     archives = _archives(source) if source.is_dir() else {}
     parts = find_parts(archives, where)
     if parts is not None:
-        tables = {name: _decoded(archives[name], request, notes) for name in parts if name is not None}
+        tables = {name: _decoded(archives[name], request, notes).under(name) for name in parts if name is not None}
     else:
         everything = _decoded(source, request, notes)
         shared = shared_folders(everything.paths)

@@ -5,8 +5,8 @@ Make a :class:`Split` with one of the functions ``NAME_split``; :meth:`Split.sav
 
 from __future__ import annotations
 
-from pymixunlearn.tasks.deletion_list import DeletionList, read_deletion_list
-from pymixunlearn.tasks.indices import indices_sha256, read_indices
+from pymixunlearn.tasks.deletion_list import DeletionList, read_deletion_list, read_indices
+from pymixunlearn.tasks.indices import indices_sha256
 from pymixunlearn.tasks.make import class_split, data_split, index_split, noisy_split, semi_supervised_split
 from pymixunlearn.tasks.manifest import JSON, MANIFEST_FORMAT
 from pymixunlearn.tasks.split import TASKS, Split

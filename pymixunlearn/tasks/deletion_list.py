@@ -1,4 +1,4 @@
-"""Deletion list: sample indices with the ids that a request names them by.
+"""Deletion list: samples to forget, by index or file, with the ids that a request names them by.
 
 The ids never leave the list: a split and a report hold their number and one sha256, which anyone who has the list can
 compute again.
@@ -6,40 +6,62 @@ compute again.
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pymixunlearn.errors import UserError, unknown_name
+import numpy as np
+from torch import Tensor
+
+from pymixunlearn.errors import UserError, reason_of
+from pymixunlearn.tasks.indices import to_indices
+from pymixunlearn.tasks.list_file import has_heading, parse_integer, read_table, read_text
 
 if TYPE_CHECKING:
     from pymixunlearn.tasks.manifest import JSON
 
 INDEX_COLUMN = "index"
+FILE_COLUMN = "file"
 
 
 @dataclass(frozen=True, eq=False)
 class DeletionList:
-    """Samples to forget, each with the id that the request names it by.
+    """Samples to forget, row by row.
 
     Attributes:
-        indices: ``N`` indices into the training set, in the file's order.
-        id_column: The column that the ids are from.
-        ids: ``N`` texts; several samples may have one id (all images of one person).
+        indices: ``N`` indices into the training set, in the file's order; empty where rows name files only.
+        id_column: The column of the ids; None for a list without ids.
+        ids: ``N`` texts; several samples may have one id (all images of one person), and one sample several.
+        files: ``N`` paths or unique base names, of training, test or validation images; empty where rows give indices
+            only.
+
+    Raises:
+        UserError: Columns of different lengths.
 
     Example:
         >>> from pymixunlearn import tasks
         >>> persons = tasks.DeletionList(indices=(3, 14), id_column="person", ids=("p7", "p7"))
-        >>> persons.summary()["count"]
-        1
+        >>> len(persons), persons.summary()["count"]
+        (2, 1)
     """
 
     indices: tuple[int, ...]
-    id_column: str
-    ids: tuple[str, ...]
+    id_column: str | None = None
+    ids: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the lengths."""
+        lengths = {name: len(getattr(self, name)) for name in ("indices", "ids", "files")}
+        if len({length for length in lengths.values() if length}) > 1:
+            raise UserError(f"indices, ids and files must be of one length, got {lengths}")
+
+    def __len__(self) -> int:
+        """Return the number of rows N."""
+        return max(len(self.indices), len(self.files))
 
     def summary(self) -> dict[str, JSON]:
         """Return what a manifest may hold of the ids: their column, the number of different ones, and their sha256."""
@@ -51,11 +73,20 @@ def ids_sha256(ids: Iterable[str]) -> str:
     return hashlib.sha256("".join(f"{name}\n" for name in sorted(set(ids))).encode()).hexdigest()
 
 
-def read_deletion_list(path: Path | str, id_column: str) -> DeletionList:
-    r"""Read a CSV file with a heading, a column "index" and the column ``id_column``.
+def read_deletion_list(path: Path | str, id_column: str | None = None) -> DeletionList:
+    r"""Read a list of samples to forget.
+
+    ``.npy`` holds an integer array of one dimension, ``.json`` a list of integers. Any other file is text in UTF-8, or
+    in UTF-16 with a byte order mark: indices, one per line or separated by commas; or a table with a heading, separated
+    by commas, semicolons or tabs, with a column "index" or "file", or both.
+
+    Args:
+        path: The file.
+        id_column: The table's column of ids; None for a list without.
 
     Raises:
-        UserError: The file is missing or cannot be read, lacks a column, or a row lacks an integer index or an id.
+        UserError: The file is missing or cannot be read, lacks a column, or a row lacks an integer index, a file or an
+            id; the message names the line.
 
     Example:
         >>> import tempfile
@@ -63,42 +94,91 @@ def read_deletion_list(path: Path | str, id_column: str) -> DeletionList:
         >>> from pymixunlearn import tasks
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "request.csv"
-        ...     _ = path.write_text("index,person\n3,p7\n14,p7\n")
-        ...     tasks.read_deletion_list(path, "person").indices
-        (3, 14)
+        ...     _ = path.write_text("file;person\ncat/0.jpg;p7\ncat/1.jpg;p7\n")
+        ...     tasks.read_deletion_list(path, "person").files
+        ('cat/0.jpg', 'cat/1.jpg')
     """
     path = Path(path)
-    indices: list[int] = []
-    ids: list[str] = []
+    where = f"'{path}'"
+    suffix = path.suffix.lower()
     try:
-        # Spreadsheets put a byte order mark before the first heading.
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            headings = reader.fieldnames or []
-            for name in (INDEX_COLUMN, id_column):
-                if name not in headings:
-                    raise UserError(f"'{path}': {unknown_name('column', name, headings)}")
-            for row in reader:
-                where = f"'{path}', line {reader.line_num}"
-                indices.append(_index(row[INDEX_COLUMN], where))
-                ids.append(_id(row[id_column], where))
+        if id_column is None and suffix == ".npy":
+            return DeletionList(_read_array(path))
+        text = read_text(path)
+        if id_column is None and suffix == ".json":
+            return DeletionList(tuple(to_indices(json.loads(text), where).tolist()))
     except UserError:
         raise
-    except (OSError, ValueError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UserError(f"'{path}' cannot be read as a CSV file of samples: {reason}") from error
-    return DeletionList(tuple(indices), id_column, tuple(ids))
+    except (OSError, ValueError, EOFError, RecursionError) as error:
+        kind = "file of indices" if id_column is None else "CSV file of samples"
+        raise UserError(f"{where} cannot be read as a {kind}: {reason_of(error)}") from error
+    columns = [INDEX_COLUMN, FILE_COLUMN, *([] if id_column is None else [id_column])]
+    if id_column is not None or has_heading(text, columns):
+        return _read_rows(text, columns, id_column, where)
+    return DeletionList(tuple(_read_words(text, where)))
 
 
-def _index(text: str | None, where: str) -> int:
-    try:
-        return int(text or "")
-    except ValueError:
-        raise UserError(f"{where}: an index must be an integer, got '{text or ''}'") from None
+def _read_array(path: Path) -> tuple[int, ...]:
+    array = np.load(path, allow_pickle=False)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise UserError(f"'{path}' must hold integers in one dimension, got {array.dtype} of shape {list(array.shape)}")
+    return tuple(array.tolist())
 
 
-def _id(text: str | None, where: str) -> str:
-    name = (text or "").strip()
+def _read_words(text: str, where: str) -> Iterable[int]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        for word in line.replace(",", " ").split():
+            yield parse_integer(word, f"{where}, line {number}")
+
+
+def _read_rows(text: str, columns: list[str], id_column: str | None, where: str) -> DeletionList:
+    by_file = not has_heading(text, [INDEX_COLUMN]) and has_heading(text, [FILE_COLUMN])
+    required = [FILE_COLUMN if by_file else INDEX_COLUMN, *columns[2:]]
+    indices: list[int] = []
+    files: list[str] = []
+    ids: list[str] = []
+    for cells, line in read_table(text, columns, required, where):
+        place = f"{where}, line {line}"
+        if not by_file:
+            indices.append(parse_integer(cells[INDEX_COLUMN], place))
+        if by_file or FILE_COLUMN in cells:
+            files.append(_filled(cells[FILE_COLUMN], "file", place))
+        if id_column is not None:
+            ids.append(_filled(cells.get(id_column, ""), "id", place))
+    if files and indices and len(files) != len(indices):
+        raise UserError(
+            f"{where}: {len(indices) - len(files)} rows lack a file; expected one in each, or no such column"
+        )
+    return DeletionList(tuple(indices), id_column, tuple(ids), tuple(files))
+
+
+def _filled(text: str, what: str, where: str) -> str:
+    name = text.strip()
     if not name:
-        raise UserError(f"{where}: the id is empty")
+        raise UserError(f"{where}: the {what} is empty")
     return name
+
+
+def read_indices(path: Path | str) -> Tensor:
+    r"""Read sample indices from a file, in the file's order; see :func:`read_deletion_list` for its forms.
+
+    Returns:
+        int64 ``[N]``.
+
+    Raises:
+        UserError: The file is missing, cannot be read, or holds anything but integers.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from pymixunlearn import tasks
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "forget.txt"
+        ...     _ = path.write_text("3, 14\n159\n")
+        ...     tasks.read_indices(path)
+        tensor([  3,  14, 159])
+    """
+    request = read_deletion_list(path)
+    if request.files:
+        raise UserError(f"'{path}' names files; expected indices alone, or read it with read_deletion_list")
+    return to_indices(list(request.indices), f"'{path}'")

@@ -13,10 +13,11 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.tasks.deletion_list import DeletionList
 from pymixunlearn.tasks.indices import to_indices
 from pymixunlearn.tasks.manifest import JSON
+from pymixunlearn.tasks.samples import class_index, find_samples
 from pymixunlearn.tasks.split import Split
 
 
-def class_split(dataset: Dataset, classes: Iterable[int] = (0,), *, seed: int = 0) -> Split:
+def class_split(dataset: Dataset, classes: Iterable[int | str] = (0,), *, seed: int = 0) -> Split:
     """Forget every training sample of ``classes``.
 
     Raises:
@@ -34,7 +35,7 @@ def class_split(dataset: Dataset, classes: Iterable[int] = (0,), *, seed: int = 
 
 
 def data_split(
-    dataset: Dataset, *, fraction: float = 0.4, classes: Iterable[int] = (5, 6, 7, 8, 9), seed: int = 0
+    dataset: Dataset, *, fraction: float = 0.4, classes: Iterable[int | str] = (5, 6, 7, 8, 9), seed: int = 0
 ) -> Split:
     """Forget a random ``fraction`` of the training samples whose label is one of ``classes``.
 
@@ -53,7 +54,7 @@ def data_split(
 
 
 def noisy_split(
-    dataset: Dataset, *, fraction: float = 0.6, classes: Iterable[int] = (0, 1, 2, 3, 4), seed: int = 0
+    dataset: Dataset, *, fraction: float = 0.6, classes: Iterable[int | str] = (0, 1, 2, 3, 4), seed: int = 0
 ) -> Split:
     """Give a random ``fraction`` of the training samples of ``classes`` wrong labels, and forget these samples.
 
@@ -85,7 +86,7 @@ def semi_supervised_split(
     *,
     labelled: float = 0.4,
     fraction: float = 0.4,
-    classes: Iterable[int] = (5, 6, 7, 8, 9),
+    classes: Iterable[int | str] = (5, 6, 7, 8, 9),
     seed: int = 0,
 ) -> Split:
     """Take most labels away, and forget a random ``fraction`` of the samples of ``classes`` that keep theirs.
@@ -114,12 +115,19 @@ def semi_supervised_split(
 
 
 def index_split(dataset: Dataset, indices: Tensor | Sequence[int] | DeletionList, *, seed: int = 0) -> Split:
-    """Forget the training samples at ``indices``, in any order: a deletion request.
+    """Forget listed training samples, in any order: a deletion request.
 
-    Of a list with ids, the split keeps what :meth:`DeletionList.summary` says of them.
+    Of a list with ids, the split keeps what :meth:`DeletionList.summary` says of them; a sample may have several ids.
+    Files of a list may also be test or validation images, which are then taken out of these parts.
+
+    Args:
+        dataset: The data.
+        indices: Indices into ``dataset.train``, or a list that may name files.
+        seed: Seed of the split; nothing is drawn here.
 
     Raises:
-        UserError: An index out of range or given twice, none, or all of them.
+        UserError: An index out of range or given twice without ids, a file that is not in the data or is not the only
+            one of its name, or nothing or everything to forget.
 
     Example:
         >>> from pymixunlearn import data, tasks
@@ -127,12 +135,17 @@ def index_split(dataset: Dataset, indices: Tensor | Sequence[int] | DeletionList
         >>> len(split.forget), len(split.retain)
         (3, 1435)
     """
-    ids: dict[str, JSON] = {}
-    if isinstance(indices, DeletionList):
-        ids = {"ids": indices.summary()}
-        indices = indices.indices
-    forget = indices if isinstance(indices, Tensor) else to_indices(list(indices), "indices")
-    return Split(dataset, "indices", forget, seed, {"count": len(forget), **ids})
+    if not isinstance(indices, DeletionList):
+        forget = indices if isinstance(indices, Tensor) else to_indices(list(indices), "indices")
+        return Split(dataset, "indices", forget, seed, {"count": len(forget)})
+    found = find_samples(dataset, indices)
+    if not len(found["train"]):
+        raise UserError(f"none of the {len(indices)} listed samples is a training image: no model was trained on them")
+    params: dict[str, JSON] = {"count": len(found["train"])}
+    if indices.id_column is not None:
+        params["ids"] = indices.summary()
+    split = Split(dataset, "indices", found.pop("train"), seed, params)
+    return split.without({part: found[part] for part in found if len(found[part])})
 
 
 def _random_share(
@@ -155,13 +168,11 @@ def _random_share(
     return pool[torch.randperm(len(pool), generator=stream)[: round(fraction * len(pool))]]
 
 
-def _checked_classes(dataset: Dataset, classes: Iterable[int]) -> tuple[int, ...]:
-    labels = tuple(sorted(int(label) for label in classes))
+def _checked_classes(dataset: Dataset, classes: Iterable[int | str]) -> tuple[int, ...]:
+    labels = tuple(sorted(class_index(label, dataset) for label in classes))
     if not labels:
         raise UserError("classes must name at least one class, got none")
     for label in labels:
-        if not 0 <= label < dataset.num_classes:
-            raise UserError(f"class {label} does not exist: '{dataset.name}' has classes 0..{dataset.num_classes - 1}")
         if labels.count(label) > 1:
             raise UserError(f"every class must be given once, got {label} more than once")
     return labels

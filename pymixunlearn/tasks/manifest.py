@@ -30,8 +30,9 @@ def read_manifest(path: Path) -> Mapping[str, Any]:
     needed = {"dataset": ("name", "fingerprint"), "forget": ("indices", "sha256"), "retain": ("sha256",)}
     if manifest.get("task") == "noisy":
         kinds["labels"], needed["labels"] = dict, ("targets", "sha256")
-    if manifest.get("task") == "semi":
-        kinds["unlabelled"], needed["unlabelled"] = dict, ("indices", "sha256")
+    for part in ("unlabelled", "excluded"):
+        if part in manifest or (part == "unlabelled" and manifest.get("task") == "semi"):
+            kinds[part], needed[part] = dict, ("indices", "sha256")
     for key, kind in kinds.items():
         if not isinstance(manifest.get(key), kind):
             raise UserError(f"'{path}' is not a split manifest: expected '{key}' to be of type {kind.__name__}")
@@ -39,4 +40,8 @@ def read_manifest(path: Path) -> Mapping[str, Any]:
         for name in names:
             if name not in manifest[key]:
                 raise UserError(f"'{path}' is not a split manifest: expected '{name}' in '{key}'")
+    removed = manifest.get("removed", {})
+    parts = removed.values() if isinstance(removed, dict) else [None]
+    if not all(isinstance(part, dict) and {"indices", "sha256"} <= set(part) for part in parts):
+        raise UserError(f"'{path}' is not a split manifest: expected 'indices' and 'sha256' in each part of 'removed'")
     return manifest

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pymixunlearn.data.dataset import Dataset
-from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
+from pymixunlearn.data.image_set import ImageSet, UnlabelledImages, image_hashes
 from pymixunlearn.data.preprocess import Preprocess
 from pymixunlearn.data.training_set import TrainingSet
 from pymixunlearn.errors import UserError, unknown_name
@@ -33,11 +34,16 @@ class Split:
         seed: Seed that the forget set was drawn with.
         params: Arguments of the task, JSON-able, e.g. ``{"classes": [0]}``.
         origin: The data as loaded, where ``dataset`` has other labels for D_f; otherwise None.
+        excluded_indices: int64 ``[N_e]`` into ``dataset.train``, sorted: samples that the initial model was made to
+            forget before; they are neither in D_f nor in D_r. None where there are none.
+        removed: For "test" and "validation", sorted int64 indices into that part of ``origin`` of the images that the
+            request names there; ``dataset`` is without them.
         unlabelled_indices: int64 ``[N_u]`` into ``dataset.train``, sorted: the samples of D_r whose labels no training
             may use (task "semi"); only the evaluation reads them. Otherwise None.
 
     Raises:
-        UserError: An unknown task, an index out of range or given twice, an empty forget set or retain set.
+        UserError: An unknown task, an index out of range or given twice, a forget set or retain set that is empty, or a
+            sample in two of the sets.
 
     Example:
         >>> import torch
@@ -54,6 +60,8 @@ class Split:
     params: dict[str, JSON]
     origin: Dataset | None = None
     unlabelled_indices: Tensor | None = None
+    excluded_indices: Tensor | None = None
+    removed: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the indices and sort them."""
@@ -61,6 +69,13 @@ class Split:
             raise unknown_name("task", self.task, TASKS)
         count = len(self.dataset.train)
         object.__setattr__(self, "forget_indices", _checked_indices(self.forget_indices, count, "forget"))
+        if self.excluded_indices is not None:
+            excluded = _checked_indices(self.excluded_indices, count, "excluded")
+            if torch.isin(excluded, self.forget_indices).any():
+                raise UserError("the forget set holds samples that were forgotten before")
+            object.__setattr__(self, "excluded_indices", excluded)
+            if not len(self.retain_indices):
+                raise UserError("the retain set must have at least one training sample, got none")
         if (self.task == "semi") is not (self.unlabelled_indices is not None):
             raise UserError(f"unlabelled_indices belong to the task 'semi' and to no other, got the task '{self.task}'")
         if self.unlabelled_indices is not None:
@@ -73,9 +88,11 @@ class Split:
 
     @cached_property
     def retain_indices(self) -> Tensor:
-        """int64 ``[N_r]``, sorted: every training sample outside the forget set."""
+        """int64 ``[N_r]``, sorted: every training sample that is neither forgotten nor excluded."""
         retained = torch.ones(len(self.dataset.train), dtype=torch.bool)
         retained[self.forget_indices] = False
+        if self.excluded_indices is not None:
+            retained[self.excluded_indices] = False
         return retained.nonzero().squeeze(1)
 
     @cached_property
@@ -92,9 +109,11 @@ class Split:
 
     @cached_property
     def training_set(self) -> TrainingSet:
-        """All training samples as the initial model sees them: some without labels where the task is "semi"."""
-        if self.unlabelled_indices is None:
+        """D_f and D_r as the initial model sees them: some without labels where the task is "semi"."""
+        if self.unlabelled_indices is None and self.excluded_indices is None:
             return TrainingSet(self.train)
+        if self.unlabelled_indices is None:
+            return TrainingSet(self.train.subset(torch.cat([self.forget_indices, self.retain_indices]).sort().values))
         labelled = torch.cat([self.forget_indices, self.labelled_retain_indices]).sort().values
         return TrainingSet(self.train.subset(labelled), self._unlabelled)
 
@@ -156,14 +175,57 @@ class Split:
         dataset = replace(self.dataset, train=self.train.with_targets(replaced))
         return replace(self, dataset=dataset, origin=self.dataset)
 
+    def without(self, parts: Mapping[str, Tensor]) -> Split:
+        """Return the same split without some test and validation images, indices by part into the data as loaded.
+
+        Raises:
+            UserError: An unknown part, an index out of range, or no image left in a part.
+        """
+        origin = self.dataset if self.origin is None else self.origin
+        merged = dict(self.removed)
+        for part, indices in parts.items():
+            before = merged[part].tolist() if part in merged else ()
+            both = torch.tensor(sorted({*indices.tolist(), *before}), dtype=torch.int64)
+            merged[part] = _checked_indices(both, len(_part(origin, part)), f"removed {part}")
+        if not merged:
+            return self
+        rest = {}
+        for part, indices in merged.items():
+            images = _part(origin, part)
+            remaining = torch.ones(len(images), dtype=torch.bool)
+            remaining[indices] = False
+            rest[part] = images.subset(remaining.nonzero().squeeze(1))
+        dataset = replace(self.dataset, **rest)  # type: ignore[arg-type]
+        return replace(self, dataset=dataset, origin=origin, removed=merged)
+
+    @cached_property
+    def copies(self) -> dict[str, Tensor]:
+        """Sorted int64 indices of the images in "retain" (D_r) and "test" whose pixels are those of one in D_f.
+
+        Indices of D_r are into ``dataset.train``. A part without copies has no entry.
+        """
+        forgotten = set(image_hashes(self.forget))
+        found = {}
+        for part, images, indices in (("retain", self.retain, self.retain_indices), ("test", self.test, None)):
+            same = torch.tensor([digest in forgotten for digest in image_hashes(images)]).nonzero().squeeze(1)
+            if len(same):
+                found[part] = same if indices is None else indices[same]
+        return found
+
     def manifest(self) -> dict[str, JSON]:
         """Return a JSON-able record from which :meth:`load` rebuilds this split."""
         special: dict[str, JSON] = {}
-        if self.origin is not None:
+        if self.task == "noisy" and self.origin is not None:
             targets = self.forget.targets
             special["labels"] = {"sha256": indices_sha256(targets), "targets": targets.tolist()}
         if self.unlabelled_indices is not None:
             special["unlabelled"] = _listed(self.unlabelled_indices)
+        if self.excluded_indices is not None:
+            special["excluded"] = _listed(self.excluded_indices)
+        if self.removed:
+            special["removed"] = {part: _listed(indices) for part, indices in self.removed.items()}
+        if self.copies:
+            special["copies"] = {part: _listed(indices) for part, indices in self.copies.items()}
         return {
             "format": MANIFEST_FORMAT,
             "dataset": {
@@ -202,7 +264,9 @@ class Split:
                 f"{str(stated['fingerprint'])[:12]}…, got '{dataset.name}' with {dataset.fingerprint()[:12]}…"
             )
         indices = to_indices(manifest["forget"]["indices"], f"'{path}'")
-        unlabelled = None
+        excluded = unlabelled = None
+        if "excluded" in manifest:
+            excluded = to_indices(manifest["excluded"]["indices"], f"'{path}'")
         if manifest["task"] == "semi":
             unlabelled = to_indices(manifest["unlabelled"]["indices"], f"'{path}'")
         split = cls(
@@ -212,18 +276,33 @@ class Split:
             manifest["seed"],
             manifest["params"],
             unlabelled_indices=unlabelled,
+            excluded_indices=excluded,
         )
         if split.task == "noisy":
             split = split.relabelled(to_indices(manifest["labels"]["targets"], f"'{path}'"))
             if manifest["labels"]["sha256"] != indices_sha256(split.forget.targets):
                 raise UserError(f"'{path}' is damaged: its labels do not have the sha256 that it states")
+        removed = manifest.get("removed", {})
+        split = split.without({part: to_indices(entry["indices"], f"'{path}'") for part, entry in removed.items()})
         parts = {"forget": split.forget_indices, "retain": split.retain_indices}
         if split.unlabelled_indices is not None:
             parts["unlabelled"] = split.unlabelled_indices
+        if split.excluded_indices is not None:
+            parts["excluded"] = split.excluded_indices
         for part, indices in parts.items():
             if manifest[part]["sha256"] != indices_sha256(indices):
                 raise UserError(f"'{path}' is damaged: its {part} indices do not have the sha256 that it states")
+        for part, indices in split.removed.items():
+            if removed[part]["sha256"] != indices_sha256(indices):
+                raise UserError(f"'{path}' is damaged: its removed {part} images do not have the sha256 that it states")
         return split
+
+
+def _part(dataset: Dataset, part: str) -> ImageSet:
+    images = {"test": dataset.test, "validation": dataset.validation}.get(part)
+    if images is None:
+        raise UserError(f"'{dataset.name}' has no {part} set to take images out of")
+    return images
 
 
 def _listed(indices: Tensor) -> dict[str, JSON]:

@@ -21,7 +21,12 @@ def data_identity(split: Split) -> dict[str, Any]:
         "task": split.task,
         "params": split.params,
         "forget_sha256": manifest["forget"]["sha256"],
-        **{f"{part}_sha256": manifest[part]["sha256"] for part in ("labels", "unlabelled") if part in manifest},
+        **{
+            f"{part}_sha256": manifest[part]["sha256"]
+            for part in ("labels", "unlabelled", "excluded")
+            if part in manifest
+        },
+        **{f"removed_{part}_sha256": entry["sha256"] for part, entry in manifest.get("removed", {}).items()},
     }
 
 

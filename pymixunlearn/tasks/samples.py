@@ -1,0 +1,152 @@
+"""Samples and classes that a request names, found in a data set."""
+
+from __future__ import annotations
+
+import operator
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pymixunlearn.data.dataset import Dataset
+from pymixunlearn.display import printable
+from pymixunlearn.errors import UserError, unknown_name
+from pymixunlearn.tasks.deletion_list import DeletionList
+
+_INTEGER = re.compile(r"-?[0-9]{1,9}")
+_SHOWN = 20
+
+
+def class_index(name: int | str, dataset: Dataset) -> int:
+    """Return the index of a class that is given by index or by name.
+
+    A text is first a class's name and otherwise an index; ``"name:1"`` and ``"index:1"`` say which.
+
+    Raises:
+        UserError: There is no such class, or the text is one class's name and another one's index.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import data
+        >>> from pymixunlearn.tasks.samples import class_index
+        >>> images, labels = torch.rand(6, 1, 8, 8), torch.arange(6) % 3
+        >>> shoes = data.from_tensors(images, labels, images, labels, classes=("38", "39", "40"))
+        >>> class_index("39", shoes), class_index("index:0", shoes), class_index(2, shoes)
+        (1, 0, 2)
+    """
+    classes = dataset.train.classes
+    if not isinstance(name, str):
+        return _checked(name, dataset)
+    if name in classes:
+        label = classes.index(name)
+        if _INTEGER.fullmatch(name) and int(name) != label and 0 <= int(name) < len(classes):
+            other = printable(classes[int(name)])
+            raise UserError(
+                f"'{name}' is the name of class {label} and the index of class {int(name)}, '{other}'; expected "
+                f"'name:{name}' or 'index:{name}'"
+            )
+        return label
+    kind, colon, rest = name.partition(":")
+    if colon and kind == "name" and rest in classes:
+        return classes.index(rest)
+    if colon and kind == "index":
+        name = rest
+    if _INTEGER.fullmatch(name):
+        return _checked(int(name), dataset)
+    raise unknown_name(f"class of '{dataset.name}'", printable(name), map(printable, classes))
+
+
+def _checked(label: int, dataset: Dataset) -> int:
+    try:
+        index = operator.index(label)
+    except TypeError:
+        raise UserError(f"a class must be an index or a name, got {label!r}") from None
+    if isinstance(label, bool) or not 0 <= index < dataset.num_classes:
+        raise UserError(f"class {label} does not exist: '{dataset.name}' has classes 0..{dataset.num_classes - 1}")
+    return index
+
+
+def find_samples(dataset: Dataset, request: DeletionList) -> dict[str, Tensor]:
+    """Find the samples of a list: int64 indices into "train", "test" and "validation", sorted, each once.
+
+    A file is named by its path below the root of the data, or by the end of it, such as its base name, where only one
+    file has it.
+
+    Raises:
+        UserError: A file is not in the data or is not the only one of its name, all such files being listed; an index
+            and a file of one row differ; or a sample is listed twice without ids.
+    """
+    if not request.files:
+        listed = {"train": list(request.indices)}
+    else:
+        places = _found_files(dataset, request.files)
+        for row, (place, index) in enumerate(zip(places, request.indices, strict=False), start=1):
+            if place[:2] != ("train", index):
+                raise UserError(
+                    f"row {row} of the list names '{printable(request.files[row - 1])}', which is {place.part} image "
+                    f"{place.number}, and the index {index}; expected one sample"
+                )
+        listed = defaultdict(list)
+        for place in places:
+            listed[place.part].append(place.number)
+    for part, indices in listed.items():
+        repeated = [index for index, count in Counter(indices).items() if count > 1]
+        if repeated and request.id_column is None:
+            raise UserError(f"every index must be given once, got {min(repeated)} of the {part} set more than once")
+    return {part: torch.tensor(sorted(set(listed.get(part, ()))), dtype=torch.int64) for part in _PARTS}
+
+
+_PARTS = ("train", "test", "validation")
+
+
+class _Place(NamedTuple):
+    part: str
+    number: int
+    path: str
+
+
+def _found_files(dataset: Dataset, names: Iterable[str]) -> list[_Place]:
+    places = list(_places(dataset))
+    if not places:
+        raise UserError(f"the images of '{dataset.name}' are no files; expected a list of indices")
+    exact: dict[str, list[_Place]] = defaultdict(list)
+    ends: dict[str, list[_Place]] = defaultdict(list)
+    for place in places:
+        exact[place.path].append(place)
+        ends[_comparable(place.path).rpartition("/")[2]].append(place)
+    found, missing, ambiguous = [], [], []
+    for name in names:
+        end = "/" + _comparable(name)
+        candidates = exact.get(name) or [
+            place for place in ends[end.rpartition("/")[2]] if ("/" + _comparable(place.path)).endswith(end)
+        ]
+        if len(candidates) == 1:
+            found.append(candidates[0])
+        elif candidates:
+            either = " or ".join(f"'{printable(place.path)}' ({place.part})" for place in candidates[:3])
+            ambiguous.append(f"'{printable(name)}' ({either})")
+        else:
+            missing.append(f"'{printable(name)}'")
+    for wrong, what in ((missing, "are not in"), (ambiguous, "are each several files of")):
+        if wrong:
+            more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+            raise UserError(
+                f"{len(wrong)} of the listed files {what} the data '{dataset.name}': {', '.join(wrong[:_SHOWN])}{more}"
+            )
+    return found
+
+
+def _places(dataset: Dataset) -> Iterator[_Place]:
+    for part, images in zip(_PARTS, (dataset.train, dataset.test, dataset.validation), strict=True):
+        for index, path in enumerate((images.paths if images is not None else None) or ()):
+            yield _Place(part, index, path)
+
+
+def _comparable(path: str) -> str:
+    """Path with the separators of Windows, a leading ``./`` and the composition of accents evened out."""
+    even = unicodedata.normalize("NFC", path.replace("\\", "/"))
+    return even[2:] if even.startswith("./") else even
