@@ -7,6 +7,7 @@ Examples:
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -64,6 +65,9 @@ def settings() -> None:
     """Write what is made from the methods' config classes: docs/settings.md, and a module for type checkers."""
     for path, content in settings_page.FILES.items():
         Path(path).write_text(content(), encoding="utf-8")
+    subprocess.run(
+        ["ruff", "format", "--quiet", *(path for path in settings_page.FILES if path.endswith(".py"))], check=True
+    )
 
 
 if __name__ == "__main__":

@@ -62,6 +62,12 @@ class UnlearnResult(NamedTuple):
         stopping: How the run ended, with ``stop="auto"``; otherwise None.
         generator: What mixed images in the end, for methods that train such a network.
         preparation: For methods that do not start from the model they are given; otherwise None.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> result = UnlearnResult(nn.Linear(2, 2), 1.5, [{"epoch": 1, "loss": 0.3}], methods.NegGradConfig())
+        >>> result.seconds, result.config.lr
+        (1.5, 0.0003)
     """
 
     model: nn.Module
@@ -107,6 +113,12 @@ class UnlearnJob:
 
 class Method(ABC):
     """An unlearning method with its settings.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> method = methods.get("scrub")(variant="large")
+        >>> method.name, method.needs_labels, method.config.variant
+        ('scrub', True, 'large')
 
     Args:
         config: The settings; None takes the defaults.

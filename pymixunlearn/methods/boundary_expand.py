@@ -22,7 +22,13 @@ from pymixunlearn.training.device import seeded_layers
 
 @dataclass(frozen=True)
 class BoundaryExpandConfig(LoopConfig):
-    """Settings of :class:`BoundaryExpand`."""
+    """Settings of :class:`BoundaryExpand`.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.BoundaryExpandConfig.from_mapping({"epochs": "7"}).epochs
+        7
+    """
 
     source = CODE
 
@@ -34,7 +40,13 @@ class BoundaryExpandConfig(LoopConfig):
 
 @method("boundary-expand", summary="moves the forgotten data to an added class and takes that away")
 class BoundaryExpand(Loop[BoundaryExpandConfig]):
-    """Fine-tuning of the forget set on an added class; looks at no label, so that none is needed."""
+    """Fine-tuning of the forget set on an added class; looks at no label, so that none is needed.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.BoundaryExpand(epochs=3).config.epochs
+        3
+    """
 
     config_class = BoundaryExpandConfig
     epoch_of = "forget"

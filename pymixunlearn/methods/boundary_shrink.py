@@ -30,7 +30,13 @@ from pymixunlearn.methods.registry import method
 
 @dataclass(frozen=True)
 class BoundaryShrinkConfig(LoopConfig):
-    """Settings of :class:`BoundaryShrink`."""
+    """Settings of :class:`BoundaryShrink`.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.BoundaryShrinkConfig.from_mapping({"epochs": "7"}).epochs
+        7
+    """
 
     source = CODE
 
@@ -54,7 +60,13 @@ class BoundaryShrinkConfig(LoopConfig):
 
 @method("boundary-shrink", summary="moves the forgotten data to the nearest other class")
 class BoundaryShrink(Loop[BoundaryShrinkConfig]):
-    """Fine-tuning of the forget set on its nearest other classes; needs the forget set's labels."""
+    """Fine-tuning of the forget set on its nearest other classes; needs the forget set's labels.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.BoundaryShrink(bound=0.3).config.step
+        0.1
+    """
 
     config_class = BoundaryShrinkConfig
     epoch_of = "forget"

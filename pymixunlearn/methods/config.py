@@ -76,6 +76,12 @@ class MethodConfig:
 
     Raises:
         UserError: A field has the wrong type, or lies outside its range.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> config = methods.get("neggrad").config_class.from_mapping({"lr": "0.01"})
+        >>> config.lr, config.replace(epochs=3).epochs
+        (0.01, 3)
     """
 
     source: ClassVar[str] = OURS

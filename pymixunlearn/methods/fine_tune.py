@@ -16,7 +16,13 @@ from pymixunlearn.methods.registry import method
 
 @dataclass(frozen=True)
 class FineTuneConfig(LoopConfig):
-    """Settings of :class:`FineTune`."""
+    """Settings of :class:`FineTune`.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.FineTuneConfig.from_mapping({"epochs": "7"}).epochs
+        7
+    """
 
     source = "within the range searched for SalUn's paper"
 
@@ -28,7 +34,13 @@ class FineTuneConfig(LoopConfig):
 
 @method("fine-tune", summary="further training on the remaining data only")
 class FineTune(Loop[FineTuneConfig]):
-    """Cross entropy on the retain set; needs its labels, and never looks at the forget set."""
+    """Cross entropy on the retain set; needs its labels, and never looks at the forget set.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.FineTune(lr=0.1).config.momentum
+        0.9
+    """
 
     config_class = FineTuneConfig
     epoch_of = "retain"

@@ -24,7 +24,13 @@ from pymixunlearn.methods.registry import method
 
 @dataclass(frozen=True)
 class GliConfig(LoopConfig):
-    """Settings of :class:`Gli`."""
+    """Settings of :class:`Gli`.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.GliConfig.from_mapping({"epochs": "7"}).epochs
+        7
+    """
 
     source = "the paper"
 
@@ -50,7 +56,13 @@ class GliConfig(LoopConfig):
 
 @method("gli", summary="training on remaining data that is perturbed away from the forgotten data")
 class Gli(Loop[GliConfig]):
-    """Guided loss-increasing augmentation of the retain set; needs its labels."""
+    """Guided loss-increasing augmentation of the retain set; needs its labels.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.Gli(perturb_steps=5).config.perturb_size
+        0.01
+    """
 
     config_class = GliConfig
     epoch_of = "cycled"

@@ -16,7 +16,13 @@ from pymixunlearn.methods.registry import method
 
 @dataclass(frozen=True)
 class GradientAscentConfig(LoopConfig):
-    """Settings of :class:`GradientAscent`."""
+    """Settings of :class:`GradientAscent`.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.GradientAscentConfig.from_mapping({"epochs": "7"}).epochs
+        7
+    """
 
     source = "within the range searched for SalUn's paper"
 
@@ -27,7 +33,13 @@ class GradientAscentConfig(LoopConfig):
 
 @method("gradient-ascent", summary="gradient ascent on the forgotten data")
 class GradientAscent(Loop[GradientAscentConfig]):
-    """Negative gradients on the forget set only; needs its labels. What remains suffers unless steps are few."""
+    """Negative gradients on the forget set only; needs its labels. What remains suffers unless steps are few.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.GradientAscent(epochs=2).config.lr
+        0.0001
+    """
 
     config_class = GradientAscentConfig
     epoch_of = "forget"

@@ -25,7 +25,13 @@ from pymixunlearn.seeding import derive_seed
 
 @dataclass(frozen=True)
 class LMixConfig(LafConfig):
-    """Settings of :class:`LMix`: LAF's, and those of the mixes."""
+    """Settings of :class:`LMix`: LAF's, and those of the mixes.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.LMixConfig.from_mapping({"epochs": "7"}).epochs
+        7
+    """
 
     source = "released code of LAF"
 
@@ -40,7 +46,13 @@ class LMixConfig(LafConfig):
 
 @method("l-mix", summary="label-agnostic forgetting with plain mixup")
 class LMix(RepresentationUnlearning[LMixConfig]):
-    """LAF and plain mixup, without a single label."""
+    """LAF and plain mixup, without a single label.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.LMix(alpha=0.5).needs_labels
+        False
+    """
 
     config_class = LMixConfig
 

@@ -26,7 +26,13 @@ from pymixunlearn.training.device import seeded_layers
 
 @dataclass(frozen=True)
 class LafConfig(LoopConfig):
-    """Settings of :class:`Laf`; those left at none are the published ones of the network, resnet18's or the cnn's."""
+    """Settings of :class:`Laf`; those left at none are the published ones of the network, resnet18's or the cnn's.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.LafConfig.from_mapping({"epochs": "7"}).epochs
+        7
+    """
 
     source = CODE
 
@@ -178,7 +184,13 @@ def _misfit(vae: Autoencoder, embedding: Tensor) -> Tensor:
     "laf", summary="label-agnostic forgetting: moves representations away from an autoencoder of the forgotten data"
 )
 class Laf(RepresentationUnlearning[LafConfig]):
-    """Unlearning of representations, without a single label."""
+    """Unlearning of representations, without a single label.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.Laf(tau=5.0).needs_labels
+        False
+    """
 
     config_class = LafConfig
 

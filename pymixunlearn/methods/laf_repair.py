@@ -21,7 +21,13 @@ from pymixunlearn.methods.registry import method
 
 @dataclass(frozen=True)
 class LafRepairConfig(LafConfig):
-    """Settings of :class:`LafRepair`: LAF's, and those of the repair."""
+    """Settings of :class:`LafRepair`: LAF's, and those of the repair.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.LafRepairConfig.from_mapping({"epochs": "7"}).epochs
+        7
+    """
 
     source = CODE
 
@@ -31,7 +37,13 @@ class LafRepairConfig(LafConfig):
 
 @method("laf+r", summary="label-agnostic forgetting, then one supervised epoch for the classifier")
 class LafRepair(RepresentationUnlearning[LafRepairConfig]):
-    """LAF with a supervised repair of the classifier; needs labels for that."""
+    """LAF with a supervised repair of the classifier; needs labels for that.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.LafRepair(repair_epochs=2).needs_labels
+        True
+    """
 
     config_class = LafRepairConfig
 

@@ -79,7 +79,12 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class LoopConfig(MethodConfig):
-    """Setting that all methods have that run in a :class:`Loop`."""
+    """Setting that all methods have that run in a :class:`Loop`.
+
+    Example:
+        >>> LoopConfig().batch_size
+        32
+    """
 
     batch_size: int = setting(32, "images per step, of each set where there are two", low=1, source=PAPER)
 
@@ -114,6 +119,18 @@ class Loop(Method, Generic[C]):
 
     Raises:
         UserError: In :meth:`begin`: the model's logits do not fit the split.
+
+    Example:
+        >>> class Ascent(Loop[LoopConfig]):
+        ...     config_class, epoch_of = LoopConfig, "forget"
+        ...     def setup(self):
+        ...         self.optimizer = self.add_optimizer("sgd", 0.1)
+        ...     def step(self, forget):
+        ...         loss = cross_entropy(self.model(forget.images), forget)
+        ...         descend(self.optimizer, -loss)
+        ...         return {"forget": loss}
+        >>> Ascent(batch_size=8).config.batch_size
+        8
     """
 
     config: C
@@ -327,7 +344,14 @@ def frozen_copy(model: nn.Module) -> nn.Module:
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """Do one optimisation step that lowers ``loss``."""
+    """Take one optimisation step that lowers ``loss``.
+
+    Example:
+        >>> w = torch.tensor([1.0], requires_grad=True)
+        >>> descend(torch.optim.SGD([w], lr=0.5), (w**2).sum())
+        >>> w.item()
+        0.0
+    """
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     optimizer.step()
@@ -340,7 +364,13 @@ def targets_of(batch: Batch) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """Return the mean cross entropy of logits [N, classes] with the batch's labels."""
+    """Return the mean cross entropy of logits [N, classes] with the batch's labels.
+
+    Example:
+        >>> batch = Batch(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), torch.arange(2))
+        >>> round(cross_entropy(torch.zeros(2, 4), batch).item(), 4)
+        1.3863
+    """
     return F.cross_entropy(logits, targets_of(batch))
 
 

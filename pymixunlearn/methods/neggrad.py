@@ -19,7 +19,13 @@ from pymixunlearn.methods.registry import method
 
 @dataclass(frozen=True)
 class NegGradConfig(LoopConfig):
-    """Settings of :class:`NegGrad`."""
+    """Settings of :class:`NegGrad`.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.NegGradConfig.from_mapping({"epochs": "7"}).epochs
+        7
+    """
 
     source = SEARCHED
 
@@ -43,7 +49,13 @@ class NegGradConfig(LoopConfig):
 
 @method("neggrad", summary="gradient descent on the remaining data, ascent on the forgotten")
 class NegGrad(Loop[NegGradConfig]):
-    """Positive gradients on the retain set, negative ones on the forget set; needs labels."""
+    """Positive gradients on the retain set, negative ones on the forget set; needs labels.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.NegGrad(form="convex").config.alpha
+        0.95
+    """
 
     config_class = NegGradConfig
     epoch_of = "cycled"

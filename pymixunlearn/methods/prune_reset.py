@@ -26,7 +26,13 @@ RISE = 0.2
 
 @dataclass(frozen=True)
 class PruneResetConfig(LoopConfig):
-    """Settings of :class:`PruneReset`."""
+    """Settings of :class:`PruneReset`.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.PruneResetConfig.from_mapping({"epochs": "7"}).epochs
+        7
+    """
 
     share: float | None = setting(
         None, "share of the weights that is reset; none takes 0.98 by magnitude, 0.5 by fisher", above=0, below=1
@@ -44,6 +50,11 @@ class PruneReset(Loop[PruneResetConfig]):
     """Reset of the smallest weights, and cross entropy on the retain set; needs its labels.
 
     With ``select="fisher"`` the forget set chooses the weights, by gradients, and is not trained on either.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.PruneReset(select="fisher").config.epochs
+        6
     """
 
     config_class = PruneResetConfig

@@ -21,7 +21,13 @@ from pymixunlearn.methods.stopping import StoppingConfig
 
 @dataclass(frozen=True)
 class RandLabelConfig(StoppingConfig, LoopConfig):
-    """Settings of :class:`RandLabel`; epochs, batch size and learning rate are MixUnlearn's."""
+    """Settings of :class:`RandLabel`; epochs, batch size and learning rate are MixUnlearn's.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.RandLabelConfig.from_mapping({"epochs": "7"}).epochs
+        7
+    """
 
     source = PAPER
 
@@ -37,7 +43,13 @@ class RandLabelConfig(StoppingConfig, LoopConfig):
 
 @method("randlabel", summary="random labels on the forgotten data, the model's own answers on the rest")
 class RandLabel(Loop[RandLabelConfig]):
-    """Random labels for the forget set, the initial model's own answers for the retain set; needs no labels."""
+    """Random labels for the forget set, the initial model's own answers for the retain set; needs no labels.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.RandLabel(retain_weight=10.0).needs_labels
+        False
+    """
 
     config_class = RandLabelConfig
 

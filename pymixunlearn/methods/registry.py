@@ -25,6 +25,12 @@ def method(name: str, *, summary: str) -> Callable[[type[M]], type[M]]:
         UserError: Another method has the name.
 
     ``examples/add_a_method.py`` is a whole method in one file.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> again = methods.method("neggrad", summary=methods.NegGrad.summary)
+        >>> again(methods.NegGrad) is methods.get("neggrad")
+        True
     """
 
     def decorate(cls: type[M]) -> type[M]:
@@ -39,7 +45,16 @@ def method(name: str, *, summary: str) -> Callable[[type[M]], type[M]]:
 
 
 def register(method_class: type[M]) -> type[M]:
-    """Register a method under its own ``name``: the decorator of 0.1.0, in place of which :func:`method` came."""
+    """Register a method under its own ``name``: the decorator of 0.1.0, in place of which :func:`method` came.
+
+    Example:
+        >>> import warnings
+        >>> from pymixunlearn import methods
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")
+        ...     methods.register(methods.NegGrad).name
+        'neggrad'
+    """
     warnings.warn(
         "pymixunlearn.methods.register is now pymixunlearn.methods.method(name, summary=...); the old name goes with "
         "version 0.3",

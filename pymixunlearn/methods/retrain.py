@@ -21,7 +21,13 @@ from pymixunlearn.training.supervised import TrainConfig, defaults_for
 
 @dataclass(frozen=True)
 class RetrainConfig(MethodConfig):
-    """Settings of :class:`Retrain`; those left at none are the published ones of the network."""
+    """Settings of :class:`Retrain`; those left at none are the published ones of the network.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.RetrainConfig.from_mapping({"epochs": "7"}).epochs
+        7
+    """
 
     source = PAPER
 
@@ -45,7 +51,13 @@ class RetrainConfig(MethodConfig):
 
 @method("retrain", summary="train the same network from scratch on the remaining data only")
 class Retrain(Method):
-    """Train fresh weights of the same architecture on D_r: with cross entropy, or with Mean Teacher in task "semi"."""
+    """Train fresh weights of the same architecture on D_r: with cross entropy, or with Mean Teacher in task "semi".
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.Retrain(epochs=5).config.batch_size
+        32
+    """
 
     config_class = RetrainConfig
     config: RetrainConfig

@@ -23,7 +23,13 @@ from pymixunlearn.methods.view import labelled, together
 
 @dataclass(frozen=True)
 class SalUnConfig(LoopConfig):
-    """Settings of :class:`SalUn`."""
+    """Settings of :class:`SalUn`.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.SalUnConfig.from_mapping({"epochs": "7"}).epochs
+        7
+    """
 
     source = CODE
 
@@ -41,7 +47,13 @@ class SalUnConfig(LoopConfig):
 
 @method("salun", summary="saliency unlearning: random labels, for the weights that matter to the forgotten data")
 class SalUn(Loop[SalUnConfig]):
-    """Random labels for the forget set, true ones for the rest, on salient weights only; needs labels."""
+    """Random labels for the forget set, true ones for the rest, on salient weights only; needs labels.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.SalUn(random_labels="any").config.random_labels
+        'any'
+    """
 
     config_class = SalUnConfig
 

@@ -34,7 +34,13 @@ from pymixunlearn.training.optimizers import OptimizerName
 
 @dataclass(frozen=True)
 class ScrubConfig(LoopConfig):
-    """Settings of :class:`Scrub`; those left at none are the variant's."""
+    """Settings of :class:`Scrub`; those left at none are the variant's.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.ScrubConfig.from_mapping({"epochs": "7"}).epochs
+        7
+    """
 
     source = CODE
 
@@ -113,7 +119,13 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "scrub", summary="a student that contradicts the initial model on the forgotten data and follows it on the rest"
 )
 class Scrub(Loop[ScrubConfig]):
-    """Teacher and student, alternately against and with each other; needs labels for the retain set."""
+    """Teacher and student, alternately against and with each other; needs labels for the retain set.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.Scrub(rewind=True).config.variant
+        'small'
+    """
 
     config_class = ScrubConfig
 

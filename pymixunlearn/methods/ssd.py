@@ -24,7 +24,13 @@ from pymixunlearn.methods.view import together
 
 @dataclass(frozen=True)
 class SsdConfig(LoopConfig):
-    """Settings of :class:`Ssd`."""
+    """Settings of :class:`Ssd`.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.SsdConfig.from_mapping({"batch_size": "7"}).batch_size
+        7
+    """
 
     source = CODE
 
@@ -38,7 +44,13 @@ class SsdConfig(LoopConfig):
 
 @method("ssd", summary="selective synaptic dampening: shrinks the weights that matter most to the forgotten data")
 class Ssd(Loop[SsdConfig]):
-    """Dampening of the weights that the forget set relies on; needs labels, for the loss whose gradients it takes."""
+    """Dampening of the weights that the forget set relies on; needs labels, for the loss whose gradients it takes.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.Ssd(alpha=5.0).config.lam
+        1.0
+    """
 
     config_class = SsdConfig
 

@@ -42,7 +42,13 @@ _EPOCHS = {"trained": 10, "bad": 1}
 
 @dataclass(frozen=True)
 class TeachersConfig(LoopConfig):
-    """Settings of :class:`Teachers`; the original's where MixUnlearn's authors give none of their own."""
+    """Settings of :class:`Teachers`; the original's where MixUnlearn's authors give none of their own.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.TeachersConfig.from_mapping({"epochs": "7"}).epochs
+        7
+    """
 
     source = "released code of the original (bad teacher)"
 
@@ -183,7 +189,13 @@ class BadTeacher(Loop[TeachersConfig]):
 
 @method(NAME, summary="a student that flees a teacher of the forgotten data and follows one of the rest")
 class Teachers(LoopMethod):
-    """Student and two teachers; with trained teachers it needs labels, with the bad teacher it does not."""
+    """Student and two teachers; with trained teachers it needs labels, with the bad teacher it does not.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.Teachers(teachers="bad").needs_labels
+        False
+    """
 
     config_class = TeachersConfig
     config: TeachersConfig

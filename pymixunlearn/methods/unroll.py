@@ -31,7 +31,13 @@ _HESSIAN_IMAGES = 256
 
 @dataclass(frozen=True)
 class UnrollConfig(LoopConfig):
-    """Settings of :class:`Unroll`; those left at none are those the network is trained with by default."""
+    """Settings of :class:`Unroll`; those left at none are those the network is trained with by default.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.UnrollConfig.from_mapping({"batch_size": "7"}).batch_size
+        7
+    """
 
     source = "the training to unroll"
 
@@ -62,6 +68,11 @@ class Unroll(Loop[UnrollConfig]):
         start: For ``point="start"``: theta_0. None builds the weights that ``mixunlearn-cli`` trains from with the same
             seed; for a model that was trained elsewhere they are not its own, and the result means nothing.
         **fields: Single settings.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.Unroll(point="start").config.power_iterations
+        10
     """
 
     config_class = UnrollConfig

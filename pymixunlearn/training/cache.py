@@ -1,4 +1,4 @@
-"""Trained models kept on disk, so that no model is trained twice.
+"""Cache of trained models on disk, so that no model is trained twice.
 
 An entry is three files named by the sha256 of its key: ``.safetensors`` (weights), ``.json`` (the key in full, seconds,
 history, and the hashes of both files) and ``.lock``. While a training runs, ``.partial`` holds its last epoch.
@@ -37,8 +37,8 @@ class Trainer(Protocol):
         """Train from ``resume`` (or from the start), telling ``callbacks`` of every epoch."""
 
 
-class Settings(Protocol):
-    """The settings of a training or of an unlearning method."""
+class SettingsLike(Protocol):
+    """Settings of a training or of an unlearning method."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-able values."""
@@ -53,6 +53,11 @@ class CachedModel:
         seconds: What its training took, also when that was in an earlier run.
         history: One record per epoch of its training.
         hit: Whether it was in the cache.
+
+    Example:
+        >>> from torch import nn
+        >>> CachedModel(nn.Linear(2, 2), seconds=1.5, history=[], hit=True).hit
+        True
     """
 
     model: nn.Module
@@ -62,20 +67,33 @@ class CachedModel:
 
 
 class ModelStore(Protocol):
-    """Keeps trained models by what determines them, for as long as it likes."""
+    """Stores trained models by what determines them, for as long as it likes.
+
+    Example:
+        >>> class InMemory:
+        ...     def __init__(self): self.models = {}
+        ...     def get(self, key, *, into=None): return self.models.get(str(key))
+        ...     def put(self, key, result):
+        ...         self.models[str(key)] = CachedModel(result.model, result.seconds, result.history, hit=True)
+        >>> from torch import nn
+        >>> store = InMemory()
+        >>> store.put({"seed": 0}, TrainResult(nn.Linear(2, 2), 1.5, []))
+        >>> store.get({"seed": 0}).seconds
+        1.5
+    """
 
     def get(self, key: Mapping[str, Any], *, into: nn.Module | None = None) -> CachedModel | None:
-        """Return the model of ``key``, or None where none is kept."""
+        """Return the model of ``key``, or None where none is stored."""
 
     def put(self, key: Mapping[str, Any], result: TrainResult) -> None:
-        """Keep a model under ``key``, JSON-able; the model itself is left as it is."""
+        """Store a model under ``key``, JSON-able; the model itself is left as it is."""
 
 
 def training_key(
     model: nn.Module,
     images: ImageSet | TrainingSet,
     preprocess: Preprocess,
-    config: Settings,
+    config: SettingsLike,
     *,
     device: torch.device,
     seed: int,
@@ -89,6 +107,15 @@ def training_key(
         config: As given to ``fit``.
         device: Where to train. On the CPU the number of threads counts too: it changes the order of sums.
         seed: As given to ``fit``.
+
+    Example:
+        >>> from pymixunlearn import data, models, training
+        >>> digits = data.load("digits")
+        >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+        >>> device, config = training.resolve_device("cpu"), training.TrainConfig(epochs=1)
+        >>> key = training_key(model, digits.train, digits.preprocess, config, device=device, seed=0)
+        >>> key["seed"], key["config"]["epochs"], key["device"]
+        (0, 1, 'cpu')
     """
     return {
         "architecture": getattr(model, "architecture", type(model).__qualname__),
@@ -120,6 +147,18 @@ class ModelCache:
 
     Args:
         root: The folder; created when first written to.
+
+    Example:
+        >>> import tempfile
+        >>> from pymixunlearn import models, training
+        >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+        >>> cache = ModelCache(tempfile.mkdtemp())
+        >>> cache.get({"example": 1}) is None
+        True
+        >>> cache.put({"example": 1}, training.TrainResult(model, 2.0, []))
+        >>> found = cache.get({"example": 1})
+        >>> found.seconds, training.model_hash(found.model) == training.model_hash(model)
+        (2.0, True)
     """
 
     def __init__(self, root: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Where to compute, and how to compute the same bits there twice."""
+"""Device to compute on, and how to compute the same bits there twice."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ def resolve_device(name: str | torch.device | None = None) -> torch.device:
 
     Raises:
         UserError: The name means nothing to PyTorch, or this machine has no such device.
+
+    Example:
+        >>> resolve_device("cpu")
+        device(type='cpu')
+        >>> resolve_device("gpu")
+        Traceback (most recent call last):
+        pymixunlearn.errors.UserError: device is 'gpu', which PyTorch does not know; expected auto, cpu, cuda or cuda:N
     """
     if name is None or name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -46,6 +53,19 @@ def seeded_layers(device: torch.device, seed: int, *names: str | int) -> Iterato
     Layers can only draw from PyTorch's global generators, so these are seeded inside and put back afterwards. On an
     accelerator, kernels that add up in varying order (cuDNN's default weight gradients, fused attention's backward)
     are replaced by deterministic ones meanwhile.
+
+    Args:
+        device: Where the block computes.
+        seed: The run's seed.
+        *names: The name of the stream.
+
+    Example:
+        >>> from torch import nn
+        >>> def dropped():
+        ...     with seeded_layers(torch.device("cpu"), 0, "layers", 1):
+        ...         return nn.functional.dropout(torch.ones(8))
+        >>> torch.equal(dropped(), dropped())
+        True
     """
     stream = derive_seed(seed, *names)
     with ExitStack() as stack:

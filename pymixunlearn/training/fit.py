@@ -24,6 +24,15 @@ def fit(model: nn.Module, images: TrainingSet, preprocess: Preprocess, config: T
 
     Raises:
         UserError: As these do; or ``config`` is for the other of the two.
+
+    Example:
+        >>> from pymixunlearn import data, models, training
+        >>> digits = data.load("digits")
+        >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+        >>> device, config = training.resolve_device("cpu"), training.TrainConfig(epochs=1)
+        >>> result = fit(model, TrainingSet(digits.train), digits.preprocess, config, device=device)
+        >>> sorted(result.history[0])
+        ['accuracy', 'epoch', 'loss', 'seconds']
     """
     if images.unlabelled is None and not isinstance(config, MeanTeacherConfig):
         return train(model, images.labelled, preprocess, config, **run)

@@ -1,4 +1,4 @@
-"""The epoch loop that training and every unlearning method share: progress, history, snapshots and resumption.
+"""Epoch loop that training and every unlearning method share: progress, history, snapshots and resumption.
 
 The loop knows nothing of models. It calls ``run_epoch`` for each epoch, tells the callbacks, and offers them a
 snapshot from which :func:`run_epochs` continues as if it had never stopped. That is exact as long as each epoch draws
@@ -26,7 +26,18 @@ _FORMAT = "pymixunlearn-loop/1"
 
 
 class Callback:
-    """What a loop tells whoever watches it; override what is of interest."""
+    """Receives the events of a loop; override what is of interest.
+
+    Example:
+        >>> class Losses(Callback):
+        ...     def on_epoch_end(self, epoch, record, state):
+        ...         print(epoch, record["loss"])
+        >>> run_epochs("example", 2, 1, lambda epoch, step_done: {"loss": 1 / (epoch + 1)}, state=dict,
+        ...            load_state=len, callbacks=[Losses()])[0]["epoch"]
+        0 1.0
+        1 0.5
+        1
+    """
 
     def on_loop_start(self, name: str, epochs: int, steps_per_epoch: int, first_epoch: int) -> None:
         """Called once before the first epoch.
@@ -56,7 +67,19 @@ class Callback:
 
 
 class Stop(Protocol):
-    """What can end a loop before its last epoch."""
+    """What can end a loop before its last epoch.
+
+    Example:
+        >>> class AfterThree:
+        ...     def begin(self, lengths, saved): return False
+        ...     def after_step(self, step): return step == 3
+        ...     def state(self): return {}
+        >>> def run_epoch(epoch, step_done):
+        ...     return {"steps": next(step for step in (1, 2) if step_done() or step == 2)}
+        >>> [record["steps"] for record in run_epochs("example", 5, 2, run_epoch, state=dict, load_state=len,
+        ...                                           stop=AfterThree())]
+        [2, 1]
+    """
 
     def begin(self, lengths: Sequence[int], saved: StateDict | None) -> bool:
         """Called once before the first epoch; True if the loop had been ended already in the run that is resumed.
@@ -106,6 +129,16 @@ def run_epochs(
 
     Raises:
         UserError: ``resume`` belongs to another loop.
+
+    Example:
+        >>> weights = {"w": 0.0}
+        >>> def run_epoch(epoch, step_done):
+        ...     weights["w"] += 1
+        ...     step_done()
+        ...     return {"loss": 1 / weights["w"]}
+        >>> history = run_epochs("example", 2, 1, run_epoch, state=lambda: weights, load_state=weights.update)
+        >>> [(record["epoch"], record["loss"]) for record in history]
+        [(1, 1.0), (2, 0.5)]
     """
     history: list[dict[str, float]] = []
     if resume is not None:

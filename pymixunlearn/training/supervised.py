@@ -51,6 +51,13 @@ class TrainConfig:
         momentum: Momentum of SGD, in [0, 1); Adam does not use it.
         std_weight: gamma, at least 0: the loss is CE + gamma mean_i sqrt(Var_k z_ik), with logits z and the variance
             over the classes k. Unrolling forgets a model better that was trained with it (Thudi et al. 2022).
+
+    Example:
+        >>> TrainConfig(epochs=3, optimizer="sgd").to_dict()["optimizer"]
+        'sgd'
+        >>> TrainConfig(lr=0)
+        Traceback (most recent call last):
+        pymixunlearn.errors.UserError: lr is 0; expected a number above 0
     """
 
     epochs: int = 10
@@ -104,6 +111,10 @@ class MeanTeacherConfig(TrainConfig):
         consistency: The largest weight w of the consistency loss, at least 0.
         ramp_up: Over how many epochs the weight rises to that, at least 0.
         ema: How much of itself the teacher keeps in every step, in [0, 1).
+
+    Example:
+        >>> MeanTeacherConfig(epochs=2).consistency
+        30.0
     """
 
     consistency: float = 30.0
@@ -113,7 +124,12 @@ class MeanTeacherConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A trained model, the seconds its epochs took, and one record per epoch (loss, accuracy in percent)."""
+    """A trained model, the seconds its epochs took, and one record per epoch (loss, accuracy in percent).
+
+    Example:
+        >>> TrainResult(nn.Linear(2, 2), seconds=0.5, history=[{"epoch": 1, "loss": 0.7}]).history[-1]["loss"]
+        0.7
+    """
 
     model: nn.Module
     seconds: float
@@ -134,6 +150,10 @@ def defaults_for(
 
     Raises:
         UserError: An unknown name.
+
+    Example:
+        >>> defaults_for("cnn", "initial").epochs, defaults_for("cnn", "retrain").epochs
+        (10, 20)
     """
     # The vision transformer is ours, so its settings are too: those of the network of similar size.
     settings = {"cnn": (10, 1e-3), "resnet18": (20, 5e-5), "vit": (10, 1e-3)}

@@ -83,3 +83,34 @@ def test_method_takes_a_config_or_fields() -> None:
     assert Retrain().needs_labels
     with pytest.raises(UserError, match="config is a RetrainConfig; expected a MixUnlearnConfig"):
         MixUnlearn(RetrainConfig())
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is registered is forgotten afterwards."""
+    from pymixunlearn.methods import registry as module
+
+    monkeypatch.setattr(module, "_METHODS", dict(module._METHODS))
+
+
+def test_a_method_of_the_users_own(registry: None) -> None:
+    @methods.method("mine", summary="does as gradient ascent does")
+    class Mine(methods.GradientAscent):
+        """Another name."""
+
+    assert methods.get("mine") is Mine and "mine" in methods.available()
+    assert (Mine.name, Mine.summary) == ("mine", "does as gradient ascent does")
+    assert methods.GradientAscent.name == "gradient-ascent"
+    methods.method("mine", summary="registered again, as when a file is run twice")(Mine)
+    with pytest.raises(UserError, match=r"a method 'mine' is there already \(.*Mine\)"):
+        methods.method("mine", summary="")(methods.NegGrad)
+    assert methods.get("mine") is Mine and methods.NegGrad.name == "neggrad"
+
+
+def test_the_decorator_of_the_version_before(registry: None) -> None:
+    class Old(methods.Method):
+        name, summary, config_class = "old", "as in 0.1.0", methods.MethodConfig
+
+    with pytest.warns(DeprecationWarning, match=r"register is now .*methods\.method\(name, summary=\.\.\.\)"):
+        assert methods.register(Old) is Old
+    assert methods.get("old") is Old

@@ -13,7 +13,13 @@ from pymixunlearn.methods.stopping import StoppingConfig
 
 @dataclass(frozen=True)
 class MixUnlearnConfig(StepConfig, StoppingConfig, LoopConfig):
-    """Settings of :class:`MixUnlearn`; the defaults are the paper's where it gives one."""
+    """Settings of :class:`MixUnlearn`; the defaults are the paper's where it gives one.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.MixUnlearnConfig.from_mapping({"epochs": "7"}).epochs
+        7
+    """
 
     source = PAPER
 

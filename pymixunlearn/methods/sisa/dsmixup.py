@@ -28,7 +28,13 @@ NAME = "dsmixup"
 
 @dataclass(frozen=True)
 class DsMixupConfig(ShardedConfig):
-    """Settings of :class:`DsMixup`."""
+    """Settings of :class:`DsMixup`.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.DsMixupConfig.from_mapping({"epochs": "7"}).epochs
+        7
+    """
 
     alpha: float = setting(
         0.75, "the mixing ratio of each pair of samples is drawn from Beta(alpha, alpha)", above=0, source=OURS
@@ -64,6 +70,11 @@ class DsMixup(ShardedMethod):
     """SISA with merged shards; needs labels, and returns a :class:`pymixunlearn.models.Ensemble`.
 
     With the same settings and seed it goes on from the same ensemble as :class:`pymixunlearn.methods.Sisa`.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.DsMixup(shards=3).config.slices
+        5
     """
 
     config_class = DsMixupConfig

@@ -31,7 +31,13 @@ ORIGINAL = "original"
 
 @dataclass(frozen=True)
 class SisaConfig(ShardedConfig):
-    """Settings of :class:`Sisa`."""
+    """Settings of :class:`Sisa`.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.SisaConfig.from_mapping({"epochs": "7"}).epochs
+        7
+    """
 
 
 class Facts(dict[str, Any]):
@@ -143,6 +149,11 @@ class Sisa(ShardedMethod):
 
     The given model lends its architecture only: the method has an ensemble of its own, trained on everything, to forget
     from. A ``store`` holds its checkpoints, for the next request to go on from.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.Sisa(shards=3).config.aggregate
+        'mean'
     """
 
     config_class = SisaConfig
