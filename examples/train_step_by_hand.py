@@ -20,13 +20,11 @@ def main() -> None:
     initial = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
     training.train(initial, split.train, split.preprocess, training.TrainConfig(epochs=5), device=CPU)
     forget, retain = (split.preprocess.evaluation(part.images) for part in (split.forget, split.retain))
-
     unlearner = copy.deepcopy(initial).train()
     initial.requires_grad_(False)
     teacher = FeatureExtractor(initial)  # one forward gives logits [N, classes] and features [N, C', h, w]
     mixblock = nn.MixBlock(teacher(forget[:1])[1].shape[1])
-    # The targets are the teacher's logits; the losses sharpen them (Eq. 8).
-    generator_loss = nn.GeneratorLoss(tau=0.5, sharpen_T=SHARPEN_T)
+    generator_loss = nn.GeneratorLoss(tau=0.5, sharpen_T=SHARPEN_T)  # targets: the teacher's logits, sharpened (Eq. 8)
     mix_loss = nn.MixContrastiveLoss(tau=10.0, sharpen_T=SHARPEN_T)
     real_loss = nn.RealContrastiveLoss(tau=2.0, sharpen_T=SHARPEN_T)
     optimizer = torch.optim.Adam(unlearner.parameters(), lr=5e-5)

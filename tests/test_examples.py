@@ -28,6 +28,13 @@ def percentages(output: str, row: str, metric: str) -> float:
 # What an example forgets: the initial model knows it, the unlearned one no longer does.
 FORGOTTEN = {"unlearn_your_model.py": "train_f", "train_step_by_hand.py": "test_f", "add_a_method.py": "test_f"}
 
+LINES = {"add_a_method.py": 40, "train_step_by_hand.py": 60}
+
+
+@pytest.mark.parametrize(("name", "most"), LINES.items())
+def test_an_example_is_short(name: str, most: int) -> None:
+    assert len((FOLDER / name).read_text().splitlines()) <= most
+
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_runs_and_forgets(name: str, tmp_path: Path) -> None:
