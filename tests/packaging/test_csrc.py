@@ -167,7 +167,8 @@ def test_a_file_without_an_operator_is_found(copy: Path) -> None:
 def test_every_source_is_listed_and_exists() -> None:
     listed = json.loads((CSRC / "sources.json").read_text())
     built = {name for group in ("core", "api", "ops_cpu", "ops_cuda", "introspection") for name in listed[group]}
-    assert built == {p.relative_to(CSRC).as_posix() for p in CSRC.rglob("*") if p.suffix in (".cpp", ".cu")}
+    present = {p.relative_to(CSRC).as_posix() for p in CSRC.rglob("*") if p.suffix in (".cpp", ".cu")}
+    assert built == {name for name in present if not name.startswith("tools/")}
     assert set(listed["cpp_tests"]) == {p.name for p in (ROOT / "tests" / "cpp").glob("test_*.cpp")}
 
 
