@@ -39,6 +39,10 @@ _GUARD = (
     'several processes need a script file whose own work stands under `if __name__ == "__main__":`, because each of '
     "them imports it; use that, or one process"
 )
+_UNSENDABLE = (
+    "another process cannot take over this model or data ({reason}); several processes need classes and functions that "
+    "stand at the top of a module, not inside of a function or of a main guard"
+)
 
 
 class Work(Protocol[T_contra, R_co]):
@@ -86,7 +90,7 @@ class ProcessPool(Generic[T, R]):
             on_event: Called with a task's index and with what its ``work`` sent.
 
         Raises:
-            UserError: This program is not one that can start processes.
+            UserError: This program is not one that can start processes, or something cannot be sent to another one.
         """
         waiting = enumerate(tasks)
         idle, busy = list(self._processes), dict[Connection, int]()
@@ -148,7 +152,10 @@ class ProcessPool(Generic[T, R]):
     @staticmethod
     def _send(worker: Connection, message: Any) -> None:
         # Plain bytes: PyTorch's own way over shared memory fails where /dev/shm is small.
-        content = pickle.dumps(message)
+        try:
+            content = pickle.dumps(message)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise UserError(_UNSENDABLE.format(reason=_first_line(error))) from error
         with suppress(OSError):  # the worker has ended, which receiving tells
             worker.send_bytes(content)
 
@@ -274,7 +281,10 @@ def _serve(threads: int, connection: Connection) -> None:
     parent = ParentHandle(connection)
     with suppress(KeyboardInterrupt):
         try:
-            work = parent.receive()
+            try:
+                work = parent.receive()
+            except Exception as error:
+                raise UserError(_UNSENDABLE.format(reason=_first_line(error))) from error
             # From here on stopped means interrupted: files are closed and locks let go.
             signal.signal(signal.SIGTERM, parent.interrupt)
             while True:
@@ -284,6 +294,10 @@ def _serve(threads: int, connection: Connection) -> None:
         except Exception:
             parent.finish(error=RuntimeError(traceback.format_exc()))
         parent.end()  # inside of the block: a signal comes before, and ends the block, or does nothing
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _end_with_parent() -> None:

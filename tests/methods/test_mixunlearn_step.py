@@ -244,3 +244,19 @@ def test_zip_pairing_cuts_the_longer_side(tiny: Any) -> None:
         assert torch.equal(mine.target, short.targets) and torch.equal(other.target, retain.targets[: sizes[1]])
         longer, shorter = loop.prepare(retain, short)
         assert (len(shorter.images), len(longer.images)) == sizes
+
+
+@pytest.mark.parametrize(("interval", "expected"), [(1, [0, 1, 2, 3, 4, 5]), (2, [0, 2, 4]), (4, [0, 4]), (9, [0])])
+def test_the_generator_steps_every_few_steps_counted_through_all_epochs(
+    interval: int, expected: list[int], tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten forget images in batches of four: epochs of three steps."""
+    loop = MixUnlearnLoop(MixUnlearnConfig(batch_size=4, epochs=2, generator_interval=interval)).begin(tiny.job())
+    steps: list[int] = []
+    monkeypatch.setattr(loop, "train_generator", lambda *_: steps.append(done) or {})
+    done = 0
+    with loop.closing:
+        for epoch in range(2):
+            for _ in loop.epoch(epoch):
+                done += 1
+    assert done == 6 and steps == expected

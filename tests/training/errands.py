@@ -45,6 +45,20 @@ def fail(task: str, send: Send) -> str:
     return task
 
 
+class Unreadable:
+    """Can be pickled, and not be unpickled."""
+
+    def __call__(self, task: int, send: Send) -> int:
+        return task
+
+    def __reduce__(self) -> tuple[Callable[[], Any], tuple[()]]:
+        return missing, ()
+
+
+def missing() -> Any:
+    raise AttributeError("it is not there")
+
+
 def note_the_stop(path: Path, send: Send) -> None:
     try:
         send("ready")

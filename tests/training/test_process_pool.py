@@ -101,6 +101,23 @@ def test_a_worker_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) 
     assert [child.exitcode for child in children] == [-signal.SIGKILL]
 
 
+def test_what_cannot_be_sent_is_told() -> None:
+    def local(task: int, send: Any) -> int:
+        return task
+
+    with pytest.raises(UserError, match="another process cannot take over .*local.*at the top of a module"):
+        list(ProcessPool[int, int](local, 1, threads=1).run([0]))
+    assert not multiprocessing.active_children()
+
+
+def test_what_cannot_be_read_in_a_worker_is_told() -> None:
+    """As of a class that stands under a main guard: the worker does not have it."""
+    with ProcessPool[int, int](errands.Unreadable(), 1, threads=1) as pool:
+        ((_, done),) = pool.run([0])
+    with pytest.raises(UserError, match="another process cannot take over .*not there.*a main guard"):
+        done.result()
+
+
 _PARENT = """
 import sys
 from pathlib import Path
