@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from pymixunlearn.evaluation import PAPER_METRICS
-from pymixunlearn.experiments import DataRequest, RunRequest, SplitRequest, resolve_unlearning, run_unlearning
+from pymixunlearn.experiments import DataRequest, SplitRequest, UnlearnInputs, resolve_unlearning, run_unlearning
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "auto": {"stop": "auto"},
@@ -29,7 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def measure(request: RunRequest, budget: str, folder: Path) -> dict[str, Any]:
+def measure(request: UnlearnInputs, budget: str, folder: Path) -> dict[str, Any]:
     """Do one run, or read it back, and return what the table needs."""
     record = run_unlearning(resolve_unlearning(request), folder).record
     history = (folder / "history.csv").read_text().splitlines()
@@ -126,7 +126,7 @@ def main(
     results = []
     for seed, dataset, task, label in itertools.product(seeds, datasets, tasks, labels):
         for budget in budgets:
-            request = RunRequest(
+            request = UnlearnInputs(
                 data=DataRequest(dataset, data_dir, download=data_dir is None),
                 split=SplitRequest(task),
                 label_aware=label == "aware",

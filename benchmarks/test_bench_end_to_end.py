@@ -8,14 +8,14 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from pymixunlearn.experiments import Observer, RunRequest, resolve_unlearning
+from pymixunlearn.experiments import Observer, UnlearnInputs, resolve_unlearning
 from pymixunlearn.experiments.common.stages import train_initial
 from pymixunlearn.methods import Method, Retrain, RetrainConfig
 
 
 @pytest.mark.parametrize("provider", ["unlearn", "Retrain"])
 def test_request(benchmark: BenchmarkFixture, provider: str) -> None:
-    plan = resolve_unlearning(RunRequest(stop="auto"))
+    plan = resolve_unlearning(UnlearnInputs(stop="auto"))
     assert plan.initial_config is not None and plan.retrain_config is not None
     initial = train_initial(
         plan.initial.architecture,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pymixunlearn.experiments.audit.inputs import AuditInputs
+
 from . import options
 from .endings import resumable
 
@@ -17,33 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--attacks",
-    metavar="NAMES",
-    help="Which attacks, with commas between: lira, rmia, u-lira, klom.  [default: all; for --model lira,rmia]",
-)
-@click.option(
-    "--shadow-models",
-    type=click.IntRange(min=4),
-    metavar="N",
-    help="How many shadow models, an even number; more see more.  [default: 16; for rmia alone 8]",
-)
-@click.option(
-    "--epochs",
-    type=click.IntRange(min=1),
-    metavar="E",
-    help="Epochs of the shadow models' trainings.  [default: as the model under audit was trained]",
-)
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="How many shadow models to train at a time, each in a process of its own with one CPU thread. It does not "
-    "change the result.  [default: one per CPU core; on a GPU 4]",
-)
-@options.data_options
-@options.split_options
-@options.model_options
+@options.inputs_options(AuditInputs)
 @click.option(
     "--set",
     "assignments",
@@ -51,7 +27,6 @@ if TYPE_CHECKING:
     metavar="NAME=VALUE",
     help="How the model given by --model was trained, as for `train`, for example lr=0.01; repeat for several.",
 )
-@options.machine_options
 @options.out_option("the run folder; for --model runs/, and a name that says which")
 @click.pass_context
 def audit(ctx: click.Context, /, run: Path | None, **values: Any) -> None:
@@ -69,11 +44,11 @@ def audit(ctx: click.Context, /, run: Path | None, **values: Any) -> None:
     Examples:
       mixunlearn-cli audit runs/digits-class-mixunlearn-seed0-1a2b3c4d
       mixunlearn-cli audit RUN --attacks lira,rmia --shadow-models 32 --jobs 8
-      mixunlearn-cli audit --model my.safetensors --dataset imagefolder --data-dir photos/ --forget-indices ids.txt
+      mixunlearn-cli audit --model my.safetensors --dataset imagefolder --data-dir photos/ --forget ids.txt
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
     from click.core import ParameterSource
 
-    from pymixunlearn.experiments import AuditRequest, resolve_audit, run_audit
+    from pymixunlearn.experiments import resolve_audit, run_audit
     from pymixunlearn.experiments.common.settings import parse_assignments
     from pymixunlearn.reporting import audit_table, klom_lines
 
@@ -81,22 +56,11 @@ def audit(ctx: click.Context, /, run: Path | None, **values: Any) -> None:
 
     if run is not None and ctx.get_parameter_source("dataset") is ParameterSource.COMMANDLINE:
         raise click.UsageError("A run already says its data set; leave out --dataset.", ctx)
-    request = AuditRequest(
-        run=run,
-        data=options.data_request(values),
-        split=options.split_request(values),
-        model=options.model_request(values),
-        settings=parse_assignments(values["assignments"]),
-        attacks=tuple(name.strip() for name in (values["attacks"] or "").split(",") if name.strip()),
-        shadow_models=values["shadow_models"],
-        epochs=values["epochs"],
-        jobs=values["jobs"],
-        device=values["device"],
-        seed=values["seed"],
-    )
+    settings = parse_assignments(values["assignments"])
+    inputs = options.make_inputs(AuditInputs, values, run=run, settings=settings)
     console = make_console()
     with watching(console) as observer:
-        plan = resolve_audit(request, observer=observer)
+        plan = resolve_audit(inputs, observer=observer)
         for line in describe(plan):
             observer.note(line)
         with resumable(ctx, "finished shadow models are kept") as command_line:
@@ -124,7 +88,7 @@ def describe(plan: AuditPlan) -> list[str]:
     what, chosen = f"model {plan.target.checkpoint}", "chosen"
     made = f"an initial training of {shadows.initial.epochs} epochs"
     if shadows.method is not None:
-        what, chosen = f"{shadows.method.name} in {plan.request.run}", "forgotten"
+        what, chosen = f"{shadows.method.name} in {plan.inputs.run}", "forgotten"
         made += f", {shadows.method.name}"
     if shadows.retrain is not None:
         made += f", and a Retrain of {shadows.retrain.epochs} epochs"

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
+
 from .bench import bench
-from .options import data_options, data_request, machine_options, split_options, split_request
+from .options import inputs_options, make_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,18 +25,13 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _PARTS = ("request", "growth")
+_NOT_ASKED = ("retrain", "relearn", "tsne", "thumbnails")
 _FORGET, _RETAIN = (1000, 2000, 4000, 8000), (8000, 16000, 32000, 64000)
 _QUICK_FORGET, _QUICK_RETAIN = (128, 256), (256, 512)
 
 
 @bench.command("end-to-end")
-@data_options
-@split_options
-@click.option("--label-aware/--label-agnostic", default=None, help="As for unlearn.")
-@click.option(
-    "--stop", type=click.Choice(["auto", "epochs"]), default="auto", show_default=True, help="As for unlearn."
-)
-@machine_options
+@inputs_options(UnlearnInputs, without=("method", "model", "architecture", *_NOT_ASKED))
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: PyTorch's]")
 @click.option(
     "--part", "parts", type=click.Choice(_PARTS), multiple=True, help="Only this part.  [default: request and growth]"
@@ -85,17 +82,10 @@ def end_to_end(**values: Any) -> None:
 def _measure_request(values: dict[str, Any], machine: Machine, observer: Observer, out: Path) -> list[RequestRow]:
     from pymixunlearn.benchmarking.end_to_end.request import measure_request
     from pymixunlearn.benchmarking.rows import write_rows
-    from pymixunlearn.experiments import RunRequest, resolve_unlearning
+    from pymixunlearn.experiments import resolve_unlearning
 
-    request = RunRequest(
-        data=data_request(values),
-        split=split_request(values),
-        label_aware=values["label_aware"],
-        stop=values["stop"],
-        device=values["device"],
-        seed=values["seed"],
-    )
-    rows = measure_request(resolve_unlearning(request, observer=observer), machine=machine, observer=observer)
+    inputs = make_inputs(UnlearnInputs, {**values, "stop": values["stop"] or "auto"})
+    rows = measure_request(resolve_unlearning(inputs, observer=observer), machine=machine, observer=observer)
     write_rows(out / "request.csv", rows)
     return rows
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pymixunlearn.experiments.compare.inputs import CompareInputs
+
 from . import options
 from .config_file import settings_of
 from .endings import FAILED, resumable
 from .help import SettingsCommand
-from .options import numbers, words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,28 +24,7 @@ _WIDTH = 180
 
 
 @click.command(cls=SettingsCommand, settings=("methods", "initial", "retrain"))
-@click.option(
-    "--methods",
-    multiple=True,
-    default=("all",),
-    metavar="NAME,...",
-    callback=words,
-    help="all, or some of the methods listed below; mixunlearn means mixunlearn-aware and mixunlearn-agnostic.  "
-    "[default: all]",
-)
-@click.option(
-    "--seeds",
-    multiple=True,
-    default=("0,1,2",),
-    metavar="N,...",
-    callback=numbers,
-    help="One run of every method per seed; a seed fixes the split, the initial model and Retrain too.  "
-    "[default: 0,1,2]",
-)
-@options.data_options
-@options.split_options
-@options.model_options
-@options.device_option
+@options.inputs_options(CompareInputs, without=("seed",))
 @options.settings_options("scrub.lr=1e-4 (METHOD.NAME), initial.epochs=1 or retrain.epochs=2")
 @click.option(
     "--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="How many runs at once."
@@ -73,7 +53,6 @@ def compare(ctx: click.Context, /, **values: Any) -> None:
       mixunlearn-cli compare --methods scrub --set scrub.variant=large --set scrub.lr=1e-3
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
     from pymixunlearn.experiments import (
-        ComparisonRequest,
         default_comparison_folder,
         resolve_comparison,
         run_comparison,
@@ -81,21 +60,13 @@ def compare(ctx: click.Context, /, **values: Any) -> None:
 
     from .progress import make_console, watching
 
-    request = ComparisonRequest(
-        methods=values["methods"],
-        seeds=values["seeds"],
-        data=options.data_request(values),
-        split=options.split_request(values),
-        model=options.model_request(values),
-        device=values["device"],
-        settings=settings_of(ctx, values["assignments"]),
-    )
+    inputs = options.make_inputs(CompareInputs, values, settings=settings_of(ctx, values["assignments"]))
     console = make_console()
     with watching(console) as observer:
-        plan = resolve_comparison(request, observer=observer)
+        plan = resolve_comparison(inputs, observer=observer)
         out: Path = values["out"] or default_comparison_folder(plan)
         rows = len({cell.name for cell in plan.cells})
-        observer.note(f"{rows} methods, seeds {', '.join(map(str, request.seeds))}: {len(plan.cells)} cells in {out}.")
+        observer.note(f"{rows} methods, seeds {', '.join(map(str, inputs.seeds))}: {len(plan.cells)} cells in {out}.")
         with resumable(ctx, f"what is done is kept in {out}") as command_line:
             outcome = run_comparison(
                 plan,

@@ -8,28 +8,14 @@ from typing import Any
 
 import click
 
+from pymixunlearn.experiments.common.inputs import EvaluateInputs
+
 from . import options
 
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option(
-    "--reference",
-    type=click.Path(path_type=Path),
-    metavar="CHECKPOINT",
-    help="Another model, usually Retrain's, to show the gap to.",
-)
-@options.architecture_option
-@options.data_options
-@options.split_options
-@click.option(
-    "--attacker",
-    default="hist-gradient-boosting",
-    show_default=True,
-    metavar="NAME",
-    help="Classifier of the membership attack: hist-gradient-boosting, or xgboost if it is installed.",
-)
-@options.machine_options
+@options.inputs_options(EvaluateInputs, without=("model",))
 @options.out_option("nothing is written")
 @click.pass_context
 def evaluate(ctx: click.Context, /, checkpoint: Path, **values: Any) -> None:
@@ -42,25 +28,16 @@ def evaluate(ctx: click.Context, /, checkpoint: Path, **values: Any) -> None:
     Example, with what an earlier run forgot:
       mixunlearn-cli evaluate RUN --split RUN/split.json --reference RETRAIN
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
-    from pymixunlearn.experiments import EvaluationRequest, run_evaluation
+    from pymixunlearn.experiments import run_evaluation
     from pymixunlearn.reporting import evaluation_rows
 
     from .progress import make_console, print_table, watching
 
-    request = EvaluationRequest(
-        checkpoint=checkpoint,
-        reference=values["reference"],
-        architecture=values["architecture"],
-        data=options.data_request(values),
-        split=options.split_request(values),
-        attacker=values["attacker"],
-        device=values["device"],
-        seed=values["seed"],
-    )
+    inputs = options.make_inputs(EvaluateInputs, values, checkpoint=checkpoint)
     console = make_console()
     with watching(console) as observer:
         command_line = shlex.join(["mixunlearn-cli", *ctx.obj])
-        outcome = run_evaluation(request, values["out"], observer=observer, command_line=command_line)
+        outcome = run_evaluation(inputs, values["out"], observer=observer, command_line=command_line)
     print_table(console, evaluation_rows(outcome.record))
     if values["out"] is not None:
         console.print(f"Run folder: {outcome.folder}", soft_wrap=True, markup=False)

@@ -1,23 +1,25 @@
-"""The options that several commands share, and the requests that their values make."""
+"""Options of the commands, made from the fields of their inputs; and the inputs, made from the options' values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
+from pymixunlearn.experiments.common.options import Option, option_of
+
 from .config_file import load_config
 
-if TYPE_CHECKING:
-    from pymixunlearn.experiments.common.inputs import DataRequest, ModelRequest, SplitRequest
-
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 _PATH = click.Path(path_type=Path)
 
 
-def _group(*options: Callable[[F], F]) -> Callable[[F], F]:
+def group(*options: Callable[[F], F]) -> Callable[[F], F]:
     """Combine option decorators so that ``--help`` lists them in the order given."""
 
     def decorate(command: F) -> F:
@@ -28,115 +30,79 @@ def _group(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-data_options = _group(
-    click.option(
-        "--dataset",
-        default="digits",
-        show_default=True,
-        metavar="NAME",
-        help="digits (scikit-learn's, nothing to download), mnist, fashion-mnist, cifar10, svhn, or imagefolder. "
-        "mnist@10000 takes a random part of the training images, always the same 10000.",
-    ),
-    click.option(
-        "--data-dir",
-        type=_PATH,
-        metavar="DIR",
-        help="Where the data set's files are or go; for imagefolder, the folder or archive.  [default: a cache folder]",
-    ),
-    click.option("--no-download", is_flag=True, help="Fail rather than download files that are missing."),
-    click.option(
-        "--image-size",
-        type=click.IntRange(min=8),
-        metavar="PIXELS",
-        help="Side of the network's input; 224 is the paper's for cifar10 and svhn.  [default: the data set's own]",
-    ),
-    click.option(
-        "--stream/--in-memory",
-        default=None,
-        help="For imagefolder: read images from the decoded file batch by batch, or hold them all. The results are the "
-        "same.  [default: --stream above 4 GiB of images]",
-    ),
-    click.option(
-        "--follow-links", is_flag=True, help="For imagefolder: symbolic links may lead out of the folder of the images."
-    ),
-    click.option(
-        "--skip-unreadable",
-        is_flag=True,
-        help="For imagefolder: leave out images that cannot be read, and count them, rather than fail and name them.",
-    ),
-)
+def inputs_options(
+    inputs: type, *, without: Collection[str] = (), about: Mapping[str, Mapping[str, Any]] | None = None
+) -> Callable[[F], F]:
+    """Return the options of all fields of a class of inputs, those of the data, the split and the model among them.
 
-split_options = _group(
-    click.option(
-        "--task",
-        metavar="TASK",
-        help="What to forget: class (whole classes), data (a random share of some classes' samples), noisy (such a "
-        "share, given wrong labels first), semi (a share of the few labelled samples; the others have no labels), or "
-        "indices (a list of samples).  [default: class]",
-    ),
-    click.option(
-        "--forget-class",
-        "forget_class",
-        multiple=True,
-        metavar="K",
-        help="A class, by index or name; repeat for several.  [default: 0; for tasks data "
-        "and semi 5 6 7 8 9; for noisy 0 1 2 3 4]",
-    ),
-    click.option(
-        "--forget-fraction",
-        type=click.FloatRange(0, 1, min_open=True),
-        metavar="F",
-        help="Tasks data, noisy and semi: which share of those classes' samples.  [default: 0.4; for task noisy 0.6]",
-    ),
-    click.option(
-        "--labelled-fraction",
-        type=click.FloatRange(0, 1, min_open=True, max_open=True),
-        metavar="F",
-        help="Task semi: which share of all training samples has labels.  [default: 0.4]",
-    ),
-    click.option(
-        "--forget-indices",
-        type=_PATH,
-        metavar="FILE",
-        help="Indices of training samples: text (one per line, or commas), .json or .npy. Implies task indices.",
-    ),
-    click.option(
-        "--id-column",
-        metavar="NAME",
-        help="The forget-indices file is a CSV with the columns 'index' and NAME, your own ids of the samples; the "
-        "report keeps a hash of them.",
-    ),
-    click.option("--split", type=_PATH, metavar="FILE", help="A split.json of an earlier run, instead of a task."),
-)
+    Args:
+        inputs: A subclass of ``pymixunlearn.experiments.Inputs``, or a class like it.
+        without: Fields that the command does not ask for.
+        about: For a field, attributes of its option that are different for this command.
+    """
+    found = [
+        (of, dataclasses.replace(option, **(about or {}).get(of.name, {})))
+        for of, option in _options(inputs)
+        if of.name not in without
+    ]
+    ordered = sorted(found, key=lambda item: not item[1].first)
+    return group(*(_click_option(of, option) for of, option in ordered))
 
-_architecture = click.option(
-    "--architecture",
-    metavar="NAME",
-    help="The network (cnn, resnet18, vit) of a checkpoint that does not say its own: a plain PyTorch state dict.",
-)
 
-model_options = _group(
-    click.option(
-        "--model",
-        metavar="CHECKPOINT|NAME",
-        help="A model file or the run folder it is in; or a network to train: cnn, resnet18, vit.  "
-        "[default: cnn for grey images, resnet18 for colour]",
-    ),
-    _architecture,
-)
+def make_inputs(inputs: type[T], values: Mapping[str, Any], **given: Any) -> T:
+    """Return inputs made from the values of a command's options.
 
-architecture_option = _architecture
+    Args:
+        inputs: As given to :func:`inputs_options`.
+        values: The command's values; what is no field is left out.
+        given: Fields that are no options.
+    """
+    fields = dict(given)
+    for of in dataclasses.fields(inputs):  # type: ignore[arg-type]
+        option = option_of(of)
+        if of.name in fields:
+            continue
+        if option is not None:
+            name = _parameter(of.name, option)
+            if name in values:
+                fields[of.name] = values[name] if name == of.name else not values[name]
+        elif (nested := _nested(of)) is not None:
+            fields[of.name] = make_inputs(nested, values)
+    return inputs(**fields)
+
+
+def settings_options(example: str) -> Callable[[F], F]:
+    """Return ``--set`` and ``--config``, with an example of a setting."""
+    return group(
+        click.option(
+            "--set",
+            "assignments",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help=f"A setting, for example {example}; repeat for several. The settings are listed below.",
+        ),
+        click.option(
+            "--config",
+            type=_PATH,
+            metavar="FILE.yaml",
+            is_eager=True,
+            expose_value=False,
+            callback=load_config,
+            help="Settings and long options as 'name: value' lines, or a run's config.json. The command line wins.",
+        ),
+    )
+
+
+def out_option(default: str) -> Callable[[F], F]:
+    """Return ``--out``, saying what happens without it."""
+    return click.option("--out", type=_PATH, metavar="DIR", help=f"The output folder.  [default: {default}]")
+
 
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."
 )
 
-machine_options = _group(
-    device_option,
-    click.option("--seed", type=int, default=0, show_default=True, help="Fixes every random choice of the run."),
-)
-
-bench_options = _group(
+bench_options = group(
     device_option,
     click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: PyTorch's]"),
     click.option(
@@ -168,78 +134,77 @@ bench_options = _group(
 )
 
 
-def settings_options(example: str) -> Callable[[F], F]:
-    """Return ``--set`` and ``--config``, with an example of a setting."""
-    return _group(
-        click.option(
-            "--set",
-            "assignments",
-            multiple=True,
-            metavar="NAME=VALUE",
-            help=f"A setting, for example {example}; repeat for several. The settings are listed below.",
-        ),
-        click.option(
-            "--config",
-            type=_PATH,
-            metavar="FILE.yaml",
-            is_eager=True,
-            expose_value=False,
-            callback=load_config,
-            help="Settings and long options as 'name: value' lines, or a run's config.json. The command line wins.",
-        ),
-    )
+def _options(inputs: type) -> Iterator[tuple[dataclasses.Field[Any], Option]]:
+    """Yield the fields that have an option, those of nested classes in their place."""
+    for of in dataclasses.fields(inputs):
+        option = option_of(of)
+        if option is not None:
+            yield of, option
+        elif (nested := _nested(of)) is not None:
+            yield from _options(nested)
 
 
-def out_option(default: str) -> Callable[[F], F]:
-    """Return ``--out``, saying what happens without it."""
-    return click.option("--out", type=_PATH, metavar="DIR", help=f"The output folder.  [default: {default}]")
+def _nested(of: dataclasses.Field[Any]) -> type | None:
+    """Return the class of a field that holds inputs itself."""
+    made_by = of.default_factory
+    return made_by if isinstance(made_by, type) and dataclasses.is_dataclass(made_by) else None
 
 
-def words(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+def _parameter(name: str, option: Option) -> str:
+    """Return what click calls the value of a field's option; "--no-x" asks for the opposite of the field."""
+    return f"no_{name}" if option.name.startswith("--no-") else name
+
+
+def _click_option(of: dataclasses.Field[Any], option: Option) -> Callable[[F], F]:
+    parameter, default = _parameter(of.name, option), cast(Any, of.default)
+    about: dict[str, Any] = {"help": option.help, "metavar": option.metavar}
+    if parameter != of.name:
+        about |= {"is_flag": True}
+    elif isinstance(default, bool) or "/" in option.name:
+        about |= {"is_flag": True, "default": default}
+    elif option.kind in ("words", "numbers"):
+        texts = (",".join(map(str, default)),) if default else ()
+        about |= {"multiple": True, "default": texts, "callback": _words if option.kind == "words" else _numbers}
+    else:
+        about |= {"type": _type(option), "multiple": option.several, "show_default": option.show_default}
+        about |= {} if option.several else {"default": default}
+    names = [option.name] if option.old is None else [option.name, option.old]
+    if option.old is not None:
+        about["callback"] = _renamed(option.name, option.old)
+    # Eager: the help lists the settings of the method that is named beside it.
+    return click.option(*names, parameter, is_eager=of.name == "method", **about)
+
+
+def _type(option: Option) -> Any:
+    if option.kind is Path:
+        return _PATH
+    low = option.least if option.above is None else option.above
+    high = option.most if option.below is None else option.below
+    if low is None and high is None:
+        return option.kind
+    span: Any = click.IntRange if option.kind is int else click.FloatRange
+    return span(low, high, min_open=option.above is not None, max_open=option.below is not None)
+
+
+def _words(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     """Option callback: the words between commas."""
     return tuple(word.strip() for value in values for word in value.split(",") if word.strip())
 
 
-def numbers(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
+def _numbers(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
     """Option callback: the whole numbers between commas."""
     try:
-        return tuple(int(word) for word in words(ctx, parameter, values))
+        return tuple(int(word) for word in _words(ctx, parameter, values))
     except ValueError:
         raise click.BadParameter(f"'{','.join(values)}' are not whole numbers, as in 0,1,2.") from None
 
 
-def data_request(values: dict[str, Any]) -> DataRequest:
-    """Take the data options out of a command's values."""
-    from pymixunlearn.experiments.common.inputs import DataRequest
+def _renamed(name: str, old: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Return an option callback that warns where the option was given by its old name."""
 
-    return DataRequest(
-        dataset=values["dataset"],
-        data_dir=values["data_dir"],
-        download=not values["no_download"],
-        image_size=values["image_size"],
-        stream=values["stream"],
-        follow_links=values["follow_links"],
-        skip_unreadable=values["skip_unreadable"],
-    )
+    def told(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        if any(word == old or word.startswith(f"{old}=") for word in ctx.obj or ()):
+            warnings.warn(f"{old} is now {name}; the old name goes with version 0.3", FutureWarning, stacklevel=2)
+        return value
 
-
-def split_request(values: dict[str, Any]) -> SplitRequest:
-    """Take the split options out of a command's values."""
-    from pymixunlearn.experiments.common.inputs import SplitRequest
-
-    return SplitRequest(
-        task=values["task"],
-        classes=values["forget_class"],
-        fraction=values["forget_fraction"],
-        labelled=values["labelled_fraction"],
-        indices=values["forget_indices"],
-        id_column=values["id_column"],
-        manifest=values["split"],
-    )
-
-
-def model_request(values: dict[str, Any]) -> ModelRequest:
-    """Take the model options out of a command's values."""
-    from pymixunlearn.experiments.common.inputs import ModelRequest
-
-    return ModelRequest(model=values["model"], architecture=values["architecture"])
+    return told

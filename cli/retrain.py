@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from pymixunlearn.experiments.common.inputs import TrainInputs
+
 from . import options
 from .config_file import settings_of
 from .help import SettingsCommand
@@ -13,10 +15,7 @@ from .training import show_training
 
 
 @click.command(cls=SettingsCommand, settings=("train",))
-@options.data_options
-@options.split_options
-@options.model_options
-@options.machine_options
+@options.inputs_options(TrainInputs)
 @options.settings_options("epochs=5")
 @options.out_option("runs/, and a name that says what was trained")
 @click.pass_context
@@ -26,15 +25,6 @@ def retrain(ctx: click.Context, /, **values: Any) -> None:
     A checkpoint given as --model lends its architecture, not its weights. The output folder holds model.safetensors,
     metrics.json, history.csv, config.json and split.json; give it to `mixunlearn-cli evaluate --reference`.
     """
-    from pymixunlearn.experiments import TrainingRequest
-
-    request = TrainingRequest(
-        command="retrain",
-        data=options.data_request(values),
-        split=options.split_request(values),
-        model=options.model_request(values),
-        device=values["device"],
-        seed=values["seed"],
-        settings=settings_of(ctx, values["assignments"]),
-    )
-    show_training(ctx, request, values["out"])
+    settings = settings_of(ctx, values["assignments"])
+    inputs = options.make_inputs(TrainInputs, values, command="retrain", settings=settings)
+    show_training(ctx, inputs, values["out"])

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from pymixunlearn.experiments.common.inputs import FORGET, TrainInputs
+
 from . import options
 from .config_file import settings_of
 from .help import SettingsCommand
@@ -13,13 +15,16 @@ from .training import show_training
 
 
 @click.command(cls=SettingsCommand, settings=("train",))
-@options.data_options
-@click.option(
-    "--model",
-    metavar="NAME",
-    help="The network: cnn, resnet18 or vit.  [default: cnn for grey images, resnet18 for colour]",
+@options.inputs_options(
+    TrainInputs,
+    without=(*FORGET, "architecture"),
+    about={
+        "model": {
+            "metavar": "NAME",
+            "help": "The network: cnn, resnet18 or vit.  [default: cnn for grey images, resnet18 for colour]",
+        }
+    },
 )
-@options.machine_options
 @options.settings_options("epochs=5")
 @options.out_option("runs/, and a name that says what was trained")
 @click.pass_context
@@ -29,14 +34,6 @@ def train(ctx: click.Context, /, **values: Any) -> None:
     The output folder holds model.safetensors, metrics.json, history.csv and config.json; give it to
     `mixunlearn-cli unlearn --model`. It is the model that `unlearn` itself would train with the same seed and settings.
     """
-    from pymixunlearn.experiments import ModelRequest, TrainingRequest
-
-    request = TrainingRequest(
-        command="train",
-        data=options.data_request(values),
-        model=ModelRequest(model=values["model"]),
-        device=values["device"],
-        seed=values["seed"],
-        settings=settings_of(ctx, values["assignments"]),
-    )
-    show_training(ctx, request, values["out"])
+    settings = settings_of(ctx, values["assignments"])
+    inputs = options.make_inputs(TrainInputs, values, command="train", settings=settings)
+    show_training(ctx, inputs, values["out"])

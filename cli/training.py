@@ -10,10 +10,10 @@ import click
 from .endings import resumable
 
 if TYPE_CHECKING:
-    from pymixunlearn.experiments import TrainingRequest
+    from pymixunlearn.experiments import TrainInputs
 
 
-def show_training(ctx: click.Context, request: TrainingRequest, out: Path | None) -> None:
+def show_training(ctx: click.Context, inputs: TrainInputs, out: Path | None) -> None:
     """Carry out a training and print its metrics."""
     from pymixunlearn.experiments import resolve_training, run_training
     from pymixunlearn.reporting import training_rows
@@ -22,10 +22,10 @@ def show_training(ctx: click.Context, request: TrainingRequest, out: Path | None
 
     console = make_console()
     with watching(console) as observer:
-        plan = resolve_training(request, observer=observer)
+        plan = resolve_training(inputs, observer=observer)
         observer.note(
             f"Network {plan.initial.name}, {len(plan.images)} images of {plan.dataset.name}, "
-            f"{plan.config.epochs} epochs, device {plan.device}, seed {request.seed}."
+            f"{plan.config.epochs} epochs, device {plan.device}, seed {inputs.seed}."
         )
         with resumable(ctx, "the finished epochs are kept") as command_line:
             outcome = run_training(plan, out, observer=observer, command_line=command_line)

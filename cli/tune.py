@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pymixunlearn.experiments.tune.inputs import TuneInputs
+
 from . import options
 from .config_file import settings_of
 from .endings import FAILED, resumable
 from .help import SettingsCommand
-from .options import numbers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,27 +23,15 @@ _SHOWN = 10
 
 @click.command(cls=SettingsCommand, settings=("grids", "initial", "retrain"))
 @click.argument("method")
-@options.data_options
-@options.split_options
-@click.option(
-    "--label-aware/--label-agnostic",
-    "label_aware",
-    default=None,
-    help="Whether the method may use the training labels.  [default: as for `unlearn`]",
-)
-@click.option(
-    "--model",
-    metavar="NAME",
-    help="The network: cnn, resnet18 or vit.  [default: cnn for grey images, resnet18 for colour]",
-)
-@options.device_option
-@click.option(
-    "--seeds",
-    multiple=True,
-    default=("0",),
-    metavar="N,...",
-    callback=numbers,
-    help="Run every combination with each; the mean counts.  [default: 0]",
+@options.inputs_options(
+    TuneInputs,
+    without=("seed", "architecture"),
+    about={
+        "model": {
+            "metavar": "NAME",
+            "help": "The network: cnn, resnet18 or vit.  [default: cnn for grey images, resnet18 for colour]",
+        }
+    },
 )
 @click.option(
     "--grid",
@@ -50,21 +39,6 @@ _SHOWN = 10
     multiple=True,
     metavar="NAME=V,V,...",
     help="Values of a setting to choose from, in place of the shipped ones or besides; repeat for several.",
-)
-@click.option("--sampler", default="tpe", show_default=True, metavar="NAME", help="tpe, random or grid.")
-@click.option(
-    "--trials",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="How many combinations to try, those of earlier calls included.  [default: 20; for grid all]",
-)
-@click.option(
-    "--validation",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.2,
-    show_default=True,
-    metavar="F",
-    help="Which share of the training data to judge by.",
 )
 @options.settings_options("epochs=5 or initial.epochs=1, that stays as it is")
 @options.out_option("runs/, and a name that says what is tuned")
@@ -83,29 +57,22 @@ def tune(ctx: click.Context, /, method: str, **values: Any) -> None:
       mixunlearn-cli tune mixunlearn --dataset mnist --label-aware --trials 40 --grid epochs=2,4,8
       mixunlearn-cli unlearn --method neggrad --config runs/tune-neggrad-.../best.yaml
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
-    from pymixunlearn.experiments import TuningRequest, default_tuning_folder, resolve_tuning, run_tuning
+    from pymixunlearn.experiments import default_tuning_folder, resolve_tuning, run_tuning
     from pymixunlearn.experiments.common.settings import parse_assignments
 
     from .progress import make_console, watching
 
     grid = {name: text.split(",") for name, text in parse_assignments(values["dimensions"]).items()}
-    request = TuningRequest(
+    inputs = options.make_inputs(
+        TuneInputs,
+        values,
         method=method,
-        data=options.data_request(values),
-        split=options.split_request(values),
-        model=values["model"],
-        label_aware=values["label_aware"],
-        device=values["device"],
-        seeds=values["seeds"],
         settings=settings_of(ctx, values["assignments"]),
         grid={name: [word.strip() for word in words if word.strip()] for name, words in grid.items()},
-        sampler=values["sampler"],
-        trials=values["trials"],
-        validation=values["validation"],
     )
     console = make_console()
     with watching(console) as observer:
-        plan = resolve_tuning(request, observer=observer)
+        plan = resolve_tuning(inputs, observer=observer)
         for line in describe(plan):
             observer.note(line)
         out = values["out"] or default_tuning_folder(plan)
@@ -125,11 +92,11 @@ def describe(plan: TuningPlan) -> list[str]:
     labels = "with labels" if plan.example.method.needs_labels else "without labels"
     network = plan.example.initial.name
     return [
-        f"Tune {plan.request.method} {labels} on {plan.dataset}, task {plan.task}, network {network}: "
+        f"Tune {plan.inputs.method} {labels} on {plan.dataset}, task {plan.task}, network {network}: "
         f"{len(split.train)} training samples, {len(split.test)} held out of them to judge by.",
         f"Grid: {grid_text(plan.grid)}.",
-        f"{plan.trials} of {size(plan.grid)} combinations, sampler {plan.request.sampler}, "
-        f"seeds {', '.join(map(str, plan.request.seeds))}.",
+        f"{plan.trials} of {size(plan.grid)} combinations, sampler {plan.inputs.sampler}, "
+        f"seeds {', '.join(map(str, plan.inputs.seeds))}.",
     ]
 
 

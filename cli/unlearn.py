@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
+
 from . import options
 from .config_file import settings_of
 from .endings import resumable
@@ -16,44 +18,8 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=SettingsCommand, settings=("method", "initial", "retrain"))
-@click.option(
-    "--method",
-    default="mixunlearn",
-    show_default=True,
-    metavar="NAME",
-    is_eager=True,
-    help="How to unlearn; the methods are listed below. The settings of one: --method NAME --help.",
-)
-@options.data_options
-@options.split_options
-@click.option(
-    "--label-aware/--label-agnostic",
-    "label_aware",
-    default=None,
-    help="Whether the method may use the training labels; mixunlearn can do either.  [default: whatever the method "
-    "needs; for mixunlearn label-agnostic]",
-)
-@click.option(
-    "--stop",
-    metavar="WHEN",
-    help="When to end: epochs (after all of them), or auto (when forgetting is done, judged from the forgotten data "
-    "and a held-out part of the remaining; at the latest after all epochs).  [default: epochs]",
-)
-@options.model_options
-@options.machine_options
+@options.inputs_options(UnlearnInputs)
 @options.settings_options("epochs=5 or initial.lr=0.01")
-@click.option("--no-retrain", is_flag=True, help="Do not train Retrain; the table then shows no gaps.")
-@click.option(
-    "--relearn", is_flag=True, help="Measure also after how many training steps each model knows the forgotten again."
-)
-@click.option(
-    "--tsne", is_flag=True, help="Draw where samples lie in each model's last layer but one (takes a minute)."
-)
-@click.option(
-    "--thumbnails/--no-thumbnails",
-    default=True,
-    help="Whether the report may show images of the data, forgotten ones among them.  [default: thumbnails]",
-)
 @options.out_option("runs/, and a name that says what was run")
 @click.pass_context
 def unlearn(ctx: click.Context, /, **values: Any) -> None:
@@ -69,31 +35,17 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
       mixunlearn-cli unlearn
       mixunlearn-cli unlearn --dataset mnist --forget-class 3 --forget-class 8 --stop auto
       mixunlearn-cli unlearn --dataset fashion-mnist --task data --forget-fraction 0.1 --label-aware
-      mixunlearn-cli unlearn --dataset imagefolder --data-dir photos/ --model my.safetensors --forget-indices ids.txt
+      mixunlearn-cli unlearn --dataset imagefolder --data-dir photos/ --model my.safetensors --forget ids.txt
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
-    from pymixunlearn.experiments import RunRequest, default_folder, resolve_unlearning, run_unlearning
+    from pymixunlearn.experiments import default_folder, resolve_unlearning, run_unlearning
     from pymixunlearn.reporting import result_rows
 
     from .progress import make_console, print_table, watching
 
-    request = RunRequest(
-        method=values["method"],
-        data=options.data_request(values),
-        split=options.split_request(values),
-        model=options.model_request(values),
-        label_aware=values["label_aware"],
-        stop=values["stop"],
-        device=values["device"],
-        seed=values["seed"],
-        settings=settings_of(ctx, values["assignments"]),
-        retrain=not values["no_retrain"],
-        relearn=values["relearn"],
-        tsne=values["tsne"],
-        thumbnails=values["thumbnails"],
-    )
+    inputs = options.make_inputs(UnlearnInputs, values, settings=settings_of(ctx, values["assignments"]))
     console = make_console()
     with watching(console) as observer:
-        plan = resolve_unlearning(request, observer=observer)
+        plan = resolve_unlearning(inputs, observer=observer)
         for line in describe(plan):
             observer.note(line)
         out = values["out"] or default_folder(plan)
@@ -125,6 +77,6 @@ def describe(plan: Plan) -> list[str]:
     return [
         f"Forget {what} of {split.dataset.name}: {len(split.forget_indices)} of {len(split.train)} training samples.",
         f"Method {plan.method.name} {labels}, network {plan.initial.name} ({origin}), "
-        f"device {plan.device}, seed {plan.request.seed}.",
+        f"device {plan.device}, seed {plan.inputs.seed}.",
         f"Settings: {settings}.{budget}",
     ]

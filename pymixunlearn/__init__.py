@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pymixunlearn import data, evaluation, methods, models, nn, ops, tasks
+    from pymixunlearn.commands import audit, compare, evaluate, retrain, tune, unlearn, verify
     from pymixunlearn.errors import UserError
     from pymixunlearn.methods import MixUnlearn, MixUnlearnConfig, UnlearnResult
     from pymixunlearn.nn import GeneratorLoss, MixBlock, MixContrastiveLoss, RealContrastiveLoss
@@ -26,13 +27,20 @@ __all__ = [
     "RealContrastiveLoss",
     "UnlearnResult",
     "UserError",
+    "audit",
+    "compare",
     "data",
+    "evaluate",
     "evaluation",
     "methods",
     "models",
     "nn",
     "ops",
+    "retrain",
     "tasks",
+    "tune",
+    "unlearn",
+    "verify",
 ]
 
 # Loaded when first asked for: importing PyTorch takes seconds, which the command line's help need not wait for.
@@ -45,6 +53,7 @@ _HOMES = {
     "RealContrastiveLoss": "nn",
     "UnlearnResult": "methods",
     "UserError": "errors",
+    **dict.fromkeys(("audit", "compare", "evaluate", "retrain", "tune", "unlearn", "verify"), "commands"),
 }
 
 

@@ -1,62 +1,136 @@
-"""Experiments: from a request through a plan to a run folder, with the settings that ship for known cases."""
+"""Experiments: what the commands do, from their inputs through a plan to a run folder."""
 
-from pymixunlearn.experiments.audit.run import AuditOutcome, AuditPlan, AuditRequest, resolve_audit, run_audit
-from pymixunlearn.experiments.common.inputs import (
-    BadRequest,
-    DataRequest,
-    ModelRequest,
-    RunRequest,
-    SplitRequest,
-)
-from pymixunlearn.experiments.common.progress import Observer
-from pymixunlearn.experiments.common.run_folder import Outcome
-from pymixunlearn.experiments.compare.plan import (
-    ComparisonPlan,
-    ComparisonRequest,
-    default_comparison_folder,
-    resolve_comparison,
-)
-from pymixunlearn.experiments.compare.run import ComparisonOutcome, run_comparison
-from pymixunlearn.experiments.evaluate import EvaluationRequest, run_evaluation
-from pymixunlearn.experiments.train import TrainingPlan, TrainingRequest, resolve_training, run_training
-from pymixunlearn.experiments.tune.plan import TuningPlan, TuningRequest, default_tuning_folder, resolve_tuning
-from pymixunlearn.experiments.tune.run import TuningOutcome, run_tuning
-from pymixunlearn.experiments.unlearn.plan import Plan, resolve_unlearning
-from pymixunlearn.experiments.unlearn.run import default_folder, run_unlearning
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pymixunlearn._renamed import renamed
+
+if TYPE_CHECKING:
+    from pymixunlearn.experiments.audit.inputs import AuditInputs
+    from pymixunlearn.experiments.audit.run import AuditOutcome, AuditPlan, resolve_audit, run_audit
+    from pymixunlearn.experiments.common.inputs import (
+        BadRequest,
+        DataRequest,
+        EvaluateInputs,
+        Inputs,
+        ModelRequest,
+        SplitRequest,
+        TrainInputs,
+        VerifyInputs,
+    )
+    from pymixunlearn.experiments.common.progress import Observer
+    from pymixunlearn.experiments.common.run_folder import Run
+    from pymixunlearn.experiments.compare.inputs import CompareInputs
+    from pymixunlearn.experiments.compare.plan import ComparisonPlan, default_comparison_folder, resolve_comparison
+    from pymixunlearn.experiments.compare.run import ComparisonOutcome, run_comparison
+    from pymixunlearn.experiments.evaluate import run_evaluation
+    from pymixunlearn.experiments.train import TrainingPlan, resolve_training, run_training
+    from pymixunlearn.experiments.tune.inputs import TuneInputs
+    from pymixunlearn.experiments.tune.plan import TuningPlan, default_tuning_folder, resolve_tuning
+    from pymixunlearn.experiments.tune.run import TuningOutcome, run_tuning
+    from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
+    from pymixunlearn.experiments.unlearn.plan import Plan, resolve_unlearning
+    from pymixunlearn.experiments.unlearn.run import default_folder, run_unlearning
+    from pymixunlearn.experiments.verify import Check, run_verification
+
+# Loaded when first asked for: the command line reads the inputs, which import little, to print its help.
+_HOMES = {
+    "AuditInputs": "audit.inputs",
+    "AuditOutcome": "audit.run",
+    "AuditPlan": "audit.run",
+    "BadRequest": "common.inputs",
+    "Check": "verify",
+    "CompareInputs": "compare.inputs",
+    "ComparisonOutcome": "compare.run",
+    "ComparisonPlan": "compare.plan",
+    "DataRequest": "common.inputs",
+    "EvaluateInputs": "common.inputs",
+    "Inputs": "common.inputs",
+    "ModelRequest": "common.inputs",
+    "Observer": "common.progress",
+    "Plan": "unlearn.plan",
+    "Run": "common.run_folder",
+    "SplitRequest": "common.inputs",
+    "TrainInputs": "common.inputs",
+    "TrainingPlan": "train",
+    "TuneInputs": "tune.inputs",
+    "TuningOutcome": "tune.run",
+    "TuningPlan": "tune.plan",
+    "UnlearnInputs": "unlearn.inputs",
+    "VerifyInputs": "common.inputs",
+    "default_comparison_folder": "compare.plan",
+    "default_folder": "unlearn.run",
+    "default_tuning_folder": "tune.plan",
+    "resolve_audit": "audit.run",
+    "resolve_comparison": "compare.plan",
+    "resolve_training": "train",
+    "resolve_tuning": "tune.plan",
+    "resolve_unlearning": "unlearn.plan",
+    "run_audit": "audit.run",
+    "run_comparison": "compare.run",
+    "run_evaluation": "evaluate",
+    "run_training": "train",
+    "run_tuning": "tune.run",
+    "run_unlearning": "unlearn.run",
+    "run_verification": "verify",
+}
+_OLD = {
+    "AuditRequest": "AuditInputs",
+    "ComparisonRequest": "CompareInputs",
+    "EvaluationRequest": "EvaluateInputs",
+    "Outcome": "Run",
+    "RunRequest": "UnlearnInputs",
+    "TrainingRequest": "TrainInputs",
+    "TuningRequest": "TuneInputs",
+    "resolve": "resolve_unlearning",
+    "run": "run_unlearning",
+}
+_find_old = renamed(__name__, {old: f"{__name__}:{new}" for old, new in _OLD.items()})
 
 __all__ = [
+    "AuditInputs",
     "AuditOutcome",
     "AuditPlan",
-    "AuditRequest",
     "BadRequest",
+    "Check",
+    "CompareInputs",
     "ComparisonOutcome",
     "ComparisonPlan",
-    "ComparisonRequest",
     "DataRequest",
-    "EvaluationRequest",
+    "EvaluateInputs",
+    "Inputs",
     "ModelRequest",
     "Observer",
-    "Outcome",
     "Plan",
-    "RunRequest",
+    "Run",
     "SplitRequest",
+    "TrainInputs",
     "TrainingPlan",
-    "TrainingRequest",
+    "TuneInputs",
     "TuningOutcome",
     "TuningPlan",
-    "TuningRequest",
+    "UnlearnInputs",
+    "VerifyInputs",
     "default_comparison_folder",
     "default_folder",
     "default_tuning_folder",
-    "resolve_unlearning",
     "resolve_audit",
     "resolve_comparison",
     "resolve_training",
     "resolve_tuning",
-    "run_unlearning",
+    "resolve_unlearning",
     "run_audit",
     "run_comparison",
     "run_evaluation",
     "run_training",
     "run_tuning",
+    "run_unlearning",
+    "run_verification",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    return _find_old(name) if home is None else getattr(import_module(f"{__name__}.{home}"), name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import ATTACKERS
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity
 from pymixunlearn.experiments.common.initial_model import InitialModel, load_checkpoint
-from pymixunlearn.experiments.common.inputs import DataRequest, SplitRequest, check_name
+from pymixunlearn.experiments.common.inputs import EvaluateInputs, check_name
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
-from pymixunlearn.experiments.common.run_folder import Outcome, RunFolder
+from pymixunlearn.experiments.common.run_folder import Run, RunFolder
 from pymixunlearn.experiments.common.stages import evaluate_models
 from pymixunlearn.experiments.common.threads import suited_threads
 from pymixunlearn.reporting import VERSION, measured
@@ -23,30 +22,9 @@ from pymixunlearn.tasks import Split
 from pymixunlearn.training import resolve_device
 
 
-@dataclass(frozen=True)
-class EvaluationRequest:
-    """What to measure.
-
-    Attributes:
-        checkpoint: A model file, or the run folder it is in.
-        reference: Another, usually Retrain's, to show the gap to.
-        architecture: The network of checkpoints that do not say their own.
-        attacker: The membership attack's classifier.
-    """
-
-    checkpoint: Path
-    reference: Path | None = None
-    architecture: str | None = None
-    data: DataRequest = field(default_factory=DataRequest)
-    split: SplitRequest = field(default_factory=SplitRequest)
-    attacker: str = ATTACKERS[0]
-    device: str | None = None
-    seed: int = 0
-
-
 def run_evaluation(
-    request: EvaluationRequest, out: Path | None = None, *, observer: Observer | None = None, command_line: str = ""
-) -> Outcome:
+    inputs: EvaluateInputs, out: Path | None = None, *, observer: Observer | None = None, command_line: str = ""
+) -> Run:
     """Measure the checkpoint, and with ``out`` write metrics.json, config.json and split.json there.
 
     Raises:
@@ -54,21 +32,21 @@ def run_evaluation(
         UserError: A file is missing, corrupt or does not fit the data, or ``out`` holds another run.
     """
     watcher = Observer() if observer is None else observer
-    device = resolve_device(request.device)
-    check_name("attacker", request.attacker, ATTACKERS)
+    device = resolve_device(inputs.device)
+    check_name("attacker", inputs.attacker, ATTACKERS)
     # A mistyped path should not first cost the decoding of a data set.
-    for path in (request.checkpoint, request.reference):
+    for path in (inputs.checkpoint, inputs.reference):
         if path is not None and not path.exists():
             raise UserError(f"model checkpoint '{path}' does not exist")
-    split = request.split.make(request.data.load(watcher), request.seed)
-    model = load_checkpoint(request.checkpoint, request.architecture, split.dataset)
+    split = inputs.split.make(inputs.data.load(watcher), inputs.seed)
+    model = load_checkpoint(inputs.checkpoint, inputs.model.architecture, split.dataset)
     reference = None
-    if request.reference is not None:
-        reference = load_checkpoint(request.reference, request.architecture, split.dataset)
-    identity = _identity(request, split, model, reference, device)
+    if inputs.reference is not None:
+        reference = load_checkpoint(inputs.reference, inputs.model.architecture, split.dataset)
+    identity = _identity(inputs, split, model, reference, device)
     folder = None if out is None else RunFolder(out, identity)
     if folder is not None and folder.finished:
-        return Outcome(folder.path, folder.read_json("metrics.json"), known=True)
+        return Run(folder.path, folder.read_json("metrics.json"), known=True)
 
     networks = {
         name: found.loaded
@@ -80,9 +58,9 @@ def run_evaluation(
             networks,
             split,
             device=device,
-            seed=request.seed,
+            seed=inputs.seed,
             observer=watcher,
-            attacker=request.attacker,
+            attacker=inputs.attacker,
             reference="reference",
         )
     record = {
@@ -90,7 +68,7 @@ def run_evaluation(
         "method": "evaluate",
         "dataset": split.dataset.name,
         "task": split.task,
-        "seed": request.seed,
+        "seed": inputs.seed,
         **measured(metrics, reference="reference"),
         "versions": versions(),
     }
@@ -100,11 +78,11 @@ def run_evaluation(
             folder.write_json("split.json", split.manifest())
             folder.write_json("metrics.json", record)
             folder.publish(("config.json", "split.json", "metrics.json"))
-    return Outcome(Path() if folder is None else folder.path, record, known=False)
+    return Run(Path() if folder is None else folder.path, record, known=False)
 
 
 def _identity(
-    request: EvaluationRequest, split: Split, model: InitialModel, reference: InitialModel | None, device: torch.device
+    inputs: EvaluateInputs, split: Split, model: InitialModel, reference: InitialModel | None, device: torch.device
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
@@ -113,7 +91,7 @@ def _identity(
         "architecture": model.architecture,
         "model_sha256": model.sha256,
         "reference_sha256": None if reference is None else reference.sha256,
-        "attacker": request.attacker,
-        "seed": request.seed,
+        "attacker": inputs.attacker,
+        "seed": inputs.seed,
         "device": str(device),
     }

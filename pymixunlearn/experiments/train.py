@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +15,10 @@ from pymixunlearn.evaluation import Metrics, accuracy, predict_logits
 from pymixunlearn.experiments.common.history import merge_histories, to_csv
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity, identity_hash
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT, InitialModel, choose_model
-from pymixunlearn.experiments.common.inputs import BadRequest, DataRequest, ModelRequest, SplitRequest
+from pymixunlearn.experiments.common.inputs import BadRequest, TrainInputs
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
-from pymixunlearn.experiments.common.run_folder import Outcome, RunFolder
+from pymixunlearn.experiments.common.run_folder import Run, RunFolder
 from pymixunlearn.experiments.common.settings import build_training
 from pymixunlearn.experiments.common.stages import evaluate_models, train_initial, train_retrain
 from pymixunlearn.experiments.common.threads import suited_threads
@@ -29,27 +29,10 @@ from pymixunlearn.training import MeanTeacherConfig, TrainConfig, defaults_for, 
 
 
 @dataclass(frozen=True)
-class TrainingRequest:
-    """What to train: ``train`` on all data, or ``retrain`` on what ``split`` leaves.
-
-    The other attributes are those of :class:`pymixunlearn.experiments.RunRequest`; ``settings`` are plain names of
-    the training's fields.
-    """
-
-    command: Literal["train", "retrain"]
-    data: DataRequest = field(default_factory=DataRequest)
-    split: SplitRequest = field(default_factory=SplitRequest)
-    model: ModelRequest = field(default_factory=ModelRequest)
-    device: str | None = None
-    seed: int = 0
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class TrainingPlan:
     """A training that can start; ``split`` is None when it takes all data."""
 
-    request: TrainingRequest
+    inputs: TrainInputs
     dataset: Dataset
     split: Split | None
     initial: InitialModel
@@ -61,8 +44,9 @@ class TrainingPlan:
         """The images to train on; in task "semi" the training ignores the labels of most."""
         return self.dataset.train if self.split is None else self.split.retain
 
+    @cached_property
     def identity(self) -> dict[str, Any]:
-        """Return everything that determines the outcome, JSON-able."""
+        """Everything that determines the outcome, JSON-able."""
         which: dict[str, Any] = {
             "dataset": self.dataset.name,
             "fingerprint": self.dataset.fingerprint(),
@@ -70,59 +54,59 @@ class TrainingPlan:
         }
         return {
             "format": FORMAT,
-            "command": self.request.command,
+            "command": self.inputs.command,
             "settings": self.config.to_dict(),
             **(which if self.split is None else data_identity(self.split)),
             "architecture": self.initial.architecture,
-            "seed": self.request.seed,
+            "seed": self.inputs.seed,
             "device": str(self.device),
         }
 
 
-def resolve_training(request: TrainingRequest, *, observer: Observer | None = None) -> TrainingPlan:
+def resolve_training(inputs: TrainInputs, *, observer: Observer | None = None) -> TrainingPlan:
     """Load the data and settle every setting.
 
     Raises:
         BadRequest: A name or a setting is unknown, or a value does not fit.
         UserError: Files are missing or corrupt, or the device is not available.
     """
-    device = resolve_device(request.device)
+    device = resolve_device(inputs.device)
     # A bad setting is found before data is read. The network's own defaults, and whether the task has the setting,
     # follow later.
-    build_training(MeanTeacherConfig(), request.settings)
-    dataset = request.data.load(observer)
-    split = request.split.make(dataset, request.seed) if request.command == "retrain" else None
-    initial = choose_model(request.model, dataset)
+    build_training(MeanTeacherConfig(), inputs.settings)
+    dataset = inputs.data.load(observer)
+    split = inputs.split.make(dataset, inputs.seed) if inputs.command == "retrain" else None
+    initial = choose_model(inputs.model, dataset)
     purpose: Literal["initial", "retrain"] = "initial" if split is None else "retrain"
     if split is None and initial.loaded is not None:
         raise BadRequest(f"a model is trained from a network's name, one of {', '.join(models.available())}")
     semi_supervised = split is not None and split.unlabelled_indices is not None
-    config = build_training(defaults_for(initial.name, purpose, semi_supervised=semi_supervised), request.settings)
-    return TrainingPlan(request, dataset, split, initial, config, device)
+    config = build_training(defaults_for(initial.name, purpose, semi_supervised=semi_supervised), inputs.settings)
+    return TrainingPlan(inputs, dataset, split, initial, config, device)
 
 
 def run_training(
     plan: TrainingPlan, out: Path | None = None, *, observer: Observer | None = None, command_line: str = ""
-) -> Outcome:
+) -> Run:
     """Carry out a training and write its folder: checkpoint, metrics, history, config, and the split if there is one.
 
     Raises:
         UserError: The folder holds another run or cannot be written, or the training failed.
     """
     watcher = Observer() if observer is None else observer
-    request, identity = plan.request, plan.identity()
-    name = f"{request.command}-{plan.dataset.name}-{plan.initial.name}-seed{request.seed}-{identity_hash(identity)}"
+    inputs, identity = plan.inputs, plan.identity
+    name = f"{inputs.command}-{plan.dataset.name}-{plan.initial.name}-seed{inputs.seed}-{identity_hash(identity)}"
     folder = RunFolder(Path("runs") / name if out is None else out, identity)
     if folder.finished:
-        return Outcome(folder.path, folder.read_json("metrics.json"), known=True)
+        return Run(folder.path, folder.read_json("metrics.json"), known=True)
     with folder.writing(), suited_threads(plan.dataset, plan.device):
         record = _carry_out(plan, folder, watcher, command_line)
-    return Outcome(folder.path, record, known=False)
+    return Run(folder.path, record, known=False)
 
 
 def _carry_out(plan: TrainingPlan, folder: RunFolder, watcher: Observer, command_line: str) -> dict[str, Any]:
     """Train, measure and publish the folder; returns the content of metrics.json."""
-    request, identity = plan.request, plan.identity()
+    inputs, identity = plan.inputs, plan.identity
     if plan.split is None:
         trained = train_initial(
             plan.initial.architecture,
@@ -130,7 +114,7 @@ def _carry_out(plan: TrainingPlan, folder: RunFolder, watcher: Observer, command
             plan.dataset.preprocess,
             plan.config,
             device=plan.device,
-            seed=request.seed,
+            seed=inputs.seed,
             observer=watcher,
         )
         found = {"initial": Metrics(_accuracies(trained.model.to(plan.device), plan, watcher))}
@@ -139,18 +123,18 @@ def _carry_out(plan: TrainingPlan, folder: RunFolder, watcher: Observer, command
         if network is None:
             network = models.build(**plan.initial.architecture)
         trained = train_retrain(
-            network, plan.split, plan.config, device=plan.device, seed=request.seed, observer=watcher
+            network, plan.split, plan.config, device=plan.device, seed=inputs.seed, observer=watcher
         )
         found = evaluate_models(
-            {"retrain": trained.model}, plan.split, device=plan.device, seed=request.seed, observer=watcher
+            {"retrain": trained.model}, plan.split, device=plan.device, seed=inputs.seed, observer=watcher
         )
 
     facts: dict[str, Any] = {key: identity[key] for key in ("dataset", "task", "seed") if key in identity}
-    save_model(folder.partial / CHECKPOINT, trained.model, metadata={"purpose": request.command, **facts})
+    save_model(folder.partial / CHECKPOINT, trained.model, metadata={"purpose": inputs.command, **facts})
     purpose = "initial" if plan.split is None else "retrain"
     record: dict[str, Any] = {
         "version": VERSION,
-        "method": request.command,
+        "method": inputs.command,
         **facts,
         **measured(found),
         "seconds": {purpose: trained.seconds},
@@ -182,11 +166,11 @@ def _accuracies(model: torch.nn.Module, plan: TrainingPlan, observer: Observer) 
 
 def _origin(plan: TrainingPlan) -> dict[str, Any]:
     """Return where data and model came from, so that config.json can repeat the training."""
-    request = plan.request
+    inputs = plan.inputs
     return {
         "model": str(plan.initial.checkpoint or plan.initial.name),
-        "architecture_name": request.model.architecture,
-        "data_dir": None if request.data.data_dir is None else str(request.data.data_dir),
-        "image_size": request.data.image_size,
+        "architecture_name": inputs.model.architecture,
+        "data_dir": None if inputs.data.data_dir is None else str(inputs.data.data_dir),
+        "image_size": inputs.data.image_size,
         "threads": torch.get_num_threads(),
     }

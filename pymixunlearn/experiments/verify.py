@@ -15,7 +15,7 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import METRICS, Metrics
 from pymixunlearn.evaluation.intervals import sample_counts
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
-from pymixunlearn.experiments.common.inputs import DataRequest, SplitRequest
+from pymixunlearn.experiments.common.inputs import DataRequest, SplitRequest, VerifyInputs
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.run_folder import read_json
 from pymixunlearn.experiments.common.stages import evaluate_models
@@ -36,31 +36,6 @@ and a sample may cross a boundary. An accuracy may be off by two samples where t
 
 
 @dataclass(frozen=True)
-class VerificationRequest:
-    """What to check.
-
-    Attributes:
-        folder: The run folder.
-        data_dir: Where the data set's files are; None takes the folder that the run read.
-        download: Whether missing data may be downloaded.
-        initial: The model before unlearning, whose hash and metrics are then checked too.
-        retrain: Retrain's model, likewise; what compares with Retrain's answers can be measured with it alone.
-        deletion_list: The file of indices to forget: is it what was asked for?
-        hashes_only: Neither load the data nor measure.
-        device: Where to measure.
-    """
-
-    folder: Path
-    data_dir: Path | None = None
-    download: bool = True
-    initial: Path | None = None
-    retrain: Path | None = None
-    deletion_list: Path | None = None
-    hashes_only: bool = False
-    device: str | None = None
-
-
-@dataclass(frozen=True)
 class Check:
     """One thing that was looked at: what it is, whether it holds, and what was seen."""
 
@@ -69,21 +44,21 @@ class Check:
     detail: str
 
 
-def run_verification(request: VerificationRequest, *, observer: Observer | None = None) -> list[Check]:
+def run_verification(inputs: VerifyInputs, *, observer: Observer | None = None) -> list[Check]:
     """Check a run folder against its ``report.json``.
 
     Raises:
         UserError: The folder holds no deletion record, or something is not there that the checks need: the data, a
             given model, the device.
     """
-    record = _read_record(request.folder)
-    checks = list(_check_files(request.folder, record))
+    record = _read_record(inputs.folder)
+    checks = list(_check_files(inputs.folder, record))
     files_hold = all(check.holds for check in checks)
-    checks += _check_copies(request.folder, record) if files_hold else []
-    if not request.hashes_only:
+    checks += _check_copies(inputs.folder, record) if files_hold else []
+    if not inputs.hashes_only:
         # A damaged file can fail in any way once it is read; it has been named above.
         if files_hold:
-            checks += _check_content(request, record, Observer() if observer is None else observer)
+            checks += _check_content(inputs, record, Observer() if observer is None else observer)
         else:
             checks.append(Check("metrics", False, "not measured, since files do not hold"))
     return checks
@@ -142,22 +117,22 @@ def _like(values: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> 
     return None if other is None or values is None else {key: values.get(key) for key in other}
 
 
-def _check_content(request: VerificationRequest, record: Mapping[str, Any], watcher: Observer) -> Iterator[Check]:
+def _check_content(inputs: VerifyInputs, record: Mapping[str, Any], watcher: Observer) -> Iterator[Check]:
     """Load the data and the model, and measure again."""
-    folder = request.folder
+    folder = inputs.folder
     config, metrics = read_json(folder / "config.json"), upgraded(read_json(folder / "metrics.json"))
     record = upgraded_record(record)
-    device = resolve_device(request.device)
-    dataset = _load(request, config, watcher)
+    device = resolve_device(inputs.device)
+    dataset = _load(inputs, config, watcher)
     found, stated = dataset.fingerprint(), record["dataset"]["fingerprint"]
     yield Check("data set", found == stated, f"{dataset.name}, fingerprint {found[:12]}…")
     if found != stated:
         return
     split = Split.load(folder / "split.json", dataset)
-    if request.deletion_list is not None:
-        yield _check_list(request.deletion_list, record, dataset)
+    if inputs.deletion_list is not None:
+        yield _check_list(inputs.deletion_list, record, dataset)
     networks = {"unlearned": load_model(folder / CHECKPOINT, num_classes=dataset.num_classes)}
-    for name, path in (("initial", request.initial), ("retrain", request.retrain)):
+    for name, path in (("initial", inputs.initial), ("retrain", inputs.retrain)):
         if path is not None:
             file = path / CHECKPOINT if path.is_dir() else path
             networks[name] = load_model(file, architecture=config["architecture"], num_classes=dataset.num_classes)
@@ -170,12 +145,12 @@ def _check_content(request: VerificationRequest, record: Mapping[str, Any], watc
     yield from _check_metrics(networks, split, metrics, device, watcher)
 
 
-def _load(request: VerificationRequest, config: Mapping[str, Any], watcher: Observer) -> Dataset:
-    given = config["data_dir"] if request.data_dir is None else request.data_dir
+def _load(inputs: VerifyInputs, config: Mapping[str, Any], watcher: Observer) -> Dataset:
+    given = config["data_dir"] if inputs.data_dir is None else inputs.data_dir
     return DataRequest(
         dataset=config["dataset"],
         data_dir=None if given is None else Path(given),
-        download=request.download,
+        download=inputs.download,
         image_size=config["image_size"],
     ).load(watcher)
 

@@ -214,6 +214,11 @@ class Split:
 
     def manifest(self) -> dict[str, JSON]:
         """Return a JSON-able record from which :meth:`load` rebuilds this split."""
+        return dict(self._manifest)
+
+    @cached_property
+    def _manifest(self) -> dict[str, JSON]:
+        """The manifest; its hashes are taken once, since nothing of a split changes."""
         special: dict[str, JSON] = {}
         if self.task == "noisy" and self.origin is not None:
             targets = self.forget.targets

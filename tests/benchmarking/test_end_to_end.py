@@ -9,7 +9,7 @@ from pymixunlearn.benchmarking import describe_machine
 from pymixunlearn.benchmarking.end_to_end.growth import fitted, measure_growth, series
 from pymixunlearn.benchmarking.end_to_end.request import PROVIDERS, REPEATS, measure_request
 from pymixunlearn.errors import UserError
-from pymixunlearn.experiments import Observer, RunRequest, resolve_unlearning
+from pymixunlearn.experiments import Observer, UnlearnInputs, resolve_unlearning
 
 CPU = torch.device("cpu")
 QUICK = {"epochs": 2, "initial.epochs": 1, "retrain.epochs": 1}
@@ -47,7 +47,7 @@ def test_growth_counts_images_in_memory_and_not_those_in_a_file() -> None:
 
 
 def test_a_request_is_carried_out_by_every_provider() -> None:
-    plan = resolve_unlearning(RunRequest(settings=QUICK, device="cpu"))
+    plan = resolve_unlearning(UnlearnInputs(settings=QUICK, device="cpu"))
     rows = measure_request(plan, machine=describe_machine(CPU), observer=Observer())
     assert [row.provider for row in rows] == list(PROVIDERS)
     assert [row.runs for row in rows] == [REPEATS, 1, 1]
@@ -59,6 +59,6 @@ def test_a_request_is_carried_out_by_every_provider() -> None:
 
 
 def test_a_request_without_retrain_has_nothing_to_compare_with() -> None:
-    plan = resolve_unlearning(RunRequest(retrain=False, device="cpu"))
+    plan = resolve_unlearning(UnlearnInputs(retrain=False, device="cpu"))
     with pytest.raises(UserError, match="with Retrain"):
         measure_request(plan, machine=describe_machine(CPU), observer=Observer())

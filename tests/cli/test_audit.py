@@ -56,7 +56,7 @@ def test_a_trained_model_is_audited_without_a_run(invoke: Invoke) -> None:
     assert invoke("train", "--set", "epochs=1", "--out", "initial").exit_code == 0
     Path("ids.txt").write_text(" ".join(map(str, range(120))))
     result = invoke(
-        *("audit", "--model", "initial", "--forget-indices", "ids.txt", "--device", "cpu", "--jobs", "1"),
+        *("audit", "--model", "initial", "--forget", "ids.txt", "--device", "cpu", "--jobs", "1"),
         *("--attacks", "rmia", "--shadow-models", "4"),
     )
     assert result.exit_code == 0, result.output
@@ -98,7 +98,7 @@ def test_mistakes(invoke: Invoke, arguments: str, code: int, message: str) -> No
 def test_a_request_for_three_samples_is_too_small(invoke: Invoke) -> None:
     invoke("train", "--set", "epochs=1", "--out", "initial")
     Path("ids.txt").write_text("1 2 3")
-    result = invoke("audit", "--model", "initial", "--forget-indices", "ids.txt")
+    result = invoke("audit", "--model", "initial", "--forget", "ids.txt")
     assert result.exit_code == 1 and "compares at least 10 samples to forget" in failure(result)
 
 

@@ -89,12 +89,12 @@ def test_wrong_usage_exits_2(invoke: Invoke, arguments: str, message: str) -> No
         ("unlearn --model seven.safetensors", "has 7 classes; expected 10"),
         ("unlearn --forget-class 10", "class 10 does not exist"),
         ("unlearn --forget-class 1 --forget-class 1", "got 1 more than once"),
-        ("unlearn --forget-indices gone.txt", "'gone.txt' cannot be read"),
-        ("unlearn --forget-indices far.txt", "index out of range: expected 0..1437"),
-        ("unlearn --forget-indices twice.txt", "got 5 more than once"),
-        ("unlearn --forget-indices word.txt", "an index must be an integer, got 'five'"),
-        ("unlearn --forget-indices none.txt", "forget set must have at least one"),
-        ("unlearn --forget-indices all.txt", "retain set must have at least one"),
+        ("unlearn --forget gone.txt", "'gone.txt' cannot be read"),
+        ("unlearn --forget far.txt", "index out of range: expected 0..1437"),
+        ("unlearn --forget twice.txt", "got 5 more than once"),
+        ("unlearn --forget word.txt", "an index must be an integer, got 'five'"),
+        ("unlearn --forget none.txt", "forget set must have at least one"),
+        ("unlearn --forget all.txt", "retain set must have at least one"),
         ("unlearn --split full/mine.txt", "cannot be read as a split manifest"),
         ("unlearn --device cuda:77", "device is 'cuda:77'"),
         ("unlearn --set feature_layer=nowhere --set initial.epochs=1", "nowhere"),
@@ -133,3 +133,11 @@ def test_what_nobody_expected_is_one_line_too(invoke: Invoke, monkeypatch: pytes
     assert failure(result) == "Error: RuntimeError: out of luck (set MIXUNLEARN_DEBUG=1 to see where)"
     monkeypatch.setenv("MIXUNLEARN_DEBUG", "1")
     assert isinstance(invoke("unlearn").exception, RuntimeError)
+
+
+def test_an_old_name_of_an_option_works_and_warns(invoke: Invoke) -> None:
+    Path("few.txt").write_text("5\n6\n")
+    for option, warns in (("--forget-indices", True), ("--forget", False)):
+        result = invoke("evaluate", "gone.safetensors", option, "few.txt")
+        assert result.exit_code == 1 and "'gone.safetensors' does not exist" in result.stderr
+        assert ("--forget-indices is now --forget" in result.stderr) is warns

@@ -93,7 +93,7 @@ def test_task_semi_says_what_it_forgets(invoke: Invoke) -> None:
 
 def test_indices_and_a_saved_split(invoke: Invoke) -> None:
     Path("ids.txt").write_text("\n".join(map(str, range(0, 200, 2))))
-    assert invoke(*SMALL, "--forget-indices", "ids.txt", "--out", "a").exit_code == 0
+    assert invoke(*SMALL, "--forget", "ids.txt", "--out", "a").exit_code == 0
     assert invoke(*SMALL, "--split", "a/split.json", "--out", "b").exit_code == 0
     assert Path("a/model.safetensors").read_bytes() == Path("b/model.safetensors").read_bytes()
 

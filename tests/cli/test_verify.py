@@ -15,11 +15,11 @@ SMALL = ("unlearn", "--no-retrain", "--set", "epochs=1", "--set", "initial.epoch
 
 def test_a_run_holds_until_it_is_changed(invoke: Invoke) -> None:
     Path("requests.csv").write_text("index,person\n3,anna\n4,bert\n9,anna\n")
-    result = invoke(*SMALL, "--forget-indices", "requests.csv", "--id-column", "person", "--out", "run")
+    result = invoke(*SMALL, "--forget", "requests.csv", "--id-column", "person", "--out", "run")
     assert result.exit_code == 0, result.output
     assert json.loads(Path("run/report.json").read_text())["request"]["forgotten"]["ids"]["count"] == 2
 
-    result = invoke("verify", "run", "--forget-indices", "requests.csv")
+    result = invoke("verify", "run", "--forget", "requests.csv")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[-1] == "All 26 checks hold." and sum(line.startswith("holds  ") for line in lines) == 26

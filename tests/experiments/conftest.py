@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pymixunlearn.experiments import Plan, RunRequest, resolve_unlearning
+from pymixunlearn.experiments import Plan, UnlearnInputs, resolve_unlearning
 
 SMALL = {"epochs": 2, "initial.epochs": 1, "retrain.epochs": 1}
 
@@ -27,6 +27,6 @@ def small_plan() -> Callable[..., Plan]:
     """Resolves a request on the digits with a few epochs; keyword arguments are the request's."""
 
     def make(settings: dict[str, Any] | None = None, **fields: Any) -> Plan:
-        return resolve_unlearning(RunRequest(device="cpu", settings={**SMALL, **(settings or {})}, **fields))
+        return resolve_unlearning(UnlearnInputs(device="cpu", settings={**SMALL, **(settings or {})}, **fields))
 
     return make

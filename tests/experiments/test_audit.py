@@ -13,14 +13,14 @@ from pymixunlearn import data, models, tasks
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.audit import measure, plan_shadows
 from pymixunlearn.experiments import (
+    AuditInputs,
     AuditOutcome,
-    AuditRequest,
     BadRequest,
     ModelRequest,
     Observer,
     Plan,
     SplitRequest,
-    TrainingRequest,
+    TrainInputs,
     resolve_audit,
     resolve_training,
     run_audit,
@@ -29,7 +29,7 @@ from pymixunlearn.experiments import (
 )
 from pymixunlearn.experiments.audit.shadows import Shadows, make_shadows, margins_of
 from pymixunlearn.experiments.common import stages
-from pymixunlearn.experiments.verify import VerificationRequest, run_verification
+from pymixunlearn.experiments.verify import VerifyInputs, run_verification
 from pymixunlearn.methods import Method
 from pymixunlearn.training import TrainConfig, train
 
@@ -72,7 +72,7 @@ def audited(
     folder: Path | None, observer: Observer | None = None, out: Path | None = None, **fields: Any
 ) -> AuditOutcome:
     fields = {"device": "cpu", "jobs": 1, "epochs": 1, "shadow_models": 8, **fields}
-    return run_audit(resolve_audit(AuditRequest(run=folder, **fields)), out, observer=observer)
+    return run_audit(resolve_audit(AuditInputs(run=folder, **fields)), out, observer=observer)
 
 
 def memories() -> tasks.Split:
@@ -129,7 +129,7 @@ def test_an_audit_of_a_run_writes_its_file_into_the_folder(small_run: Path, trai
     page = (small_run / "report.html").read_text("utf-8")
     assert "Attacks with 8 shadow models" in page and "KLoM, forgotten samples" in page
     assert json.loads((small_run / "report.json").read_text())["audit"] == record
-    assert all(check.holds for check in run_verification(VerificationRequest(small_run, hashes_only=True)))
+    assert all(check.holds for check in run_verification(VerifyInputs(small_run, hashes_only=True)))
 
 
 def test_a_finished_audit_is_not_run_again_and_another_one_replaces_it(small_run: Path, trainings: list[str]) -> None:
@@ -190,17 +190,17 @@ def test_retrained_models_serve_every_method(
 
 
 def test_a_model_that_was_trained_with_few_labels_is_not_audited(tmp_path: Path) -> None:
-    request = TrainingRequest("retrain", split=SplitRequest(task="semi"), device="cpu", settings={"epochs": 1})
+    request = TrainInputs("retrain", split=SplitRequest(task="semi"), device="cpu", settings={"epochs": 1})
     folder = run_training(resolve_training(request), tmp_path / "model").folder
     with pytest.raises(UserError, match="was trained with few labels"):
-        resolve_audit(AuditRequest(model=ModelRequest(str(folder)), split=SplitRequest(task="data"), device="cpu"))
+        resolve_audit(AuditInputs(model=ModelRequest(str(folder)), split=SplitRequest(task="data"), device="cpu"))
 
 
 def test_a_model_that_never_unlearned_is_audited_as_it_was_trained(tmp_path: Path) -> None:
-    request = TrainingRequest(command="train", device="cpu", settings={"epochs": 2, "lr": 2e-3})
+    request = TrainInputs(command="train", device="cpu", settings={"epochs": 2, "lr": 2e-3})
     folder = run_training(resolve_training(request), tmp_path / "trained").folder
     plan = resolve_audit(
-        AuditRequest(
+        AuditInputs(
             model=ModelRequest(str(folder)), split=SplitRequest(task="data"), shadow_models=4, device="cpu", jobs=1
         )
     )
@@ -210,13 +210,13 @@ def test_a_model_that_never_unlearned_is_audited_as_it_was_trained(tmp_path: Pat
     assert set(outcome.record["attacks"]) == {"lira", "rmia"} and outcome.record["klom"] is None
 
     (folder / "config.json").unlink()
-    plan = resolve_audit(AuditRequest(model=ModelRequest(str(folder)), split=SplitRequest(task="data"), device="cpu"))
+    plan = resolve_audit(AuditInputs(model=ModelRequest(str(folder)), split=SplitRequest(task="data"), device="cpu"))
     assert plan.shadows.initial == TrainConfig() and "is not recorded" in str(plan.mismatch)
     assert len(plan.samples.seen) == 16
 
 
 def test_rmia_alone_needs_fewer_models(small_run: Path) -> None:
-    plan = resolve_audit(AuditRequest(run=small_run, attacks=("rmia",), device="cpu"))
+    plan = resolve_audit(AuditInputs(run=small_run, attacks=("rmia",), device="cpu"))
     assert len(plan.samples.seen) == 8 and plan.shadows.stages == ("initial", "unlearn")
 
 
@@ -239,7 +239,7 @@ def test_rmia_alone_needs_fewer_models(small_run: Path) -> None:
 )
 def test_mistakes_are_one_sentence(fields: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        resolve_audit(AuditRequest(device="cpu", **fields))
+        resolve_audit(AuditInputs(device="cpu", **fields))
 
 
 def test_shadow_margins_are_of_models_that_saw_what_the_plan_says() -> None:

@@ -4,35 +4,35 @@ import re
 from importlib.resources import files
 
 import pytest
+import yaml
 
 from pymixunlearn import data, methods
-from pymixunlearn.experiments.common.inputs import TASKS
-from pymixunlearn.experiments.common.presets import find_preset
-from pymixunlearn.experiments.common.settings import parse_settings, split_by_target
+from pymixunlearn.experiments.common.presets import ALL, find_preset
+from pymixunlearn.experiments.common.settings import flat_settings, split_by_target
 from pymixunlearn.methods import RetrainConfig
+from pymixunlearn.tasks import TASKS
 
-NAMES = sorted(
-    path.name.removesuffix(".yaml")
-    for path in (files("pymixunlearn.experiments") / "presets").iterdir()
-    if path.name.endswith(".yaml")
-)
+FOLDER = files("pymixunlearn.experiments") / "presets"
+METHODS = sorted(path.name.removesuffix(".yaml") for path in FOLDER.iterdir() if path.name.endswith(".yaml"))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_preset_is_for_a_case_that_exists_and_has_valid_settings(name: str) -> None:
-    # Names of methods have dashes too: the longest one that fits.
-    method = max((known for known in methods.available() if name.startswith(f"{known}-")), key=len)
-    general = re.sub(r"@\d+", "", name.removesuffix("-agnostic").removesuffix("-aware"))
-    every_task = {f"{method}-{dataset}" for dataset in data.available()}
-    assert name in every_task or general in {f"{cell}-{task}" for cell in every_task for task in TASKS}
-
-    text = (files("pymixunlearn.experiments") / "presets" / f"{name}.yaml").read_text()
-    assert text.startswith("# "), "a preset begins with what was measured with it"
+@pytest.mark.parametrize("method", METHODS)
+def test_every_preset_is_for_a_case_that_exists_and_has_valid_settings(method: str) -> None:
+    text = (FOLDER / f"{method}.yaml").read_text("utf-8")
     config_class = methods.get(method).config_class
-    targets = split_by_target(parse_settings(text, name), config_class.kinds())
-    config_class.from_mapping(targets["method"])
-    for training in ("initial", "retrain"):
-        RetrainConfig.from_mapping(targets[training])
+    for dataset, tasks in yaml.safe_load(text).items():
+        assert re.sub(r"@\d+$", "", dataset) in data.available()
+        for task, by_labels in tasks.items():
+            assert task in (*TASKS, ALL)
+            for labels, settings in by_labels.items():
+                assert labels in ("agnostic", "aware", ALL)
+                targets = split_by_target(flat_settings(settings), config_class.kinds())
+                config_class.from_mapping(targets["method"])
+                for training in ("initial", "retrain"):
+                    RetrainConfig.from_mapping(targets[training])
+    for line, following in zip(text.splitlines(), text.splitlines()[1:], strict=False):
+        if re.match(r" {4}(agnostic|aware|all):$", line):
+            assert following.startswith("      # "), "a preset begins with what was measured with it"
 
 
 def test_labels_choose_the_preset() -> None:

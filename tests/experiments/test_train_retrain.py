@@ -8,19 +8,19 @@ import pytest
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments import (
     BadRequest,
-    EvaluationRequest,
+    EvaluateInputs,
     ModelRequest,
-    Outcome,
+    Run,
     SplitRequest,
-    TrainingRequest,
+    TrainInputs,
     resolve_training,
     run_evaluation,
     run_training,
 )
 
 
-def trained(out: Path, **fields: object) -> Outcome:
-    request = TrainingRequest(**{"device": "cpu", "settings": {"epochs": "2"}, **fields})  # type: ignore[arg-type]
+def trained(out: Path, **fields: object) -> Run:
+    request = TrainInputs(**{"device": "cpu", "settings": {"epochs": "2"}, **fields})  # type: ignore[arg-type]
     return run_training(resolve_training(request), out)
 
 
@@ -68,14 +68,14 @@ def test_train_refuses_a_checkpoint_and_unknown_settings(tmp_path: Path) -> None
 def test_evaluation_measures_a_checkpoint_beside_a_reference(tmp_path: Path) -> None:
     initial = trained(tmp_path / "initial", command="train")
     retrain = trained(tmp_path / "retrain", command="retrain")
-    request = EvaluationRequest(initial.folder, retrain.folder / "model.safetensors", device="cpu")
+    request = EvaluateInputs(initial.folder, retrain.folder / "model.safetensors", device="cpu")
     outcome = run_evaluation(request, tmp_path / "evaluation")
     assert outcome.record["metrics"]["reference"] == retrain.record["metrics"]["retrain"]
     assert outcome.record["gap"]["model"]["test_f"] == outcome.record["metrics"]["model"]["test_f"]
     assert run_evaluation(request, tmp_path / "evaluation").known
-    assert run_evaluation(EvaluationRequest(initial.folder, device="cpu")).record["gap"] is None
+    assert run_evaluation(EvaluateInputs(initial.folder, device="cpu")).record["gap"] is None
 
 
 def test_evaluation_of_a_missing_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'.*gone' does not exist"):
-        run_evaluation(EvaluationRequest(tmp_path / "gone", device="cpu"))
+        run_evaluation(EvaluateInputs(tmp_path / "gone", device="cpu"))

@@ -17,10 +17,10 @@ from pymixunlearn.experiments import (
     BadRequest,
     DataRequest,
     Observer,
-    RunRequest,
     SplitRequest,
+    TuneInputs,
     TuningPlan,
-    TuningRequest,
+    UnlearnInputs,
     default_tuning_folder,
     resolve_tuning,
     resolve_unlearning,
@@ -36,7 +36,7 @@ SMALL = {"epochs": 1, "initial.epochs": 1, "retrain.epochs": 1}
 def plan(method: str = "neggrad", **fields: Any) -> TuningPlan:
     settings = {**SMALL, **fields.pop("settings", {})}
     fields = {"sampler": "grid", "trials": 2, "device": "cpu", **fields}
-    return resolve_tuning(TuningRequest(method, settings=settings, **fields))
+    return resolve_tuning(TuneInputs(method, settings=settings, **fields))
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_the_file_outweighs_a_preset(tmp_path: Path) -> None:
     run_tuning(chosen, tmp_path / "t")
     settings = parse_settings((tmp_path / "t" / "best.yaml").read_text(), "best.yaml")
     assert "label_aware" not in settings
-    used = resolve_unlearning(RunRequest("mixunlearn", device="cpu", settings=settings))
+    used = resolve_unlearning(UnlearnInputs("mixunlearn", device="cpu", settings=settings))
     assert used.preset is not None  # it sets epochs, tau_real, tau_mix and omega
     tuned = next((tmp_path / "t" / "trials").glob("*/config.json"))
     assert used.method.config.to_dict() == json.loads(tuned.read_text())["settings"]

@@ -243,7 +243,7 @@ def test_wrong_labels_reach_the_initial_model_and_not_retrain(tmp_path: Path, sm
     plan = small_plan(split=SplitRequest(task="noisy"), seed=2)
     record = run_unlearning(plan, tmp_path / "run").record
     split, fingerprint = plan.split, data.load("digits").fingerprint()
-    assert split.dataset.fingerprint() != fingerprint == plan.identity()["fingerprint"]
+    assert split.dataset.fingerprint() != fingerprint == plan.identity["fingerprint"]
     hashes = {}
     for name, images, config in (
         ("initial", split.train, plan.initial_config),
@@ -267,7 +267,7 @@ def test_withheld_labels_reach_no_training(tmp_path: Path, small_plan: Make) -> 
     plan = small_plan(split=SplitRequest(task="semi", labelled=0.5), seed=2)
     record = run_unlearning(plan, tmp_path / "run").record
     split, config = plan.split, plan.retrain_config
-    assert isinstance(config, MeanTeacherConfig) and plan.identity()["unlabelled_sha256"]
+    assert isinstance(config, MeanTeacherConfig) and plan.identity["unlabelled_sha256"]
     stream = derive_seed(2, "retrain")
     fresh = models.build(**plan.initial.architecture, seed=stream)
     with suited_threads(split.dataset, plan.device):
@@ -278,7 +278,7 @@ def test_withheld_labels_reach_no_training(tmp_path: Path, small_plan: Make) -> 
         trained = fit(fresh, images, split.preprocess, config, device=plan.device, seed=stream)
     assert record["hashes"]["retrain"] == model_hash(trained.model)
     other = small_plan(split=SplitRequest(task="semi", labelled=0.4), seed=2)
-    assert other.identity()["unlabelled_sha256"] != plan.identity()["unlabelled_sha256"]
+    assert other.identity["unlabelled_sha256"] != plan.identity["unlabelled_sha256"]
 
 
 @pytest.mark.parametrize(

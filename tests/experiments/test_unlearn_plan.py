@@ -14,8 +14,8 @@ from pymixunlearn.experiments import (
     DataRequest,
     ModelRequest,
     Plan,
-    RunRequest,
     SplitRequest,
+    UnlearnInputs,
     resolve_unlearning,
 )
 from pymixunlearn.experiments.common.initial_model import choose_model
@@ -35,7 +35,7 @@ def network(**changes: int) -> nn.Module:
 
 
 def test_defaults() -> None:
-    plan = resolve_unlearning(RunRequest(device="cpu"))
+    plan = resolve_unlearning(UnlearnInputs(device="cpu"))
     assert plan.split.dataset.name == "digits"
     assert plan.split.forget_classes == (0,)
     assert plan.method.name == "mixunlearn" and not plan.method.needs_labels
@@ -82,7 +82,7 @@ def test_a_saved_split_comes_back(tmp_path: Path, small_plan: Make) -> None:
     first = small_plan(split=SplitRequest(task="data"), seed=4)
     first.split.save(tmp_path / "split.json")
     second = small_plan(split=SplitRequest(manifest=tmp_path / "split.json"), seed=4)
-    assert first.identity() == second.identity()
+    assert first.identity == second.identity
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_saved_split_comes_back(tmp_path: Path, small_plan: Make) -> None:
 )
 def test_contradictions_and_unknown_names_are_wrong_usage(fields: dict[str, object], message: str) -> None:
     with pytest.raises(BadRequest, match=message):
-        resolve_unlearning(RunRequest(**{"device": "cpu", **fields}))  # type: ignore[arg-type]
+        resolve_unlearning(UnlearnInputs(**{"device": "cpu", **fields}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_contradictions_and_unknown_names_are_wrong_usage(fields: dict[str, obje
 )
 def test_what_does_not_exist_is_a_failed_run(fields: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        resolve_unlearning(RunRequest(**{"device": "cpu", **fields}))  # type: ignore[arg-type]
+        resolve_unlearning(UnlearnInputs(**{"device": "cpu", **fields}))  # type: ignore[arg-type]
     assert not isinstance(caught.value, BadRequest)
 
 
@@ -161,19 +161,19 @@ def test_a_checkpoint_for_other_data_is_refused(
 
 @pytest.mark.parametrize("name", methods.available())
 def test_every_method_runs_without_a_word_about_labels(name: str) -> None:
-    plan = resolve_unlearning(RunRequest(method=name, device="cpu"))
+    plan = resolve_unlearning(UnlearnInputs(method=name, device="cpu"))
     assert plan.method.name == name
     for label_aware in (True, False):
         if name != "mixunlearn" and label_aware is not plan.method.needs_labels:
             continue
         assert (
-            resolve_unlearning(RunRequest(method=name, device="cpu", label_aware=label_aware)).method.needs_labels
+            resolve_unlearning(UnlearnInputs(method=name, device="cpu", label_aware=label_aware)).method.needs_labels
             is label_aware
         )
 
 
 def test_settings_may_decide_about_labels() -> None:
-    request = RunRequest(method="ts", device="cpu", label_aware=False, settings={"teachers": "bad"})
+    request = UnlearnInputs(method="ts", device="cpu", label_aware=False, settings={"teachers": "bad"})
     assert not resolve_unlearning(request).method.needs_labels
 
 
@@ -182,7 +182,7 @@ def test_a_run_that_finds_its_own_end_does_not_take_the_presets_epochs(monkeypat
     monkeypatch.setattr("pymixunlearn.experiments.unlearn.plan.find_preset", lambda *_, **__: shipped)
 
     def resolved(stop: str | None, settings: dict[str, str]) -> tuple[object, ...]:
-        config = resolve_unlearning(RunRequest(device="cpu", stop=stop, settings=settings)).method.config.to_dict()
+        config = resolve_unlearning(UnlearnInputs(device="cpu", stop=stop, settings=settings)).method.config.to_dict()
         return config["omega"], config["stop"], config["epochs"]
 
     assert resolved(None, {}) == resolved("epochs", {}) == (7.0, "epochs", 3)
@@ -192,7 +192,7 @@ def test_a_run_that_finds_its_own_end_does_not_take_the_presets_epochs(monkeypat
 
 def test_stop_is_only_for_methods_that_can() -> None:
     with pytest.raises(BadRequest, match="method 'retrain' cannot stop by itself"):
-        resolve_unlearning(RunRequest(method="retrain", stop="auto"))
+        resolve_unlearning(UnlearnInputs(method="retrain", stop="auto"))
     with pytest.raises(BadRequest, match="unknown stop 'never'; expected one of auto, epochs"):
-        resolve_unlearning(RunRequest(method="retrain", stop="never"))
-    assert resolve_unlearning(RunRequest(method="retrain", stop="epochs")).method.name == "retrain"
+        resolve_unlearning(UnlearnInputs(method="retrain", stop="never"))
+    assert resolve_unlearning(UnlearnInputs(method="retrain", stop="epochs")).method.name == "retrain"

@@ -12,9 +12,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from pymixunlearn.errors import UserError
-from pymixunlearn.experiments import Plan, RunRequest, SplitRequest, resolve_unlearning, run_unlearning
+from pymixunlearn.experiments import Plan, SplitRequest, UnlearnInputs, resolve_unlearning, run_unlearning
 from pymixunlearn.experiments.unlearn.report import write_report
-from pymixunlearn.experiments.verify import VerificationRequest, run_verification
+from pymixunlearn.experiments.verify import VerifyInputs, run_verification
 from pymixunlearn.files import file_sha256
 from pymixunlearn.reporting import record_sha256, schema
 
@@ -29,7 +29,7 @@ def finished(model_cache_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     """A finished run with Retrain, made once; tests work on copies."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYMIXUNLEARN_CACHE", str(model_cache_folder))
-        plan = resolve_unlearning(RunRequest(device="cpu", settings=SMALL))
+        plan = resolve_unlearning(UnlearnInputs(device="cpu", settings=SMALL))
         return run_unlearning(
             plan, tmp_path_factory.mktemp("runs") / "run", command_line="mixunlearn-cli unlearn"
         ).folder
@@ -42,9 +42,7 @@ def folder(finished: Path, tmp_path: Path) -> Path:
 
 def failing(folder: Path, **options: Any) -> list[str]:
     return [
-        check.subject
-        for check in run_verification(VerificationRequest(folder, device="cpu", **options))
-        if not check.holds
+        check.subject for check in run_verification(VerifyInputs(folder, device="cpu", **options)) if not check.holds
     ]
 
 
@@ -110,7 +108,7 @@ def test_a_record_that_contradicts_the_files_is_found(folder: Path) -> None:
     record["metrics"]["unlearned"]["test_f"] += 1.0
     record["dataset"]["name"] = "other"
     (folder / "report.json").write_text(json.dumps({**record, "sha256": record_sha256(record)}))
-    (check,) = (check for check in run_verification(VerificationRequest(folder, hashes_only=True)) if not check.holds)
+    (check,) = (check for check in run_verification(VerifyInputs(folder, hashes_only=True)) if not check.holds)
     assert check.detail == "differs from the files beside it: metrics of unlearned, data set"
 
 
@@ -151,7 +149,7 @@ def test_another_model_under_the_same_name_is_found(folder: Path, tmp_path: Path
 
 def test_the_model_of_retrain_is_checked_where_it_is_given(folder: Path, tmp_path: Path, small_plan: Make) -> None:
     retrain = run_unlearning(small_plan({"epochs": 1}, method="retrain", retrain=False), tmp_path / "retrain").folder
-    checks = run_verification(VerificationRequest(folder, retrain=retrain, device="cpu"))
+    checks = run_verification(VerifyInputs(folder, retrain=retrain, device="cpu"))
     details = {check.subject: check.detail for check in checks if check.holds}
     assert len(details) == len(checks)
     # With it, what compares with its answers is measured too.
@@ -188,16 +186,16 @@ def test_an_audit_is_taken_into_the_report(folder: Path) -> None:
 
 def test_folders_without_a_record_say_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no report.json"):
-        run_verification(VerificationRequest(tmp_path))
+        run_verification(VerifyInputs(tmp_path))
     (tmp_path / "report.json").write_text('{"format": "something else"}')
     with pytest.raises(UserError, match="is not a deletion record"):
-        run_verification(VerificationRequest(tmp_path))
+        run_verification(VerifyInputs(tmp_path))
 
 
 def test_a_run_of_the_first_release_still_verifies(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(FIRST_RELEASE, folder)
-    checks = run_verification(VerificationRequest(folder, device="cpu"))
+    checks = run_verification(VerifyInputs(folder, device="cpu"))
     assert [check.subject for check in checks if not check.holds] == []
     assert {check.subject for check in checks} >= {"model unlearned", "metrics of unlearned", "pictures/losses.png"}
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pymixunlearn.experiments import (
-    ComparisonRequest,
-    RunRequest,
+    CompareInputs,
+    UnlearnInputs,
     resolve_comparison,
     resolve_unlearning,
     run_comparison,
@@ -60,11 +60,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path_factory.mktemp("cache")))
         made = run_unlearning(
-            resolve_unlearning(RunRequest(device="cpu", settings=settings, tsne=True)),
+            resolve_unlearning(UnlearnInputs(device="cpu", settings=settings, tsne=True)),
             tmp_path_factory.mktemp("run") / "run",
             command_line=f"mixunlearn-cli unlearn --out {'a-very-long-name-of-a-folder' * 4}",
         )
-        request = ComparisonRequest(
+        request = CompareInputs(
             ("neggrad", "fine-tune"), (0,), device="cpu", settings={"initial.epochs": 1, "retrain.epochs": 1}
         )
         compared = run_comparison(resolve_comparison(request), tmp_path_factory.mktemp("compare") / "compare")

@@ -10,7 +10,7 @@ import pytest
 from markupsafe import Markup
 
 from pymixunlearn.evaluation import METRICS
-from pymixunlearn.experiments import RunRequest, SplitRequest, resolve_unlearning, run_unlearning
+from pymixunlearn.experiments import SplitRequest, UnlearnInputs, resolve_unlearning, run_unlearning
 from pymixunlearn.experiments.unlearn.report import write_report
 from pymixunlearn.reporting import Row, format_cell
 from pymixunlearn.reporting.html import environment
@@ -62,7 +62,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, di
     settings = {"epochs": 2, "initial.epochs": 1, "retrain.epochs": 1}
     made = {}
     for name, split, retrain in (("class", SplitRequest(), True), ("data", SplitRequest("data"), False)):
-        plan = resolve_unlearning(RunRequest(device="cpu", split=split, settings=settings, retrain=retrain))
+        plan = resolve_unlearning(UnlearnInputs(device="cpu", split=split, settings=settings, retrain=retrain))
         command = "mixunlearn-cli unlearn --set 'feature_layer=<b>&'"
         outcome = run_unlearning(plan, tmp_path_factory.mktemp("runs") / name, command_line=command)
         made[name] = ((Path(outcome.folder) / "report.html").read_text("utf-8"), outcome.record)
@@ -128,7 +128,7 @@ def test_without_thumbnails_no_image_of_the_data_is_in_the_report(
 ) -> None:
     monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / "cache"))
     settings = {"epochs": 1, "initial.epochs": 1}
-    plan = resolve_unlearning(RunRequest(device="cpu", settings=settings, retrain=False, thumbnails=False))
+    plan = resolve_unlearning(UnlearnInputs(device="cpu", settings=settings, retrain=False, thumbnails=False))
     folder = run_unlearning(plan, tmp_path / "run").folder
     names = {path.stem for path in (folder / "pictures").iterdir()}
     assert names == {"losses", "classes", "confusion", "curves-initial", "curves-unlearned"}
@@ -139,7 +139,7 @@ def test_without_thumbnails_no_image_of_the_data_is_in_the_report(
 def test_the_audit_is_on_the_page_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / "cache"))
     plan = resolve_unlearning(
-        RunRequest(device="cpu", settings={"epochs": 1, "initial.epochs": 1}, retrain=False, tsne=True)
+        UnlearnInputs(device="cpu", settings={"epochs": 1, "initial.epochs": 1}, retrain=False, tsne=True)
     )
     folder = run_unlearning(plan, tmp_path / "run").folder
     assert "t-SNE of the representations that the unlearned model" in (folder / "report.html").read_text("utf-8")

@@ -87,7 +87,7 @@ def measure_request(plan: Plan, *, machine: Machine, observer: Observer) -> list
     config = plan.method.config
     if not isinstance(config, MixUnlearnConfig) or plan.retrain_config is None or plan.initial_config is None:
         raise UserError("expected a run of mixunlearn with Retrain, and a network that is trained here")
-    split, device, seed = plan.split, plan.device, plan.request.seed
+    split, device, seed = plan.split, plan.device, plan.inputs.seed
     initial = train_initial(
         plan.initial.architecture,
         split.training_set,

@@ -1,11 +1,11 @@
-"""An audit: from a request through shadow models to ``audit.json``."""
+"""An audit: from inputs through shadow models to ``audit.json``."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.audit import ATTACKS, ShadowPlan, check_auditable, measure, plan_shadows
 from pymixunlearn.evaluation.audit.limits import findings, limits
 from pymixunlearn.evaluation.audit.rmia import REFERENCES
+from pymixunlearn.experiments.audit.inputs import AuditInputs
 from pymixunlearn.experiments.audit.shadows import Shadows, make_shadows, margins_of
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity, identity_hash
 from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model, load_checkpoint
-from pymixunlearn.experiments.common.inputs import BadRequest, DataRequest, ModelRequest, SplitRequest, check_name
+from pymixunlearn.experiments.common.inputs import BadRequest, ModelRequest, SplitRequest, check_name
 from pymixunlearn.experiments.common.pieces import usable_cores
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
@@ -34,43 +35,11 @@ SHADOW_MODELS = 16
 
 
 @dataclass(frozen=True)
-class AuditRequest:
-    """What to audit: a run of ``unlearn``, or a model that never unlearned.
-
-    Attributes:
-        run: The run folder; it says everything about data, split, model and method. Of ``data`` only where the files
-            are is read then, and ``split``, ``model`` and ``settings`` must be empty.
-        data: Which data set.
-        split: Which of its training samples to ask about.
-        model: The checkpoint.
-        settings: How the model was trained, plain names of ``TrainConfig``'s fields.
-        attacks: Names of attacks; () for all that apply.
-        shadow_models: How many, even; None for 16, or 8 where only RMIA asks.
-        epochs: Epochs of every training of a shadow model, instead of the audited model's.
-        jobs: How many shadow models to train at a time; None for one on each CPU core, or four on a GPU.
-        device: "auto", "cpu", "cuda", "cuda:1", …
-        seed: Fixes the samples and the shadow models.
-    """
-
-    run: Path | None = None
-    data: DataRequest = field(default_factory=DataRequest)
-    split: SplitRequest = field(default_factory=SplitRequest)
-    model: ModelRequest = field(default_factory=ModelRequest)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    attacks: tuple[str, ...] = ()
-    shadow_models: int | None = None
-    epochs: int | None = None
-    jobs: int | None = None
-    device: str | None = None
-    seed: int = 0
-
-
-@dataclass(frozen=True)
 class AuditPlan:
     """An audit that can start.
 
     Attributes:
-        request: What was asked for.
+        inputs: What was asked for.
         target: The model under audit.
         attacks: The attacks to run.
         shadows: The shadow models to make.
@@ -78,7 +47,7 @@ class AuditPlan:
         mismatch: In what the shadow models are known to differ from the model under audit.
     """
 
-    request: AuditRequest
+    inputs: AuditInputs
     target: InitialModel
     attacks: tuple[str, ...]
     shadows: Shadows
@@ -90,8 +59,9 @@ class AuditPlan:
         """The samples, and which of them each shadow model sees."""
         return self.shadows.plan
 
+    @cached_property
     def identity(self) -> dict[str, Any]:
-        """Return everything that determines the result, JSON-able."""
+        """Everything that determines the result, JSON-able."""
         method, retrain = self.shadows.method, self.shadows.retrain
         return {
             **data_identity(self.samples.split),
@@ -103,7 +73,7 @@ class AuditPlan:
             "retrain": None if retrain is None else retrain.to_dict(),
             "attacks": list(self.attacks),
             "shadow_models": len(self.samples.seen),
-            "seed": self.request.seed,
+            "seed": self.inputs.seed,
             "device": str(self.shadows.device),
         }
 
@@ -129,33 +99,33 @@ class _Origin:
     trained_elsewhere: bool
 
 
-def resolve_audit(request: AuditRequest, *, observer: Observer | None = None) -> AuditPlan:
+def resolve_audit(inputs: AuditInputs, *, observer: Observer | None = None) -> AuditPlan:
     """Load data and model and settle every setting.
 
     Raises:
         BadRequest: A name is unknown, or choices contradict each other.
         UserError: The folder holds no run, files are missing or corrupt, or there is too little to compare.
     """
-    device = resolve_device(request.device)
+    device = resolve_device(inputs.device)
     # All mistakes that need no data are found before data is read.
-    attacks = _attacks(request)
-    count = _shadow_models(request, attacks)
-    origin = _of_run(request, observer) if request.run is not None else _of_model(request, observer)
+    attacks = _attacks(inputs)
+    count = _shadow_models(inputs, attacks)
+    origin = _of_run(inputs, observer) if inputs.run is not None else _of_model(inputs, observer)
     initial, retrain = origin.initial, origin.retrain
-    if request.epochs is not None:
-        initial, retrain = replace(initial, epochs=request.epochs), replace(retrain, epochs=request.epochs)
+    if inputs.epochs is not None:
+        initial, retrain = replace(initial, epochs=inputs.epochs), replace(retrain, epochs=inputs.epochs)
     both_kinds = any(ATTACKS[name].needs_method for name in attacks)
     shadows = Shadows(
-        plan_shadows(origin.split, count, seed=request.seed),
+        plan_shadows(origin.split, count, seed=inputs.seed),
         origin.target.architecture,
         initial,
         origin.method,
         retrain if both_kinds else None,
         device,
-        request.seed,
+        inputs.seed,
     )
-    jobs = request.jobs or (4 if device.type == "cuda" else usable_cores())
-    return AuditPlan(request, origin.target, attacks, shadows, min(jobs, count), _mismatch(request, origin))
+    jobs = inputs.jobs or (4 if device.type == "cuda" else usable_cores())
+    return AuditPlan(inputs, origin.target, attacks, shadows, min(jobs, count), _mismatch(inputs, origin))
 
 
 def run_audit(
@@ -178,8 +148,8 @@ def run_audit(
         UserError: The file cannot be written, or a training failed.
     """
     watcher = Observer() if observer is None else observer
-    identity: dict[str, Any] = json.loads(json.dumps(plan.identity()))
-    folder = out or plan.request.run or Path("runs") / f"audit-{plan.target.name}-{identity_hash(identity)}"
+    identity: dict[str, Any] = json.loads(json.dumps(plan.identity))
+    folder = out or plan.inputs.run or Path("runs") / f"audit-{plan.target.name}-{identity_hash(identity)}"
     file = folder / AUDIT
     known = _read(file)
     if known is not None and known.get("identity") == identity:
@@ -193,7 +163,7 @@ def run_audit(
     assert loaded is not None  # an audit's target is a checkpoint
     target = margins_of(loaded, samples.audited(), samples.split.preprocess, plan.shadows.device)
     watcher.phase_started("attacks", None)
-    result = measure(samples, target, margins, plan.attacks, seed=plan.request.seed)
+    result = measure(samples, target, margins, plan.attacks, seed=plan.inputs.seed)
     watcher.phase_finished("attacks", ", ".join(ATTACKS[name].label for name in plan.attacks))
     count = len(samples.seen)
     record = {
@@ -208,23 +178,23 @@ def run_audit(
         "command_line": command_line,
     }
     write_json(file, record)
-    if folder == plan.request.run and (folder / RECORD).is_file():
+    if folder == plan.inputs.run and (folder / RECORD).is_file():
         write_report(folder)
     return AuditOutcome(file, record, known=False)
 
 
-def _of_run(request: AuditRequest, observer: Observer | None) -> _Origin:
+def _of_run(inputs: AuditInputs, observer: Observer | None) -> _Origin:
     """Read what is audited from a run folder."""
-    run = request.run
+    run = inputs.run
     assert run is not None
-    if request.split != SplitRequest() or request.model != ModelRequest() or request.settings:
+    if inputs.split != SplitRequest() or inputs.model != ModelRequest() or inputs.settings:
         raise BadRequest("a run already says what was forgotten, from which model and how; leave these choices out")
     config = _read(run / "config.json")
     if config is None or config.get("format") != FORMAT or config.get("command") != "unlearn":
         raise UserError(f"'{run}' holds no finished run of 'unlearn'; expected its folder, or a model by --model")
-    data_dir = request.data.data_dir or config["data_dir"]
+    data_dir = inputs.data.data_dir or config["data_dir"]
     data = replace(
-        request.data,
+        inputs.data,
         dataset=config["dataset"],
         data_dir=None if data_dir is None else Path(data_dir),
         image_size=config["image_size"],
@@ -247,14 +217,14 @@ def _of_run(request: AuditRequest, observer: Observer | None) -> _Origin:
     )
 
 
-def _of_model(request: AuditRequest, observer: Observer | None) -> _Origin:
+def _of_model(inputs: AuditInputs, observer: Observer | None) -> _Origin:
     """Take a model that never unlearned."""
-    build_training(TrainConfig(), request.settings)
-    given = request.model.model
+    build_training(TrainConfig(), inputs.settings)
+    given = inputs.model.model
     if given is None:
         raise BadRequest("an audit needs a run folder of 'unlearn', or a trained model by --model")
-    split = request.split.make(request.data.load(observer), request.seed)
-    target = choose_model(request.model, split.dataset)
+    split = inputs.split.make(inputs.data.load(observer), inputs.seed)
+    target = choose_model(inputs.model, split.dataset)
     if target.loaded is None:
         raise BadRequest(f"'{given}' is a network without weights; an audit needs a trained model's file or run folder")
     config = _read(Path(given) / "config.json") or {}
@@ -266,25 +236,25 @@ def _of_model(request: AuditRequest, observer: Observer | None) -> _Origin:
         split,
         target,
         None,
-        build_training(defaults, request.settings),
+        build_training(defaults, inputs.settings),
         defaults_for(target.name, "retrain"),
-        trained_elsewhere=not known and not request.settings,
+        trained_elsewhere=not known and not inputs.settings,
     )
 
 
-def _attacks(request: AuditRequest) -> tuple[str, ...]:
+def _attacks(inputs: AuditInputs) -> tuple[str, ...]:
     """Settle which attacks to run, in the order of ATTACKS."""
-    applicable = [name for name, info in ATTACKS.items() if request.run is not None or not info.needs_method]
-    for name in request.attacks:
+    applicable = [name for name, info in ATTACKS.items() if inputs.run is not None or not info.needs_method]
+    for name in inputs.attacks:
         check_name("attack", name, ATTACKS)
         if name not in applicable:
             raise BadRequest(f"attack '{name}' compares a method with retraining; it needs a run folder of 'unlearn'")
-    return tuple(name for name in applicable if not request.attacks or name in request.attacks)
+    return tuple(name for name in applicable if not inputs.attacks or name in inputs.attacks)
 
 
-def _shadow_models(request: AuditRequest, attacks: tuple[str, ...]) -> int:
+def _shadow_models(inputs: AuditInputs, attacks: tuple[str, ...]) -> int:
     """Settle how many shadow models to make."""
-    count = request.shadow_models
+    count = inputs.shadow_models
     if count is None:
         return 2 * REFERENCES if attacks == ("rmia",) else SHADOW_MODELS
     if count % 2:
@@ -300,11 +270,11 @@ def _shadow_models(request: AuditRequest, attacks: tuple[str, ...]) -> int:
     return count
 
 
-def _mismatch(request: AuditRequest, origin: _Origin) -> str | None:
+def _mismatch(inputs: AuditInputs, origin: _Origin) -> str | None:
     """Say in what the shadow models are not like the model under audit, as far as is known."""
-    if request.epochs is not None and request.epochs != origin.initial.epochs:
+    if inputs.epochs is not None and inputs.epochs != origin.initial.epochs:
         return (
-            f"The shadow models were trained for {request.epochs} epochs, not {origin.initial.epochs}: they stand for "
+            f"The shadow models were trained for {inputs.epochs} epochs, not {origin.initial.epochs}: they stand for "
             "the audited model the less, and the attacks are the weaker."
         )
     if origin.trained_elsewhere:

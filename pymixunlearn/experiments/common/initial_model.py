@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from torch import nn
 from pymixunlearn import models
 from pymixunlearn.data import Dataset
 from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.common.given import GivenModel
 from pymixunlearn.experiments.common.inputs import BadRequest, ModelRequest, check_name
 from pymixunlearn.training import load_model, model_hash
 
@@ -47,6 +50,8 @@ def choose_model(request: ModelRequest, dataset: Dataset) -> InitialModel:
         BadRequest: No network has this name and no file is there.
         UserError: The checkpoint is missing, corrupt, or made for other images or classes.
     """
+    if isinstance(request, GivenModel):
+        return _in_memory(request.network, dataset)
     if request.architecture is not None:
         check_name("architecture", request.architecture, models.available())
     given = request.model
@@ -71,14 +76,34 @@ def load_checkpoint(path: Path, architecture: str | None, dataset: Dataset) -> I
     described = None if architecture is None else _architecture(architecture, dataset)
     model = load_model(file, architecture=described, num_classes=dataset.num_classes)
     found: dict[str, Any] = model.architecture  # type: ignore[assignment]
+    _check_fit(found, dataset, f"model checkpoint '{file}'")
+    return InitialModel(found, file, model, model_hash(model))
+
+
+def _in_memory(network: nn.Module, dataset: Dataset) -> InitialModel:
+    architecture = getattr(network, "architecture", None)
+    if not isinstance(architecture, dict):
+        raise UserError(
+            f"model is a {type(network).__name__} of your own; expected a model of models.build, a model file or a run "
+            "folder (methods.get(NAME)().unlearn(model, split) takes any)"
+        )
+    _check_fit(architecture, dataset, "model")
+    copied = copy.deepcopy(network).cpu()
+    return InitialModel(architecture, None, copied, model_hash(copied))
+
+
+def _check_fit(found: Mapping[str, Any], dataset: Dataset, what: str) -> None:
+    """Check that a network takes images like those of ``dataset``.
+
+    Raises:
+        UserError: It was made for others.
+    """
     wanted = _architecture(str(found["name"]), dataset)
     for key, meaning in (("in_channels", "image channels"), ("image_size", "pixels of image height and width")):
         if found[key] != wanted[key]:
             raise UserError(
-                f"model checkpoint '{file}' was made for {found[key]} {meaning}, "
-                f"but dataset '{dataset.name}' has {wanted[key]}"
+                f"{what} was made for {found[key]} {meaning}, but dataset '{dataset.name}' has {wanted[key]}"
             )
-    return InitialModel(found, file, model, model_hash(model))
 
 
 def default_network(dataset: Dataset) -> str:

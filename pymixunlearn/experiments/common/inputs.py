@@ -1,21 +1,28 @@
-"""What a run is asked for, as a user would say it, before any data is loaded."""
+"""Inputs of every command: data, forget set, model, device, seed and settings, before any data is loaded.
+
+A field says its own option on the command line (:func:`option`). Nothing here imports PyTorch before it is needed: the
+command line reads the fields to print its help.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from pymixunlearn import data, tasks
-from pymixunlearn.data import Dataset
-from pymixunlearn.data.registry import split_name
 from pymixunlearn.errors import UserError, unknown_name
-from pymixunlearn.experiments.common.progress import Observer
-from pymixunlearn.tasks import Split
-from pymixunlearn.tasks.deletion_list import read_deletion_list
+from pymixunlearn.experiments.common.options import option
 
-TASKS = tasks.TASKS
+if TYPE_CHECKING:
+    from pymixunlearn.data import Dataset
+    from pymixunlearn.experiments.common.progress import Observer
+    from pymixunlearn.tasks import Split
+
+FORGET = ("task", "classes", "fraction", "labelled", "indices", "id_column", "manifest")
+"""Fields of :class:`SplitRequest`."""
+LABELS = "--label-aware/--label-agnostic"
+"""Name of the option for whether labels may be used."""
 
 
 class BadRequest(UserError):
@@ -26,13 +33,43 @@ class BadRequest(UserError):
 class DataRequest:
     """Which data set; the fields are those of :func:`pymixunlearn.data.load`."""
 
-    dataset: str = "digits"
-    data_dir: Path | None = None
-    download: bool = True
-    image_size: int | None = None
-    stream: bool | None = None
-    follow_links: bool = False
-    skip_unreadable: bool = False
+    dataset: str = option(
+        "--dataset",
+        default="digits",
+        show_default=True,
+        metavar="NAME",
+        help="digits (scikit-learn's, nothing to download), mnist, fashion-mnist, cifar10, svhn, or imagefolder. "
+        "mnist@10000 takes a random part of the training images, always the same 10000.",
+    )
+    data_dir: Path | None = option(
+        "--data-dir",
+        kind=Path,
+        metavar="DIR",
+        help="Where the data set's files are or go; for imagefolder, the folder or archive.  [default: a cache folder]",
+    )
+    download: bool = option("--no-download", default=True, help="Fail rather than download files that are missing.")
+    image_size: int | None = option(
+        "--image-size",
+        kind=int,
+        least=8,
+        metavar="PIXELS",
+        help="Side of the network's input; 224 is the paper's for cifar10 and svhn.  [default: the data set's own]",
+    )
+    stream: bool | None = option(
+        "--stream/--in-memory",
+        help="For imagefolder: read images from the decoded file batch by batch, or hold them all. The results are the "
+        "same.  [default: --stream above 4 GiB of images]",
+    )
+    follow_links: bool = option(
+        "--follow-links",
+        default=False,
+        help="For imagefolder: symbolic links may lead out of the folder of the images.",
+    )
+    skip_unreadable: bool = option(
+        "--skip-unreadable",
+        default=False,
+        help="For imagefolder: leave out images that cannot be read, and count them, rather than fail and name them.",
+    )
 
     def load(self, observer: Observer | None = None) -> Dataset:
         """Load it; where images have to be decoded, ``observer`` is told of it as the phase "data".
@@ -41,6 +78,10 @@ class DataRequest:
             BadRequest: There is no data set of this name.
             UserError: Its files are missing or corrupt.
         """
+        from pymixunlearn import data
+        from pymixunlearn.data.registry import split_name
+        from pymixunlearn.experiments.common.progress import Observer
+
         try:
             split_name(self.dataset)
         except UserError as error:
@@ -76,7 +117,7 @@ class SplitRequest:
     """Which samples to forget.
 
     Attributes:
-        task: One of :data:`TASKS`; None follows from what else is given, and is "class" otherwise.
+        task: One of :data:`pymixunlearn.tasks.TASKS`; None follows from what else is given, and is "class" otherwise.
         classes: Indices or names; () means class 0 for task "class", 0 to 4 for "noisy", and otherwise 5 to 9.
         fraction: For all tasks but "class": the share of those classes' samples; None means 0.6 for "noisy", and
             otherwise 0.4.
@@ -86,13 +127,53 @@ class SplitRequest:
         manifest: A split that was saved before; excludes everything else.
     """
 
-    task: str | None = None
-    classes: tuple[str, ...] = ()
-    fraction: float | None = None
-    labelled: float | None = None
-    indices: Path | None = None
-    id_column: str | None = None
-    manifest: Path | None = None
+    task: str | None = option(
+        "--task",
+        metavar="TASK",
+        help="What to forget: class (whole classes), data (a random share of some classes' samples), noisy (such a "
+        "share, given wrong labels first), semi (a share of the few labelled samples; the others have no labels), or "
+        "indices (a list of samples).  [default: class]",
+    )
+    classes: tuple[str, ...] = option(
+        "--forget-class",
+        default=(),
+        several=True,
+        metavar="K",
+        help="A class, by index or name; repeat for several.  [default: 0; for tasks data "
+        "and semi 5 6 7 8 9; for noisy 0 1 2 3 4]",
+    )
+    fraction: float | None = option(
+        "--forget-fraction",
+        kind=float,
+        above=0,
+        most=1,
+        metavar="F",
+        help="Tasks data, noisy and semi: which share of those classes' samples.  [default: 0.4; for task noisy 0.6]",
+    )
+    labelled: float | None = option(
+        "--labelled-fraction",
+        kind=float,
+        above=0,
+        below=1,
+        metavar="F",
+        help="Task semi: which share of all training samples has labels.  [default: 0.4]",
+    )
+    indices: Path | None = option(
+        "--forget",
+        old="--forget-indices",
+        kind=Path,
+        metavar="FILE",
+        help="Indices of training samples: text (one per line, or commas), .json or .npy. Implies task indices.",
+    )
+    id_column: str | None = option(
+        "--id-column",
+        metavar="NAME",
+        help="The file of --forget is a CSV with the columns 'index' and NAME, your own ids of the samples; the report "
+        "keeps a hash of them.",
+    )
+    manifest: Path | None = option(
+        "--split", kind=Path, metavar="FILE", help="A split.json of an earlier run, instead of a task."
+    )
 
     def make(self, dataset: Dataset, seed: int) -> Split:
         """Make the split of ``dataset``.
@@ -101,6 +182,10 @@ class SplitRequest:
             BadRequest: The fields contradict each other.
             UserError: The data set has no such classes or samples, or a file cannot be read.
         """
+        from pymixunlearn import tasks
+        from pymixunlearn.tasks import Split
+        from pymixunlearn.tasks.deletion_list import read_deletion_list
+
         task = self._checked_task()
         if self.manifest is not None:
             return Split.load(self.manifest, dataset)
@@ -119,6 +204,8 @@ class SplitRequest:
         return make(dataset, seed=seed, **chosen)
 
     def _checked_task(self) -> str:
+        from pymixunlearn.tasks import TASKS
+
         if self.task is not None:
             check_name("task", self.task, TASKS)
         if self.manifest is not None:
@@ -149,43 +236,115 @@ class ModelRequest:
         architecture: The network of a checkpoint that does not say its own (a plain PyTorch state dict).
     """
 
-    model: str | None = None
-    architecture: str | None = None
+    model: str | None = option(
+        "--model",
+        metavar="CHECKPOINT|NAME",
+        help="A model file or the run folder it is in; or a network to train: cnn, resnet18, vit.  "
+        "[default: cnn for grey images, resnet18 for colour]",
+    )
+    architecture: str | None = option(
+        "--architecture",
+        metavar="NAME",
+        help="The network (cnn, resnet18, vit) of a checkpoint that does not say its own: a plain PyTorch state dict.",
+    )
 
 
-@dataclass(frozen=True)
-class RunRequest:
-    """A whole run: forget something, retrain for comparison, evaluate.
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What every command is given; each adds its own fields.
 
     Attributes:
-        method: The unlearning method's name.
         data: Which data set.
         split: Which samples to forget.
         model: Which initial model.
-        label_aware: Whether the method may use labels; None leaves it to the settings.
-        stop: When to end, "epochs" or "auto"; None leaves it to the settings.
         device: "auto", "cpu", "cuda", "cuda:1", …
         seed: Fixes the whole run.
         settings: Dotted setting names to values, on top of defaults and preset.
-        retrain: Whether to train Retrain for comparison.
-        relearn: Whether to measure how soon each model learns the forgotten samples again.
-        tsne: Whether to draw the t-SNE of representations.
-        thumbnails: Whether images of the data may be in the report.
     """
 
-    method: str = "mixunlearn"
     data: DataRequest = field(default_factory=DataRequest)
     split: SplitRequest = field(default_factory=SplitRequest)
     model: ModelRequest = field(default_factory=ModelRequest)
-    label_aware: bool | None = None
-    stop: str | None = None
-    device: str | None = None
-    seed: int = 0
+    device: str | None = option(
+        "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."
+    )
+    seed: int = option("--seed", kind=int, default=0, show_default=True, help="Fixes every random choice of the run.")
     settings: Mapping[str, Any] = field(default_factory=dict)
-    retrain: bool = True
-    relearn: bool = False
-    tsne: bool = False
-    thumbnails: bool = True
+
+
+@dataclass(frozen=True)
+class TrainInputs(Inputs):
+    """Inputs of ``train`` on all data, or of ``retrain`` on what ``split`` leaves.
+
+    ``settings`` are plain names of the training's fields.
+    """
+
+    command: Literal["train", "retrain"]
+
+
+@dataclass(frozen=True)
+class EvaluateInputs(Inputs):
+    """Inputs of ``evaluate``; of ``model`` only the architecture of checkpoints that do not say their own counts.
+
+    Attributes:
+        checkpoint: A model file, or the run folder it is in.
+        reference: Another, usually Retrain's, to show the gap to.
+        attacker: The membership attack's classifier.
+    """
+
+    checkpoint: Path
+    reference: Path | None = option(
+        "--reference",
+        kind=Path,
+        metavar="CHECKPOINT",
+        help="Another model, usually Retrain's, to show the gap to.",
+    )
+    attacker: str = option(
+        "--attacker",
+        default="hist-gradient-boosting",
+        show_default=True,
+        metavar="NAME",
+        help="Classifier of the membership attack: hist-gradient-boosting, or xgboost if it is installed.",
+    )
+
+
+@dataclass(frozen=True)
+class VerifyInputs:
+    """Inputs of ``verify``; the run says everything else.
+
+    Attributes:
+        folder: The run folder.
+        data_dir: Where the data set's files are; None takes the folder that the run read.
+        download: Whether missing data may be downloaded.
+        initial: The model before unlearning, whose hash and metrics are then checked too.
+        retrain: Retrain's model, likewise; what compares with Retrain's answers can be measured with it alone.
+        deletion_list: The file of indices to forget: is it what was asked for?
+        hashes_only: Neither load the data nor measure.
+        device: Where to measure.
+    """
+
+    folder: Path
+    data_dir: Path | None = option(
+        "--data-dir", kind=Path, metavar="DIR", help="Where the data set is.  [default: where the run read it]"
+    )
+    download: bool = option("--no-download", default=True, help="Fail rather than download files that are missing.")
+    initial: Path | None = option(
+        "--initial", kind=Path, metavar="CHECKPOINT", help="The model before unlearning, to check it too."
+    )
+    retrain: Path | None = option(
+        "--retrain", kind=Path, metavar="CHECKPOINT", help="Retrain's model, to check it too."
+    )
+    deletion_list: Path | None = option(
+        "--forget",
+        old="--forget-indices",
+        kind=Path,
+        metavar="FILE",
+        help="The list of samples that was to be forgotten: are these the ones, and their ids?",
+    )
+    hashes_only: bool = option("--hashes-only", default=False, help="Neither load the data nor measure anything.")
+    device: str | None = option(
+        "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."
+    )
 
 
 def check_name(kind: str, name: str, known: Iterable[str]) -> None:

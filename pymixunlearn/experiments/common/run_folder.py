@@ -28,7 +28,7 @@ LOCK = ".lock"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Run:
     """A finished run: its folder, the content of its ``metrics.json``, and whether it had been finished before."""
 
     folder: Path

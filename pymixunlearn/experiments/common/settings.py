@@ -39,6 +39,11 @@ def parse_settings(text: str, source: str) -> dict[str, Any]:
         return {}
     if not isinstance(data, dict):
         raise UserError(f"{source} holds a {type(data).__name__}; expected 'name: value' lines")
+    return flat_settings(data)
+
+
+def flat_settings(data: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return settings by dotted name; a mapping under ``initial`` or ``retrain`` is flattened."""
     settings: dict[str, Any] = {}
     for name, value in data.items():
         if name in TRAININGS and isinstance(value, dict):

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pymixunlearn.errors import UserError
-from pymixunlearn.experiments.common.inputs import RunRequest
 from pymixunlearn.experiments.common.progress import Observer, Summary
 from pymixunlearn.experiments.compare.plan import Cell
+from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
 from pymixunlearn.experiments.unlearn.plan import Plan, resolve_unlearning
 from pymixunlearn.experiments.unlearn.run import run_unlearning
 from pymixunlearn.training.process_pool import ProcessPool, WorkerEnded, held_to_threads
@@ -52,7 +52,7 @@ def run_here(
     with held_to_threads(threads):
         for cell in cells:
             observer = _observer(partial(told, cell))
-            yield cell, _run_cell(cell.request, cell.plan, folders / cell.key, command_line, observer)
+            yield cell, _run_cell(cell.inputs, cell.plan, folders / cell.key, command_line, observer)
 
 
 def run_in_processes(
@@ -67,7 +67,7 @@ def run_in_processes(
     def tell(index: int, event: News) -> None:
         told(cells[index], event)
 
-    tasks = [(cell.request, folders / cell.key) for cell in cells]
+    tasks = [(cell.inputs, folders / cell.key) for cell in cells]
     with ProcessPool(partial(_work, command_line), jobs, threads=threads, fresh=True) as pool:
         for index, done in pool.run(tasks, tell):
             try:
@@ -77,9 +77,9 @@ def run_in_processes(
             yield cells[index], result
 
 
-def _run_cell(request: RunRequest, plan: Plan | None, out: Path, command_line: str, observer: Observer) -> CellResult:
+def _run_cell(inputs: UnlearnInputs, plan: Plan | None, out: Path, command_line: str, observer: Observer) -> CellResult:
     try:
-        outcome = run_unlearning(plan or resolve_unlearning(request), out, observer=observer, command_line=command_line)
+        outcome = run_unlearning(plan or resolve_unlearning(inputs), out, observer=observer, command_line=command_line)
     except UserError as error:
         return CellResult("failed", reason=" ".join(str(error).split()))
     except Exception as error:  # whatever breaks in one method must not cost the others their turn
@@ -103,11 +103,11 @@ class _Messages(logging.Handler):
         self._tell(News(" ".join(record.getMessage().split()), lasting=True))
 
 
-def _work(command_line: str, task: tuple[RunRequest, Path], send: Callable[[News], None]) -> CellResult:
+def _work(command_line: str, task: tuple[UnlearnInputs, Path], send: Callable[[News], None]) -> CellResult:
     """Run one cell in a process of its own."""
-    request, out = task
+    inputs, out = task
     logging.captureWarnings(True)
     for name in ("pymixunlearn", "py.warnings"):
         logging.getLogger(name).addHandler(_Messages(send))
         logging.getLogger(name).setLevel(logging.INFO)
-    return _run_cell(request, None, out, command_line, _observer(send))
+    return _run_cell(inputs, None, out, command_line, _observer(send))

@@ -1,9 +1,9 @@
-"""A comparison of methods: from a request to its cells, one per method and seed, everything checked before one runs."""
+"""A comparison of methods: from inputs to its cells, one per method and seed, everything checked before one runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,12 @@ from pymixunlearn.experiments.common.identity import identity_hash
 from pymixunlearn.experiments.common.initial_model import choose_model
 from pymixunlearn.experiments.common.inputs import (
     BadRequest,
-    DataRequest,
-    ModelRequest,
-    RunRequest,
-    SplitRequest,
     check_name,
 )
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.settings import TRAININGS, build_config, split_by_target
+from pymixunlearn.experiments.compare.inputs import CompareInputs
+from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
 from pymixunlearn.experiments.unlearn.plan import Plan, resolve_unlearning
 from pymixunlearn.methods import RetrainConfig
 from pymixunlearn.tasks import Split
@@ -45,70 +43,45 @@ _COMMON = (
 
 
 @dataclass(frozen=True)
-class ComparisonRequest:
-    """What to compare.
-
-    Attributes:
-        methods: Names of :func:`row_names`, names of methods (for one that runs with and without labels: both), or
-            "all".
-        seeds: One run per method and seed; a seed fixes the split, the initial model, Retrain and the method.
-        data: Which data set.
-        split: Which samples to forget.
-        model: Which initial model.
-        device: "auto", "cpu", "cuda", "cuda:1", …
-        settings: ``METHOD.NAME``, ``initial.NAME`` and ``retrain.NAME`` to values, or mappings of names under METHOD,
-            ``initial`` and ``retrain``.
-    """
-
-    methods: tuple[str, ...] = (ALL,)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    data: DataRequest = field(default_factory=DataRequest)
-    split: SplitRequest = field(default_factory=SplitRequest)
-    model: ModelRequest = field(default_factory=ModelRequest)
-    device: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Cell:
     """One method with one seed.
 
     Attributes:
         name: The row's name: the method's, with "-aware" or "-agnostic" where it can run either way.
-        request: The run.
+        inputs: The run.
         plan: The run resolved, or None where it cannot start.
         reason: Why it cannot start.
     """
 
     name: str
-    request: RunRequest
+    inputs: UnlearnInputs
     plan: Plan | None
     reason: str | None = None
 
     @property
     def key(self) -> str:
         """The name of the cell's run folder."""
-        return f"{self.name}-seed{self.request.seed}"
+        return f"{self.name}-seed{self.inputs.seed}"
 
     @property
     def label_aware(self) -> bool:
         """Whether the method sees labels."""
         if self.plan is not None:
             return self.plan.method.needs_labels
-        if self.request.label_aware is not None:
-            return self.request.label_aware
-        return methods.get(self.request.method)().needs_labels
+        if self.inputs.label_aware is not None:
+            return self.inputs.label_aware
+        return methods.get(self.inputs.method)().needs_labels
 
     def identity_hash(self) -> str | None:
         """Return a short hash of everything that determines the cell's outcome, None where it cannot start."""
-        return None if self.plan is None else identity_hash(self.plan.identity())
+        return None if self.plan is None else identity_hash(self.plan.identity)
 
 
 @dataclass(frozen=True)
 class ComparisonPlan:
     """A comparison that can start: its cells in the order to run them, and what they have in common, JSON-able."""
 
-    request: ComparisonRequest
+    inputs: CompareInputs
     cells: tuple[Cell, ...]
     identity: dict[str, Any]
 
@@ -129,7 +102,7 @@ def row_names() -> dict[str, tuple[str, bool | None]]:
     return rows
 
 
-def resolve_comparison(request: ComparisonRequest, *, observer: Observer | None = None) -> ComparisonPlan:
+def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = None) -> ComparisonPlan:
     """Load the data once, make the split of every seed, and settle every cell's settings.
 
     "all" are the methods that can do the task. A cell whose method was named and refuses it stays in the plan, with the
@@ -139,30 +112,30 @@ def resolve_comparison(request: ComparisonRequest, *, observer: Observer | None 
         BadRequest: A name or a setting is unknown, a value does not fit, or choices contradict each other.
         UserError: Files are missing or corrupt, a class does not exist, the device is not available.
     """
-    named = _chosen(request.methods)
-    if not request.seeds or len(set(request.seeds)) < len(request.seeds):
-        raise BadRequest(f"seeds are {', '.join(map(str, request.seeds)) or 'none'}; expected each once, at least one")
-    device = resolve_device(request.device)
-    settings = _by_row(request.settings, list(named))
+    named = _chosen(inputs.methods)
+    if not inputs.seeds or len(set(inputs.seeds)) < len(inputs.seeds):
+        raise BadRequest(f"seeds are {', '.join(map(str, inputs.seeds)) or 'none'}; expected each once, at least one")
+    device = resolve_device(inputs.device)
+    settings = _by_row(inputs.settings, list(named))
 
-    dataset = request.data.load(observer)
-    splits = {seed: request.split.make(dataset, seed) for seed in request.seeds}
-    rows = [name for name, by_name in named.items() if by_name or _can_do(name, splits[request.seeds[0]])]
+    dataset = inputs.data.load(observer)
+    splits = {seed: inputs.split.make(dataset, seed) for seed in inputs.seeds}
+    rows = [name for name, by_name in named.items() if by_name or _can_do(name, splits[inputs.seeds[0]])]
     if len(rows) < len(named) and observer is not None:
         observer.note(
             f"Left out, since they cannot do the task: {', '.join(name for name in named if name not in rows)}."
         )
-    choose_model(request.model, dataset)  # a model that is not there would fail every cell
+    choose_model(inputs.model, dataset)  # a model that is not there would fail every cell
     known = row_names()
 
     def cell(name: str, seed: int) -> Cell:
         method, label_aware = known[name]
-        run = RunRequest(
+        run = UnlearnInputs(
             method,
-            request.data,
-            request.split,
-            request.model,
             label_aware,
+            data=inputs.data,
+            split=inputs.split,
+            model=inputs.model,
             device=str(device),
             seed=seed,
             settings=settings[name],
@@ -172,18 +145,18 @@ def resolve_comparison(request: ComparisonRequest, *, observer: Observer | None 
         except UserError as error:
             return Cell(name, run, None, str(error))
 
-    cells = tuple(cell(name, seed) for name, seed in _in_order(rows, request.seeds))
+    cells = tuple(cell(name, seed) for name, seed in _in_order(rows, inputs.seeds))
     able = next((cell.plan for cell in cells if cell.plan is not None), None)
     if able is None:
         raise UserError(f"none of the methods can run: {cells[0].reason}")
-    identity = able.identity()
+    identity = able.identity
     common = {"format": COMPARE_FORMAT, "command": "compare", **{name: identity[name] for name in _COMMON}}
-    return ComparisonPlan(request, cells, common)
+    return ComparisonPlan(inputs, cells, common)
 
 
 def default_comparison_folder(plan: ComparisonPlan) -> Path:
     """Return ``runs/NAME``; another data set, split, model or setting gives another name, other methods do not."""
-    settings = {name: str(value) for name, value in _flat(plan.request.settings)}
+    settings = {name: str(value) for name, value in _flat(plan.inputs.settings)}
     digest = identity_hash({**plan.identity, "asked": settings})
     return Path("runs") / f"compare-{plan.identity['dataset']}-{plan.identity['task']}-{digest}"
 

@@ -129,7 +129,7 @@ def _is_missing(cell: Cell, folder: Path, known: Mapping[str, Any], retry_failed
     """Whether a cell is to be run; its folder is checked at the same time, so that a conflict stops nothing midway."""
     before = known.get(cell.key, {})
     if cell.plan is not None:
-        run_folder = RunFolder(folder / CELLS / cell.key, cell.plan.identity())
+        run_folder = RunFolder(folder / CELLS / cell.key, cell.plan.identity)
         if run_folder.finished:
             # Finished, but the record may have been lost with the process that was to write it.
             return bool(before.get("status") != "finished")
@@ -162,9 +162,9 @@ def _entry(cell: Cell, result: CellResult) -> dict[str, Any]:
     found = {} if result.record is None else {name: result.record[name] for name in _KEPT}
     return {
         "name": cell.name,
-        "method": cell.request.method,
+        "method": cell.inputs.method,
         "label_aware": cell.label_aware,
-        "seed": cell.request.seed,
+        "seed": cell.inputs.seed,
         "status": result.status,
         "reason": result.reason,
         "identity": cell.identity_hash(),

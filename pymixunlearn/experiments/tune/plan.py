@@ -7,7 +7,7 @@ the method see the rest only. The test set plays no part.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,15 @@ from pymixunlearn.data.dataset import hold_out
 from pymixunlearn.experiments.common.identity import identity_hash
 from pymixunlearn.experiments.common.inputs import (
     BadRequest,
-    DataRequest,
-    ModelRequest,
-    RunRequest,
-    SplitRequest,
     check_name,
 )
 from pymixunlearn.experiments.common.presets import find_preset
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.settings import split_by_target
 from pymixunlearn.experiments.tune.grids import Grid, make_grid, size
+from pymixunlearn.experiments.tune.inputs import TuneInputs
 from pymixunlearn.experiments.tune.search import SAMPLERS, require_optuna
+from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
 from pymixunlearn.experiments.unlearn.plan import Plan, resolve_unlearning
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import resolve_device
@@ -39,44 +37,11 @@ _PER_SEED = ("seed", "forget_sha256", "labels_sha256", "unlabelled_sha256", "set
 
 
 @dataclass(frozen=True)
-class TuningRequest:
-    """What to tune.
-
-    Attributes:
-        method: The method's name.
-        data: Which data set.
-        split: Which samples to forget: a task that can be made of any part of the data.
-        model: The network's name; None means ``cnn`` for one-channel images and ``resnet18`` otherwise.
-        label_aware: Whether the method may use labels; None leaves it to the settings.
-        device: "auto", "cpu", "cuda", "cuda:1", …
-        seeds: Every combination is run with each; their mean counts.
-        settings: Dotted setting names to values that stay as they are.
-        grid: Setting to the values to choose from, in place of the shipped grid's or besides.
-        sampler: One of :data:`pymixunlearn.experiments.tune.search.SAMPLERS`.
-        trials: How many combinations to try; None means 20, and for the sampler "grid" all of them.
-        validation: The share of the training data that is taken out to judge by.
-    """
-
-    method: str = "mixunlearn"
-    data: DataRequest = field(default_factory=DataRequest)
-    split: SplitRequest = field(default_factory=SplitRequest)
-    model: str | None = None
-    label_aware: bool | None = None
-    device: str | None = None
-    seeds: tuple[int, ...] = (0,)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    sampler: str = "tpe"
-    trials: int | None = None
-    validation: float = 0.2
-
-
-@dataclass(frozen=True)
 class TuningPlan:
     """A search that can start.
 
     Attributes:
-        request: What was asked for.
+        inputs: What was asked for.
         grid: What is searched.
         trials: How many combinations to try; never more than there are.
         splits: For every seed, the split of the data without the validation part, which is its test set.
@@ -84,7 +49,7 @@ class TuningPlan:
         identity: What determines the outcome of every combination, JSON-able.
     """
 
-    request: TuningRequest
+    inputs: TuneInputs
     grid: Grid
     trials: int
     splits: Mapping[int, Split]
@@ -94,61 +59,61 @@ class TuningPlan:
     @property
     def dataset(self) -> str:
         """The data set's own name."""
-        return self.request.data.dataset
+        return self.inputs.data.dataset
 
     @property
     def task(self) -> str:
         """The split's task."""
         return self.example.split.task
 
-    def run_request(self, settings: Mapping[str, Any], seed: int) -> RunRequest:
+    def unlearn_inputs(self, settings: Mapping[str, Any], seed: int) -> UnlearnInputs:
         """Return the run of one combination with one seed."""
-        return _run_request(self.request, settings, seed)
+        return _unlearn_inputs(self.inputs, settings, seed)
 
 
-def resolve_tuning(request: TuningRequest, *, observer: Observer | None = None) -> TuningPlan:
+def resolve_tuning(inputs: TuneInputs, *, observer: Observer | None = None) -> TuningPlan:
     """Load the data, take the validation part out, and settle the grid.
 
     Raises:
         BadRequest: A name, a setting or a grid is unknown or does not fit, or choices contradict each other.
         UserError: Optuna is not installed, files are missing or corrupt, or the device is not available.
     """
-    check_name("method", request.method, [name for name in methods.available() if name != "retrain"])
-    check_name("sampler", request.sampler, SAMPLERS)
-    if not request.seeds or len(set(request.seeds)) < len(request.seeds):
-        raise BadRequest(f"seeds are {', '.join(map(str, request.seeds)) or 'none'}; expected each once, at least one")
-    if request.trials is not None and request.trials < 1:
-        raise BadRequest(f"trials is {request.trials}; expected at least 1")
-    if not 0 < request.validation < 1:
-        raise BadRequest(f"validation is {request.validation}; expected a share above 0 and below 1")
-    if request.split.indices is not None or request.split.manifest is not None:
+    check_name("method", inputs.method, [name for name in methods.available() if name != "retrain"])
+    check_name("sampler", inputs.sampler, SAMPLERS)
+    if not inputs.seeds or len(set(inputs.seeds)) < len(inputs.seeds):
+        raise BadRequest(f"seeds are {', '.join(map(str, inputs.seeds)) or 'none'}; expected each once, at least one")
+    if inputs.trials is not None and inputs.trials < 1:
+        raise BadRequest(f"trials is {inputs.trials}; expected at least 1")
+    if not 0 < inputs.validation < 1:
+        raise BadRequest(f"validation is {inputs.validation}; expected a share above 0 and below 1")
+    if inputs.split.indices is not None or inputs.split.manifest is not None:
         raise BadRequest("tuning makes a split of a part of the data; leave out lists of samples and saved splits")
-    if request.model is not None:
+    if inputs.model.model is not None:
         # A checkpoint has seen the validation part already.
-        check_name("model", request.model, models.available())
-    own = split_by_target(request.settings, methods.get(request.method).config_class.kinds())["method"]
-    grid = make_grid(request.method, request.grid, own)
+        check_name("model", inputs.model.model, models.available())
+    own = split_by_target(inputs.settings, methods.get(inputs.method).config_class.kinds())["method"]
+    grid = make_grid(inputs.method, inputs.grid, own)
     everything = size(grid)
-    trials = request.trials or (everything if request.sampler == "grid" else 20)
-    resolve_device(request.device)
+    trials = inputs.trials or (everything if inputs.sampler == "grid" else 20)
+    resolve_device(inputs.device)
     require_optuna()
 
-    dataset = validation_dataset(request.data.load(observer), request.validation)
-    splits = {seed: request.split.make(dataset, seed) for seed in request.seeds}
+    dataset = validation_dataset(inputs.data.load(observer), inputs.validation)
+    splits = {seed: inputs.split.make(dataset, seed) for seed in inputs.seeds}
     first = {name: values[0] for name, values in grid.items()}
-    example = resolve_unlearning(_run_request(request, first, request.seeds[0]), split=splits[request.seeds[0]])
-    common = {name: value for name, value in example.identity().items() if name not in _PER_SEED}
+    example = resolve_unlearning(_unlearn_inputs(inputs, first, inputs.seeds[0]), split=splits[inputs.seeds[0]])
+    common = {name: value for name, value in example.identity.items() if name not in _PER_SEED}
     fixed = {name: value for name, value in example.method.config.to_dict().items() if name not in grid}
     identity = {
         **common,
         "format": TUNE_FORMAT,
         "command": "tune",
-        "validation": request.validation,
-        "seeds": list(request.seeds),
+        "validation": inputs.validation,
+        "seeds": list(inputs.seeds),
         "grid": {name: list(values) for name, values in grid.items()},
         "settings": fixed,
     }
-    return TuningPlan(request, grid, min(trials, everything), splits, example, identity)
+    return TuningPlan(inputs, grid, min(trials, everything), splits, example, identity)
 
 
 def validation_dataset(dataset: Dataset, fraction: float) -> Dataset:
@@ -163,7 +128,7 @@ def validation_dataset(dataset: Dataset, fraction: float) -> Dataset:
 def default_tuning_folder(plan: TuningPlan) -> Path:
     """Return ``runs/NAME``, where the name says what is tuned and ends in a hash of everything else."""
     digest = identity_hash(plan.identity)
-    return Path("runs") / f"tune-{plan.request.method}-{plan.dataset}-{plan.task}-{digest}"
+    return Path("runs") / f"tune-{plan.inputs.method}-{plan.dataset}-{plan.task}-{digest}"
 
 
 def settings_yaml(plan: TuningPlan, settings: Mapping[str, Any], comment: Sequence[str]) -> str:
@@ -172,12 +137,12 @@ def settings_yaml(plan: TuningPlan, settings: Mapping[str, Any], comment: Sequen
     It holds what was searched, what differs from the method's defaults, and what a preset that ships for the case would
     otherwise set.
     """
-    request = plan.request
+    inputs = plan.inputs
     config = plan.example.method.config
     config_class = type(config)
     defaults, resolved = config_class().to_dict(), config.replace(**settings).to_dict()
     label_aware = bool(resolved.get("label_aware"))
-    preset = find_preset(request.method, plan.dataset, plan.task, label_aware=label_aware)
+    preset = find_preset(inputs.method, plan.dataset, plan.task, label_aware=label_aware)
     shipped = split_by_target(preset.settings if preset else {}, config_class.kinds())["method"]
     kept = {
         name: value
@@ -187,14 +152,14 @@ def settings_yaml(plan: TuningPlan, settings: Mapping[str, Any], comment: Sequen
     return "".join(f"# {line}\n" for line in comment) + yaml.safe_dump(kept, sort_keys=False)
 
 
-def _run_request(request: TuningRequest, settings: Mapping[str, Any], seed: int) -> RunRequest:
-    return RunRequest(
-        request.method,
-        request.data,
-        request.split,
-        ModelRequest(request.model),
-        request.label_aware,
-        device=request.device,
+def _unlearn_inputs(inputs: TuneInputs, settings: Mapping[str, Any], seed: int) -> UnlearnInputs:
+    return UnlearnInputs(
+        inputs.method,
+        inputs.label_aware,
+        data=inputs.data,
+        split=inputs.split,
+        model=inputs.model,
+        device=inputs.device,
         seed=seed,
-        settings={**request.settings, **settings},
+        settings={**inputs.settings, **settings},
     )

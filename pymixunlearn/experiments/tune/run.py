@@ -59,11 +59,11 @@ def run_tuning(
     watcher = Observer() if observer is None else observer
     folder = RecordFolder(default_tuning_folder(plan) if out is None else out, RECORD, "search")
     with folder.held():
-        record = {**plan.identity, "sampler": plan.request.sampler, "command_line": command_line}
+        record = {**plan.identity, "sampler": plan.inputs.sampler, "command_line": command_line}
         record["versions"] = versions()
         if not folder.read(plan.identity):
             folder.write({**record, "trials": []}, {})
-        search = Search(folder.path / STUDY, plan.grid, plan.request.sampler, plan.request.seeds[0])
+        search = Search(folder.path / STUDY, plan.grid, plan.inputs.sampler, plan.inputs.seeds[0])
         begun = len(search.tried)
         watcher.phase_started("tune", plan.trials, min(begun, plan.trials))
         while (done := len(search.tried)) < plan.trials and not search.exhausted:
@@ -97,9 +97,9 @@ def _gap(plan: TuningPlan, settings: Mapping[str, Any], folder: Path, observer: 
     """
     gaps = []
     for seed, split in plan.splits.items():
-        resolved = resolve_unlearning(plan.run_request(settings, seed), split=split)
+        resolved = resolve_unlearning(plan.unlearn_inputs(settings, seed), split=split)
         # Named by what it is, not by when it was tried: an interrupted run is found again.
-        out = folder / TRIALS / f"{identity_hash(resolved.identity())}-seed{seed}"
+        out = folder / TRIALS / f"{identity_hash(resolved.identity)}-seed{seed}"
         gap = run_unlearning(resolved, out, observer=observer, command_line=command_line).record["gap"]["unlearned"][
             "mean"
         ]
@@ -117,9 +117,9 @@ def _write(plan: TuningPlan, folder: RecordFolder, record: dict[str, Any], tried
     texts = {}
     if outcome.best is not None and outcome.best.value is not None:
         worked = sum(one.value is not None for one in tried)
-        share, seeds = f"{100 * plan.request.validation:g} %", ", ".join(map(str, plan.request.seeds))
+        share, seeds = f"{100 * plan.inputs.validation:g} %", ", ".join(map(str, plan.inputs.seeds))
         comment = [
-            f"{plan.request.method} on {plan.dataset}, task {plan.task}: the best of {worked} combinations.",
+            f"{plan.inputs.method} on {plan.dataset}, task {plan.task}: the best of {worked} combinations.",
             f"Mean gap to Retrain {outcome.best.value:.3f} on {share} of the training data, held out; seeds {seeds}.",
             str(record["command_line"]),
         ]

@@ -1,9 +1,10 @@
-"""From a request to a plan: everything resolved, checked and loaded, nothing computed yet."""
+"""From inputs to a plan: everything resolved, checked and loaded, nothing computed yet."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -11,10 +12,11 @@ import torch
 from pymixunlearn import methods
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity
 from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model
-from pymixunlearn.experiments.common.inputs import BadRequest, RunRequest, check_name
+from pymixunlearn.experiments.common.inputs import BadRequest, check_name
 from pymixunlearn.experiments.common.presets import Preset, find_preset
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.settings import TRAININGS, build_config, build_training, split_by_target
+from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
 from pymixunlearn.methods import Method, MethodConfig, RetrainConfig
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import TrainConfig, defaults_for, resolve_device
@@ -25,7 +27,7 @@ class Plan:
     """A run that can start.
 
     Attributes:
-        request: What was asked for.
+        inputs: What was asked for.
         split: The data and what to forget.
         method: The method with its final settings.
         initial: The initial model, to be trained or loaded.
@@ -35,7 +37,7 @@ class Plan:
         preset: The shipped settings that apply, if any.
     """
 
-    request: RunRequest
+    inputs: UnlearnInputs
     split: Split
     method: Method
     initial: InitialModel
@@ -44,8 +46,9 @@ class Plan:
     device: torch.device
     preset: Preset | None
 
+    @cached_property
     def identity(self) -> dict[str, Any]:
-        """Return everything that determines the outcome, JSON-able: two runs with equal identities are one run."""
+        """Everything that determines the outcome, JSON-able: two runs with equal identities are one run."""
         return {
             "format": FORMAT,
             "command": "unlearn",
@@ -56,42 +59,42 @@ class Plan:
             "checkpoint_sha256": self.initial.sha256,
             "initial": None if self.initial_config is None else self.initial_config.to_dict(),
             "retrain": None if self.retrain_config is None else self.retrain_config.to_dict(),
-            "relearn": self.request.relearn,
-            "tsne": self.request.tsne,
-            "thumbnails": self.request.thumbnails,
-            "seed": self.request.seed,
+            "relearn": self.inputs.relearn,
+            "tsne": self.inputs.tsne,
+            "thumbnails": self.inputs.thumbnails,
+            "seed": self.inputs.seed,
             "device": str(self.device),
         }
 
 
-def resolve_unlearning(request: RunRequest, *, observer: Observer | None = None, split: Split | None = None) -> Plan:
-    """Load the data and settle every setting: defaults, then preset, then the request's.
+def resolve_unlearning(inputs: UnlearnInputs, *, observer: Observer | None = None, split: Split | None = None) -> Plan:
+    """Load the data and settle every setting: defaults, then preset, then those of the inputs.
 
     Args:
-        request: What was asked for.
+        inputs: What was asked for.
         observer: Told how far the decoding of images has come.
-        split: What the request's data and split make, if that is at hand already.
+        split: What those of the inputs data and split make, if that is at hand already.
 
     Raises:
         BadRequest: A name or a setting is unknown, a value does not fit, or choices contradict each other.
         UserError: Files are missing or corrupt, a class or a sample does not exist, the device is not available, or the
             method cannot do the task.
     """
-    check_name("method", request.method, methods.available())
-    method_class = methods.get(request.method)
+    check_name("method", inputs.method, methods.available())
+    method_class = methods.get(inputs.method)
     # All mistakes that need no data are found before data is read, let alone downloaded.
-    device = resolve_device(request.device)
-    requested = split_by_target(request.settings, method_class.config_class.kinds())
-    label_aware = _label_aware(request, method_class.config_class, requested["method"])
-    if request.stop is not None:
-        requested["method"].update(_stop(request.method, request.stop, method_class.config_class))
+    device = resolve_device(inputs.device)
+    requested = split_by_target(inputs.settings, method_class.config_class.kinds())
+    label_aware = _label_aware(inputs, method_class.config_class, requested["method"])
+    if inputs.stop is not None:
+        requested["method"].update(_stop(inputs.method, inputs.stop, method_class.config_class))
     build_config(method_class.config_class, requested["method"])
     for training in TRAININGS:
         build_config(RetrainConfig, requested[training])
 
     if split is None:
-        split = request.split.make(request.data.load(observer), request.seed)
-    preset = find_preset(request.method, split.dataset.name, split.task, label_aware=bool(label_aware))
+        split = inputs.split.make(inputs.data.load(observer), inputs.seed)
+    preset = find_preset(inputs.method, split.dataset.name, split.task, label_aware=bool(label_aware))
     shipped = split_by_target(preset.settings if preset else {}, method_class.config_class.kinds())
     targets: dict[str, dict[str, Any]] = {name: {**shipped[name], **requested[name]} for name in requested}
     if "label_aware" in method_class.config_class.kinds():
@@ -100,14 +103,14 @@ def resolve_unlearning(request: RunRequest, *, observer: Observer | None = None,
         # A preset's epochs were chosen by the results: a run that is to find its end itself gets the method's budget.
         targets["method"].pop("epochs", None)
     method = method_class(build_config(method_class.config_class, targets["method"]))
-    if request.label_aware is False and method.needs_labels:
-        raise BadRequest(f"method '{request.method}' needs labels; it cannot run label-agnostic")
-    if request.label_aware is True and not method.needs_labels:
-        raise BadRequest(f"method '{request.method}' uses no labels; it cannot run label-aware")
+    if inputs.label_aware is False and method.needs_labels:
+        raise BadRequest(f"method '{inputs.method}' needs labels; it cannot run label-agnostic")
+    if inputs.label_aware is True and not method.needs_labels:
+        raise BadRequest(f"method '{inputs.method}' uses no labels; it cannot run label-aware")
 
     method.check_split(split)
 
-    initial = choose_model(request.model, split.dataset)
+    initial = choose_model(inputs.model, split.dataset)
     semi_supervised = split.unlabelled_indices is not None
 
     def training_config(purpose: Literal["initial", "retrain"]) -> TrainConfig:
@@ -115,27 +118,27 @@ def resolve_unlearning(request: RunRequest, *, observer: Observer | None = None,
         return build_training(defaults, targets[purpose])
 
     return Plan(
-        request,
+        inputs,
         split,
         method,
         initial,
         training_config("initial") if initial.loaded is None else None,
-        training_config("retrain") if request.retrain else None,
+        training_config("retrain") if inputs.retrain else None,
         device,
         preset,
     )
 
 
-def _label_aware(request: RunRequest, config_class: type[MethodConfig], settings: Mapping[str, Any]) -> bool | None:
+def _label_aware(inputs: UnlearnInputs, config_class: type[MethodConfig], settings: Mapping[str, Any]) -> bool | None:
     """Settle whether labels are used: the option or the setting, whichever is given; None where there is no choice."""
     if "label_aware" not in config_class.kinds():
-        return request.label_aware
+        return inputs.label_aware
     setting = None
     if "label_aware" in settings:
         setting = bool(build_config(config_class, {"label_aware": settings["label_aware"]}).to_dict()["label_aware"])
-    if None not in (request.label_aware, setting) and request.label_aware is not setting:
+    if None not in (inputs.label_aware, setting) and inputs.label_aware is not setting:
         raise BadRequest(f"the setting label_aware={str(setting).lower()} contradicts the choice of labels")
-    return bool(setting if request.label_aware is None else request.label_aware)
+    return bool(setting if inputs.label_aware is None else inputs.label_aware)
 
 
 def _stop(method: str, stop: str, config_class: type[MethodConfig]) -> dict[str, str]:

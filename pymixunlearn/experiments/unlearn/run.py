@@ -13,7 +13,7 @@ from pymixunlearn.experiments.common.identity import identity_hash
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import utc_now, versions
-from pymixunlearn.experiments.common.run_folder import Outcome, RunFolder
+from pymixunlearn.experiments.common.run_folder import Run, RunFolder
 from pymixunlearn.experiments.common.stages import (
     evaluate_models,
     judge_forgetting,
@@ -38,14 +38,14 @@ ORIGINAL = "original"
 
 def default_folder(plan: Plan) -> Path:
     """Return ``runs/NAME``, where the name says what the run is and ends in a hash of everything else."""
-    identity = plan.identity()
-    name = f"{plan.split.dataset.name}-{plan.split.task}-{plan.method.name}-seed{plan.request.seed}"
+    identity = plan.identity
+    name = f"{plan.split.dataset.name}-{plan.split.task}-{plan.method.name}-seed{plan.inputs.seed}"
     return Path("runs") / f"{name}-{identity_hash(identity)}"
 
 
 def run_unlearning(
     plan: Plan, out: Path | None = None, *, observer: Observer | None = None, command_line: str = ""
-) -> Outcome:
+) -> Run:
     """Carry out a plan and write its run folder, or go on where an interrupted run stopped.
 
     Nothing appears under a final name before everything is done. The same plan gives the same ``model.safetensors``,
@@ -61,19 +61,19 @@ def run_unlearning(
         UserError: The folder holds another run or cannot be written, or a phase failed.
     """
     watcher = Observer() if observer is None else observer
-    folder = RunFolder(default_folder(plan) if out is None else out, plan.identity())
+    folder = RunFolder(default_folder(plan) if out is None else out, plan.identity)
     if folder.finished:
-        return Outcome(folder.path, upgraded(folder.read_json("metrics.json")), known=True)
+        return Run(folder.path, upgraded(folder.read_json("metrics.json")), known=True)
     if folder.started:
         watcher.note(f"Resuming the interrupted run in {folder.path}.")
     with folder.writing(), suited_threads(plan.split.dataset, plan.device):
         record = _carry_out(plan, folder, watcher, command_line)
-    return Outcome(folder.path, record, known=False)
+    return Run(folder.path, record, known=False)
 
 
 def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: str) -> dict[str, Any]:
     """Do everything and publish the folder; returns the content of metrics.json."""
-    split, device, seed = plan.split, plan.device, plan.request.seed
+    split, device, seed = plan.split, plan.device, plan.inputs.seed
     initial = _initial(plan, watcher)
     unlearned = run_method(
         plan.method,
@@ -95,7 +95,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         device=device,
         seed=seed,
         observer=watcher,
-        relearn=plan.request.relearn,
+        relearn=plan.inputs.relearn,
         keep=("initial", "retrain"),
     )
 
@@ -167,7 +167,7 @@ def _draw(plan: Plan, folder: RunFolder, exhibition: Exhibition, observer: Obser
     """Draw the pictures anew: an interrupted run may have left some of other models."""
     observer.phase_started("pictures", None)
     shutil.rmtree(folder.partial / PICTURES, ignore_errors=True)
-    exhibition.save(folder.partial / PICTURES, tsne=plan.request.tsne, thumbnails=plan.request.thumbnails)
+    exhibition.save(folder.partial / PICTURES, tsne=plan.inputs.tsne, thumbnails=plan.inputs.thumbnails)
     observer.phase_finished("pictures", f"{len(list((folder.partial / PICTURES).glob('*.svg')))}")
 
 
@@ -182,24 +182,24 @@ def _initial(plan: Plan, observer: Observer) -> CachedModel:
         plan.split.preprocess,
         plan.initial_config,
         device=plan.device,
-        seed=plan.request.seed,
+        seed=plan.inputs.seed,
         observer=observer,
     )
 
 
 def _config(plan: Plan, settings: dict[str, Any], command_line: str) -> dict[str, Any]:
     """Return the content of config.json: what determines the run, and what is needed or good to know to repeat it."""
-    request = plan.request
+    inputs = plan.inputs
     split = plan.split
     return {
-        **plan.identity(),
+        **plan.identity,
         "resolved_settings": settings,
         "preset": None if plan.preset is None else plan.preset.name,
         "label_aware": plan.method.needs_labels,
-        "model": None if request.model.model is None else str(plan.initial.checkpoint or plan.initial.name),
-        "architecture_name": request.model.architecture,
-        "data_dir": None if request.data.data_dir is None else str(request.data.data_dir),
-        "image_size": request.data.image_size,
+        "model": None if inputs.model.model is None else str(plan.initial.checkpoint or plan.initial.name),
+        "architecture_name": inputs.model.architecture,
+        "data_dir": None if inputs.data.data_dir is None else str(inputs.data.data_dir),
+        "image_size": inputs.data.image_size,
         "class_names": list(split.dataset.train.classes),
         "threads": torch.get_num_threads(),
         "command_line": command_line,
@@ -208,6 +208,6 @@ def _config(plan: Plan, settings: dict[str, Any], command_line: str) -> dict[str
 
 def _model_metadata(plan: Plan) -> dict[str, Any]:
     """Return what the checkpoint says about itself; nothing that differs between two equal runs."""
-    identity = plan.identity()
+    identity = plan.identity
     kept = ("method", "dataset", "fingerprint", "task", "params", "forget_sha256", "seed")
     return {"purpose": "unlearned", **{key: identity[key] for key in kept}}

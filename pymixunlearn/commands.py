@@ -1,0 +1,271 @@
+"""Commands as functions: unlearn, retrain, evaluate, audit, verify, compare and tune.
+
+Each does what the command of the same name does, run folder included. An option of the command is a keyword argument
+here: ``--forget-class 3`` is ``forget_class=(3,)``, ``--no-retrain`` is ``retrain=False``, and ``--set epochs=5`` is
+``settings={"epochs": 5}``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from pymixunlearn.experiments.audit.inputs import AuditInputs
+from pymixunlearn.experiments.common.inputs import (
+    DataRequest,
+    EvaluateInputs,
+    ModelRequest,
+    SplitRequest,
+    TrainInputs,
+    VerifyInputs,
+    check_name,
+)
+from pymixunlearn.experiments.common.options import option_of
+from pymixunlearn.experiments.compare.inputs import CompareInputs
+from pymixunlearn.experiments.tune.inputs import TuneInputs
+from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pymixunlearn.data import Dataset
+    from pymixunlearn.experiments import AuditOutcome, Check, ComparisonOutcome, Observer, Run, TuningOutcome
+    from pymixunlearn.tasks import Split
+
+Model: TypeAlias = "str | Path | nn.Module | None"
+Data: TypeAlias = "str | Dataset"
+Forget: TypeAlias = "str | Path | Sequence[int] | Split | None"
+T = TypeVar("T")
+
+
+def unlearn(
+    model: Model = None,
+    data: Data = "digits",
+    forget: Forget = None,
+    method: str = "mixunlearn",
+    out: str | Path | None = None,
+    *,
+    observer: Observer | None = None,
+    **options: Any,
+) -> Run:
+    """Make a model forget, compare it with one retrained without the forgotten data, and write the run folder.
+
+    Args:
+        model: A network's name, which is then trained first; a model file or run folder; or a model of
+            ``models.build``, which is left as it is. None is the paper's network for the images.
+        data: A data set's name, or a :class:`pymixunlearn.data.Dataset`.
+        forget: A file of indices, indices themselves, or a :class:`pymixunlearn.tasks.Split`; None leaves it to the
+            options ``task``, ``forget_class``, ``forget_fraction`` and ``split``.
+        method: The method's name.
+        out: The run folder; None makes one in ``runs/``.
+        observer: Told of the progress.
+        options: Options of ``mixunlearn-cli unlearn``, and ``settings``.
+
+    Returns:
+        The run: its folder, the content of its ``metrics.json``, and whether it had been finished before.
+
+    Raises:
+        UserError: Names are unknown, files are missing, or the run failed.
+
+    Example:
+        >>> import pymixunlearn
+        >>> few = {"epochs": 1, "initial.epochs": 1}
+        >>> run = pymixunlearn.unlearn(forget=[3, 4], settings=few, retrain=False, out="runs/a")  # doctest: +SKIP
+        >>> run.record["metrics"]["unlearned"]["test"]  # doctest: +SKIP
+        78.3...
+    """
+    from pymixunlearn.experiments import resolve_unlearning, run_unlearning
+
+    inputs = _inputs(UnlearnInputs, options, model, data, forget, method=method)
+    return run_unlearning(resolve_unlearning(inputs, observer=observer), _path(out), observer=observer)
+
+
+def retrain(
+    model: Model = None,
+    data: Data = "digits",
+    forget: Forget = None,
+    out: str | Path | None = None,
+    *,
+    observer: Observer | None = None,
+    **options: Any,
+) -> Run:
+    """Train a network from scratch on the retain set only; arguments as of :func:`unlearn`."""
+    from pymixunlearn.experiments import resolve_training, run_training
+
+    inputs = _inputs(TrainInputs, options, model, data, forget, command="retrain")
+    return run_training(resolve_training(inputs, observer=observer), _path(out), observer=observer)
+
+
+def evaluate(
+    model: str | Path,
+    data: Data = "digits",
+    forget: Forget = None,
+    reference: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    observer: Observer | None = None,
+    **options: Any,
+) -> Run:
+    """Measure a model file or the model of a run folder; arguments as of :func:`unlearn`.
+
+    Args:
+        model: A model file or run folder. A model in memory is measured by :func:`pymixunlearn.evaluation.evaluate`.
+        data: As of :func:`unlearn`.
+        forget: As of :func:`unlearn`.
+        reference: Another file or folder, usually Retrain's, to measure the gap to.
+        out: Where to write the metrics; None writes nothing.
+        observer: Told of the progress.
+        options: Options of ``mixunlearn-cli evaluate``.
+    """
+    from pymixunlearn.experiments import run_evaluation
+
+    given = {"checkpoint": Path(model), "reference": _path(reference)}
+    inputs = _inputs(EvaluateInputs, options, None, data, forget, **given)
+    return run_evaluation(inputs, _path(out), observer=observer)
+
+
+def audit(
+    run: str | Path | None = None,
+    model: Model = None,
+    data: Data = "digits",
+    forget: Forget = None,
+    out: str | Path | None = None,
+    *,
+    observer: Observer | None = None,
+    **options: Any,
+) -> AuditOutcome:
+    """Attack a run of ``unlearn``, or a model that never unlearned, with shadow models; options as of the command.
+
+    With ``jobs`` above 1, a script needs ``if __name__ == "__main__":`` around its own work.
+    """
+    from pymixunlearn.experiments import resolve_audit, run_audit
+
+    inputs = _inputs(AuditInputs, options, model, data, forget, run=_path(run))
+    return run_audit(resolve_audit(inputs, observer=observer), _path(out), observer=observer)
+
+
+def verify(run: str | Path, *, observer: Observer | None = None, **options: Any) -> list[Check]:
+    """Check a run folder against its ``report.json``; options as of the command.
+
+    Returns:
+        Everything that was looked at, and whether it holds.
+    """
+    from pymixunlearn.experiments import run_verification
+
+    return run_verification(_filled(VerifyInputs, dict(options), folder=Path(run)), observer=observer)
+
+
+def compare(
+    methods: Sequence[str] = ("all",),
+    model: Model = None,
+    data: Data = "digits",
+    forget: Forget = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    out: str | Path | None = None,
+    *,
+    jobs: int = 1,
+    threads: int | None = None,
+    retry_failed: bool = False,
+    observer: Observer | None = None,
+    **options: Any,
+) -> ComparisonOutcome:
+    """Run methods on one split per seed and write the table of them; arguments as of :func:`unlearn` and the command.
+
+    With ``jobs`` above 1, a script needs ``if __name__ == "__main__":`` around its own work.
+    """
+    from pymixunlearn.experiments import resolve_comparison, run_comparison
+
+    given = {"methods": tuple(methods), "seeds": tuple(seeds)}
+    plan = resolve_comparison(_inputs(CompareInputs, options, model, data, forget, **given), observer=observer)
+    return run_comparison(plan, _path(out), jobs=jobs, threads=threads, retry_failed=retry_failed, observer=observer)
+
+
+def tune(
+    method: str = "mixunlearn",
+    model: str | None = None,
+    data: Data = "digits",
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    seeds: Sequence[int] = (0,),
+    out: str | Path | None = None,
+    *,
+    observer: Observer | None = None,
+    **options: Any,
+) -> TuningOutcome:
+    """Search a method's settings for those that come closest to Retrain.
+
+    Args:
+        method: The method's name.
+        model: A network's name.
+        data: As of :func:`unlearn`.
+        grid: Setting to the values to choose from, in place of the shipped grid's or besides.
+        seeds: Every combination is run with each.
+        out: The folder; None makes one in ``runs/``. A search that is there already goes on.
+        observer: Told of the progress.
+        options: Options of ``mixunlearn-cli tune``, and ``settings``.
+    """
+    from pymixunlearn.experiments import resolve_tuning, run_tuning
+
+    given = {"method": method, "grid": dict(grid or {}), "seeds": tuple(seeds)}
+    plan = resolve_tuning(_inputs(TuneInputs, options, model, data, None, **given), observer=observer)
+    return run_tuning(plan, _path(out), observer=observer)
+
+
+def _inputs(inputs: type[T], options: Mapping[str, Any], model: Model, data: Data, forget: Forget, **given: Any) -> T:
+    """Return inputs of a command from the arguments of its function."""
+    from torch import nn
+
+    from pymixunlearn.data import Dataset
+    from pymixunlearn.experiments.common.given import GivenData, GivenModel, GivenSplit
+    from pymixunlearn.tasks import Split
+
+    rest = dict(options)
+    if isinstance(data, Dataset):
+        given["data"] = GivenData(dataset=data.name, loaded=data)
+    else:
+        given["data"] = _filled(DataRequest, rest, dataset=data)
+    if isinstance(forget, Split):
+        given["split"] = GivenSplit(made=forget)
+        if not isinstance(data, Dataset):
+            loaded = forget.origin or forget.dataset
+            given["data"] = GivenData(dataset=loaded.name, loaded=loaded)
+    elif forget is None or isinstance(forget, (str, Path)):
+        given["split"] = _filled(SplitRequest, rest, indices=_path(forget))
+    else:
+        given["split"] = GivenSplit(chosen=tuple(int(index) for index in forget))
+    if isinstance(model, nn.Module):
+        given["model"] = GivenModel(network=model)
+    else:
+        given["model"] = _filled(ModelRequest, rest, model=None if model is None else str(model))
+    return _filled(inputs, rest, settings=rest.pop("settings", {}), **given)
+
+
+def _filled(inputs: type[T], options: dict[str, Any], **given: Any) -> T:
+    """Return inputs with the fields that ``options`` names, taken out of it; an unknown one is an error at the end.
+
+    Raises:
+        BadRequest: An option is left that no field has.
+    """
+    fields = dict(given)
+    for of in dataclasses.fields(inputs):  # type: ignore[arg-type]
+        option = option_of(of)
+        if option is not None and option.argument in options:
+            value = options.pop(option.argument)
+            fields[of.name] = (
+                _path(value) if option.kind is Path else tuple(map(str, value)) if option.several else value
+            )
+    if options and inputs not in (DataRequest, SplitRequest, ModelRequest):
+        known = [option.argument for of in _fields(inputs) if (option := option_of(of)) is not None]
+        for name in options:
+            check_name("option", name, [*known, "settings"])
+    return inputs(**fields)
+
+
+def _fields(inputs: type) -> Iterator[dataclasses.Field[Any]]:
+    for part in (inputs, DataRequest, SplitRequest, ModelRequest):
+        yield from dataclasses.fields(part)
+
+
+def _path(value: str | Path | None) -> Path | None:
+    return None if value is None else Path(value)

@@ -1,0 +1,59 @@
+"""Inputs of ``audit``; nothing here imports PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pymixunlearn.experiments.common.inputs import Inputs
+from pymixunlearn.experiments.common.options import option
+
+
+@dataclass(frozen=True)
+class AuditInputs(Inputs):
+    """Inputs of ``audit``: a run of ``unlearn``, or a model that never unlearned.
+
+    Attributes:
+        run: The run folder; it says everything about data, split, model and method. Of ``data`` only where the files
+            are is read then, and ``split``, ``model`` and ``settings`` must be empty. Without it, ``settings`` say how
+            the model was trained, in plain names of ``TrainConfig``'s fields.
+        attacks: Names of attacks; () for all that apply.
+        shadow_models: How many, even; None for 16, or 8 where only RMIA asks.
+        epochs: Epochs of every training of a shadow model, instead of the audited model's.
+        jobs: How many shadow models to train at a time; None for one on each CPU core, or four on a GPU.
+    """
+
+    run: Path | None = None
+    attacks: tuple[str, ...] = option(
+        "--attacks",
+        kind="words",
+        default=(),
+        metavar="NAMES",
+        first=True,
+        help="Which attacks, with commas between: lira, rmia, u-lira, klom.  [default: all; for --model lira,rmia]",
+    )
+    shadow_models: int | None = option(
+        "--shadow-models",
+        kind=int,
+        least=4,
+        metavar="N",
+        first=True,
+        help="How many shadow models, an even number; more see more.  [default: 16; for rmia alone 8]",
+    )
+    epochs: int | None = option(
+        "--epochs",
+        kind=int,
+        least=1,
+        metavar="E",
+        first=True,
+        help="Epochs of the shadow models' trainings.  [default: as the model under audit was trained]",
+    )
+    jobs: int | None = option(
+        "--jobs",
+        kind=int,
+        least=1,
+        metavar="N",
+        first=True,
+        help="How many shadow models to train at a time, each in a process of its own with one CPU thread. It does not "
+        "change the result.  [default: one per CPU core; on a GPU 4]",
+    )

@@ -1,0 +1,57 @@
+"""Inputs of ``unlearn``; nothing here imports PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pymixunlearn.experiments.common.inputs import LABELS, Inputs
+from pymixunlearn.experiments.common.options import option
+
+
+@dataclass(frozen=True)
+class UnlearnInputs(Inputs):
+    """Inputs of ``unlearn``: forget something, retrain for comparison, evaluate.
+
+    Attributes:
+        method: The unlearning method's name.
+        label_aware: Whether the method may use labels; None leaves it to the settings.
+        stop: When to end, "epochs" or "auto"; None leaves it to the settings.
+        retrain: Whether to train Retrain for comparison.
+        relearn: Whether to measure how soon each model learns the forgotten samples again.
+        tsne: Whether to draw the t-SNE of representations.
+        thumbnails: Whether images of the data may be in the report.
+    """
+
+    method: str = option(
+        "--method",
+        default="mixunlearn",
+        show_default=True,
+        metavar="NAME",
+        first=True,
+        help="How to unlearn; the methods are listed below. The settings of one: --method NAME --help.",
+    )
+    label_aware: bool | None = option(
+        LABELS,
+        help="Whether the method may use the training labels; mixunlearn can do either.  [default: whatever the method "
+        "needs; for mixunlearn label-agnostic]",
+    )
+    stop: str | None = option(
+        "--stop",
+        metavar="WHEN",
+        help="When to end: epochs (after all of them), or auto (when forgetting is done, judged from the forgotten "
+        "data and a held-out part of the remaining; at the latest after all epochs).  [default: epochs]",
+    )
+    retrain: bool = option("--no-retrain", default=True, help="Do not train Retrain; the table then shows no gaps.")
+    relearn: bool = option(
+        "--relearn",
+        default=False,
+        help="Measure also after how many training steps each model knows the forgotten again.",
+    )
+    tsne: bool = option(
+        "--tsne", default=False, help="Draw where samples lie in each model's last layer but one (takes a minute)."
+    )
+    thumbnails: bool = option(
+        "--thumbnails/--no-thumbnails",
+        default=True,
+        help="Whether the report may show images of the data, forgotten ones among them.  [default: thumbnails]",
+    )
