@@ -179,7 +179,7 @@ class Method(ABC):
             split: What to forget and what to retain.
             device: Where to work; None takes CUDA where there is one.
             seed: Fixes every random choice: the same seed gives the same model bit for bit on the same machine.
-            callbacks: Told about steps and epochs.
+            callbacks: Receive the events of steps and epochs.
             resume: A state that an earlier, interrupted run of the same job gave to ``Callback.on_epoch_end``.
             store: Where a method that trains networks of its own (SISA) looks for them and leaves them; a
                 :class:`pymixunlearn.training.ModelCache` saves them in files. None trains them anew.

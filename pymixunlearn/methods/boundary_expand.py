@@ -40,7 +40,7 @@ class BoundaryExpandConfig(LoopConfig):
 
 @method("boundary-expand", summary="moves the forgotten data to an added class and takes that away")
 class BoundaryExpand(Loop[BoundaryExpandConfig]):
-    """Fine-tuning of the forget set on an added class; looks at no label, so that none is needed.
+    """Fine-tuning of the forget set on an added class; uses no label, so that none is needed.
 
     Example:
         >>> from pymixunlearn import methods
@@ -53,7 +53,7 @@ class BoundaryExpand(Loop[BoundaryExpandConfig]):
 
     @property
     def needs_labels(self) -> bool:
-        """False: all of D_f gets the same new label, and D_r is not looked at."""
+        """False: all of D_f gets the same new label, and D_r is not used."""
         return False
 
     def setup(self) -> None:

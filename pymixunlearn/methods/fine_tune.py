@@ -34,7 +34,7 @@ class FineTuneConfig(LoopConfig):
 
 @method("fine-tune", summary="further training on the remaining data only")
 class FineTune(Loop[FineTuneConfig]):
-    """Cross entropy on the retain set; needs its labels, and never looks at the forget set.
+    """Cross entropy on the retain set; needs its labels, and never uses the forget set.
 
     Example:
         >>> from pymixunlearn import methods

@@ -1,4 +1,4 @@
-"""GLI: fine-tune on retain images that are moved away from the forget images' answers without losing their own label.
+"""GLI: fine-tune on retain images that are moved away from the forget images' logits without losing their own label.
 
 Choi, Choi, Lee, Seo, Na, "Towards Efficient Machine Unlearning with Data Augmentation: Guided Loss-Increasing (GLI) to
 Prevent the Catastrophic Model Utility Drop", CVPR Workshops 2024; MixUnlearn's authors tuned the number of

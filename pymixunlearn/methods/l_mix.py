@@ -1,7 +1,7 @@
 """L-Mix: LAF with plain mixup.
 
 A label-agnostic baseline of "Adversarial Mixup Unlearning", ICLR 2025 (Section 4.1, Appendix A.2): mixes of forget and
-retain images, whose targets are mixes of random labels and the initial model's own answers.
+retain images, whose targets are mixes of random labels and the initial model's own predictions.
 """
 
 from __future__ import annotations

@@ -265,7 +265,7 @@ class Loop(Method, Generic[C]):
     # Data
 
     def hold_out(self, fraction: float) -> ImageSet:
-        """Take a share of every class out of D_r, for validation, and return it; the test set is never looked at."""
+        """Take a share of every class out of D_r, for validation, and return it; the test set is never used."""
         retain, held_out = hold_out(labelled(self.job.split.retain), fraction=fraction, purpose="validation")
         self.retain_set = retain.to(self.device)
         return held_out.to(self.device)

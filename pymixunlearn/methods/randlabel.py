@@ -1,4 +1,4 @@
-"""RandLabel: random answers on what is to be forgotten, the old answers on what remains.
+"""RandLabel: random labels on what is to be forgotten, the old predictions on what remains.
 
 A label-agnostic baseline of "Adversarial Mixup Unlearning", ICLR 2025 (Section 4.1, Appendix A.2).
 """
@@ -41,9 +41,9 @@ class RandLabelConfig(StoppingConfig, LoopConfig):
     )
 
 
-@method("randlabel", summary="random labels on the forgotten data, the model's own answers on the rest")
+@method("randlabel", summary="random labels on the forgotten data, the model's own predictions on the rest")
 class RandLabel(Loop[RandLabelConfig]):
-    """Random labels for the forget set, the initial model's own answers for the retain set; needs no labels.
+    """Random labels for the forget set, the initial model's own predictions for the retain set; needs no labels.
 
     Example:
         >>> from pymixunlearn import methods
@@ -59,7 +59,7 @@ class RandLabel(Loop[RandLabelConfig]):
         return False
 
     def setup(self) -> None:
-        """Keep the initial model, which answers for D_r."""
+        """Copy the initial model, whose predictions are the targets on D_r."""
         self.initial = frozen_copy(self.model)
         self.optimizer = self.add_optimizer("adam", self.config.lr)
 

@@ -79,7 +79,7 @@ def get(name: str) -> type[Method]:
     """Return the class of the method ``name``.
 
     Raises:
-        UserError: There is no such method; the nearest name is told.
+        UserError: There is no such method; the nearest name is in the message.
 
     Example:
         >>> from pymixunlearn import methods

@@ -2,7 +2,7 @@
 
 The statistics, and why they are these, are in docs/stopping.md. In short, a fixed sample of each set is answered now
 and then, and the run ends once the forget sample is **forgotten**, check after check, and both samples have
-**settled** meanwhile. Retrain and the test set are never looked at, and labels only where the method itself sees them.
+**settled** meanwhile. Retrain and the test set are never used, and labels only where the method itself sees them.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class Stopping:
             forgotten = (
                 f"forget sample {-last['forget_drop']:+.1f} points, forgotten by at least {last['forget_bound']:.1f}"
             )
-        kept = f"held-out sample {-last['retain_drop']:+.1f}"
-        return f"stopped by itself after {self.step} of {self.budget} steps: {forgotten}, {kept}"
+        retained = f"held-out sample {-last['retain_drop']:+.1f}"
+        return f"stopped by itself after {self.step} of {self.budget} steps: {forgotten}, {retained}"
 
 
 class Criterion:
@@ -166,11 +166,11 @@ class Criterion:
 class AutoStop:
     """Ends a loop when forgetting is done: the :class:`pymixunlearn.training.Stop` that methods give their loop.
 
-    It draws the two samples, takes the retain sample out of what is trained on, and notes the initial model's answers.
+    It draws the two samples, takes the retain sample out of the training, and notes the initial model's predictions.
 
     Args:
         model: The initial model, which the method goes on to change in place.
-        split: What to forget and what to retain; without labels, the initial model's answers stand in for them.
+        split: What to forget and what to retain; without labels, the initial model's predictions stand in for them.
         forget_classes: The classes that are to be forgotten as a whole; none where single samples are.
         config: How many images, and the tolerance.
         device: Where ``model`` is.
@@ -198,17 +198,17 @@ class AutoStop:
         if held_out < 1:
             raise UserError(f"stop is auto, but only {len(split.retain)} samples remain; expected at least 5")
         order = torch.randperm(len(split.retain), generator=generator(seed, "stopping", "retain"))
-        chosen = torch.randperm(len(split.forget), generator=generator(seed, "stopping", "forget"))
+        order = torch.randperm(len(split.forget), generator=generator(seed, "stopping", "forget"))
         self.split = split.without(order[:held_out])
         self._images: dict[str, Images] = {
-            "forget": split.forget.subset(chosen[: config.stop_samples].sort().values).to(device),
+            "forget": split.forget.subset(order[: config.stop_samples].sort().values).to(device),
             "retain": split.retain.subset(order[:held_out].sort().values).to(device),
         }
         self._model, self._device = model, device
         self._classes = torch.tensor(forget_classes, dtype=torch.int64)
-        answers = {name: self._logits(images) for name, images in self._images.items()}
-        self._targets = {name: _targets(self._images[name], logits) for name, logits in answers.items()}
-        scores = {name: self._score(name, logits) for name, logits in answers.items()}
+        outputs = {name: self._logits(images) for name, images in self._images.items()}
+        self._targets = {name: _targets(self._images[name], logits) for name, logits in outputs.items()}
+        scores = {name: self._score(name, logits) for name, logits in outputs.items()}
         self._criterion = Criterion(scores["forget"], scores["retain"], config.stop_tolerance)
         self._checks: list[dict[str, float]] = []
         self._met = False
@@ -271,8 +271,8 @@ class AutoStop:
     def _score(self, name: str, logits: Tensor) -> Tensor:
         """Return how far the model agrees with the targets [N], in [0, 1].
 
-        By its answers where whole classes are forgotten: those change. Single samples are forgotten long before their
-        answers change, so there the model's probabilities count.
+        By its predictions where whole classes are forgotten: those change. Single samples are forgotten long before
+        their predictions change, so there the model's probabilities count.
         """
         if len(self._classes):
             return self._targets[name].gather(1, logits.argmax(dim=1, keepdim=True)).squeeze(1)
@@ -298,7 +298,7 @@ def drop(before: Tensor, after: Tensor) -> Drop:
 def least_fall(lost: Tensor, beside: Tensor, confidence: float) -> float:
     """Return by how many points a sample has been forgotten at least: below its start, or behind what has risen.
 
-    Training sharpens the answers to whatever it keeps, so scores that stay where they were have been left behind.
+    Training sharpens the predictions on what it retains, so scores that stay where they were have been left behind.
 
     Args:
         lost: By how much each score in [0, 1] of the sample is below its start [N].
@@ -348,7 +348,7 @@ def share_bound(hits: int, count: int, confidence: float) -> float:
 
 
 def _targets(images: Images, logits: Tensor) -> Tensor:
-    """Return p(x) [N, classes] (Eq. 4): the labels where there are any, otherwise the initial model's answers."""
+    """Return p(x) [N, classes] (Eq. 4): the labels where there are any, otherwise the initial model's predictions."""
     if isinstance(images, ImageSet):
         return F.one_hot(images.targets.cpu(), logits.shape[1]).double()
     return logits.double().softmax(dim=1)

@@ -74,7 +74,7 @@ class TeachersConfig(LoopConfig):
         None, "trained: their learning rate; none takes the network's default", above=0, source=OURS
     )
     teacher_batch_size: int = setting(32, "trained: images per step of their training", low=1, source=OURS)
-    retain_share: float = setting(0.3, "bad: random share of D_r that is looked at", above=0, high=1)
+    retain_share: float = setting(0.3, "bad: random share of D_r that is used", above=0, high=1)
 
     def resolve(self) -> TeachersConfig:
         """Return the settings with the epochs filled in."""

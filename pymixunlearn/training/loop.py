@@ -1,6 +1,6 @@
 """Epoch loop that training and every unlearning method share: progress, history, snapshots and resumption.
 
-The loop knows nothing of models. It calls ``run_epoch`` for each epoch, tells the callbacks, and offers them a
+The loop knows nothing of models. It calls ``run_epoch`` for each epoch and the callbacks after it, and offers them a
 snapshot from which :func:`run_epochs` continues as if it had never stopped. That is exact as long as each epoch draws
 its randomness from streams named by the epoch number (:mod:`pymixunlearn.seeding`). A :class:`Stop` can end the loop
 before its last epoch, after any step.
@@ -119,7 +119,7 @@ def run_epochs(
             when that function returns True.
         state: Returns everything that changes from epoch to epoch (weights, optimiser); the loop copies it.
         load_state: Takes what ``state`` returned and puts it in place.
-        callbacks: Told of the progress, in order.
+        callbacks: Receive the events, in order.
         resume: A snapshot to continue from.
         stop: Asked after each step whether the loop is to end there; None runs all epochs.
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class SnapshotFile(Callback):
-    """Callback that keeps the state of the last complete epoch in a file, with its hash.
+    """Callback that saves the state of the last complete epoch in a file, with its hash.
 
     Args:
         path: The file; it appears after the first epoch.

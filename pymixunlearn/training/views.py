@@ -1,4 +1,4 @@
-"""Two ways to look at the same images, for training that asks for consistent answers: a weak and a strong augmentation.
+"""Weak and strong augmentation of the same images, for training with a consistency loss.
 
 Both act on network inputs, one random draw per image, on the images' device.
 """

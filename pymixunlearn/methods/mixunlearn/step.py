@@ -39,7 +39,7 @@ class Samples(NamedTuple):
 
     images: Tensor  # [N, C, H, W]
     target: Tensor  # p(x): labels [N] int64, or the initial model's logits [N, classes]
-    features: Tensor | None  # h_D(x): [N, C', h, w]; None when nothing looks at them
+    features: Tensor | None  # h_D(x): [N, C', h, w]; None when nothing needs them
 
     def take(self, index: Tensor) -> Samples:
         """Return the samples in another order, each with its own target and features."""
@@ -176,7 +176,7 @@ class MixUnlearnLoop(Loop[MixUnlearnConfig]):
 
     @torch.no_grad()
     def teacher(self, images: Tensor) -> TeacherOutput:
-        """Return f_D's logits, and the features h_D where a generator looks at them, for ``images`` [N, C, H, W]."""
+        """Return f_D's logits, and the features h_D where a generator needs them, for ``images`` [N, C, H, W]."""
         return (
             TeacherOutput(self.initial(images), None) if self.mixblock is None else TeacherOutput(*self.extract(images))
         )

@@ -41,7 +41,7 @@ class ShardedConfig(LoopConfig):
     momentum: float = setting(0.0, "momentum of SGD; Adam does not use it", low=0, below=1)
     weight_decay: float = setting(0.0, "coefficient of the squared norm's gradient", low=0)
     aggregate: Literal["mean", "majority"] = setting(
-        "mean", "the ensemble answers with the mean softmax, or with the shares of votes", source=OURS
+        "mean", "the ensemble predicts by the mean softmax, or by the shares of votes", source=OURS
     )
     weights: Literal["uniform", "size"] = setting(
         "uniform", "every network counts the same, or as its samples left do", source=OURS
