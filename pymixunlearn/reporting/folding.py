@@ -59,7 +59,12 @@ class FoldingTable(Table):
         if sum(widths) + 3 * len(widths) + 1 <= options.max_width:
             yield from super().__rich_console__(console, options)
             return
-        room = options.max_width - 1 - sum(min(width, _NARROWEST) + 3 for width in widths[: self.names])
+        words = [self._width(console, options, column, words=True) for column in self.columns[: self.names]]
+        # Names wrap between words; within one only where a column would have no room beside it.
+        room = options.max_width - 1 - sum(width + 3 for width in words)
+        if room < max(widths[self.names :]) + 3:
+            words = [min(width, _NARROWEST) for width in widths[: self.names]]
+            room = options.max_width - 1 - sum(width + 3 for width in words)
         part: list[int] = []
         parts = [part]
         for index in range(self.names, len(widths)):
@@ -70,8 +75,10 @@ class FoldingTable(Table):
         for number, chosen in enumerate(parts):
             yield from self._part(chosen, widths, first=number == 0).__rich_console__(console, options)
 
-    def _width(self, console: Console, options: ConsoleOptions, column: Column) -> int:
-        return max(Measurement.get(console, options, cell).maximum for cell in (column.header, *column.cells))
+    def _width(self, console: Console, options: ConsoleOptions, column: Column, *, words: bool = False) -> int:
+        """Return the width of a column's longest cell, or of its longest word."""
+        found = [Measurement.get(console, options, cell) for cell in (column.header, *column.cells)]
+        return max(cell.minimum if words else cell.maximum for cell in found)
 
     def _part(self, chosen: Sequence[int], widths: Sequence[int], *, first: bool) -> Table:
         """Return a table of the names and the columns ``chosen``; the names wrap, the other cells never do."""

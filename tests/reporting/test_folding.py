@@ -60,8 +60,9 @@ def test_names_wrap_first_and_columns_fold_when_that_is_not_enough(plain: bool) 
     numbers = 9 * (len("metric 0") + 3) + 1
     assert shown(numbers + len(NAMES[1]) + 3) == (True, True)
     assert shown(numbers + len(NAMES[1]) + 2) == (True, False)
-    assert shown(numbers + 8 + 3) == (True, False)
-    assert not shown(numbers + 8 + 2)[0]
+    longest_word = len("|unlearned")
+    assert shown(numbers + longest_word + 3) == (True, False)
+    assert not shown(numbers + longest_word + 2)[0]
 
 
 def test_rows_keep_their_names_order_and_style() -> None:
@@ -75,3 +76,9 @@ def test_rows_keep_their_names_order_and_style() -> None:
         line for line in stream.getvalue().splitlines() if "\x1b[1m" in line and ("10.00" in line or "16.06" in line)
     ]
     assert len(bold) == 2
+
+
+@pytest.mark.parametrize("width", [40, 60, 79, 80, 81, 100])
+def test_a_name_wraps_between_its_words(width: int) -> None:
+    words = " ".join(printed(table(plain=False), width)).split()
+    assert {"unlearned", "|unlearned", "Retrain", "Retrain|"} <= set(words)
