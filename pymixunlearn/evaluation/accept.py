@@ -7,7 +7,6 @@ unseen images while the memory stays; such a model passes (a) and fails (b).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import count, islice
@@ -33,6 +32,8 @@ from pymixunlearn.evaluation.margin_test import (
     margin_test,
     smallest_visible,
 )
+from pymixunlearn.models.adapter import trainable
+from pymixunlearn.models.copying import private_copy
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.tasks import Split
 from pymixunlearn.training.device import resolve_device, seeded_layers
@@ -222,13 +223,14 @@ class _Test(NamedTuple):
     resurfacing: Resurfacing
 
     def run(self, model: nn.Module) -> _Run:
-        network = copy.deepcopy(model).to(self.device)
-        forget, unseen = self._logits(network, self.forget), self._logits(network, self.validation)
-        outputs = margin_test(*self._margins(forget, unseen[self.drawn]), self.alpha)
-        self._resurface(network)
-        again = self._margins(
-            self._logits(network, self.forget), self._logits(network, self.validation.subset(self.drawn))
-        )
+        network = private_copy(model).to(self.device)
+        with trainable(network):
+            forget, unseen = self._logits(network, self.forget), self._logits(network, self.validation)
+            outputs = margin_test(*self._margins(forget, unseen[self.drawn]), self.alpha)
+            self._resurface(network)
+            again = self._margins(
+                self._logits(network, self.forget), self._logits(network, self.validation.subset(self.drawn))
+            )
         return _Run(outputs, margin_test(*again, self.alpha), forget, unseen)
 
     def judge(self, run: _Run, before: _Run | None) -> Acceptance:

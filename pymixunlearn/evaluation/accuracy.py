@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pymixunlearn.data.batches import batches
 from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
 from pymixunlearn.data.preprocess import Preprocess
+from pymixunlearn.models.adapter import adapted
 
 
 @contextmanager
@@ -39,7 +40,8 @@ def predict_logits(
     """Return the logits of ``model`` in eval mode for every image, in the set's order.
 
     Args:
-        model: Maps images ``[N, C, H, W]`` to logits ``[N, classes]``; it must be on ``device``.
+        model: Maps images ``[N, C, H, W]`` to logits ``[N, classes]``, or to an object, tuple or dict with them, in any
+            floating-point type; it must be on ``device``.
         images: The images to classify.
         preprocess: What turns stored images into network inputs.
         device: Where to compute.
@@ -60,7 +62,7 @@ def predict_logits(
         augment=augment_seed is not None,
         labels=False,
     )
-    with evaluating(model):
+    with evaluating(model), adapted(model):
         for batch in loader:
             parts.append(model(batch.images).float())
             order.append(batch.indices)

@@ -5,8 +5,6 @@ Jensen-Shannon divergences are in base 2, so that they lie in [0, 1].
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.accuracy import predict_logits
 from pymixunlearn.evaluation.predictions import Predictions
+from pymixunlearn.models.copying import private_copy
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.tasks import Split
 from pymixunlearn.training.fresh import fresh_weights
@@ -47,7 +46,7 @@ def zero_retrain_forgetting(
     """
     split: Split = predictions.split
     try:
-        random = fresh_weights(copy.deepcopy(model), derive_seed(seed, "evaluate", "random")).to(device)
+        random = fresh_weights(private_copy(model), derive_seed(seed, "evaluate", "random")).to(device)
     except UserError:
         return None
     logits = predict_logits(random, split.forget, split.preprocess, device=device, batch_size=batch_size)

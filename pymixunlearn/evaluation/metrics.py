@@ -13,9 +13,10 @@ from pymixunlearn.evaluation.accuracy import accuracy
 from pymixunlearn.evaluation.catalogue import PAPER_METRICS
 from pymixunlearn.evaluation.intervals import sample_counts, sampling_intervals
 from pymixunlearn.evaluation.membership import attack_success_rate
-from pymixunlearn.evaluation.predictions import Predictions, predict
+from pymixunlearn.evaluation.predictions import Predictions, example_images, predict
 from pymixunlearn.evaluation.relearn import relearn_steps
 from pymixunlearn.evaluation.score_attacks import attacked_samples, score_attacks
+from pymixunlearn.models.adapter import adapted, check_kind
 from pymixunlearn.tasks import Split
 from pymixunlearn.training.device import resolve_device
 
@@ -98,7 +99,8 @@ def evaluate(
     Retrain.
 
     Args:
-        model: Maps images to logits. It is moved to ``device``, and comes back in the mode it was in.
+        model: Maps images to logits, in any floating-point type, or to an object, tuple or dict with them. A class
+            whose logit is -inf is never predicted. The model is moved to ``device``, and comes back in its modes.
         split: What was forgotten and what remains.
         reference: Retrain, or its metrics as this function returned them; the result then carries the gap to it. From
             plain numbers the comparisons of predictions cannot be computed.
@@ -109,28 +111,31 @@ def evaluate(
         relearn_to: Measure the relearn time too: steps until the accuracy on D_f is back at this percentage.
 
     Raises:
-        UserError: The device or the attacker is not available, or the test set is too small to attack with.
+        UserError: The device or the attacker is not available, the test set is too small to attack with, or the model
+            cannot process the images, gives no logits for the split's classes, or NaN.
     """
     where = resolve_device(device)
     if isinstance(reference, nn.Module):
         reference = evaluate(reference, split, device=where, seed=seed, attacker=attacker, batch_size=batch_size)
+    check_kind(model)
     model = model.to(where)
-    predictions = predict(model, split, device=where, seed=seed, batch_size=batch_size)
-    values = _class_accuracies(predictions) if split.task == "class" else _sample_accuracies(predictions)
-    values["asr"] = attack_success_rate(predictions, seed=seed, attacker=attacker)
+    with adapted(model, example_images(split, where), split.num_classes):
+        predictions = predict(model, split, device=where, seed=seed, batch_size=batch_size)
+        values = _class_accuracies(predictions) if split.task == "class" else _sample_accuracies(predictions)
+        values["asr"] = attack_success_rate(predictions, seed=seed, attacker=attacker)
 
-    attacks = score_attacks(predictions, seed=seed)
-    retrain = None if reference is None else reference if isinstance(reference, Metrics) else Metrics(reference)
-    mia_loss = None if attacks["mia_loss"] is None else attacks["mia_loss"].value
-    values |= _beside_retrain(predictions, mia_loss, retrain)
-    values |= {key: None if estimate is None else estimate.value for key, estimate in attacks.items()}
-    values["zrf"] = distances.zero_retrain_forgetting(
-        model, predictions, device=where, seed=seed, batch_size=batch_size
-    )
-    values["loss_kde_distance"] = distances.loss_kde_distance(predictions, seed=seed)
-    if relearn_to is not None:
-        steps = relearn_steps(model, split, relearn_to, device=where, seed=seed)
-        values["relearn_steps"] = None if steps is None else float(steps)
+        attacks = score_attacks(predictions, seed=seed)
+        retrain = None if reference is None else reference if isinstance(reference, Metrics) else Metrics(reference)
+        mia_loss = None if attacks["mia_loss"] is None else attacks["mia_loss"].value
+        values |= _beside_retrain(predictions, mia_loss, retrain)
+        values |= {key: None if estimate is None else estimate.value for key, estimate in attacks.items()}
+        values["zrf"] = distances.zero_retrain_forgetting(
+            model, predictions, device=where, seed=seed, batch_size=batch_size
+        )
+        values["loss_kde_distance"] = distances.loss_kde_distance(predictions, seed=seed)
+        if relearn_to is not None:
+            steps = relearn_steps(model, split, relearn_to, device=where, seed=seed)
+            values["relearn_steps"] = None if steps is None else float(steps)
     intervals = sampling_intervals(values, split)
     counts = sample_counts(split) | {key: attacked_samples(predictions) for key in attacks if attacks[key] is not None}
     intervals |= {key: [estimate.low, estimate.high] for key, estimate in attacks.items() if estimate is not None}

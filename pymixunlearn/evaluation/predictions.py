@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.accuracy import predict_logits
+from pymixunlearn.models.adapter import adapted, check_predictions
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.tasks import Split
 
@@ -97,7 +97,8 @@ def predict(
         batch_size: Images per forward pass.
 
     Raises:
-        UserError: A logit is NaN or infinite; only -inf, which masks a class, may stand beside finite ones.
+        UserError: The model cannot process the images or gives no logits for the split's classes; or a logit is NaN or
+            infinite: only -inf, which masks a class, may stand beside finite ones.
     """
 
     def logits_of_train(augment_seed: int | None) -> Tensor:
@@ -106,27 +107,20 @@ def predict(
         )
 
     augments = split.preprocess.augments and split.task != "class"  # the class task has no metric on augmented images
-    predictions = Predictions(
-        split,
-        logits_of_train(None),
-        predict_logits(model, split.test, split.preprocess, device=device, batch_size=batch_size),
-        logits_of_train(derive_seed(seed, "evaluate", "augmentation")) if augments else None,
-    )
+    with adapted(model, example_images(split, device), split.num_classes):
+        predictions = Predictions(
+            split,
+            logits_of_train(None),
+            predict_logits(model, split.test, split.preprocess, device=device, batch_size=batch_size),
+            logits_of_train(derive_seed(seed, "evaluate", "augmentation")) if augments else None,
+        )
     for logits in (predictions.train, predictions.test, predictions.augmented):
         if logits is not None:
-            _check(logits, model)
+            check_predictions(model, logits)
     return predictions
 
 
-def _check(logits: Tensor, model: nn.Module) -> None:
-    """Refuse logits that no metric can be made of: an attack would take NaN for a number like any other."""
-    # The largest is NaN where one is, and -inf where every class is masked.
-    wrong = ~logits.amax(dim=1).isfinite()
-    if not wrong.any():
-        return
-    parameters = [name for name, value in model.named_parameters() if not value.isfinite().all()]
-    cause = f"its parameter '{parameters[0]}' holds such values" if parameters else "its parameters are finite"
-    raise UserError(
-        f"the model's logits are NaN or infinite for {int(wrong.sum())} of {len(logits)} images ({cause}); expected "
-        "finite logits, or -inf for a class that is masked"
-    )
+def example_images(split: Split, device: torch.device | str, count: int = 4) -> Tensor:
+    """Return the first training images as a network's input, ``[count, C, H, W]`` float32, to try a model with."""
+    first = split.train.gather(torch.arange(min(count, len(split.train)))).to(device)
+    return split.preprocess.evaluation(first)

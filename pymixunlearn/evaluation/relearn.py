@@ -5,7 +5,6 @@ A model from which they are really gone has to learn them as Retrain would; one 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count, islice
@@ -16,6 +15,8 @@ from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch, batches
 from pymixunlearn.evaluation.accuracy import accuracy, predict_logits
+from pymixunlearn.models.adapter import trainable
+from pymixunlearn.models.copying import private_copy
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.tasks import Split
 from pymixunlearn.training.device import seeded_layers
@@ -64,36 +65,37 @@ def relearn_steps(
     """
     settings = Relearning() if settings is None else settings
     where = torch.device(device)
-    learner = copy.deepcopy(model).to(where)
-    forget = split.forget.to(where)
-    chosen = torch.randperm(len(forget), generator=generator(seed, "relearn", "judged"))[:JUDGED]
-    judged = forget.subset(chosen)
+    learner = private_copy(model).to(where)
+    with trainable(learner):
+        forget = split.forget.to(where)
+        chosen = torch.randperm(len(forget), generator=generator(seed, "relearn", "judged"))[:JUDGED]
+        judged = forget.subset(chosen)
 
-    def knows_again() -> bool:
-        reached = accuracy(predict_logits(learner, judged, split.preprocess, device=where), judged.targets)
-        return reached is not None and reached >= target
+        def knows_again() -> bool:
+            reached = accuracy(predict_logits(learner, judged, split.preprocess, device=where), judged.targets)
+            return reached is not None and reached >= target
 
-    def rounds() -> Iterator[Batch]:
-        for epoch in count():
-            yield from batches(
-                forget,
-                split.preprocess,
-                batch_size=settings.batch_size,
-                device=where,
-                seed=derive_seed(seed, "relearn", epoch),
-                augment=True,
-            )
+        def rounds() -> Iterator[Batch]:
+            for epoch in count():
+                yield from batches(
+                    forget,
+                    split.preprocess,
+                    batch_size=settings.batch_size,
+                    device=where,
+                    seed=derive_seed(seed, "relearn", epoch),
+                    augment=True,
+                )
 
-    if knows_again():
-        return 0
-    optimizer = torch.optim.Adam((p for p in learner.parameters() if p.requires_grad), lr=settings.lr)
-    learner.train()
-    with seeded_layers(where, seed, "relearn", "layers"):
-        for step, batch in enumerate(islice(rounds(), settings.max_steps), start=1):
-            assert batch.targets is not None
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(F.cross_entropy(learner(batch.images), batch.targets))
-            optimizer.step()
-            if step % settings.interval == 0 and knows_again():
-                return step
+        if knows_again():
+            return 0
+        optimizer = torch.optim.Adam((p for p in learner.parameters() if p.requires_grad), lr=settings.lr)
+        learner.train()
+        with seeded_layers(where, seed, "relearn", "layers"):
+            for step, batch in enumerate(islice(rounds(), settings.max_steps), start=1):
+                assert batch.targets is not None
+                optimizer.zero_grad(set_to_none=True)
+                torch.autograd.backward(F.cross_entropy(learner(batch.images), batch.targets))
+                optimizer.step()
+                if step % settings.interval == 0 and knows_again():
+                    return step
     return None

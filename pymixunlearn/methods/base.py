@@ -6,7 +6,6 @@ through callbacks.
 
 from __future__ import annotations
 
-import copy
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,8 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.methods.config import MethodConfig
 from pymixunlearn.methods.stopping import AutoStop, Stopping, StoppingConfig
 from pymixunlearn.methods.view import SplitView
+from pymixunlearn.models.adapter import adapted, check_kind, release
+from pymixunlearn.models.copying import Precision, private_copy
 from pymixunlearn.models.normalisation import hold_norms, release_norms
 from pymixunlearn.tasks import Split
 from pymixunlearn.training.cache import ModelStore
@@ -37,6 +38,9 @@ __all__ = [
     "UnlearnResult",
     "held_fixed",
 ]
+
+_TRIED = 4
+"""How many images the model is tried with before any work."""
 
 
 class Preparation(NamedTuple):
@@ -175,7 +179,8 @@ class Method(ABC):
         """Unlearn ``split.forget`` from ``model``, which is left as it is.
 
         Args:
-            model: The initial model: images [N, C, H, W] to logits [N, classes].
+            model: The initial model: images [N, C, H, W] to logits [N, classes], or to an object, tuple or dict with
+                them. float16 and bfloat16 are unlearned in float32 and rounded at the end.
             split: What to forget and what to retain.
             device: Where to work; None takes CUDA where there is one.
             seed: Fixes every random choice: the same seed gives the same model bit for bit on the same machine.
@@ -188,8 +193,9 @@ class Method(ABC):
             The unlearned network with the time, the history and the settings of the run.
 
         Raises:
-            UserError: The device is not available, the model does not fit the split or the method, or the method
-                refuses the split (:meth:`check_split`).
+            UserError: The device is not available, the model does not fit the split or the method, cannot be copied,
+                is a program (TorchScript, torch.export) or not finite, or the method refuses the split
+                (:meth:`check_split`).
 
         Example:
             >>> from pymixunlearn import data, methods, models, tasks
@@ -202,15 +208,22 @@ class Method(ABC):
         self.check_split(split)
         set_up = _SetUp()
         where = resolve_device(device)
-        private = copy.deepcopy(model).to(where)
+        check_kind(model)
+        private = private_copy(model).to(where)
         hold_norms(private)
+        precision = Precision(private)
         view, stop = SplitView.of(split, labels=self.needs_labels), None
-        if isinstance(self.config, StoppingConfig) and self.config.stop == "auto":
-            stop = AutoStop(private, view, split.forget_classes, self.config, device=where, seed=seed)
-            view = stop.split
-        done = self._run(UnlearnJob(private, view, where, seed, [set_up, *callbacks], resume, stop, store))
+        few = torch.arange(min(_TRIED, len(view.retain)))
+        example = view.preprocess.evaluation(view.retain.gather(few).to(where))
+        with adapted(private, example, view.num_classes, finite=True):
+            if isinstance(self.config, StoppingConfig) and self.config.stop == "auto":
+                stop = AutoStop(private, view, split.forget_classes, self.config, device=where, seed=seed)
+                view = stop.split
+            done = self._run(UnlearnJob(private, view, where, seed, [set_up, *callbacks], resume, stop, store))
         done.model.zero_grad(set_to_none=True)
         release_norms(done.model)
+        release(done.model)
+        precision.restore(done.model)
         seconds = done.earlier + set_up.seconds + sum(record["seconds"] for record in done.history)
         stopping = None if stop is None else stop.result()
         return UnlearnResult(

@@ -162,8 +162,6 @@ class Loop(Method, Generic[C]):
         run.preprocess, run.num_classes = job.split.preprocess, job.split.num_classes
         run.forget_set, run.retain_set = job.split.forget.to(job.device), job.split.retain.to(job.device)
         run.example = run.preprocess.evaluation(run.retain_set.gather(torch.zeros(1, dtype=torch.int64)).to(job.device))
-        with torch.no_grad():
-            check_logits(job.model.eval()(run.example), run.num_classes)
         run.model = job.model.train()
         run.parts = {"model": run.model}
         run.means = Means()
@@ -393,14 +391,3 @@ def finite(record: dict[str, float], epoch: int) -> dict[str, float]:
         if not math.isfinite(value):
             raise UserError(f"unlearning diverged: {name} is {value} in epoch {epoch + 1}; expected a smaller lr")
     return record
-
-
-def check_logits(logits: object, num_classes: int) -> None:
-    """Check what a model makes of one image.
-
-    Raises:
-        UserError: It is not a tensor [1, num_classes].
-    """
-    shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if shape != [1, num_classes]:
-        raise UserError(f"model maps one image to {shape}; expected logits [1, {num_classes}] for this split's classes")

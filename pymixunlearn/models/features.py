@@ -83,6 +83,9 @@ class FeatureExtractor:
             raise UserError(
                 f"{self.setting} '{self.layer}' did not run in the forward pass of {type(self._model).__name__}"
             )
+        # A network in float64 that is given float32 images: what looks at the features computes in the images' type.
+        if output.dtype == torch.float64:
+            output = output.to(images.dtype)
         return logits, self.shaped(output)
 
     def shaped(self, output: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import nn
 
 from pymixunlearn import models
 from pymixunlearn.errors import UserError
+from pymixunlearn.models.adapter import carry_over
 from pymixunlearn.models.normalisation import carry_norms
 from pymixunlearn.training.device import seeded_layers
 
@@ -34,6 +35,7 @@ def fresh_weights(model: nn.Module, seed: int) -> nn.Module:
         for own, other in zip(fresh.buffers(), model.buffers(), strict=True):
             own.data = own.data.to(other.dtype)
         carry_norms(model, fresh)
+        carry_over(model, fresh)
         return fresh
     resets = []
     for name, module in model.named_modules():

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from pymixunlearn.data import ImageSet, Preprocess, UnlabelledImages
 from pymixunlearn.data.batches import Batch, batches
 from pymixunlearn.errors import UserError
+from pymixunlearn.models.adapter import trainable
 from pymixunlearn.models.normalisation import hold_norms
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.training.device import seeded_layers
@@ -86,51 +87,56 @@ def train_mean_teacher(
             raise UserError(f"the {kind} part of the training set is empty; expected at least one image")
     hold_norms(model)
     teacher = model.to(device).train()
-    student = copy.deepcopy(teacher)
-    labelled, unlabelled = labelled.to(device), unlabelled.to(device)
-    optimizer = make_optimizer(
-        student, config.optimizer, config.lr, weight_decay=config.weight_decay, momentum=config.momentum
-    )
-    steps = math.ceil(max(len(labelled), len(unlabelled)) / config.batch_size)
+    with trainable(teacher):
+        student = copy.deepcopy(teacher)
+        labelled, unlabelled = labelled.to(device), unlabelled.to(device)
+        optimizer = make_optimizer(
+            student, config.optimizer, config.lr, weight_decay=config.weight_decay, momentum=config.momentum
+        )
+        steps = math.ceil(max(len(labelled), len(unlabelled)) / config.batch_size)
 
-    def endless(images: ImageSet | UnlabelledImages, kind: str, epoch: int) -> Iterator[Batch]:
-        for lap in itertools.count():
-            yield from batches(
-                images,
-                preprocess,
-                batch_size=config.batch_size,
-                device=device,
-                seed=derive_seed(seed, "batches", kind, epoch, lap),
-                augment=True,
-                labels=kind == "labelled",
-            )
+        def endless(images: ImageSet | UnlabelledImages, kind: str, epoch: int) -> Iterator[Batch]:
+            for lap in itertools.count():
+                yield from batches(
+                    images,
+                    preprocess,
+                    batch_size=config.batch_size,
+                    device=device,
+                    seed=derive_seed(seed, "batches", kind, epoch, lap),
+                    augment=True,
+                    labels=kind == "labelled",
+                )
 
-    def run_epoch(epoch: int, step_done: StepDone) -> Mapping[str, float]:
-        totals = torch.zeros(3, device=device, dtype=torch.float64)
-        apart = torch.zeros((), device=device, dtype=torch.float64)
-        chance = generator(seed, "views", epoch, device=device)
-        pairs = zip(endless(labelled, "labelled", epoch), endless(unlabelled, "unlabelled", epoch), strict=False)
-        with seeded_layers(device, seed, "layers", epoch):
-            for step, (known, unknown) in enumerate(itertools.islice(pairs, steps)):
-                assert known.targets is not None  # asked for by labels=True
-                images = torch.cat([known.images, unknown.images])
-                logits = student(strong_view(images, chance))
-                with torch.no_grad():
-                    wanted = teacher(weak_view(images, chance)).softmax(1)
-                supervised = supervised_loss(logits[: len(known.images)], known.targets, config.std_weight)
-                consistency = F.mse_loss(logits.softmax(1), wanted)
-                weight = config.consistency * ramp(epoch + step / steps, config.ramp_up)
-                optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(supervised + weight * consistency)
-                optimizer.step()
-                follow(teacher, student, min(1 - 1 / (epoch * steps + step + 1), config.ema))
-                totals += supervised_totals(supervised, logits[: len(known.images)], known.targets)
-                apart += consistency.detach()
-                step_done()
-        return {**supervised_means(totals, epoch), "consistency": apart.item() / steps}
+        def run_epoch(epoch: int, step_done: StepDone) -> Mapping[str, float]:
+            totals = torch.zeros(3, device=device, dtype=torch.float64)
+            apart = torch.zeros((), device=device, dtype=torch.float64)
+            chance = generator(seed, "views", epoch, device=device)
+            pairs = zip(endless(labelled, "labelled", epoch), endless(unlabelled, "unlabelled", epoch), strict=False)
+            with seeded_layers(device, seed, "layers", epoch):
+                for step, (known, unknown) in enumerate(itertools.islice(pairs, steps)):
+                    assert known.targets is not None  # asked for by labels=True
+                    images = torch.cat([known.images, unknown.images])
+                    logits = student(strong_view(images, chance))
+                    with torch.no_grad():
+                        wanted = teacher(weak_view(images, chance)).softmax(1)
+                    supervised = supervised_loss(logits[: len(known.images)], known.targets, config.std_weight)
+                    consistency = F.mse_loss(logits.softmax(1), wanted)
+                    weight = config.consistency * ramp(epoch + step / steps, config.ramp_up)
+                    optimizer.zero_grad(set_to_none=True)
+                    torch.autograd.backward(supervised + weight * consistency)
+                    optimizer.step()
+                    follow(teacher, student, min(1 - 1 / (epoch * steps + step + 1), config.ema))
+                    totals += supervised_totals(supervised, logits[: len(known.images)], known.targets)
+                    apart += consistency.detach()
+                    step_done()
+            return {**supervised_means(totals, epoch), "consistency": apart.item() / steps}
 
-    parts: dict[str, nn.Module | torch.optim.Optimizer] = {"model": teacher, "student": student, "optimizer": optimizer}
-    return trained(parts, name, config.epochs, steps, run_epoch, callbacks, resume)
+        parts: dict[str, nn.Module | torch.optim.Optimizer] = {
+            "model": teacher,
+            "student": student,
+            "optimizer": optimizer,
+        }
+        return trained(parts, name, config.epochs, steps, run_epoch, callbacks, resume)
 
 
 def ramp(epochs: float, length: float) -> float:

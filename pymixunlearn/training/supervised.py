@@ -15,6 +15,7 @@ from pymixunlearn.data import ImageSet, Preprocess
 from pymixunlearn.data.batches import Batch, batches
 from pymixunlearn.errors import UserError, unknown_name
 from pymixunlearn.models import available
+from pymixunlearn.models.adapter import trainable
 from pymixunlearn.models.normalisation import hold_norms, release_norms
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.device import seeded_layers
@@ -206,28 +207,29 @@ def train(
         raise UserError("the training set is empty; expected at least one image")
     model.to(device)
     images = images.to(device)
-    optimizer = make_optimizer(
-        model, config.optimizer, config.lr, weight_decay=config.weight_decay, momentum=config.momentum
-    )
-    lone = drops_lone_image(model, len(images), config.batch_size)
-    steps = math.ceil(len(images) / config.batch_size) - lone
+    with trainable(model):
+        optimizer = make_optimizer(
+            model, config.optimizer, config.lr, weight_decay=config.weight_decay, momentum=config.momentum
+        )
+        lone = drops_lone_image(model, len(images), config.batch_size)
+        steps = math.ceil(len(images) / config.batch_size) - lone
 
-    def run_epoch(epoch: int, step_done: StepDone) -> Mapping[str, float]:
-        model.train()
-        totals = torch.zeros(3, device=device, dtype=torch.float64)
-        order = derive_seed(seed, "batches", epoch)
-        with seeded_layers(device, seed, "layers", epoch):
-            for batch in batches(
-                images, preprocess, batch_size=config.batch_size, device=device, seed=order, augment=True
-            ):
-                if lone and len(batch.images) == 1:
-                    continue
-                totals += _step(model, optimizer, batch, config.std_weight)
-                step_done()
-        return supervised_means(totals, epoch)
+        def run_epoch(epoch: int, step_done: StepDone) -> Mapping[str, float]:
+            model.train()
+            totals = torch.zeros(3, device=device, dtype=torch.float64)
+            order = derive_seed(seed, "batches", epoch)
+            with seeded_layers(device, seed, "layers", epoch):
+                for batch in batches(
+                    images, preprocess, batch_size=config.batch_size, device=device, seed=order, augment=True
+                ):
+                    if lone and len(batch.images) == 1:
+                        continue
+                    totals += _step(model, optimizer, batch, config.std_weight)
+                    step_done()
+            return supervised_means(totals, epoch)
 
-    parts: dict[str, nn.Module | torch.optim.Optimizer] = {"model": model, "optimizer": optimizer}
-    return trained(parts, name, config.epochs, steps, run_epoch, callbacks, resume)
+        parts: dict[str, nn.Module | torch.optim.Optimizer] = {"model": model, "optimizer": optimizer}
+        return trained(parts, name, config.epochs, steps, run_epoch, callbacks, resume)
 
 
 def trained(

@@ -128,8 +128,9 @@ def test_details_tell_classes_apart_and_say_how_sure_the_attacks_are(model: nn.M
 
 def test_training_samples_are_augmented_where_the_paper_says_so(leaky: data.Dataset) -> None:
     flipping = data.Dataset("flipped", leaky.train, leaky.test, data.Preprocess(flip=True))
-    assert predict(nn.Flatten(), tasks.class_split(flipping), device="cpu").augmented is None
-    predictions = predict(nn.Flatten(), tasks.data_split(flipping, classes=(1, 2)), device="cpu")
+    pixels = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    assert predict(pixels, tasks.class_split(flipping), device="cpu").augmented is None
+    predictions = predict(pixels, tasks.data_split(flipping, classes=(1, 2)), device="cpu")
     assert predictions.augmented is not None and not torch.equal(predictions.augmented, predictions.train)
 
 
@@ -188,3 +189,10 @@ def test_the_samples_that_metrics_are_counted_on_are_told(model: nn.Module, samp
     expected = {"train_r": 180, "train_f": 60, "test_r": 160, "test_f": 0, "test": 160}
     assert {key: details["samples"][key] for key in expected} == expected  # type: ignore[index]
     assert [details["samples"][key] for key in ("mia_loss", "mia_confidence", "mia_entropy")] == [60] * 3  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("classes", "shape"), [(3, r"\[1, 3\]"), (1000, r"\[1, 1000\]")])
+def test_a_model_of_other_classes_is_refused(classes: int, shape: str, class_task: tasks.Split) -> None:
+    pixels = nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+    with pytest.raises(UserError, match=rf"{shape}; expected logits \[1, 4\].*'1' has {classes} outputs"):
+        evaluate(pixels, class_task, device="cpu")

@@ -1,0 +1,250 @@
+"""One way to call every classifier: float32 images in, float32 logits [N, classes] out.
+
+Hooks on the network itself do it, so that its type, its names and its copies stay what they are. They cast images to
+the network's floating-point type, take the logits out of what it returns (:mod:`pymixunlearn.models.logits`), and turn
+probabilities into their logarithms.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from pymixunlearn.errors import UserError
+from pymixunlearn.models.copying import Precision
+from pymixunlearn.models.features import Untouched
+from pymixunlearn.models.logits import Found, are_probabilities, find_logits, log_probabilities
+from pymixunlearn.models.registry import architecture_of
+
+
+class Adapter:
+    """The hooks of one network.
+
+    Args:
+        num_classes: How many logits it has to give; None takes any number.
+    """
+
+    def __init__(self, num_classes: int | None) -> None:
+        """Start without having seen an output."""
+        self.num_classes = num_classes
+        self.given = torch.float32
+        """The images' type in the current call."""
+        self.probabilities = False
+        self.ignored: tuple[str, ...] = ()
+
+    def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Cast the images."""
+        self.given = args[0].dtype
+        # Looked up in each call: a copy may have been widened meanwhile.
+        return (args[0].to(input_dtype(module)), *args[1:])
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
+        """Return the logits in the images' type, in float32 at least."""
+        # The number of classes chooses among several tensors; a method may have changed it, which is its own affair.
+        found = Found(output, ()) if isinstance(output, Tensor) else find_logits(output, len(args[0]), self.num_classes)
+        if found.ignored and found.ignored != self.ignored:
+            self.ignored = found.ignored
+            say(f"model has further outputs, {', '.join(found.ignored)}; they are ignored, in training too")
+        logits = found.logits.to(torch.promote_types(self.given, torch.float32))
+        return log_probabilities(logits) if self.probabilities else logits
+
+
+def input_dtype(model: nn.Module) -> torch.dtype:
+    """Return the floating-point type of a network's first weight, which its images have to have.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn.models.adapter import input_dtype
+        >>> input_dtype(torch.nn.Linear(2, 2).half()), input_dtype(torch.nn.Flatten())
+        (torch.float16, torch.float32)
+    """
+    tensors = (tensor for group in (model.parameters(), model.buffers()) for tensor in group)
+    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
+
+
+@contextmanager
+def adapted(
+    model: nn.Module, example: Tensor | None = None, num_classes: int | None = None, *, finite: bool = False
+) -> Iterator[None]:
+    """Within the block, ``model`` and its copies map float32 images to float32 logits.
+
+    Networks of ``models.build`` in float32 do so by themselves and are left alone. Others come out as they went in;
+    :func:`release` frees copies that outlive the block.
+
+    Args:
+        model: Any classifier.
+        example: Images [N, C, H, W] for a trial run, float32, on the model's device; None makes none.
+        num_classes: How many logits it has to give; None takes any number.
+        finite: Whether all weights, and the logits of the example, have to be finite, as for training.
+
+    Raises:
+        UserError: The network is a program (TorchScript, torch.export), has lazy layers, cannot process the example,
+            gives no logits for these classes, or is not finite where it has to be.
+    """
+    check_kind(model)
+    adapter = None
+    inside = any(_is_ours(hook) for hook in model._forward_hooks.values())
+    if not inside and (input_dtype(model) != torch.float32 or architecture_of(model) is None):
+        adapter = Adapter(num_classes)
+        model.register_forward_pre_hook(adapter.before)
+        model.register_forward_hook(adapter.after)
+    try:
+        if example is not None:
+            logits = _trial(model, example, num_classes)
+            if finite:
+                _check_finite(model, logits)
+            if adapter is not None and len(logits) > 1 and are_probabilities(logits):
+                adapter.probabilities = True
+                say(
+                    f"model returns probabilities: its outputs for {len(logits)} images lie in [0, 1] and sum to 1; "
+                    "their logarithms are used as logits (return what goes into the softmax to avoid this)"
+                )
+        yield
+    finally:
+        if adapter is not None:
+            release(model)
+
+
+@contextmanager
+def trainable(model: nn.Module) -> Iterator[None]:
+    """Like :func:`adapted` without an example, in float32 where the network has a narrower type, for training it."""
+    precision = Precision(model)
+    try:
+        with adapted(model):
+            yield
+    finally:
+        precision.restore(model)
+
+
+def release(model: nn.Module) -> None:
+    """Take the hooks of :func:`adapted` off a network that was copied within its block, in place."""
+    for module in model.modules():
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for key in [key for key, hook in hooks.items() if _is_ours(hook)]:
+                del hooks[key]
+
+
+def carry_over(model: nn.Module, other: nn.Module) -> None:
+    """Put the hooks that ``model`` has from :func:`adapted` on ``other`` too."""
+    for hook in model._forward_pre_hooks.values():
+        if _is_ours(hook):
+            other.register_forward_pre_hook(hook)
+    for hook in model._forward_hooks.values():
+        if _is_ours(hook):
+            other.register_forward_hook(hook)
+
+
+def check_kind(model: object) -> None:
+    """Check that a model is a network that can be copied, called and trained.
+
+    Raises:
+        UserError: It is a TorchScript or exported program, has lazy layers without values, or is no module at all.
+    """
+    way_out = "expected the torch.nn.Module that it was made from, with its weights loaded into it"
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UserError(f"model is a TorchScript program, whose layers cannot be trained or reset; {way_out}")
+    exported = isinstance(model, torch.fx.GraphModule) and not _switches(model)
+    if exported or isinstance(model, torch.export.ExportedProgram):
+        raise UserError(f"model is a program of torch.export, which has no training mode; {way_out}")
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
+    lazy = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if is_lazy(tensor)]
+    if lazy:
+        raise UserError(
+            f"model has lazy layers without weights ('{lazy[0]}'); expected one that has processed a batch of images"
+        )
+
+
+def check_predictions(model: nn.Module, logits: Tensor) -> None:
+    """Check logits [N, classes] that are to be judged; a class masked with -inf is accepted.
+
+    Raises:
+        UserError: NaN or +inf is among them, or an image has nothing else than -inf.
+    """
+    # The largest is NaN where one is, and -inf where every class is masked.
+    wrong = ~logits.amax(dim=1).isfinite()
+    if bool(wrong.any()):
+        raise UserError(
+            f"the model's logits are NaN or infinite for {int(wrong.sum())} of {len(logits)} images "
+            f"({_bad_weights(model) or 'its parameters are finite'}); expected finite logits, or -inf for a class that "
+            "is masked"
+        )
+
+
+def say(note: str) -> None:
+    """Warn of something about the user's model that does not stop the work."""
+    warnings.warn(note, UserWarning, stacklevel=2)
+
+
+def _trial(model: nn.Module, example: Tensor, num_classes: int | None) -> Tensor:
+    """Return the logits of the example in evaluation mode; the network's state stays as it is."""
+    try:
+        with Untouched(model):
+            output = model(example)
+    except UserError as error:
+        raise UserError(f"{error}{_class_hint(model, num_classes)}") from error
+    except Exception as error:
+        first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if first is not None and first.in_channels != example.shape[1]:
+            cause = f"its first convolution takes {first.in_channels} channels, the images have {example.shape[1]}"
+        raise UserError(
+            f"model cannot process images {list(example.shape)} of {input_dtype(model)}: {cause}"
+        ) from error
+    try:
+        return find_logits(output, len(example), num_classes).logits
+    except UserError as error:
+        raise UserError(f"{error}{_class_hint(model, num_classes)}") from error
+
+
+def _class_hint(model: nn.Module, num_classes: int | None) -> str:
+    """Say how a network of other classes is brought to these, where its last linear layer has another size."""
+    last = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1:]
+    if num_classes is None or not last or last[0][1].out_features == num_classes:
+        return ""
+    name, head = last[0]
+    return (
+        f"; the last linear layer '{name}' has {head.out_features} outputs: replace it by one with {num_classes}, "
+        "for example by its rows for these classes"
+    )
+
+
+def _check_finite(model: nn.Module, logits: Tensor) -> None:
+    cause = _bad_weights(model)
+    if cause:
+        raise UserError(f"model has diverged: {cause}; expected neither NaN nor infinity in the weights")
+    check_predictions(model, logits)
+    if not bool(logits.isfinite().all()):
+        masked = (~logits.isfinite()).any(0).nonzero().flatten().tolist()
+        raise UserError(
+            f"model gives the logit -inf for class {', '.join(map(str, masked[:5]))}; expected finite logits to train "
+            "with: mask the class with a large negative number"
+        )
+
+
+def _bad_weights(model: nn.Module) -> str:
+    """Name the first weight that is not finite."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            count = int((~tensor.isfinite()).sum())
+            return f"its parameter '{name}' holds such values, {count} of {tensor.numel()}"
+    return ""
+
+
+def _switches(model: nn.Module) -> bool:
+    """Tell whether a traced network can be put into training mode; those of torch.export refuse."""
+    try:
+        model.train(model.training)
+    except NotImplementedError:
+        return False
+    return True
+
+
+def _is_ours(hook: Any) -> bool:
+    return isinstance(getattr(hook, "__self__", None), Adapter)
