@@ -1,8 +1,11 @@
-"""How commands end: their exit codes, and what Ctrl-C leaves to go on from."""
+"""How commands write and end: any encoding, exit codes, and what Ctrl-C leaves to go on from."""
 
 from __future__ import annotations
 
+import io
+import os
 import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +13,28 @@ import click
 
 PROGRAM = "mixunlearn-cli"
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+
+
+@contextmanager
+def any_encoding() -> Iterator[None]:
+    """Let any character be written in the block: one that the encoding of standard output lacks as an escape.
+
+    A run is not to fail of the name of a class that the terminal cannot show, nor of having no output at all.
+    """
+    stream = sys.stdout
+    if stream is None:  # the descriptor was closed before the program began
+        with open(os.devnull, "w", encoding="utf-8") as sys.stdout:
+            yield
+        sys.stdout = stream
+        return
+    if not isinstance(stream, io.TextIOWrapper) or stream.errors != "strict":
+        yield
+        return
+    stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        stream.reconfigure(errors="strict")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Help that lists settings beside options: what ``--set`` can change, its default, and its meaning."""
+"""Help that lists methods and settings beside options: what ``--set`` can change, its default, and its meaning."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.core import ParameterSource
+
+from . import names
 
 
 class SettingsCommand(click.Command):
-    """A command whose ``--help`` ends with its settings.
+    """Command whose ``--help`` ends with methods, and tells where their settings are listed.
 
     Args:
-        settings: Which groups to list: "method" (all methods, and the settings of the chosen ``--method``), "methods"
-            (all that can be compared), "grids" (what is searched for each), "train" (plain names of a training),
-            "initial" and "retrain" (prefixed).
+        settings: Which groups to list: "method" (all methods, or the settings of the one that ``--method`` names),
+            "methods" (all that can be compared), "grids" (what is searched for each), "train" (plain names of a
+            training), "initial" and "retrain" (prefixed).
     """
 
     def __init__(self, *args: Any, settings: Sequence[str] = (), **keywords: Any) -> None:
@@ -22,37 +25,41 @@ class SettingsCommand(click.Command):
         self.settings = settings
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the settings below the options."""
-        super().format_epilog(ctx, formatter)
-        from pymixunlearn.methods import RetrainConfig, available, get
+        """Write the names below the options; settings only where ``--method`` says of which method.
 
+        Reading settings means importing PyTorch, which takes longer than whoever asks for help should wait.
+        """
+        super().format_epilog(ctx, formatter)
         trained = [name for name in self.settings if name in ("initial", "retrain")]
+        prefixes = " and ".join(f"{name}.NAME" for name in trained)
+        if "methods" in self.settings:
+            with formatter.section("Methods (--methods NAME,...)"):
+                formatter.write_dl([(row, names.METHODS[name]) for row, name in names.ROWS.items()])
+        if "grids" in self.settings:
+            with formatter.section("Methods and their grids"):
+                formatter.write_dl(list(names.GRIDS.items()))
+        if "method" in self.settings and ctx.get_parameter_source("method") is ParameterSource.COMMANDLINE:
+            from pymixunlearn.methods import RetrainConfig, get
+
+            method = get(ctx.params["method"])
+            with formatter.section(f"Settings of {method.name} (--set NAME=VALUE)"):
+                formatter.write_dl(settings_listing(method.config_class))
+            with formatter.section(f"Settings of the trainings ({prefixes})"):
+                formatter.write_dl(settings_listing(RetrainConfig))
+            return
         if "method" in self.settings:
             with formatter.section("Methods (--method NAME)"):
-                formatter.write_dl([(name, get(name).summary) for name in available()])
-            method = get(ctx.params.get("method") or "mixunlearn")
-            with formatter.section(f"Settings of {method.name} (--set NAME=VALUE)"):
-                formatter.write_dl(_listing(method.config_class))
-        if "methods" in self.settings:
-            from pymixunlearn.experiments.compare.plan import row_names
-
-            with formatter.section("Methods (--methods NAME,...; the settings of one: unlearn --method NAME --help)"):
-                formatter.write_dl([(row, get(name).summary) for row, (name, _) in row_names().items()])
-        if "grids" in self.settings:
-            from pymixunlearn.experiments.tune.grids import grid_text, shipped_grids
-
-            with formatter.section("Methods and their grids (all settings of one: unlearn --method NAME --help)"):
-                formatter.write_dl([(name, grid_text(grid)) for name, grid in sorted(shipped_grids().items())])
-        if trained:
-            prefixes = " and ".join(f"{name}.NAME" for name in trained)
-            with formatter.section(f"Settings of the trainings ({prefixes})"):
-                formatter.write_dl(_listing(RetrainConfig))
-        if "train" in self.settings:
-            with formatter.section("Settings of the training (--set NAME=VALUE)"):
-                formatter.write_dl(_listing(RetrainConfig))
+                formatter.write_dl(list(names.METHODS.items()))
+        with formatter.section("Settings (--set NAME=VALUE)"):
+            lines = []
+            if "train" not in self.settings:
+                lines.append(("list settings METHOD", "those of a method, with defaults and meanings"))
+            of_training = f"those of the trainings{f', written {prefixes}' if trained else ''}"
+            lines.append(("list settings retrain", of_training))
+            formatter.write_dl([(f"mixunlearn-cli {command}", meaning) for command, meaning in lines])
 
 
-def _listing(config_class: type[Any]) -> list[tuple[str, str]]:
+def settings_listing(config_class: type[Any]) -> list[tuple[str, str]]:
     """Return "name=default" and meaning of every setting."""
     from dataclasses import fields
 

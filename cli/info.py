@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import names
+
 if TYPE_CHECKING:
     from pymixunlearn.ops import LibraryStatus
 
@@ -19,7 +21,7 @@ def info() -> None:
     """
     import torch
 
-    from pymixunlearn import data, methods, models, ops
+    from pymixunlearn import data, ops
     from pymixunlearn.experiments.common.provenance import versions
 
     _section("Versions", versions())
@@ -31,9 +33,9 @@ def info() -> None:
     _section(
         "Names",
         {
-            "methods": ", ".join(methods.available()),
-            "datasets": ", ".join(data.available()),
-            "models": ", ".join(models.available()),
+            "methods": ", ".join(names.METHODS),
+            "datasets": ", ".join(names.DATASETS),
+            "models": ", ".join(names.MODELS),
             "cache": data.cache_dir(),
         },
     )

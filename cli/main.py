@@ -14,15 +14,18 @@ from typing import Any, TextIO
 
 import click
 
-from pymixunlearn import __version__
+from pymixunlearn.display import printable
+from pymixunlearn.errors import UserError, unknown_name
 
 from . import bench_end_to_end, bench_step  # noqa: F401 (importing adds them to the group)
 from .audit import audit
 from .bench import bench
+from .checks import add_checks
 from .compare import compare
-from .endings import FAILED, INTERRUPTED, PROGRAM, WRONG_USAGE
+from .endings import FAILED, INTERRUPTED, PROGRAM, WRONG_USAGE, any_encoding
 from .evaluate import evaluate
 from .info import info
+from .list import list_names
 from .retrain import retrain
 from .train import train
 from .tune import tune
@@ -39,8 +42,6 @@ class Program(click.Group):
         """Find a command; an unknown one is an error that names the nearest."""
         command = super().get_command(ctx, cmd_name)
         if command is None and not ctx.resilient_parsing:
-            from pymixunlearn.errors import unknown_name
-
             raise click.UsageError(str(unknown_name("command", cmd_name, self.commands)), ctx)
         return command
 
@@ -56,7 +57,7 @@ class Program(click.Group):
         """Run the command that ``args`` name and exit with its code."""
         arguments = list(sys.argv[1:] if args is None else args)
         try:
-            with warnings.catch_warnings():
+            with any_encoding(), warnings.catch_warnings():
                 warnings.showwarning = _show_warning
                 code = super().main(
                     arguments,
@@ -87,14 +88,11 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Tell a warning in one line, without the place in the source that users can do nothing about."""
-    click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+    click.echo(f"Warning: {printable(' '.join(str(message).split()))}", err=True)
 
 
 def describe(error: Exception) -> tuple[int, str]:
     """Return the exit code of an error and its message in one line."""
-    from pymixunlearn.errors import UserError
-    from pymixunlearn.experiments.common.inputs import BadRequest
-
     code = FAILED
     message = str(error)
     if isinstance(error, click.exceptions.Abort):
@@ -104,17 +102,20 @@ def describe(error: Exception) -> tuple[int, str]:
         code, message = WRONG_USAGE, f"{error.format_message()} See '{where} --help'."
     elif isinstance(error, click.ClickException):
         code, message = error.exit_code, error.format_message()
-    elif isinstance(error, BadRequest):
-        code = WRONG_USAGE
+    elif isinstance(error, UserError):
+        # Whatever raised it has imported the library already; click's own errors need not wait for that.
+        from pymixunlearn.experiments.common.inputs import BadRequest
+
+        code = WRONG_USAGE if isinstance(error, BadRequest) else FAILED
     elif isinstance(error, OSError) and error.strerror:
         message = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    elif not isinstance(error, UserError):
+    else:
         message = f"{type(error).__name__}: {error} (set {DEBUG}=1 to see where)"
-    return code, " ".join(message.split())
+    return code, printable(" ".join(message.split()))
 
 
 @click.group(cls=Program, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name=PROGRAM)
+@click.version_option(package_name="pymixunlearn", prog_name=PROGRAM)
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """Make trained image classifiers forget, and measure how well they did.
@@ -126,5 +127,6 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (unlearn, compare, tune, train, retrain, evaluate, audit, verify, bench, info):
+for _command in (unlearn, compare, tune, train, retrain, evaluate, audit, verify, bench, info, list_names):
+    add_checks(_command)
     main.add_command(_command)

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from pymixunlearn.display import printable
 from pymixunlearn.experiments.common.progress import Observer
 
 if TYPE_CHECKING:
@@ -29,6 +29,11 @@ def make_console() -> Console:
     if sys.stdout.isatty():
         return Console(file=sys.stdout, highlight=False)
     return Console(file=sys.stdout, highlight=False, width=_PLAIN_WIDTH, color_system=None, force_terminal=False)
+
+
+def say(console: Console, text: str) -> None:
+    """Print a line as it is, however long, with what a terminal would not show but obey written as escapes."""
+    console.print(printable(text, keep="\n"), soft_wrap=True, markup=False)
 
 
 def print_table(console: Console, rows: Sequence[Row]) -> None:
@@ -72,7 +77,7 @@ class _Shown(Observer):
         """Leave the screen as it should stay."""
 
     def note(self, text: str) -> None:
-        self._console.print(escape(text), soft_wrap=True)
+        say(self._console, text)
 
 
 class _Bars(_Shown):
@@ -102,14 +107,14 @@ class _Bars(_Shown):
         self._tasks[phase] = self._progress.add_task(phase, total=total, completed=done, detail="")
 
     def phase_advanced(self, phase: str, done: int, detail: str = "") -> None:
-        self._progress.update(self._tasks[phase], completed=done, detail=detail)
+        self._progress.update(self._tasks[phase], completed=done, detail=printable(detail))
 
     def phase_finished(self, phase: str, detail: str) -> None:
         if phase not in self._tasks:
             self.phase_started(phase, total=1)
         task = next(task for task in self._progress.tasks if task.id == self._tasks[phase])
         total = task.total or 1
-        self._progress.update(task.id, total=total, completed=total, detail=detail)
+        self._progress.update(task.id, total=total, completed=total, detail=printable(detail))
 
 
 class _Lines(_Shown):
@@ -141,7 +146,7 @@ class _Lines(_Shown):
         return f"{100 * done // self._total:>3} %" if self._total else "begins"
 
     def _line(self, phase: str, text: str) -> None:
-        self._console.print(escape(f"{phase:<{_PHASE_WIDTH}} {text}"), soft_wrap=True)
+        say(self._console, f"{phase:<{_PHASE_WIDTH}} {text}")
 
 
 class _Notes(logging.Handler):

@@ -8,7 +8,6 @@ operators. The parts, from the bottom up: :mod:`~pymixunlearn.ops`, :mod:`~pymix
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -58,13 +57,18 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in __all__:
         raise AttributeError(f"module 'pymixunlearn' has no attribute {name!r}")
     module = import_module(f"pymixunlearn.{_HOMES.get(name, name)}")
     return getattr(module, name) if name in _HOMES else module
 
 
-try:
-    __version__ = version("pymixunlearn")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0+unknown"
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("pymixunlearn")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+unknown"

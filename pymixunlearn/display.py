@@ -30,23 +30,6 @@ def printable(text: str, *, keep: str = "") -> str:
     return "".join(letter if letter in keep or not _hidden(letter) else _escaped(letter) for letter in text)
 
 
-def encodable(text: str, encoding: str | None) -> str:
-    r"""Return ``text`` with every character that ``encoding`` lacks written as an escape.
-
-    Args:
-        text: Any text.
-        encoding: A codec's name; None or an unknown one stands for ASCII.
-
-    Example:
-        >>> encodable("\u732b ü", "latin-1")
-        '\\u732b ü'
-    """
-    try:
-        return text.encode(encoding or "ascii", "backslashreplace").decode(encoding or "ascii")
-    except LookupError:
-        return text.encode("ascii", "backslashreplace").decode("ascii")
-
-
 def _hidden(letter: str) -> bool:
     return letter not in _JOINERS and unicodedata.category(letter) in _HIDDEN
 

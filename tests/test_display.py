@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pymixunlearn.display import encodable, printable
+from pymixunlearn.display import printable
 
 
 @pytest.mark.parametrize(
@@ -35,17 +35,3 @@ def test_only_what_can_be_seen_is_shown(text: str, shown: str) -> None:
 
 def test_line_breaks_stay_where_wanted() -> None:
     assert printable("a\n\x1b", keep="\n") == "a\n\\x1b"
-
-
-@pytest.mark.parametrize(
-    ("encoding", "shown"),
-    [
-        ("utf-8", "猫 ü"),
-        ("latin-1", r"\u732b ü"),
-        ("ascii", r"\u732b \xfc"),
-        (None, r"\u732b \xfc"),
-        ("no such", r"\u732b \xfc"),
-    ],
-)
-def test_what_an_encoding_lacks_is_escaped(encoding: str | None, shown: str) -> None:
-    assert encodable("猫 ü", encoding) == shown

@@ -78,7 +78,9 @@ def test_info_says_why_operators_are_not_in_use(invoke: Invoke, monkeypatch: pyt
     assert "not in use (plain PyTorch instead): the file is gone" in invoke("info").stdout
 
 
-@pytest.mark.parametrize("command", ["unlearn", "compare", "tune", "train", "retrain", "evaluate", "audit", "info"])
+@pytest.mark.parametrize(
+    "command", ["unlearn", "compare", "tune", "train", "retrain", "evaluate", "audit", "info", "list"]
+)
 def test_every_command_has_help(invoke: Invoke, command: str) -> None:
     assert f"  {command} " in invoke("--help").stdout
     for option in ("-h", "--help"):
@@ -86,11 +88,14 @@ def test_every_command_has_help(invoke: Invoke, command: str) -> None:
         assert result.exit_code == 0 and result.stdout.startswith(f"Usage: mixunlearn-cli {command}")
 
 
-def test_help_lists_every_setting_of_the_method(invoke: Invoke) -> None:
+def test_help_lists_the_methods_and_the_settings_of_the_one_asked_for(invoke: Invoke) -> None:
     text = " ".join(invoke("unlearn", "--help").stdout.split())
+    assert all(f" {name} " in text for name in methods.available())
+    assert "mixunlearn-cli list settings METHOD" in text and "tau_real=" not in text
+    text = " ".join(invoke("unlearn", "--method", "mixunlearn", "--help").stdout.split())
     for name, default in methods.MixUnlearnConfig().to_dict().items():
         assert f" {name}=" in text, f"{name} ({default})"
-    assert "Settings of retrain" in invoke("unlearn", "--method", "retrain", "--help").stdout
+    assert "Settings of the trainings (initial.NAME and retrain.NAME)" in text
 
 
 def test_version_and_the_bare_command(invoke: Invoke) -> None:

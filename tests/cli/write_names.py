@@ -1,0 +1,62 @@
+"""Writer of ``cli/names.py``, the table of names that the command line knows without importing PyTorch.
+
+Run it after a method, a setting, a data set, a model or a metric came, went or was described anew::
+
+    python tests/cli/write_names.py
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from pprint import pformat
+
+TABLE = Path(__file__).parents[2] / "cli" / "names.py"
+
+_HEAD = '''"""Names that help, lists and errors tell, known without importing PyTorch.
+
+Written by ``tests/cli/write_names.py``; a test holds it equal to the registries.
+"""
+
+# ruff: noqa: E501
+# fmt: off
+'''
+
+
+def names() -> dict[str, object]:
+    """Return every table by its name, from the registries."""
+    from pymixunlearn import data, methods, models
+    from pymixunlearn.evaluation import METRICS
+    from pymixunlearn.evaluation.audit import ATTACKS
+    from pymixunlearn.experiments.compare.plan import row_names
+    from pymixunlearn.experiments.tune.grids import grid_text, shipped_grids
+    from pymixunlearn.tasks import TASKS
+
+    def settings(config_class: type) -> tuple[str, ...]:
+        return tuple(field.name for field in fields(config_class))
+
+    return {
+        "METHODS": {name: methods.get(name).summary for name in methods.available()},
+        "SETTINGS": {name: settings(methods.get(name).config_class) for name in methods.available()},
+        "ROWS": {row: name for row, (name, _) in row_names().items()},
+        "GRIDS": {name: grid_text(grid) for name, grid in sorted(shipped_grids().items())},
+        "TASKS": tuple(TASKS),
+        "DATASETS": tuple(data.available()),
+        "MODELS": tuple(models.available()),
+        "METRICS": {info.key: info.meaning for info in METRICS.values()},
+        "ATTACKS": tuple(ATTACKS),
+    }
+
+
+def render() -> str:
+    """Return the text of the table."""
+    kinds = {"METHODS": "dict[str, str]", "SETTINGS": "dict[str, tuple[str, ...]]"}
+    lines = [_HEAD]
+    for name, value in names().items():
+        kind = kinds.get(name, "dict[str, str]" if isinstance(value, dict) else "tuple[str, ...]")
+        lines.append(f"{name}: {kind} = {pformat(value, width=118, sort_dicts=False, compact=True)}\n")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    TABLE.write_text(render(), "utf-8")
