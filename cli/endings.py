@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import click
 
 PROGRAM = "mixunlearn-cli"
-FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import click
 from pymixunlearn.experiments.common.inputs import VerifyInputs
 
 from . import options
+from .endings import REFUSED
 
 _PATH = click.Path(path_type=Path)
 
@@ -21,8 +22,9 @@ _PATH = click.Path(path_type=Path)
 def verify(ctx: click.Context, /, folder: Path, **values: Any) -> None:
     """Compute the hashes of a run folder again, measure its model again, and say whether report.json holds.
 
-    Ends with 1 if anything does not hold. A file that was changed by a single byte is found. Metrics are exact on the
-    machine that made the run; elsewhere they may be off by rounding, which docs/report.md gives a tolerance for.
+    Ends with 3 if anything does not hold, and says what it could not check. A file that was changed by a single byte
+    is found. Metrics are exact on the machine that made the run; elsewhere they may be off by rounding, which
+    docs/report.md gives a tolerance for.
 
     \b
     Example:
@@ -39,8 +41,10 @@ def verify(ctx: click.Context, /, folder: Path, **values: Any) -> None:
     for item in checks:
         mark = "holds" if item.holds else "FAILS"
         console.print(f"{mark}  {item.subject:<{width}}  {item.detail}", soft_wrap=True, markup=False, highlight=False)
+    for sentence in checks.not_checked:
+        console.print(f"not checked  {sentence}", soft_wrap=True, markup=False, highlight=False)
     failed = sum(not item.holds for item in checks)
     if failed:
         click.echo(f"{failed} of {len(checks)} checks fail: {folder} is not what report.json says.", err=True)
-        ctx.exit(1)
+        ctx.exit(REFUSED)
     console.print(f"All {len(checks)} checks hold.")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pymixunlearn.data import Dataset
-    from pymixunlearn.experiments import AuditOutcome, Check, ComparisonOutcome, Observer, Run, TuningOutcome
+    from pymixunlearn.experiments import AuditOutcome, ComparisonOutcome, Observer, Run, TuningOutcome, Verification
     from pymixunlearn.tasks import Split
 
 Model: TypeAlias = "str | Path | nn.Module | None"
@@ -146,11 +146,11 @@ def audit(
     return run_audit(resolve_audit(inputs, observer=observer), _path(out), observer=observer)
 
 
-def verify(run: str | Path, *, observer: Observer | None = None, **options: Any) -> list[Check]:
+def verify(run: str | Path, *, observer: Observer | None = None, **options: Any) -> Verification:
     """Check a run folder against its ``report.json``; options as of the command.
 
     Returns:
-        Everything that was looked at, and whether it holds.
+        Everything that was looked at and whether it holds, and what could not be checked.
     """
     from pymixunlearn.experiments import run_verification
 

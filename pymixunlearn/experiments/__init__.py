@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
     from pymixunlearn.experiments.unlearn.plan import Plan, resolve_unlearning
     from pymixunlearn.experiments.unlearn.run import default_folder, run_unlearning
-    from pymixunlearn.experiments.verify import Check, run_verification
+    from pymixunlearn.experiments.verify import Check, Verification, run_verification
 
 # Loaded when first asked for: the command line reads the inputs, which import little, to print its help.
 _HOMES = {
@@ -59,6 +59,7 @@ _HOMES = {
     "TuningOutcome": "tune.run",
     "TuningPlan": "tune.plan",
     "UnlearnInputs": "unlearn.inputs",
+    "Verification": "verify",
     "VerifyInputs": "common.inputs",
     "default_comparison_folder": "compare.plan",
     "default_folder": "unlearn.run",
@@ -112,6 +113,7 @@ __all__ = [
     "TuningOutcome",
     "TuningPlan",
     "UnlearnInputs",
+    "Verification",
     "VerifyInputs",
     "default_comparison_folder",
     "default_folder",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -170,7 +171,7 @@ def _origin(plan: TrainingPlan) -> dict[str, Any]:
     return {
         "model": str(plan.initial.checkpoint or plan.initial.name),
         "architecture_name": inputs.model.architecture,
-        "data_dir": None if inputs.data.data_dir is None else str(inputs.data.data_dir),
+        "data_dir": None if inputs.data.data_dir is None else os.path.abspath(inputs.data.data_dir),
         "image_size": inputs.data.image_size,
         "threads": torch.get_num_threads(),
     }

@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
 from torch import nn
 
 from pymixunlearn.data import Dataset
 from pymixunlearn.errors import UserError
-from pymixunlearn.evaluation import METRICS, Metrics
+from pymixunlearn.evaluation import METRICS, Metrics, accuracy, predict_logits
 from pymixunlearn.evaluation.intervals import sample_counts
+from pymixunlearn.experiments.common.identity import pixels_sha256
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
 from pymixunlearn.experiments.common.inputs import DataRequest, SplitRequest, VerifyInputs
 from pymixunlearn.experiments.common.progress import Observer
+from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import read_json
-from pymixunlearn.experiments.common.stages import evaluate_models
+from pymixunlearn.experiments.common.stages import cached_models, evaluate_models
 from pymixunlearn.experiments.common.threads import suited_threads
+from pymixunlearn.experiments.unlearn.report import AUDIT, HTML, SOURCES, read_pictures
 from pymixunlearn.files import file_sha256
-from pymixunlearn.reporting import FORMAT, FORMAT_1, MODELS, RECORD, record_sha256, row_name, upgraded, upgraded_record
+from pymixunlearn.reporting import (
+    FORMAT,
+    FORMAT_1,
+    RECORD,
+    deletion_record,
+    record_sha256,
+    render_report,
+    row_name,
+    schema,
+    upgraded,
+    upgraded_record,
+)
 from pymixunlearn.tasks import Split
-from pymixunlearn.training import load_model, model_hash, resolve_device
+from pymixunlearn.training import MeanTeacherConfig, TrainConfig, load_model, model_hash, resolve_device
 
 PERCENT_TOLERANCE = 0.1
 ATTACK_TOLERANCE = 1.0
@@ -44,65 +60,125 @@ class Check:
     detail: str
 
 
-def run_verification(inputs: VerifyInputs, *, observer: Observer | None = None) -> list[Check]:
+@dataclass(frozen=True)
+class Verification:
+    """What was checked; iterating goes through the checks.
+
+    Attributes:
+        checks: Everything that was looked at.
+        not_checked: Sentences about what could not be checked, and what it would take.
+    """
+
+    checks: tuple[Check, ...]
+    not_checked: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything that was looked at holds."""
+        return all(check.holds for check in self.checks)
+
+    def __iter__(self) -> Iterator[Check]:
+        """Go through the checks."""
+        return iter(self.checks)
+
+    def __len__(self) -> int:
+        """Return how many checks there are."""
+        return len(self.checks)
+
+
+def run_verification(inputs: VerifyInputs, *, observer: Observer | None = None) -> Verification:
     """Check a run folder against its ``report.json``.
 
     Raises:
         UserError: The folder holds no deletion record, or something is not there that the checks need: the data, a
             given model, the device.
     """
-    record = _read_record(inputs.folder)
-    checks = list(_check_files(inputs.folder, record))
+    folder, missing = inputs.folder, list[str]()
+    record = _read_record(folder)
+    checks = [*_check_form(record), *_check_files(folder, record)]
     files_hold = all(check.holds for check in checks)
-    checks += _check_copies(inputs.folder, record) if files_hold else []
-    if not inputs.hashes_only:
-        # A damaged file can fail in any way once it is read; it has been named above.
+    try:
         if files_hold:
-            checks += _check_content(inputs, record, Observer() if observer is None else observer)
+            checks += _check_copies(folder, record, missing)
+        # A damaged file can fail in any way once it is read; it has been named above.
+        if inputs.hashes_only:
+            missing.append("metrics: neither data nor models were loaded (--hashes-only)")
+        elif files_hold:
+            checks += _check_content(inputs, record, missing, Observer() if observer is None else observer)
         else:
             checks.append(Check("metrics", False, "not measured, since files do not hold"))
-    return checks
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        checks.append(Check("files", False, f"have not the form of a run's ({type(error).__name__}: {error})"))
+    missing.append("what no hash can show: a folder whose files were all written anew (sign report.json, or keep it)")
+    return Verification(tuple(checks), tuple(missing))
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
     if not (folder / RECORD).is_file():
         raise UserError(f"'{folder}' holds no {RECORD}; expected the folder of a finished run of 'unlearn'")
-    record = read_json(folder / RECORD)
+    try:
+        record = read_json(folder / RECORD)
+    except UserError as error:
+        raise UserError(
+            f"'{folder / RECORD}' is not a deletion record: it is no JSON object that can be read"
+        ) from error
     if record.get("format") not in (FORMAT, FORMAT_1) or not isinstance(record.get("files"), dict):
         raise UserError(f"'{folder / RECORD}' is not a deletion record: expected the format '{FORMAT}'")
     return record
 
 
-def _check_files(folder: Path, record: Mapping[str, Any]) -> Iterator[Check]:
+def _check_form(record: Mapping[str, Any]) -> Iterator[Check]:
     same = record_sha256(record) == record.get("sha256")
     yield Check(RECORD, same, "its own sha256" if same else "is not what its own sha256 says: it was changed")
+    if not same:
+        return
+    validator = Draft202012Validator(schema(1 if record["format"] == FORMAT_1 else 2))
+    error = best_match(validator.iter_errors(record))
+    if error is not None:
+        where = "/".join(map(str, error.absolute_path)) or "the record"
+        yield Check(f"{RECORD}, form", False, f"{where} is not what the schema demands: {error.message[:200]}")
+
+
+def _check_files(folder: Path, record: Mapping[str, Any]) -> Iterator[Check]:
+    for name in (*SOURCES, HTML):
+        if name not in record["files"]:
+            yield Check(name, False, "has no hash in the record")
     for name, stated in record["files"].items():
         path = folder / name
-        if not path.is_file():
+        if Path(name).is_absolute() or ".." in Path(name).parts or not path.is_file():
             yield Check(name, False, "is missing")
             continue
         found = file_sha256(path)
         yield Check(name, found == stated, f"sha256 {found[:12]}…" + ("" if found == stated else _expected(stated)))
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if not path.is_dir() and name != RECORD and name not in record["files"]:
+            yield Check(name, False, "is no file of this run: the record does not know it")
 
 
 def _expected(stated: object) -> str:
     return f", recorded {str(stated)[:12]}…: it was changed"
 
 
-def _check_copies(folder: Path, record: Mapping[str, Any]) -> Iterator[Check]:
-    """Compare what the record repeats with the file that it is from."""
-    metrics, split = upgraded(read_json(folder / "metrics.json")), read_json(folder / "split.json")
-    record = upgraded_record(record)
-    parts = {
-        **{f"metrics of {row_name(model)}": (record["metrics"][model], metrics["metrics"][model]) for model in MODELS},
-        "gap": (record["gap"], _like(metrics["gap"], record["gap"])),
-        "intervals": (record["intervals"], _like(metrics["intervals"], record["intervals"])),
-        "forgotten indices": (record["request"]["forgotten"]["indices_sha256"], split["forget"]["sha256"]),
-        "data set": (record["dataset"], split["dataset"]),
-    }
-    wrong = [name for name, (mine, other) in parts.items() if mine != other]
+def _check_copies(folder: Path, record: Mapping[str, Any], missing: list[str]) -> Iterator[Check]:
+    """Compare what the record and the report repeat with the files that they are from."""
+    config, split = read_json(folder / "config.json"), read_json(folder / "split.json")
+    metrics = upgraded(read_json(folder / "metrics.json"))
+    audit = read_json(folder / AUDIT) if (folder / AUDIT).is_file() else None
+    times = {**metrics["times"], "written": record["times"]["written"]}
+    again = deletion_record(config, metrics, split, times=times, hashes=record["files"], audit=audit)
+    current = record["format"] == FORMAT and record["versions"] == {**record["versions"], **_package()}
+    ours = upgraded_record(record)
+    unlike = {"format", "sha256", *(() if current else ("verdict", "intervals", "gap"))}
+    wrong = [key for key in sorted({*again, *ours} - unlike) if again.get(key) != ours.get(key)]
     detail = f"differs from the files beside it: {', '.join(wrong)}" if wrong else "repeats the files beside it"
     yield Check(f"{RECORD}, content", not wrong, detail)
+    if current:
+        pictures = read_pictures(folder)
+        right = (folder / HTML).read_text("utf-8") == render_report(config, metrics, split, pictures, audit)
+        yield Check(f"{HTML}, content", right, "is made of the files beside it" if right else "says something else")
+    else:
+        missing.append("verdict and report.html: another version of pymixunlearn wrote them")
     retrain = metrics["metrics"]["retrain"]
     if retrain is not None:
         gaps = metrics["gap"] or {}
@@ -110,39 +186,119 @@ def _check_copies(folder: Path, record: Mapping[str, Any]) -> Iterator[Check]:
             gaps.get(name) == Metrics(metrics["metrics"][name]).gap_to(retrain) for name in ("initial", "unlearned")
         )
         yield Check("gap", right, "the distances to Retrain" if right else "is not the distance to Retrain")
+    models = ours["models"]
+    if models["initial_sha256"] == models["unlearned_sha256"]:
+        said = metrics.get("unchanged") is True
+        yield Check(
+            "models",
+            said,
+            "the unlearned model is the initial one, and the run says so"
+            if said
+            else "the unlearned model is the initial one: nothing was unlearned",
+        )
 
 
-def _like(values: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return what ``values`` has under the keys of ``other``: a record of version 1 repeats less."""
-    return None if other is None or values is None else {key: values.get(key) for key in other}
+def _package() -> dict[str, Any]:
+    return {"pymixunlearn": versions()["pymixunlearn"]}
 
 
-def _check_content(inputs: VerifyInputs, record: Mapping[str, Any], watcher: Observer) -> Iterator[Check]:
-    """Load the data and the model, and measure again."""
+def _check_content(
+    inputs: VerifyInputs, record: Mapping[str, Any], missing: list[str], watcher: Observer
+) -> Iterator[Check]:
+    """Load the data and the models, and measure again."""
     folder = inputs.folder
     config, metrics = read_json(folder / "config.json"), upgraded(read_json(folder / "metrics.json"))
     record = upgraded_record(record)
     device = resolve_device(inputs.device)
     dataset = _load(inputs, config, watcher)
     found, stated = dataset.fingerprint(), record["dataset"]["fingerprint"]
-    yield Check("data set", found == stated, f"{dataset.name}, fingerprint {found[:12]}…")
+    model = load_model(folder / CHECKPOINT, num_classes=config["architecture"]["num_classes"])
     if found != stated:
+        gone = metrics.get("rest") == {"retain": pixels_sha256(dataset.train), "test": pixels_sha256(dataset.test)}
+        detail = "D_f is gone, as it should be, and the rest is what the run saw"
+        yield Check(
+            "data set", gone, detail if gone else f"{dataset.name}, fingerprint {found[:12]}…{_expected(stated)}"
+        )
+        if gone:
+            yield _check_model("unlearned", model, record)
+            yield from _check_test_accuracy(model, dataset, config, metrics, read_json(folder / "split.json"), device)
+            missing.append("metrics that need the forgotten samples: they are deleted")
         return
+    yield Check("data set", True, f"{dataset.name}, fingerprint {found[:12]}…")
     split = Split.load(folder / "split.json", dataset)
     if inputs.deletion_list is not None:
         yield _check_list(inputs.deletion_list, record, dataset)
-    networks = {"unlearned": load_model(folder / CHECKPOINT, num_classes=dataset.num_classes)}
-    for name, path in (("initial", inputs.initial), ("retrain", inputs.retrain)):
+    networks = {"unlearned": model, **_other_models(inputs, config, split, missing, metrics)}
+    for name, network in networks.items():
+        yield _check_model(name, network, record)
+    yield from _check_metrics(networks, split, metrics, device, watcher)
+
+
+def _check_model(name: str, network: nn.Module, record: Mapping[str, Any]) -> Check:
+    sha256, stated = model_hash(network), record["models"][f"{name}_sha256"]
+    detail = f"sha256 of the weights {sha256[:12]}…"
+    same = sha256 == stated
+    return Check(f"model {row_name(name)}", same, detail + ("" if same else _expected(stated)))
+
+
+def _other_models(
+    inputs: VerifyInputs, config: Mapping[str, Any], split: Split, missing: list[str], metrics: Mapping[str, Any]
+) -> dict[str, nn.Module]:
+    """Return the initial model and Retrain: as given, as the run was given it, or from the cache of trained models."""
+    found: dict[str, nn.Module] = {}
+    given = {"initial": inputs.initial, "retrain": inputs.retrain}
+    for name, path in given.items():
         if path is not None:
             file = path / CHECKPOINT if path.is_dir() else path
-            networks[name] = load_model(file, architecture=config["architecture"], num_classes=dataset.num_classes)
-    for name, network in networks.items():
-        sha256, stated = model_hash(network), record["models"][f"{name}_sha256"]
-        detail = f"sha256 of the weights {sha256[:12]}…"
-        yield Check(
-            f"model {row_name(name)}", sha256 == stated, detail + ("" if sha256 == stated else _expected(stated))
+            classes = config["architecture"]["num_classes"]
+            found[name] = load_model(file, architecture=config["architecture"], num_classes=classes)
+    with suited_threads(split.dataset, torch.device(config["device"])):
+        cached = cached_models(
+            config["architecture"],
+            split,
+            *(None if config[name] is None or name in found else _training(config[name]) for name in given),
+            device=torch.device(config["device"]),
+            seed=config["seed"],
         )
-    yield from _check_metrics(networks, split, metrics, device, watcher)
+    found = {**cached, **found}
+    for name in given:
+        if name not in found and metrics["metrics"][name] is not None:
+            where = f"it is not in the cache of trained models; give it as --{name}"
+            missing.append(f"model {row_name(name)} and its metrics: {where}")
+    if "retrain" not in found and metrics["metrics"]["retrain"] is not None:
+        missing.append("metrics that compare with Retrain's predictions, and every gap to Retrain")
+    return {name: found[name] for name in given if name in found}
+
+
+def _training(config: Mapping[str, Any]) -> TrainConfig:
+    kinds = (TrainConfig, MeanTeacherConfig)
+    return next(kind(**config) for kind in kinds if {*config} <= {field.name for field in fields(kind)})
+
+
+def _check_test_accuracy(
+    model: nn.Module,
+    dataset: Dataset,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    split: Mapping[str, Any],
+    device: torch.device,
+) -> Iterator[Check]:
+    """Measure on the test set what needs no forgotten sample."""
+    logits = predict_logits(model.to(device), dataset.test, dataset.preprocess, device=device)
+    # The deletion of a whole class has shifted the others: by name they are what they were.
+    names = {name: index for index, name in enumerate(config["class_names"])}
+    targets = torch.tensor([names[dataset.train.classes[label]] for label in dataset.test.targets.tolist()])
+    forgotten = torch.isin(targets, torch.tensor(split["params"].get("classes", [])))
+    parts = {"test": torch.ones_like(forgotten), "test_r": ~forgotten, "test_f": forgotten}
+    recorded, wrong, known = metrics["metrics"]["unlearned"], [], 0
+    for key, part in parts.items():
+        value = accuracy(logits[part], targets[part])
+        if value is None or recorded.get(key) is None:
+            continue
+        known += 1
+        if abs(value - recorded[key]) > max(PERCENT_TOLERANCE, 200 / int(part.sum())):
+            wrong.append(f"{METRICS[key].label} is {value:.3f}, recorded {recorded[key]}")
+    yield Check("metrics of unlearned", not wrong, "; ".join(wrong) or f"{known} measured again, on the test images")
 
 
 def _load(inputs: VerifyInputs, config: Mapping[str, Any], watcher: Observer) -> Dataset:

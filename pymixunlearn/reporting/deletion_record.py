@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from pymixunlearn.reporting.metrics_record import MODELS
+from pymixunlearn.reporting.metrics_record import MODELS, upgraded_seconds
 from pymixunlearn.reporting.verdict import verdict
 
 FORMAT, FORMAT_1 = "pymixunlearn-report/2", "pymixunlearn-report/1"
@@ -104,6 +104,7 @@ def upgraded_record(content: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": {"initial": metrics["before"], "unlearned": metrics["after"], "retrain": metrics["retrain"]},
         "intervals": {"unlearned": metrics["intervals"]},
         "gap": None if gap is None else {"unlearned": gap},
+        "seconds": upgraded_seconds(content["seconds"]),
     }
 
 

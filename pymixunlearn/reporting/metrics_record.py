@@ -66,9 +66,14 @@ def upgraded(record: Mapping[str, Any]) -> dict[str, Any]:
             model: {key: value for key, value in found.items() if key != "intervals"}
             for model, found in details.items()
         },
-        "seconds": _renamed(record["seconds"], _OLD_SECONDS),
+        "seconds": upgraded_seconds(record["seconds"]),
         "hashes": _renamed(record["hashes"], _OLD_MODELS),
     }
+
+
+def upgraded_seconds(seconds: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the seconds of a run under the keys of version 2."""
+    return _renamed(seconds, _OLD_SECONDS)
 
 
 def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

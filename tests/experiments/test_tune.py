@@ -16,6 +16,7 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.experiments import (
     BadRequest,
     DataRequest,
+    ModelRequest,
     Observer,
     SplitRequest,
     TuneInputs,
@@ -115,7 +116,7 @@ def test_trials_are_as_many_as_there_are_combinations_at_most() -> None:
         ("neggrad", {"seeds": (1, 1)}, "expected each once"),
         ("neggrad", {"validation": 1.0}, "validation is 1.0"),
         ("neggrad", {"trials": 0}, "trials is 0; expected at least 1"),
-        ("neggrad", {"model": "my.safetensors"}, "unknown model 'my.safetensors'"),
+        ("neggrad", {"model": ModelRequest("my.safetensors")}, "unknown model 'my.safetensors'"),
         ("neggrad", {"split": SplitRequest(indices=Path("ids.txt"))}, "leave out lists of samples"),
         ("neggrad", {"split": SplitRequest(manifest=Path("split.json"))}, "leave out lists of samples"),
         ("neggrad", {"settings": {"retain_weight": 1}}, "nothing to search"),
@@ -151,7 +152,8 @@ def test_the_best_combination_is_written_for_unlearn(tmp_path: Path, counted: li
         mine = [run for run in runs if run["settings"]["retain_weight"] == weight]
         assert sorted(run["seed"] for run in mine) == [0, 1]
         assert trial["settings"] == {"retain_weight": weight, "lr": 1e-4}
-    gaps = [json.loads(path.read_text())["gap"]["mean"] for path in (tmp_path / "t" / "trials").glob("*/metrics.json")]
+    measured = [json.loads(path.read_text()) for path in (tmp_path / "t" / "trials").glob("*/metrics.json")]
+    gaps = [metrics["gap"]["unlearned"]["mean"] for metrics in measured]
     assert sum(gaps) / 2 == pytest.approx(sum(trial["gap"] for trial in record["trials"]))
     best = min(record["trials"], key=lambda trial: trial["gap"])
     assert outcome.best is not None and outcome.best.settings == best["settings"] == record["best"]["settings"]

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
+from PIL import Image
 
 from pymixunlearn.errors import UserError
-from pymixunlearn.experiments import Plan, SplitRequest, UnlearnInputs, resolve_unlearning, run_unlearning
+from pymixunlearn.evaluation import Metrics
+from pymixunlearn.experiments import DataRequest, Plan, SplitRequest, UnlearnInputs, resolve_unlearning, run_unlearning
 from pymixunlearn.experiments.unlearn.report import write_report
 from pymixunlearn.experiments.verify import VerifyInputs, run_verification
 from pymixunlearn.files import file_sha256
@@ -109,7 +112,7 @@ def test_a_record_that_contradicts_the_files_is_found(folder: Path) -> None:
     record["dataset"]["name"] = "other"
     (folder / "report.json").write_text(json.dumps({**record, "sha256": record_sha256(record)}))
     (check,) = (check for check in run_verification(VerifyInputs(folder, hashes_only=True)) if not check.holds)
-    assert check.detail == "differs from the files beside it: metrics of unlearned, data set"
+    assert check.detail == "differs from the files beside it: dataset, metrics"
 
 
 def test_a_missing_file_is_found(folder: Path) -> None:
@@ -154,7 +157,12 @@ def test_the_model_of_retrain_is_checked_where_it_is_given(folder: Path, tmp_pat
     assert len(details) == len(checks)
     # With it, what compares with its answers is measured too.
     assert details["metrics of unlearned"] == "12 measured again" and "metrics of Retrain" in details
-    assert failing(folder, retrain=folder) == ["model Retrain", "metrics of unlearned", "metrics of Retrain"]
+    assert failing(folder, retrain=folder) == [
+        "model Retrain",
+        "metrics of unlearned",
+        "metrics of initial",
+        "metrics of Retrain",
+    ]
 
 
 def test_the_list_of_what_was_to_be_forgotten_is_compared(tmp_path: Path, small_plan: Make) -> None:
@@ -213,3 +221,144 @@ def test_the_report_of_a_run_of_the_first_release_can_be_renewed(tmp_path: Path)
     assert record["metrics"]["unlearned"] == old["metrics"]["after"]
     assert record["models"]["initial_sha256"] == old["models"]["before_sha256"]
     assert failing(folder) == []
+
+
+def reseal(folder: Path, change: Callable[[dict[str, Any]], None] = lambda record: None) -> None:
+    """Change the record and compute every hash again, as a forger can."""
+    record = read(folder / "report.json")
+    change(record)
+    record["files"] = {name: file_sha256(folder / name) for name in record["files"] if (folder / name).is_file()}
+    (folder / "report.json").write_text(json.dumps({**record, "sha256": record_sha256(record)}))
+
+
+def edit_metrics(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    metrics = read(folder / "metrics.json")
+    change(metrics)
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+def with_gap_zero(folder: Path) -> None:
+    def change(metrics: dict[str, Any]) -> None:
+        unlearned = metrics["metrics"]["unlearned"]
+        metrics["metrics"]["retrain"] = dict(unlearned)
+        for name in ("initial", "unlearned"):
+            metrics["gap"][name] = Metrics(metrics["metrics"][name]).gap_to(unlearned)
+
+    edit_metrics(folder, change)
+    write_report(folder)
+
+
+def with_another_page(folder: Path) -> None:
+    page = folder / "report.html"
+    page.write_text(page.read_text("utf-8").replace("This is one run", "This is proof"), "utf-8")
+    reseal(folder)
+
+
+def with_another_record(folder: Path) -> None:
+    reseal(folder, lambda record: record.update(verdict=["It is as good as retrained.", "Nothing is left."]))
+
+
+def with_another_time(folder: Path) -> None:
+    reseal(folder, lambda record: record["times"].update(finished="2020-01-01T00:00:00Z"))
+
+
+def with_another_hash(folder: Path) -> None:
+    reseal(folder, lambda record: record["models"].update(initial_sha256="0" * 64))
+
+
+def with_nothing_guarded(folder: Path) -> None:
+    (folder / "history.csv").unlink()
+    shutil.rmtree(folder / "pictures")
+    reseal(folder, lambda record: record.update(files={}))
+
+
+def with_a_file_more(folder: Path) -> None:
+    (folder / "pictures" / "more.svg").write_text("<svg/>")
+
+
+def with_the_initial_model(folder: Path) -> None:
+    def change(metrics: dict[str, Any]) -> None:
+        initial = metrics["metrics"]["initial"]
+        metrics["hashes"]["unlearned"] = metrics["hashes"]["initial"]
+        metrics["metrics"] = {**dict.fromkeys(("initial", "unlearned", "retrain"), initial), "second_retrain": None}
+        gap = Metrics(initial).gap_to(initial)
+        metrics["gap"] = {"initial": gap, "unlearned": gap}
+
+    edit_metrics(folder, change)
+    write_report(folder)
+
+
+@pytest.mark.parametrize(
+    ("forged", "subject"),
+    [
+        (with_gap_zero, "metrics of Retrain"),  # F2 and F3: found, since Retrain is in the cache
+        (with_another_page, "report.html, content"),  # F4
+        (with_another_record, "report.json, content"),  # F5
+        (with_another_time, "report.json, content"),
+        (with_another_hash, "report.json, content"),
+        (with_nothing_guarded, "history.csv"),  # F6
+        (with_the_initial_model, "models"),  # F10
+        (with_a_file_more, "pictures/more.svg"),  # T
+    ],
+)
+def test_forgeries_are_found(folder: Path, forged: Callable[[Path], None], subject: str) -> None:
+    assert failing(folder) == []
+    forged(folder)
+    assert subject in failing(folder)
+
+
+def test_what_could_not_be_checked_is_listed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run_verification(VerifyInputs(folder, device="cpu"))
+    assert {"model initial", "metrics of initial", "metrics of Retrain"} <= {check.subject for check in whole}
+    assert len(whole.not_checked) == 1 and "no hash can show" in whole.not_checked[0]
+    monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / "empty"))
+    alone = run_verification(VerifyInputs(folder, device="cpu"))
+    assert alone.holds and any("give it as --retrain" in sentence for sentence in alone.not_checked)
+    assert any("give it as --initial" in sentence for sentence in alone.not_checked)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{}", '{"format": "pymixunlearn-report/2", "files": []}', "\x00"])
+def test_malformed_records_are_one_sentence(folder: Path, text: str) -> None:
+    (folder / "report.json").write_text(text)
+    with pytest.raises(UserError, match="is not a deletion record: ") as error:
+        run_verification(VerifyInputs(folder, device="cpu"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["request", "models", "metrics", "times", "versions"])
+def test_a_record_that_lacks_a_part_is_found(folder: Path, key: str) -> None:
+    reseal(folder, lambda record: record.pop(key))
+    assert failing(folder)[0] == "report.json, form"
+
+
+def test_after_the_deletion_the_rest_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 2, 20, 8, 8), dtype=np.uint8)
+    for part, images in zip(("train", "test"), pixels, strict=True):
+        for label, of_class in zip("ab", images, strict=True):
+            (tmp_path / "data" / part / label).mkdir(parents=True)
+            for number, image in enumerate(of_class):
+                Image.fromarray(image).save(tmp_path / "data" / part / label / f"{number:02d}.png")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "forget.txt").write_text("3\n25\n")
+    inputs = UnlearnInputs(
+        method="neggrad",
+        data=DataRequest("imagefolder", Path("data")),
+        split=SplitRequest(indices=Path("forget.txt")),
+        device="cpu",
+        settings={"epochs": 1, "initial.epochs": 1},
+        retrain=False,
+        thumbnails=False,
+    )
+    folder = run_unlearning(resolve_unlearning(inputs), tmp_path / "run").folder
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert failing(folder) == []
+
+    for name in ("a/03.png", "b/05.png"):
+        (tmp_path / "data" / "train" / name).unlink()
+    after = run_verification(VerifyInputs(folder, device="cpu"))
+    assert after.holds
+    assert any("D_f is gone, as it should be" in check.detail for check in after)
+    assert "metrics of unlearned" in {check.subject for check in after}
+    (tmp_path / "data" / "train" / "a" / "04.png").unlink()
+    assert failing(folder) == ["data set"]

@@ -224,7 +224,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"run file '{path}' cannot be read ({error}); choose another folder with --out") from error
     if not isinstance(value, dict):
         raise UserError(f"run file '{path}' is not a JSON object; choose another folder with --out")

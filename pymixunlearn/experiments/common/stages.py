@@ -50,8 +50,7 @@ def train_initial(
 ) -> CachedModel:
     """Train a network on ``images``, or take it from the cache."""
     stream = derive_seed(seed, "initial")
-    model = models.build(**architecture, seed=stream)
-    key = training_key(model, images, preprocess, config, device=device, seed=stream)
+    model, key = _initial_key(architecture, images, preprocess, config, device=device, stream=stream)
 
     def build(*, callbacks: Sequence[Callback], resume: StateDict | None) -> TrainResult:
         return fit(
@@ -75,10 +74,61 @@ def train_retrain(
 ) -> CachedModel:
     """Train the network of ``initial`` from scratch on D_r, or take it from the cache."""
     method = Retrain(RetrainConfig(**config.to_dict()))
-    stream = derive_seed(seed, method.name)
-    fresh = fresh_weights(copy.deepcopy(initial), stream)
-    key = training_key(fresh, split.retained_training_set, split.preprocess, config, device=device, seed=stream)
+    key = _retrain_key(initial, split, config, device=device, seed=seed)
     return _cached_result("retrain", key, method, initial, split, device=device, seed=seed, observer=observer)
+
+
+def cached_models(
+    architecture: Mapping[str, Any],
+    split: Split,
+    initial: TrainConfig | None,
+    retrain: TrainConfig | None,
+    *,
+    device: torch.device,
+    seed: int,
+) -> dict[str, nn.Module]:
+    """Return the models "initial" and "retrain" of a run, as far as its trainings are in the cache; nothing is trained.
+
+    Args:
+        architecture: The arguments of ``models.build``.
+        split: The run's.
+        initial: How the initial model was trained; None where it was not.
+        retrain: How Retrain was trained; None where it was not.
+        device: Of the run.
+        seed: Of the run.
+    """
+    keys = {}
+    if initial is not None:
+        stream = derive_seed(seed, "initial")
+        _, keys["initial"] = _initial_key(
+            architecture, split.training_set, split.preprocess, initial, device=device, stream=stream
+        )
+    if retrain is not None:
+        keys["retrain"] = _retrain_key(models.build(**architecture), split, retrain, device=device, seed=seed)
+    found = {name: model_cache().get(key) for name, key in keys.items()}
+    return {name: cached.model for name, cached in found.items() if cached is not None}
+
+
+def _initial_key(
+    architecture: Mapping[str, Any],
+    images: TrainingSet,
+    preprocess: Preprocess,
+    config: TrainConfig,
+    *,
+    device: torch.device,
+    stream: int,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the untrained network and what determines its training."""
+    model = models.build(**architecture, seed=stream)
+    return model, training_key(model, images, preprocess, config, device=device, seed=stream)
+
+
+def _retrain_key(
+    initial: nn.Module, split: Split, config: TrainConfig, *, device: torch.device, seed: int
+) -> dict[str, Any]:
+    stream = derive_seed(seed, Retrain.name)
+    fresh = fresh_weights(copy.deepcopy(initial), stream)
+    return training_key(fresh, split.retained_training_set, split.preprocess, config, device=device, seed=stream)
 
 
 def unlearn_cached(

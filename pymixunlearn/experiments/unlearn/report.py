@@ -27,12 +27,16 @@ def write_report(folder: Path) -> None:
     config, split = (read_json(folder / name) for name in ("config.json", "split.json"))
     record = upgraded(read_json(folder / "metrics.json"))
     audit = read_json(folder / AUDIT) if (folder / AUDIT).is_file() else None
-    pictures = {path.stem: path.read_text("utf-8") for path in _in_order(folder / PICTURES)}
-    html = render_report(config, record, split, pictures, audit)
+    html = render_report(config, record, split, read_pictures(folder), audit)
     write_atomically(folder / HTML, html.encode())
     hashes = {name: file_sha256(folder / name) for name in guarded_files(folder)}
     times = {**record["times"], "written": utc_now()}
     write_json(folder / RECORD, deletion_record(config, record, split, times=times, hashes=hashes, audit=audit))
+
+
+def read_pictures(folder: Path) -> dict[str, str]:
+    """Return the SVG documents of a run folder by name, in the order of the report."""
+    return {path.stem: path.read_text("utf-8") for path in _in_order(folder / PICTURES)}
 
 
 def guarded_files(folder: Path) -> Iterator[str]:

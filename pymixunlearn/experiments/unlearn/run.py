@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 from pymixunlearn.experiments.common.history import merge_histories, to_csv
-from pymixunlearn.experiments.common.identity import identity_hash
+from pymixunlearn.experiments.common.identity import identity_hash, rest_of
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import utc_now, versions
@@ -111,6 +112,8 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         "seed": seed,
         **found,
         "acceptance": acceptance,
+        "unchanged": model_hash(initial.model) == model_hash(unlearned.model),
+        "rest": rest_of(split),
         "seconds": {
             "initial": initial.seconds if plan.initial.loaded is None else None,
             "unlearned": unlearned.seconds,
@@ -198,7 +201,7 @@ def _config(plan: Plan, settings: dict[str, Any], command_line: str) -> dict[str
         "label_aware": plan.method.needs_labels,
         "model": None if inputs.model.model is None else str(plan.initial.checkpoint or plan.initial.name),
         "architecture_name": inputs.model.architecture,
-        "data_dir": None if inputs.data.data_dir is None else str(inputs.data.data_dir),
+        "data_dir": None if inputs.data.data_dir is None else os.path.abspath(inputs.data.data_dir),
         "image_size": inputs.data.image_size,
         "class_names": list(split.dataset.train.classes),
         "threads": torch.get_num_threads(),
