@@ -260,27 +260,3 @@ def test_the_generator_steps_every_few_steps_counted_through_all_epochs(
             for _ in loop.epoch(epoch):
                 done += 1
     assert done == 6 and steps == expected
-
-
-def test_the_generator_learns_at_the_first_step_and_then_every_few(tiny: Any) -> None:
-    """The count goes on over epochs: ten forget samples in batches of four are three steps an epoch."""
-    config = MixUnlearnConfig(epochs=3, batch_size=4, generator_interval=4, fast=False)
-    loop, learnt = MixUnlearnLoop(config).begin(tiny.job()), []
-    steps = iter(range(9))
-
-    def train_generator(*arguments: Any) -> dict[str, Tensor]:
-        learnt.append(True)
-        return {}
-
-    def train_unlearner(*arguments: Any) -> dict[str, Tensor]:
-        at = next(steps)
-        if learnt:
-            learnt_at.append(at)
-            learnt.clear()
-        return {}
-
-    learnt_at: list[int] = []
-    loop.train_generator, loop.train_unlearner = train_generator, train_unlearner  # type: ignore[method-assign]
-    for epoch in range(3):
-        list(loop.epoch(epoch))
-    assert learnt_at == [0, 4, 8] and next(steps, None) is None
