@@ -43,6 +43,7 @@ class LossRows {
                                          : TargetKind::probabilities;
     STD_TORCH_CHECK(targets_ == 0 || kind == kind_, "expected both targets of one kind");
     STD_TORCH_CHECK(!(labels && sharpened_), "sharpen_T needs the teacher's logits");
+    if (!labels) dtype_of(target);  // refuses what is not floating
     Tensor ready = labels ? torch::stable::contiguous(target) : convert(target);
     STD_TORCH_CHECK(labels ? ready.dim() == 1 : ready.dim() == 2 && ready.sizes()[1] == classes_,
                     "expected targets with one row of classes, or one label, for each row");
@@ -176,7 +177,7 @@ struct LossOperators {
                                                          const Tensor& target_retain, std::optional<Tensor> lam,
                                                          double lam_value, std::optional<Tensor> tau, double tau_value,
                                                          bool grid, bool mean, std::optional<double> sharpen_T) {
-    const auto [loss, state, gradient] = mask_mix_forward(logits, target_forget, target_retain, lam, lam_value, tau,
+    const auto [loss, state, gradient] = mix_forward(logits, target_forget, target_retain, lam, lam_value, tau,
                                                           tau_value, grid, mean, sharpen_T, false);
     return {loss, state};
   }
@@ -187,7 +188,7 @@ struct LossOperators {
                                                                       std::optional<Tensor> tau, double tau_value,
                                                                       bool grid, bool mean,
                                                                       std::optional<double> sharpen_T) {
-    const auto [loss, state, gradient] = mask_mix_forward(logits, target_forget, target_retain, lam, lam_value, tau,
+    const auto [loss, state, gradient] = mix_forward(logits, target_forget, target_retain, lam, lam_value, tau,
                                                           tau_value, grid, mean, sharpen_T, true);
     return {loss, *gradient};
   }
@@ -317,7 +318,7 @@ struct LossOperators {
   }
 
   // Loss, state and, if wanted, the gradient of the loss.
-  static std::tuple<Tensor, Tensor, std::optional<Tensor>> mask_mix_forward(
+  static std::tuple<Tensor, Tensor, std::optional<Tensor>> mix_forward(
       const Tensor& logits, const Tensor& target_forget, const Tensor& target_retain, const std::optional<Tensor>& lam,
       double lam_value, const std::optional<Tensor>& tau, double tau_value, bool grid, bool mean,
       std::optional<double> sharpen_T, bool with_gradient) {

@@ -72,7 +72,8 @@ Tensor allocate(const Tensor& like, std::array<int64_t, dims> sizes, ScalarType 
 }
 
 inline void check_same_device(const Tensor& tensor, const Tensor& like) {
-  STD_TORCH_CHECK(tensor.is_cuda() == like.is_cuda() && tensor.get_device_index() == like.get_device_index(),
+  STD_TORCH_CHECK(tensor.is_cuda() == like.is_cuda() && tensor.is_cpu() == like.is_cpu() &&
+                      tensor.get_device_index() == like.get_device_index(),
                   "expected all tensors on one device");
 }
 
@@ -87,6 +88,7 @@ inline Tensor with_contiguous_rows(const Tensor& tensor) {
 template <class A>
 std::pair<RowScalar<A>, Tensor> row_scalar(const Tensor& tensor, const Tensor& like) {
   check_same_device(tensor, like);
+  dtype_of(tensor);  // refuses what is not floating
   const ScalarType type = std::is_same_v<A, double> ? ScalarType::Double : ScalarType::Float;
   Tensor converted = tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
   if (converted.dim() > 1) converted = torch::stable::contiguous(converted);

@@ -11,6 +11,7 @@
 // cancels to the last digit, while a cosine and two norms, each rounded, would not.
 #pragma once
 
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
 
@@ -60,15 +61,32 @@ constexpr int state_width(int num_targets) { return 1 + 4 * num_targets; }
 // The slot of a target's s in the state of its row; its other three scalars follow.
 constexpr int sim_slot(int target) { return 1 + 4 * target; }
 
-// Writes the state of one row from its sums; dot[k] = <e, t_k>, norm2[k] = |t_k|^2. A zero target has no direction:
-// cosine and gradient are 0.
+// |t| of a target of probabilities, from |t|^2 as it was summed. Where that left the range in which sums of squares are
+// exact, the elements are scaled by a power of two and summed again, by the one thread that writes the state.
+template <class A, class U>
+PMX_HD A target_norm(A norm2, const U* target, int64_t classes) {
+  constexpr bool wide = sizeof(A) == 8;
+  constexpr A limit = wide ? A(1e250) : A(1e30), power = wide ? A(0x1p800) : A(0x1p100);
+  if (!(norm2 > limit || norm2 < A(1) / limit)) return std::sqrt(norm2);  // taken by a NaN too
+  const A scale = norm2 > limit ? A(1) / power : power;
+  A sum = 0;
+  for (int64_t j = 0; j < classes; ++j) {
+    const A t = static_cast<A>(widen(target[j])) * scale;
+    sum += t * t;
+  }
+  return std::sqrt(sum) / scale;
+}
+
+// Writes the state of one row from its sums; dot[k] = <e, t_k>, norm[k] = |t_k|. A zero target has no direction, nor has
+// one whose norm is below the smallest normal number: cosine and gradient are 0.
 template <class A>
-PMX_HD void store_row_state(A* state, A max, A e2, int num_targets, const A* dot, const A* norm2, const A* target_max) {
+PMX_HD void store_row_state(A* state, A max, A e2, int num_targets, const A* dot, const A* norm, const A* target_max) {
+  constexpr A smallest = sizeof(A) == 8 ? A(DBL_MIN) : A(FLT_MIN);
   state[0] = max;
   for (int k = 0; k < 2; ++k) {
     if (k >= num_targets) break;
     A* of_target = state + sim_slot(k);
-    const A scale = norm2[k] == A(0) ? A(0) : A(1) / (std::sqrt(e2) * std::sqrt(norm2[k]));
+    const A scale = norm[k] < smallest ? A(0) : A(1) / (std::sqrt(e2) * norm[k]);
     of_target[0] = A(1) - dot[k] * scale;
     of_target[1] = scale;
     of_target[2] = dot[k] / e2;

@@ -159,17 +159,22 @@ PMX_HD void cosine_forward_row(Block& block, const RowSets& sets, int targets, i
   });
   combine_group<group>(block, sums, inverse_T);
   if (!live || block.thread() % group != 0) return;
-  if constexpr (kind == TargetKind::labels) {
-    for (int k = 0; k < 2; ++k) {
-      if (k >= targets) break;
+  A norm[2] = {1, 1};
+  for (int k = 0; k < 2; ++k) {
+    if (k >= targets) break;
+    if constexpr (kind == TargetKind::labels) {
       // A label out of range makes its row NaN: visible in the loss, and without waiting for the device.
       const bool valid = label[k] >= 0 && label[k] < in.classes;
-      sums.norm2[k] = valid ? A(1) : A(NAN);
+      norm[k] = valid ? A(1) : A(NAN);
       sums.dot[k] = valid ? std::exp(static_cast<A>(widen(z[label[k]])) - sums.max) : A(NAN);
+    } else if constexpr (kind == TargetKind::probabilities) {
+      norm[k] = target_norm(sums.norm2[k], target[k], in.classes);
+    } else {
+      norm[k] = std::sqrt(sums.norm2[k]);
     }
   }
   A* state = states + n * state_width(targets);
-  store_row_state(state, sums.max, sums.e2, targets, sums.dot, sums.norm2, sums.target_max);
+  store_row_state(state, sums.max, sums.e2, targets, sums.dot, norm, sums.target_max);
   if (sim != nullptr) sim[n] = narrow<T>(state[sim_slot(0)]);
 }
 

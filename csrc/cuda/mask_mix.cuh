@@ -148,8 +148,9 @@ PMX_HD void expand_mask(Block& block, const MaskMixShape& shape, const MaskMixTi
     const int k = i / width, x = i % width;
     const Tap<A> tap = tap_of<A>(tile.left + x, shape.mask_width, shape.width);
     const int64_t row = (pair * shape.mask_height + tile.first_source_row + k) * shape.mask_width;
-    expanded[k * tiles.columns + x] = load_any<A>(mask_logits, row + tap.first, shape.mask) * (A(1) - tap.t) +
-                                      load_any<A>(mask_logits, row + tap.second, shape.mask) * tap.t;
+    const A near = finite_logit(load_any<A>(mask_logits, row + tap.first, shape.mask));
+    const A far = finite_logit(load_any<A>(mask_logits, row + tap.second, shape.mask));
+    expanded[k * tiles.columns + x] = near * (A(1) - tap.t) + far * tap.t;
   }
 }
 

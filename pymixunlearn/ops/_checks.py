@@ -7,12 +7,15 @@ dtype problems ``TypeError``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, dtype, float16, float32, float64, int64, uint8
 from torch import bfloat16 as bf16
 
 FLOATING = (float32, float64, bf16, float16)
+TARGETS = (*FLOATING, int64)
 PAIRINGS = ("zip", "grid")
 REDUCTIONS = ("sum", "mean")
 NORMALISED_CHANNELS = 64  # as max_normalised_channels in csrc/core/mask_mix.h
@@ -23,9 +26,12 @@ def _shape(tensor: Tensor) -> list[int]:
 
 
 def check_tensor(name: str, value: object) -> None:
-    """Raise ``TypeError`` unless ``value`` is a tensor."""
+    """Raise ``TypeError`` unless ``value`` is a dense tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+    if value.layout != torch.strided or value.is_nested:
+        kind = "a nested tensor" if value.is_nested else f"layout {value.layout}"
+        raise TypeError(f"{name} must be a dense tensor, got {kind}")
 
 
 def check_floating(name: str, tensor: Tensor) -> None:
@@ -47,17 +53,60 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def check_positive(name: str, value: object) -> None:
-    """Raise unless ``value`` is a number above 0 or a floating 0-d tensor (whose value is never read here)."""
+def check_temperature(name: str, value: object, logits_name: str, logits: Tensor) -> None:
+    """Raise unless ``value`` is a finite number above 0, or a floating 0-d tensor of one."""
     if isinstance(value, Tensor):
         check_floating(name, value)
         if value.dim() != 0:
             raise ValueError(f"{name} must be a float or a 0-d tensor, got shape {_shape(value)}")
-        _check_constant(name, value)
+        _check_beside(name, value, logits_name, logits)
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a float or a 0-d tensor, got {type(value).__name__}")
-    elif not value > 0:
-        raise ValueError(f"{name} must be above 0, got {value}")
+    for number in _extremes(value):
+        _check_positive(name, number)
+
+
+def check_ratio(name: str, value: object, logits: Tensor) -> None:
+    """Raise unless ``value`` is a number in [0, 1], or a floating tensor of one, or of one for each row of logits."""
+    if isinstance(value, Tensor):
+        check_floating(name, value)
+        if value.dim() != 0 and value.shape != logits.shape[:-1]:
+            raise ValueError(f"{name} must be one value or have shape {_shape(logits)[:-1]}, got {_shape(value)}")
+        _check_beside(name, value, "logits", logits)
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a float or a tensor, got {type(value).__name__}")
+    for number in _extremes(value):
+        if not 0 <= number <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {number}")
+
+
+def _check_positive(name: str, number: float) -> None:
+    if not number > 0:
+        raise ValueError(f"{name} must be above 0, got {number}")
+    if number == math.inf:
+        raise ValueError(f"{name} must be finite, got {number}")
+
+
+def _extremes(value: float | Tensor) -> tuple[float, ...]:
+    """The number, or the smallest and the largest of a CPU tensor; nothing where reading is impossible or would wait.
+
+    That is on every device but the CPU, while tracing, and under function transforms.
+    """
+    if not isinstance(value, Tensor):
+        return (value,)
+    if torch.compiler.is_compiling() or not value.is_cpu or type(value) is not Tensor or value.numel() == 0:
+        return ()
+    try:
+        return tuple(extreme.item() for extreme in value.detach().aminmax())
+    except RuntimeError:
+        return ()
+
+
+def _check_beside(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    """Raise unless a lam or tau is on the device of the logits, or a 0-d CPU tensor, and needs no gradient."""
+    if value.dim() != 0 or value.device.type != "cpu":
+        _check_same_device(name, value, other_name, other)
+    _check_constant(name, value)
 
 
 def _check_constant(name: str, value: Tensor) -> None:
@@ -81,8 +130,7 @@ def check_sharpen_T(sharpen_T: float | None, target: Tensor | None = None) -> No
         return
     if isinstance(sharpen_T, bool) or not isinstance(sharpen_T, (int, float)):
         raise TypeError(f"sharpen_T must be a float or None, got {type(sharpen_T).__name__}")
-    if not sharpen_T > 0:
-        raise ValueError(f"sharpen_T must be above 0, got {sharpen_T}")
+    _check_positive("sharpen_T", sharpen_T)
     if target is not None and target.dtype == int64:
         raise ValueError("sharpen_T needs the teacher's logits as target, got int64 labels")
 
@@ -117,8 +165,7 @@ def check_sharpen(logits: Tensor, T: float) -> None:
     _check_classes("logits", logits)
     if isinstance(T, bool) or not isinstance(T, (int, float)):
         raise TypeError(f"T must be a float, got {type(T).__name__}")
-    if not T > 0:
-        raise ValueError(f"T must be above 0, got {T}")
+    _check_positive("T", T)
 
 
 def check_sim_loss(logits: Tensor, target: Tensor, sharpen_T: float | None) -> None:
@@ -149,18 +196,8 @@ def check_mix_contrastive_loss(
     check_target("target_forget", target_forget, n_forget, logits.shape[-1], logits, sharpen_T)
     check_target("target_retain", target_retain, n_retain, logits.shape[-1], logits, sharpen_T)
     _check_target_kinds(target_forget, target_retain)
-    if isinstance(lam, Tensor):
-        check_floating("lam", lam)
-        if lam.dim() != 0:
-            if lam.shape != logits.shape[:-1]:
-                raise ValueError(f"lam must be one value or have shape {_shape(logits)[:-1]}, got {_shape(lam)}")
-            _check_same_device("lam", lam, "logits", logits)
-        _check_constant("lam", lam)
-    elif isinstance(lam, bool) or not isinstance(lam, (int, float)):
-        raise TypeError(f"lam must be a float or a tensor, got {type(lam).__name__}")
-    elif not 0 <= lam <= 1:
-        raise ValueError(f"lam must be in [0, 1], got {lam}")
-    check_positive("tau", tau)
+    check_ratio("lam", lam, logits)
+    check_temperature("tau", tau, "logits", logits)
 
 
 def _check_target_kinds(target_forget: Tensor, target_retain: Tensor) -> None:
@@ -202,7 +239,7 @@ def check_real_contrastive_loss(
     check_target("target_forget", target_forget, logits_forget.shape[0], classes, logits_retain, sharpen_T)
     check_target("target_retain", target_retain, logits_retain.shape[0], classes, logits_retain, sharpen_T)
     _check_target_kinds(target_forget, target_retain)
-    check_positive("tau", tau)
+    check_temperature("tau", tau, "logits_retain", logits_retain)
 
 
 def _check_pairing(n_forget: int, n_retain: int, pairing: str) -> int:

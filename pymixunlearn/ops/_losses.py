@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +17,16 @@ def _first(output: Any) -> Tensor:
     """The loss of an operator that also returns its state."""
     loss: Tensor = output[0] if isinstance(output, tuple) else output
     return loss
+
+
+def _is_target(value: Tensor) -> bool:
+    """Whether the kernels can read it, and it needs no gradient; the reference says what is wrong otherwise."""
+    return value.dtype in checks.TARGETS and not value.requires_grad
+
+
+def _is_temperature(value: object) -> bool:
+    """Whether a temperature is a plain number that is in range, which needs no further check."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def sharpen(logits: Tensor, T: float = 0.3) -> Tensor:
@@ -38,7 +49,7 @@ def sharpen(logits: Tensor, T: float = 0.3) -> Tensor:
         >>> ops.sharpen(torch.tensor([[0.0, 0.3]]), T=0.3)
         tensor([[0.2689, 0.7311]])
     """
-    if not compiled(logits) or not isinstance(T, (int, float)) or not T > 0:
+    if not compiled(logits) or not _is_temperature(T):
         return reference.sharpen(logits, T)
     logits = in_float32(logits)
     result: Tensor = run(
@@ -74,7 +85,7 @@ def sim_loss(logits: Tensor, target: Tensor, *, sharpen_T: float | None = None) 
         >>> ops.sim_loss(logits, torch.tensor([0, 0]))  # sure of its label; undecided
         tensor([0.0000, 0.2929])
     """
-    if not compiled(logits, target) or target.requires_grad or not (sharpen_T is None or sharpen_T > 0):
+    if not (compiled(logits, target) and _is_target(target) and (sharpen_T is None or _is_temperature(sharpen_T))):
         return reference.sim_loss(logits, target, sharpen_T=sharpen_T)
     logits = in_float32(logits)
     output = run(
@@ -136,20 +147,21 @@ def mix_contrastive_loss(
         >>> logits.grad.shape
         torch.Size([2, 3, 10])
     """
-    constants_ok = (
+    if not (
         compiled(logits, target_forget, target_retain)
         and pairing in checks.PAIRINGS
         and reduction in checks.REDUCTIONS
-        and not target_forget.requires_grad
-        and not target_retain.requires_grad
-        and (not lam.requires_grad if isinstance(lam, Tensor) else isinstance(lam, (int, float)) and 0 <= lam <= 1)
-        and (not tau.requires_grad if isinstance(tau, Tensor) else isinstance(tau, (int, float)) and tau > 0)
-        and (sharpen_T is None or sharpen_T > 0)
-    )
-    if not constants_ok:
+        and _is_target(target_forget)
+        and _is_target(target_retain)
+        and (sharpen_T is None or _is_temperature(sharpen_T))
+    ):
         return reference.mix_contrastive_loss(
             logits, target_forget, target_retain, lam, tau, pairing=pairing, reduction=reduction, sharpen_T=sharpen_T
         )
+    if not (isinstance(lam, float) and 0 <= lam <= 1):
+        checks.check_ratio("lam", lam, logits)
+    if not _is_temperature(tau):
+        checks.check_temperature("tau", tau, "logits", logits)
     logits = in_float32(logits)
     output = run(
         ops.mix_contrastive_loss.default,
@@ -216,18 +228,18 @@ def real_contrastive_loss(
         >>> loss.shape
         torch.Size([])
     """
-    constants_ok = (
+    if not (
         compiled(logits_forget, logits_retain, target_forget, target_retain)
         and reduction in checks.REDUCTIONS
-        and not target_forget.requires_grad
-        and not target_retain.requires_grad
-        and (not tau.requires_grad if isinstance(tau, Tensor) else isinstance(tau, (int, float)) and tau > 0)
-        and (sharpen_T is None or sharpen_T > 0)
-    )
-    if not constants_ok:
+        and _is_target(target_forget)
+        and _is_target(target_retain)
+        and (sharpen_T is None or _is_temperature(sharpen_T))
+    ):
         return reference.real_contrastive_loss(
             logits_forget, logits_retain, target_forget, target_retain, tau, reduction=reduction, sharpen_T=sharpen_T
         )
+    if not _is_temperature(tau):
+        checks.check_temperature("tau", tau, "logits_retain", logits_retain)
     logits_forget, logits_retain = in_float32(logits_forget), in_float32(logits_retain)
     output = run(
         ops.real_contrastive_loss.default,

@@ -42,23 +42,33 @@ def _cosine(logits: Tensor, target: Tensor, sharpen_T: float | None) -> Tensor:
     """Cosine between ``softmax(logits)`` and a target direction along the last axis.
 
     ``target`` holds probabilities, labels (int64, one dimension fewer than ``logits``) or, with ``sharpen_T``, the
-    teacher's logits. A zero target has no direction: its cosine is 0.
+    teacher's logits. A zero target has no direction, nor has one whose norm is below the smallest normal number: its
+    cosine is 0.
     """
     dtype = _compute_dtype(logits.dtype)
     probabilities = torch.softmax(logits.to(dtype), dim=-1)
     norm = torch.linalg.vector_norm(probabilities, dim=-1)
     if target.dtype == torch.int64:
         index = target.unsqueeze(-1).expand(*logits.shape[:-1], 1)
-        labelled: Tensor = torch.gather(probabilities, -1, index).squeeze(-1) / norm
-        return labelled
+        valid = (index >= 0) & (index < logits.shape[-1])
+        labelled: Tensor = (
+            torch.gather(probabilities, logits.dim() - 1, torch.where(valid, index, 0)).squeeze(-1) / norm
+        )
+        return torch.where(valid.squeeze(-1), labelled, math.nan)
     direction = target.detach().to(dtype)
     if sharpen_T is not None:
         direction = torch.softmax(direction / sharpen_T, dim=-1)
     length = torch.linalg.vector_norm(direction, dim=-1)
+    # Squares of the elements leave the range of the dtype long before they do: a power of two brings them back.
+    limit, power = (1e125, 2.0**800) if dtype == torch.float64 else (1e15, 2.0**100)
+    scale = torch.where(length > limit, 1 / power, torch.where(length < 1 / limit, power, torch.ones_like(length)))
+    direction = direction * scale.unsqueeze(-1)
+    length = torch.linalg.vector_norm(direction, dim=-1)
+    directed = ~(length < torch.finfo(dtype).tiny * scale)  # taken by a NaN too
     inner = (probabilities * direction).sum(dim=-1)
     # The inner `where` keeps the division finite, the outer one defines the value: both are needed for the gradient.
-    cosine = inner / (norm * torch.where(length > 0, length, torch.ones_like(length)))
-    return torch.where(length == 0, torch.zeros_like(cosine), cosine)
+    cosine = inner / (norm * torch.where(directed, length, torch.ones_like(length)))
+    return torch.where(directed, cosine, torch.zeros_like(cosine))
 
 
 def _number(value: float | Tensor, dtype: torch.dtype) -> float | Tensor:
@@ -191,7 +201,9 @@ def mask_mix(
     result = mixed_dtype(x_forget, dtype)
     compute = torch.float64 if torch.float64 in (x_forget.dtype, result) else torch.float32
     size = x_forget.shape[-2:]
-    upsampled = F.interpolate(mask_logits.unsqueeze(1).to(compute), size=size, mode="bilinear", align_corners=False)
+    # Infinite logits count as ±1e30: as good for the sigmoid, and 0 where the interpolation gives them no weight.
+    logits = mask_logits.unsqueeze(1).to(compute).clamp(-1e30, 1e30)
+    upsampled = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
     mask = torch.sigmoid(upsampled)
     forget, retain = (_image_values(x, compute, mean, std) for x in (x_forget, x_retain))
     if pairing == "grid":

@@ -176,8 +176,9 @@ class _NoReading(TorchDispatchMode):
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("preprocess", [Preprocess(), AUGMENT], ids=["stored", "augmented"])
 def test_no_step_reads_a_value(fast: bool, preprocess: Preprocess, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A small loss looks whether its incoming gradient is 1, on the CPU only (test_losses_pytorch.py).
+    # A loss looks at its incoming gradient, lam and tau on the CPU only (test_losses_pytorch.py).
     monkeypatch.setattr("pymixunlearn.ops._torch.call._is_one", lambda grad: False)
+    monkeypatch.setattr("pymixunlearn.ops._checks._extremes", lambda value: ())
     config = MixUnlearnConfig(batch_size=4, epochs=1, fast=fast)
     job = tiny.job(
         patterns(2, 8, preprocess, 10, 14), models.build("resnet18", num_classes=10, in_channels=2, image_size=8)

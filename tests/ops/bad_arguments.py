@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -139,4 +140,65 @@ BAD_ARGUMENTS: list[tuple[Callable[[Any], Tensor], type[Exception], str]] = [
         ValueError,
         r"q_f must have d, h and w of at least 1, got shape \[2, 3, 0, 4\]",
     ),
+    # What kernels would read as something else, or not at all.
+    *(
+        (lambda f, bad=bad, call=call: call(f, bad), TypeError, f"{name} must be floating .* got {bad.dtype}")
+        for bad in (P.to(torch.complex64), P > 0, P.to(torch.float8_e4m3fn), Y.bool(), P.int())
+        for name, call in (
+            ("target", lambda f, bad: f.sim_loss(Z, bad)),
+            ("target_forget", lambda f, bad: f.mix_contrastive_loss(Z, bad, P, 0.3, 1.0)),
+            ("target_retain", lambda f, bad: f.real_contrastive_loss(Z, Z, P, bad, 1.0)),
+        )
+    ),
+    *(
+        (lambda f, bad=bad, call=call: call(f, bad), error, f"{name} (must .*)?{says}")
+        for bad, error, says in (
+            (True, TypeError, "got bool"),
+            (torch.tensor(True), TypeError, "got torch.bool"),
+            (torch.tensor(1), TypeError, "got torch.int64"),
+            (torch.tensor(0.5j), TypeError, "got torch.complex64"),
+            (0.5j, TypeError, "got complex"),
+            (torch.tensor(0.5, device="meta"), ValueError, "on the device of logits.*got meta"),
+            (torch.full((4, 1), 0.5), ValueError, r"got (shape )?\[4, 1\]"),
+            (torch.tensor(0.5, requires_grad=True), ValueError, "is a constant of the loss but requires grad"),
+        )
+        for name, call in (
+            ("lam", lambda f, bad: f.mix_contrastive_loss(Z, P, P, bad, 1.0)),
+            ("tau", lambda f, bad: f.mix_contrastive_loss(Z, P, P, 0.3, bad)),
+            ("tau", lambda f, bad: f.real_contrastive_loss(Z, Z, P, P, bad)),
+        )
+    ),
+    (lambda f: f.mix_contrastive_loss(Z, P, P, math.nan, 1.0), ValueError, r"lam must be in \[0, 1\], got nan"),
+    (lambda f: f.mix_contrastive_loss(Z, P, P, 0.3, math.inf), ValueError, "tau must be finite, got inf"),
+    (lambda f: f.real_contrastive_loss(Z, Z, P, P, math.nan), ValueError, "tau must be above 0, got nan"),
+    (lambda f: f.sim_loss(Z, P, sharpen_T=math.inf), ValueError, "sharpen_T must be finite, got inf"),
+    (lambda f: f.sim_loss(Z, P, sharpen_T=True), TypeError, "sharpen_T must be a float or None, got bool"),
+    (lambda f: f.sim_loss(Z, P, sharpen_T=torch.tensor(0.3)), TypeError, "sharpen_T must be .* got Tensor"),
+    (lambda f: f.sharpen(Z, math.inf), ValueError, "T must be finite, got inf"),
+    (lambda f: f.sim_loss(Z.to("meta"), P), ValueError, r"target must be on the device of logits \(meta\), got cpu"),
+    (lambda f: f.sim_loss(Z, Z.long()), ValueError, r"target must have shape \[4\] \(labels\), got \[4, 5\]"),
+    *(
+        (lambda f, call=call: call(f), TypeError, f"{name} must be a dense tensor, got layout torch.sparse")
+        for name, call in (
+            ("logits", lambda f: f.sharpen(Z.to_sparse())),
+            ("logits", lambda f: f.sim_loss(Z.to_sparse_csr(), P)),
+            ("target", lambda f: f.sim_loss(Z, P.to_sparse())),
+            ("lam", lambda f: f.mix_contrastive_loss(Z, P, P, Z[:, 0].to_sparse(), 1.0)),
+            ("x_retain", lambda f: f.mask_mix(X, X.to_sparse(), M)),
+            ("mask_logits", lambda f: f.mask_mix(X, X, M.to_sparse())),
+            ("k_f", lambda f: attend(f, {"k_f": torch.zeros(2, 3, 4, 4).to_sparse()})),
+        )
+    ),
+]
+
+#: Numbers out of range in CPU tensors. A traced graph, and a GPU, would have to wait for them.
+BAD_VALUES: list[tuple[Callable[[Any], Tensor], type[Exception], str]] = [
+    (
+        lambda f: f.mix_contrastive_loss(Z, P, P, torch.tensor(1.5), 1.0),
+        ValueError,
+        r"lam must be in \[0, 1\], got 1.5",
+    ),
+    (lambda f: f.mix_contrastive_loss(Z, P, P, Z[:, 0] - 1, 1.0), ValueError, r"lam must be in \[0, 1\], got -1.0"),
+    (lambda f: f.mix_contrastive_loss(Z, P, P, 0.3, torch.tensor(0.0)), ValueError, "tau must be above 0, got 0.0"),
+    (lambda f: f.real_contrastive_loss(Z, Z, P, P, torch.tensor(math.nan)), ValueError, "tau must be above 0, got nan"),
 ]

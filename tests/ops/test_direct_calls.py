@@ -142,6 +142,11 @@ def test_refuse_what_memory_safety_forbids() -> None:
         lambda: registered.real_contrastive_loss(z, z[:, :4], p, p, None, 0.7, False, None),
         lambda: registered.real_contrastive_loss(z, z, p, labels, None, 0.7, False, None),
         lambda: registered.sharpen(z[:, :0], 0.3),
+        *(lambda bad=bad: registered.sim_loss(z, bad, None) for bad in (p > 0, p.to(torch.complex64))),
+        *(
+            lambda bad=bad: registered.mix_contrastive_loss(z, p, p, bad, 0.0, *mix[2:])
+            for bad in (torch.tensor(True), torch.tensor(1))
+        ),
     ]
     x_f, x_r, mask = operands(2, 2, (3, (8, 6), (2, 3)))
     by_mask, by_image = registered.mask_mix_backward_mask, registered.mask_mix_backward_image
@@ -177,4 +182,11 @@ def test_refuse_what_memory_safety_forbids() -> None:
     ]
     for call in calls:
         with pytest.raises(RuntimeError, match="expected|sharpen_T needs"):
+            call()
+    # One tensor on meta sends the call to the fake kernel, which checks too.
+    for call in (
+        lambda: registered.sim_loss(z, p.to("meta"), None),
+        lambda: registered.mix_contrastive_loss(z, p, p, torch.tensor(0.5, device="meta"), 0.0, *mix[2:]),
+    ):
+        with pytest.raises(ValueError, match="must be on the device of logits"):
             call()

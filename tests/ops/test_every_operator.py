@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pymixunlearn import ops
 from pymixunlearn.ops import _RULES, reference
 from tests.ops.agreement import agree_with_truth, second_gradients
-from tests.ops.bad_arguments import BAD_ARGUMENTS
+from tests.ops.bad_arguments import BAD_ARGUMENTS, BAD_VALUES
 from tests.ops.gpu import compare_graph_replays, needs_a_second_gpu, on_a_late_stream
 from tests.ops.problems import ATTENTIONS, LOSSES, MIXES, PROBLEMS, SHARPEN, Problem
 from tests.ops.tracing import check_compiled
@@ -257,12 +257,22 @@ def test_every_instruction_set_agrees(isa: str) -> None:
 
 
 @pytest.mark.parametrize("module", [ops, reference], ids=["compiled", "reference"])
-@pytest.mark.parametrize(("call", "error", "message"), BAD_ARGUMENTS)
+@pytest.mark.parametrize(("call", "error", "message"), [*BAD_ARGUMENTS, *BAD_VALUES])
 def test_bad_arguments_are_named(
     module: Any, call: Callable[[Any], Tensor], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         call(module)
+
+
+@pytest.mark.parametrize(("call", "error", "message"), [case for case in BAD_ARGUMENTS if case[1] is ValueError])
+def test_bad_arguments_are_named_in_compiled_graphs_too(
+    call: Callable[[Any], Tensor], error: type[Exception], message: str
+) -> None:
+    torch._dynamo.reset()
+    with pytest.raises(error, match=message) as caught:
+        torch.compile(lambda: call(ops), backend="eager")()
+    assert ".py" not in str(caught.value)
 
 
 # --- GPU only --------------------------------------------------------------------------------------------------------

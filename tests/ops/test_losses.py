@@ -211,6 +211,37 @@ def test_zero_target_has_cosine_and_gradient_zero(device: str, loss: str) -> Non
     )
 
 
+@pytest.mark.parametrize("power", [-37, -30, -20, -12, 12, 20, 30, 36])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_only_the_direction_of_a_target_matters_however_long_it_is(device: str, loss: str, power: int) -> None:
+    """Squares of float32 end at 1e-38 and 1e38, norms at 1e-19 and 1e19."""
+    logits = logits_for(loss, 4, 4, 5, torch.float32, device)
+    forget, retain = (targets_of("probabilities", 4, 5, seed, torch.float32, device) for seed in (1, 2))
+    expected = gradients(lambda *z: loss_of(ops, loss, z, forget, retain), logits, None)
+    for module in (ops, reference):
+        value, grads = gradients(
+            lambda *z, f=module: loss_of(f, loss, z, forget * 10.0**power, retain * 10.0**power), logits, None
+        )
+        torch.testing.assert_close(value, expected[0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(grads, expected[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("power", [-250, -160, 160, 250])
+def test_only_the_direction_of_a_target_matters_in_float64(device: str, power: int) -> None:
+    z, target = logits_of(4, 5, seed=0, device=device).double(), targets_of("teacher", 4, 5, 1, torch.float64, device)
+    for module in (ops, reference):
+        torch.testing.assert_close(module.sim_loss(z, target * 10.0**power), ops.sim_loss(z, target))
+
+
+def test_a_target_below_the_normal_numbers_has_no_direction(device: str) -> None:
+    z = logits_of(2, 5, seed=0, device=device).requires_grad_()
+    target = torch.full((2, 5), 1e-42, device=device)
+    for module in (ops, reference):
+        loss = module.sim_loss(z, target)
+        assert loss.tolist() == [1.0, 1.0]
+        assert not torch.autograd.grad(loss.sum(), z)[0].any()
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_nan_and_inf_propagate_within_their_row(device: str, value: float) -> None:
     z = logits_of(3, 20, seed=0, device=device)
@@ -251,8 +282,9 @@ def test_saturated_logits_give_finite_gradients(device: str, dtype: torch.dtype,
     assert all(torch.isfinite(result).all() for result in results)
 
 
-def test_label_out_of_range_makes_its_row_nan(device: str) -> None:
-    loss = ops.sim_loss(logits_of(3, 4, seed=0, device=device), torch.tensor([0, 4, -1], device=device))
+@pytest.mark.parametrize("module", [ops, reference], ids=["compiled", "reference"])
+def test_label_out_of_range_makes_its_row_nan(device: str, module: Any) -> None:
+    loss = module.sim_loss(logits_of(3, 4, seed=0, device=device), torch.tensor([0, 4, -1], device=device))
     assert torch.isnan(loss).tolist() == [False, True, True]
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pymixunlearn import ops
+from pymixunlearn.ops._checks import _extremes
 from pymixunlearn.ops._torch.call import _is_one
 from tests.ops.test_losses import KINDS, LOSSES, logits_for, logits_of, loss_of, targets_of
 from tests.ops.tracing import check_compiled
@@ -124,6 +125,21 @@ def test_only_on_the_cpu_is_an_incoming_gradient_looked_at() -> None:
             raise AssertionError("reading it waits for the device")
 
     assert not _is_one(Elsewhere())  # type: ignore[arg-type]
+
+
+def test_only_on_the_cpu_are_ratios_and_temperatures_looked_at() -> None:
+    class Elsewhere(Tensor):
+        @property
+        def is_cpu(self) -> bool:  # type: ignore[override]
+            return False
+
+        def item(self) -> float:
+            raise AssertionError("reading it waits for the device")
+
+    assert _extremes(torch.tensor([0.25, 0.75])) == (0.25, 0.75)
+    assert _extremes(torch.ones(2).as_subclass(Elsewhere)) == ()
+    assert _extremes(torch.ones(2, device="meta")) == ()
+    assert torch.vmap(lambda lam: torch.ones(()) * len(_extremes(lam)))(torch.ones(3)).tolist() == [0, 0, 0]
 
 
 def test_batched_incoming_gradients() -> None:

@@ -197,6 +197,29 @@ def test_nan_of_a_mask_reaches_the_pixels_that_read_it(device: str) -> None:
     assert torch.equal(torch.isnan(mixed), torch.isnan(expected)) and torch.isnan(mixed[1, 0, 0, 15])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[3], SHAPES[4], SHAPES[5], SHAPES[6]], ids=str)
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_an_infinite_mask_logit_shows_one_image_where_it_has_weight(
+    device: str, value: float, shape: tuple[int, tuple[int, int], tuple[int, int]], dtype: torch.dtype
+) -> None:
+    """And nothing is NaN where the interpolation gives it none."""
+    x_f, x_r, mask = operands(2, 2, shape, dtype, device)
+    for at in (0, -1):
+        own = mask.clone()
+        own[0].view(-1)[at] = value
+        results = []
+        for module in (ops, reference):
+            leaves = [x.clone().requires_grad_() for x in (x_f, x_r, own)]
+            mixed = module.mask_mix(*leaves)
+            results.append([mixed.detach(), *torch.autograd.grad(mixed, leaves, torch.ones_like(mixed))])
+            assert all(torch.isfinite(x).all() for x in results[-1])
+            corner = (0, ..., 0, 0) if at == 0 else (0, ..., -1, -1)
+            assert torch.equal(mixed[corner], (x_f if value > 0 else x_r)[corner])
+        for name, mine, theirs in zip(("value", "forget", "retain", "mask"), *results, strict=True):
+            assert_close(name, mine, theirs, dtype)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_saturated_mask_logits(device: str, dtype: torch.dtype) -> None:
     x_f, x_r, _ = operands(4, 4, SHAPES[0], dtype, device)

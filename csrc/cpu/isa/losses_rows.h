@@ -20,7 +20,7 @@ static void cosine_forward(const CosineRows& in, int64_t begin, int64_t end, voi
     const A max = row_max(z, in.classes);
     [[maybe_unused]] const U* target[targets];
     A target_max[targets] = {};
-    A dot[targets], norm2[targets];
+    A dot[targets], norm[targets];
     V e2{}, dots[targets] = {}, norms[targets] = {};
     if constexpr (kind == TargetKind::labels) {
       over_row<lanes>(in.classes, [&](int64_t j, auto count) {
@@ -31,7 +31,7 @@ static void cosine_forward(const CosineRows& in, int64_t begin, int64_t end, voi
         const int64_t label = static_cast<const int64_t*>(in.targets[k].data)[in.targets[k].row(n)];
         const bool valid = label >= 0 && label < in.classes;
         // A label out of range makes its row NaN: visible in the loss, and without waiting for a device.
-        norm2[k] = valid ? A(1) : A(NAN);
+        norm[k] = valid ? A(1) : A(NAN);
         dot[k] = valid ? exp(broadcast<V>(A(widen(z[label])) - max))[0] : A(NAN);
       }
     } else {
@@ -55,11 +55,15 @@ static void cosine_forward(const CosineRows& in, int64_t begin, int64_t end, voi
       });
       for (int k = 0; k < targets; ++k) {
         dot[k] = sum(dots[k]);
-        norm2[k] = sum(norms[k]);
+        if constexpr (kind == TargetKind::probabilities) {
+          norm[k] = target_norm(sum(norms[k]), target[k], in.classes);
+        } else {
+          norm[k] = std::sqrt(sum(norms[k]));
+        }
       }
     }
     A* state = static_cast<A*>(states) + n * state_width(targets);
-    store_row_state(state, max, sum(e2), targets, dot, norm2, target_max);
+    store_row_state(state, max, sum(e2), targets, dot, norm, target_max);
     if (sim != nullptr) static_cast<T*>(sim)[n] = narrow<T>(state[sim_slot(0)]);
   }
 }

@@ -80,6 +80,7 @@ static const A* expanded_row(const MaskMixPlan& plan, MaskMixWorkspace<A>& work,
       break;
   }
   const A *near = static_cast<const A*>(plan.near), *far = static_cast<const A*>(plan.far), *from = work.mask_row;
+  for (int64_t x = 0; x < mask_width; ++x) work.mask_row[x] = finite_logit(work.mask_row[x]);
   for (int64_t x = 0; x < plan.shape.width; ++x) to[x] = from[plan.first[x]] * near[x] + from[plan.second[x]] * far[x];
   return to;
 }

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pymixunlearn.ops import _checks as checks
 from pymixunlearn.ops import reference
 from pymixunlearn.ops._torch.call import below_autograd, eager_function, ops, twice_differentiable
 from pymixunlearn.ops._torch.register import (
@@ -55,6 +56,7 @@ MixblockAttention = eager_function("mixblock_attention", _gradients, _save)
 def _mixblock_attention(
     q_f: Tensor, k_f: Tensor, v_f: Tensor, q_r: Tensor, k_r: Tensor, v_r: Tensor, grid: bool, allow_tf32: bool
 ) -> tuple[Tensor, Tensor]:
+    checks.check_mixblock_attention(q_f, k_f, v_f, q_r, k_r, v_r, "grid" if grid else "zip")
     height, width = q_f.shape[2:]
     pairs = q_f.shape[0] * q_r.shape[0] if grid else q_f.shape[0]
     dtype = torch.float64 if q_f.dtype == torch.float64 else torch.float32

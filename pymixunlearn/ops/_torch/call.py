@@ -7,6 +7,7 @@ which argument was wrong.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -30,11 +31,21 @@ def _transformed() -> bool:
     return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
+def _exporting_to_onnx() -> bool:
+    """Whether ONNX, which has no such operators, is what a traced graph will be written as."""
+    onnx = sys.modules.get("torch.onnx")
+    return onnx is not None and bool(onnx.is_in_onnx_export())
+
+
+_exporting_to_onnx._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as tf32_allowed in ops/_attention.py
+
+
 def compiled(*tensors: object) -> bool:
     """Whether a compiled operator can serve these arguments.
 
     They must be tensors on devices that have compiled operators. Under function transforms and forward-mode
-    differentiation, for which the kernels have no rules, the reference serves instead of silently dropping tangents.
+    differentiation, for which the kernels have no rules, the reference serves instead of silently dropping tangents. So
+    it does in an export to ONNX, which is made of PyTorch's own operators.
     """
     for tensor in tensors:
         if not isinstance(tensor, Tensor):
@@ -43,7 +54,9 @@ def compiled(*tensors: object) -> bool:
             if not torch.compiler.is_compiling():
                 library.say_that_the_reference_serves(tensor.device.type)
             return False
-    return torch.compiler.is_compiling() or not _transformed()
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return not _exporting_to_onnx()
+    return not _transformed()
 
 
 def in_float32(tensor: Tensor) -> Tensor:
@@ -191,6 +204,7 @@ def run(
     """
     try:
         if torch.compiler.is_compiling():
+            check()  # while tracing, where a refusal by the operator would be told with the sources of PyTorch
             return operator(*arguments)
         if differentiable and torch.is_grad_enabled():
             if at_once is not None and at_once.pays(arguments):

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pymixunlearn.ops import _checks as checks
 from pymixunlearn.ops import reference
 from pymixunlearn.ops._torch.call import AtOnce, below_autograd, eager_function, ops, twice_differentiable
 from pymixunlearn.ops._torch.register import (
@@ -59,7 +60,7 @@ def mix_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
                 target_retain,
                 lam_value if lam is None else lam,
                 tau_value if tau is None else tau,
-                pairing="grid" if grid else "zip",
+                pairing=_pairing(grid),
                 reduction="mean" if mean else "sum",
                 sharpen_T=sharpen_T,
             ),
@@ -145,7 +146,12 @@ def _of_loss(gradients: Callable[[Any, Tensor], Any]) -> Callable[[Any, Tensor, 
     return lambda ctx, grad, _: gradients(ctx, grad)
 
 
-# Fake kernels: shapes, dtypes and devices of the outputs, for tracing without data.
+# Fake kernels: shapes, dtypes and devices of the outputs, for tracing without data. While tracing they are the first to
+# see the arguments, so those of the forward name the one that is wrong.
+
+
+def _pairing(grid: bool) -> str:
+    return "grid" if grid else "zip"
 
 
 def _state(like: Tensor, size: int) -> Tensor:
@@ -159,6 +165,7 @@ def _state_width(targets: int) -> int:
 
 
 def _sharpen(logits: Tensor, T: float) -> Tensor:
+    checks.check_sharpen(logits, T)
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
@@ -167,6 +174,7 @@ def _sharpen_backward(grad: Tensor, logits: Tensor, T: float) -> Tensor:
 
 
 def _sim_loss(logits: Tensor, target: Tensor, sharpen_T: float | None) -> tuple[Tensor, Tensor]:
+    checks.check_sim_loss(logits, target, sharpen_T)
     rows = logits.shape[0]
     return logits.new_empty((rows,)), _state(logits, rows * _state_width(1))
 
@@ -187,6 +195,16 @@ def _mix_contrastive_loss(
     mean: bool,
     sharpen_T: float | None,
 ) -> tuple[Tensor, Tensor]:
+    checks.check_mix_contrastive_loss(
+        logits,
+        target_forget,
+        target_retain,
+        lam_value if lam is None else lam,
+        tau_value if tau is None else tau,
+        _pairing(grid),
+        "sum",
+        sharpen_T,
+    )
     rows = logits.shape[0] * logits.shape[1] if grid else logits.shape[0]
     columns = logits.shape[1] if grid else 1
     return logits.new_empty(()), _state(logits, rows * _state_width(2) + columns)
@@ -234,6 +252,15 @@ def _real_contrastive_loss(
     mean: bool,
     sharpen_T: float | None,
 ) -> tuple[Tensor, Tensor]:
+    checks.check_real_contrastive_loss(
+        logits_forget,
+        logits_retain,
+        target_forget,
+        target_retain,
+        tau_value if tau is None else tau,
+        "sum",
+        sharpen_T,
+    )
     rows = logits_forget.shape[0] + logits_retain.shape[0]
     return logits_retain.new_empty(()), _state(logits_retain, rows * _state_width(1) + 1)
 

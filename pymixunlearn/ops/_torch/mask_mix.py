@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pymixunlearn.ops import _checks as checks
 from pymixunlearn.ops import reference
 from pymixunlearn.ops._torch.call import below_autograd, eager_function, ops, twice_differentiable
 from pymixunlearn.ops._torch.register import register_derivative, register_fakes, register_no_derivative
@@ -82,6 +83,8 @@ def _mask_mix(
     std: Sequence[float],
     dtype: torch.dtype,
 ) -> Tensor:
+    # The numbers of mean and std were checked in Python: here they may be symbols.
+    checks.check_mask_mix(x_forget, x_retain, mask_logits, "grid" if grid else "zip", None, None, dtype)
     pairs = x_forget.shape[0] * x_retain.shape[0] if grid else x_forget.shape[0]
     return _images(x_forget, (pairs, *x_forget.shape[1:]), dtype, channels_last(x_forget, x_retain))
 
