@@ -13,6 +13,7 @@ import torch
 from pymixunlearn import models
 from pymixunlearn.data import Dataset, ImageSet, TrainingSet
 from pymixunlearn.evaluation import Metrics, accuracy, predict_logits
+from pymixunlearn.experiments.common.forget_set import leave_out_earlier
 from pymixunlearn.experiments.common.history import merge_histories, to_csv
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity, identity_hash
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT, InitialModel, choose_model
@@ -75,8 +76,11 @@ def resolve_training(inputs: TrainInputs, *, observer: Observer | None = None) -
     # A bad setting is found before data is read. The network's own defaults, and whether the task has the setting,
     # follow later.
     build_training(MeanTeacherConfig(), inputs.settings)
+    inputs.split.check()
     dataset = inputs.data.load(observer)
-    split = inputs.split.make(dataset, inputs.seed) if inputs.command == "retrain" else None
+    split = None
+    if inputs.command == "retrain":
+        split = leave_out_earlier(inputs.split.make(dataset, inputs.seed), inputs.model, observer)
     initial = choose_model(inputs.model, dataset)
     purpose: Literal["initial", "retrain"] = "initial" if split is None else "retrain"
     if split is None and initial.loaded is not None:

@@ -308,6 +308,8 @@ def _load(inputs: VerifyInputs, config: Mapping[str, Any], watcher: Observer) ->
         data_dir=None if given is None else Path(given),
         download=inputs.download,
         image_size=config["image_size"],
+        follow_links=config.get("follow_links", False),
+        skip_unreadable=config.get("skip_unreadable", False),
     ).load(watcher)
 
 

@@ -56,6 +56,7 @@ def deletion_record(
             "fraction": split["params"].get("fraction"),
             "forgotten": {"count": split["forget"]["count"], "indices_sha256": split["forget"]["sha256"], "ids": ids},
             "remaining": {"count": split["retain"]["count"], "indices_sha256": split["retain"]["sha256"]},
+            **_further_samples(split),
         },
         "dataset": split["dataset"],
         "method": {
@@ -85,6 +86,21 @@ def deletion_record(
         "files": dict(sorted(hashes.items())),
     }
     return {**content, "sha256": record_sha256(content)}
+
+
+def _further_samples(split: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the samples that were forgotten before, were taken out of the test set, or are copies that remain."""
+    found = {}
+    if "excluded" in split:
+        found["forgotten_before"] = _counted(split["excluded"])
+    for kind in ("removed", "copies"):
+        if kind in split:
+            found[kind] = {part: _counted(indices) for part, indices in split[kind].items()}
+    return found
+
+
+def _counted(indices: Mapping[str, Any]) -> dict[str, Any]:
+    return {"count": indices["count"], "indices_sha256": indices["sha256"]}
 
 
 def upgraded_record(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def index_split(dataset: Dataset, indices: Tensor | Sequence[int] | DeletionList
         forget = indices if isinstance(indices, Tensor) else to_indices(list(indices), "indices")
         return Split(dataset, "indices", forget, seed, {"count": len(forget)})
     found = find_samples(dataset, indices)
-    if not len(found["train"]):
+    if len(indices) and not len(found["train"]):
         raise UserError(f"none of the {len(indices)} listed samples is a training image: no model was trained on them")
     params: dict[str, JSON] = {"count": len(found["train"])}
     if indices.id_column is not None:

@@ -93,10 +93,10 @@ def find_samples(dataset: Dataset, request: DeletionList) -> dict[str, Tensor]:
         listed = defaultdict(list)
         for place in places:
             listed[place.part].append(place.number)
-    for part, indices in listed.items():
+    for indices in listed.values():
         repeated = [index for index, count in Counter(indices).items() if count > 1]
         if repeated and request.id_column is None:
-            raise UserError(f"every index must be given once, got {min(repeated)} of the {part} set more than once")
+            raise UserError(f"every index must be given once, got {min(repeated)} more than once")
     return {part: torch.tensor(sorted(set(listed.get(part, ()))), dtype=torch.int64) for part in _PARTS}
 
 

@@ -102,7 +102,7 @@ def test_two_rows_for_one_image_are_one_image_with_two_ids(tmp_path: Path) -> No
         assert len(request) == 3 and split.forget_indices.tolist() == [1, 2]
         params: Any = split.params
         assert params["count"] == 2 and params["ids"]["count"] == 2
-    with pytest.raises(UserError, match="every index must be given once, got 1 of the train set more than once"):
+    with pytest.raises(UserError, match="every index must be given once, got 1 more than once"):
         tasks.index_split(photos(), DeletionList((1, 2, 1)))
 
 

@@ -70,6 +70,8 @@ class ShadowPlan:
         added = self.unseen[chosen[len(self.members) :]]
         kept = torch.ones(len(self.split.train), dtype=torch.bool)
         kept[left_out] = False
+        if self.split.excluded_indices is not None:
+            kept[self.split.excluded_indices] = False
         forgotten = torch.zeros(len(self.split.train), dtype=torch.bool)
         forgotten[self.split.forget_indices] = True
         train = _joined(self.split.train.subset(kept.nonzero().squeeze(1)), self.split.test.subset(added))

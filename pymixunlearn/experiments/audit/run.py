@@ -198,6 +198,8 @@ def _of_run(inputs: AuditInputs, observer: Observer | None) -> _Origin:
         dataset=config["dataset"],
         data_dir=None if data_dir is None else Path(data_dir),
         image_size=config["image_size"],
+        follow_links=config.get("follow_links", False),
+        skip_unreadable=config.get("skip_unreadable", False),
     )
     split = Split.load(run / "split.json", data.load(observer))
     check_auditable(split)  # before its trainings are looked at: they may be of a kind that no audit repeats

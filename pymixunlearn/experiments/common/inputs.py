@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +18,7 @@ from pymixunlearn.experiments.common.options import option
 if TYPE_CHECKING:
     from pymixunlearn.data import Dataset
     from pymixunlearn.experiments.common.progress import Observer
-    from pymixunlearn.tasks import Split
+    from pymixunlearn.tasks import DeletionList, Split
 
 FORGET = ("task", "classes", "fraction", "labelled", "indices", "id_column", "manifest")
 """Fields of :class:`SplitRequest`."""
@@ -122,8 +123,9 @@ class SplitRequest:
         fraction: For all tasks but "class": the share of those classes' samples; None means 0.6 for "noisy", and
             otherwise 0.4.
         labelled: For task "semi": the share of all training samples that have labels; None means 0.4.
-        indices: A file of indices into the training set; implies task "indices".
-        id_column: The column of ids, where that file is a CSV with a heading; see :mod:`pymixunlearn.deletion_list`.
+        indices: A list of samples by index or file, see :func:`pymixunlearn.tasks.read_deletion_list`; implies task
+            "indices".
+        id_column: The column of ids of that list.
         manifest: A split that was saved before; excludes everything else.
     """
 
@@ -139,8 +141,8 @@ class SplitRequest:
         default=(),
         several=True,
         metavar="K",
-        help="A class, by index or name; repeat for several.  [default: 0; for tasks data "
-        "and semi 5 6 7 8 9; for noisy 0 1 2 3 4]",
+        help="A class, by name or index (name:1 and index:1 say which); repeat for several.  [default: 0; for tasks "
+        "data and semi 5 6 7 8 9; for noisy 0 1 2 3 4]",
     )
     fraction: float | None = option(
         "--forget-fraction",
@@ -163,13 +165,14 @@ class SplitRequest:
         old="--forget-indices",
         kind=Path,
         metavar="FILE",
-        help="Indices of training samples: text (one per line, or commas), .json or .npy. Implies task indices.",
+        help="A list of samples: indices as text (one per line, or commas), .json or .npy; or a CSV with a column "
+        "'index' or 'file'. Implies task indices.",
     )
     id_column: str | None = option(
         "--id-column",
         metavar="NAME",
-        help="The file of --forget is a CSV with the columns 'index' and NAME, your own ids of the samples; the report "
-        "keeps a hash of them.",
+        help="The file of --forget is a CSV with a column NAME, your own ids of the samples; the report holds a hash "
+        "of them.",
     )
     manifest: Path | None = option(
         "--split", kind=Path, metavar="FILE", help="A split.json of an earlier run, instead of a task."
@@ -184,15 +187,12 @@ class SplitRequest:
         """
         from pymixunlearn import tasks
         from pymixunlearn.tasks import Split
-        from pymixunlearn.tasks.deletion_list import read_deletion_list
 
         task = self._checked_task()
         if self.manifest is not None:
             return Split.load(self.manifest, dataset)
         if self.indices is not None:
-            if self.id_column is None:
-                return tasks.index_split(dataset, tasks.read_indices(self.indices), seed=seed)
-            return tasks.index_split(dataset, read_deletion_list(self.indices, self.id_column), seed=seed)
+            return tasks.index_split(dataset, self.deletion_list, seed=seed)
         classes = tuple(_class_index(name, dataset) for name in self.classes)
         if task == "class":
             return tasks.class_split(dataset, classes or (0,), seed=seed)
@@ -202,6 +202,25 @@ class SplitRequest:
         chosen.update({name: share for name, share in given.items() if share is not None})
         make = {"data": tasks.data_split, "noisy": tasks.noisy_split, "semi": tasks.semi_supervised_split}[task]
         return make(dataset, seed=seed, **chosen)
+
+    def check(self) -> None:
+        """Find what is wrong before any data is loaded, and read the list of samples.
+
+        Raises:
+            BadRequest: The fields contradict each other.
+            UserError: The list cannot be read.
+        """
+        self._checked_task()
+        if self.indices is not None:
+            _ = self.deletion_list
+
+    @cached_property
+    def deletion_list(self) -> DeletionList:
+        """The list of samples to forget, read once."""
+        from pymixunlearn.tasks.deletion_list import read_deletion_list
+
+        assert self.indices is not None
+        return read_deletion_list(self.indices, self.id_column)
 
     def _checked_task(self) -> str:
         from pymixunlearn.tasks import TASKS
@@ -356,9 +375,11 @@ def check_name(kind: str, name: str, known: Iterable[str]) -> None:
 
 def _class_index(name: str, dataset: Dataset) -> int:
     """Return the index of a class given by index or by name."""
+    from pymixunlearn.tasks.samples import class_index
+
     try:
-        return int(name)
-    except ValueError:
-        classes = dataset.train.classes
-        check_name(f"class of '{dataset.name}'", name, classes)
-        return classes.index(name)
+        return class_index(name, dataset)
+    except UserError as error:
+        if name.isdecimal() and name not in dataset.train.classes:
+            raise  # an index is well asked for; there is no such class
+        raise BadRequest(str(error)) from error

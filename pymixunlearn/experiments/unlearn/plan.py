@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from pymixunlearn import methods
+from pymixunlearn.experiments.common.forget_set import load_split
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity
 from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model
 from pymixunlearn.experiments.common.inputs import BadRequest, check_name
@@ -93,7 +94,7 @@ def resolve_unlearning(inputs: UnlearnInputs, *, observer: Observer | None = Non
         build_config(RetrainConfig, requested[training])
 
     if split is None:
-        split = inputs.split.make(inputs.data.load(observer), inputs.seed)
+        split = load_split(inputs.data, inputs.split, inputs.model, inputs.seed, observer)
     preset = find_preset(inputs.method, split.dataset.name, split.task, label_aware=bool(label_aware))
     shipped = split_by_target(preset.settings if preset else {}, method_class.config_class.kinds())
     targets: dict[str, dict[str, Any]] = {name: {**shipped[name], **requested[name]} for name in requested}
