@@ -70,9 +70,10 @@ def check(call: Call) -> None:
         elif problem.name.startswith("zip") and tensor.dim() == 1 and tensor.is_floating_point():
             tensor.fill_(call.ratio)
     if problem.name.startswith("mask_mix"):
-        logits = tensors[0 if "bytes" in problem.name else 2].view(-1)
-        for at, infinity in enumerate(call.infinities[: logits.numel()]):
-            logits[(call.seed + 7 * at) % logits.numel()] = infinity
+        # Whole masks: PyTorch rounds the weights of its interpolation, so one infinity may reach one pixel further.
+        masks = tensors[0 if "bytes" in problem.name else 2]
+        for at, infinity in enumerate(call.infinities[: len(masks)]):
+            masks[(call.seed + at) % len(masks)] = infinity
     leaves, constants = problem.split(tensors)
 
     def twin(*own: torch.Tensor) -> torch.Tensor:
