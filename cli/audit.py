@@ -52,7 +52,7 @@ def audit(ctx: click.Context, /, run: Path | None, **values: Any) -> None:
     from pymixunlearn.experiments.common.settings import parse_assignments
     from pymixunlearn.reporting import audit_table, klom_lines
 
-    from .progress import make_console, watching
+    from .progress import make_console, say, watching
 
     if run is not None and ctx.get_parameter_source("dataset") is ParameterSource.COMMANDLINE:
         raise click.UsageError("A run already says its data set; leave out --dataset.", ctx)
@@ -78,7 +78,7 @@ def audit(ctx: click.Context, /, run: Path | None, **values: Any) -> None:
             wrapped = textwrap.fill(sentence, console.width, initial_indent="  ", subsequent_indent="  ")
             console.print(wrapped, markup=False, soft_wrap=True)
     console.print()
-    console.print(f"Audit: {outcome.file}", soft_wrap=True, markup=False)
+    say(console, f"Audit: {outcome.file}")
 
 
 def describe(plan: AuditPlan) -> list[str]:

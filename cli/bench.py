@@ -50,7 +50,7 @@ def ops(ctx: click.Context, /, **values: Any) -> None:
     from pymixunlearn.training import resolve_device
     from pymixunlearn.training.process_pool import held_to_threads
 
-    from .progress import make_console
+    from .progress import make_console, say
 
     device = resolve_device(values["device"])
     quick = values["quick"]
@@ -67,7 +67,7 @@ def ops(ctx: click.Context, /, **values: Any) -> None:
     rows = [row for row in results.rows if row.case in cases]
     console.print(summary_table(rows, plain=not console.is_terminal))
     console.print("Ratios are a rival's median over the fused operator's: above 1 the fused one is faster.")
-    console.print(f"Forward, backward and all columns: {out}", soft_wrap=True, markup=False)
+    say(console, f"Forward, backward and all columns: {out}")
     failed = list(dict.fromkeys(row.case.name for row in rows if row.status == "failed"))
     if failed:
         click.echo(f"Error: {len(failed)} of {len(cases)} cases failed: {', '.join(failed)}", err=True)

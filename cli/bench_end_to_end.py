@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _PARTS = ("request", "growth")
-_NOT_ASKED = ("retrain", "relearn", "tsne", "thumbnails")
+_NOT_ASKED = ("retrain", "relearn", "tsne", "thumbnails", "png")
 _FORGET, _RETAIN = (1000, 2000, 4000, 8000), (8000, 16000, 32000, 64000)
 _QUICK_FORGET, _QUICK_RETAIN = (128, 256), (256, 512)
 
@@ -56,7 +56,7 @@ def end_to_end(**values: Any) -> None:
     from pymixunlearn.training import resolve_device
     from pymixunlearn.training.process_pool import held_to_threads
 
-    from .progress import make_console, watching
+    from .progress import make_console, say, watching
 
     device = resolve_device(values["device"])
     out = values["out"] or Path("runs") / f"bench-end-to-end-{device.type}"
@@ -76,7 +76,7 @@ def end_to_end(**values: Any) -> None:
         _show_request(console, requests)
     if growth:
         _show_growth(console, growth)
-    console.print(f"Tables: {out}", soft_wrap=True, markup=False)
+    say(console, f"Tables: {out}")
 
 
 def _measure_request(values: dict[str, Any], machine: Machine, observer: Observer, out: Path) -> list[RequestRow]:

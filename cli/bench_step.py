@@ -67,7 +67,7 @@ def step(**values: Any) -> None:
     from pymixunlearn.training import resolve_device
     from pymixunlearn.training.process_pool import held_to_threads
 
-    from .progress import make_console, watching
+    from .progress import make_console, say, watching
 
     names = tuple(dict.fromkeys(values["names"])) or tuple(STEP_CASES)
     for name in names:
@@ -98,7 +98,7 @@ def step(**values: Any) -> None:
                 "bench step", f"{len(names)} cases measured" if len(names) > 1 else "1 case measured"
             )
     _show(console, rows)
-    console.print(f"All columns: {out}", soft_wrap=True, markup=False)
+    say(console, f"All columns: {out}")
 
 
 def _show(console: Console, rows: list[StepRow]) -> None:

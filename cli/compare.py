@@ -87,6 +87,8 @@ def _show(console: Console, outcome: ComparisonOutcome) -> None:
     """Print the table, what there is to note, and the paper's numbers."""
     from pymixunlearn.reporting import comparison_as_rich
 
+    from .progress import say
+
     plain = not console.is_terminal
     if plain:
         console.width = _WIDTH
@@ -95,9 +97,7 @@ def _show(console: Console, outcome: ComparisonOutcome) -> None:
     mark = "a star" if plain else "bold"
     console.print(f"Means over seeds, in percent; {mark}: closest to Retrain in its group.", soft_wrap=True)
     for note in outcome.table.notes:
-        console.print(note, soft_wrap=True, markup=False)
+        say(console, note)
     if outcome.table.published is not None:
         console.print(comparison_as_rich(outcome.table, plain=plain, published=True))
-    console.print(
-        f"Tables: {outcome.folder / 'table.md'}, table.csv, table.tex, report.html", soft_wrap=True, markup=False
-    )
+    say(console, f"Tables: {outcome.folder / 'table.md'}, table.csv, table.tex, report.html")

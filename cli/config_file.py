@@ -11,7 +11,7 @@ import click
 _SETTINGS = "mixunlearn_cli.settings"
 _REPEATED = (
     *("method", "dataset", "data_dir", "image_size", "seed", "device", "model", "label_aware"),
-    *("relearn", "tsne", "thumbnails", "follow_links", "skip_unreadable"),
+    *("relearn", "tsne", "thumbnails", "png", "follow_links", "skip_unreadable"),
 )
 
 

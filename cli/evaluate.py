@@ -31,7 +31,7 @@ def evaluate(ctx: click.Context, /, checkpoint: Path, **values: Any) -> None:
     from pymixunlearn.experiments import run_evaluation
     from pymixunlearn.reporting import evaluation_rows
 
-    from .progress import make_console, print_table, watching
+    from .progress import make_console, print_table, say, watching
 
     inputs = options.make_inputs(EvaluateInputs, values, checkpoint=checkpoint)
     console = make_console()
@@ -40,4 +40,4 @@ def evaluate(ctx: click.Context, /, checkpoint: Path, **values: Any) -> None:
         outcome = run_evaluation(inputs, values["out"], observer=observer, command_line=command_line)
     print_table(console, evaluation_rows(outcome.record))
     if values["out"] is not None:
-        console.print(f"Run folder: {outcome.folder}", soft_wrap=True, markup=False)
+        say(console, f"Run folder: {outcome.folder}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from pymixunlearn.display import printable
 from pymixunlearn.experiments.common.progress import Observer
@@ -90,7 +91,8 @@ class _Bars(_Shown):
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[detail]}", markup=False),
+            # Wraps where the terminal is narrow; the columns before it would be cut otherwise, and it as well.
+            TextColumn("{task.fields[detail]}", markup=False, table_column=Column(no_wrap=False, overflow="fold")),
             console=console,
         )
         self._tasks: dict[str, TaskID] = {}

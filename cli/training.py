@@ -18,7 +18,7 @@ def show_training(ctx: click.Context, inputs: TrainInputs, out: Path | None) -> 
     from pymixunlearn.experiments import resolve_training, run_training
     from pymixunlearn.reporting import training_rows
 
-    from .progress import make_console, print_table, watching
+    from .progress import make_console, print_table, say, watching
 
     console = make_console()
     with watching(console) as observer:
@@ -32,4 +32,4 @@ def show_training(ctx: click.Context, inputs: TrainInputs, out: Path | None) -> 
     if outcome.known:
         console.print("This training is finished already; its saved result:", soft_wrap=True)
     print_table(console, training_rows(outcome.record))
-    console.print(f"Checkpoint: {outcome.folder / 'model.safetensors'}", soft_wrap=True, markup=False)
+    say(console, f"Checkpoint: {outcome.folder / 'model.safetensors'}")

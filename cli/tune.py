@@ -104,6 +104,8 @@ def _show(console: Console, plan: TuningPlan, outcome: TuningOutcome) -> None:
     """Print the best combinations and how to use them."""
     from pymixunlearn.reporting.folding import FoldingTable
 
+    from .progress import say
+
     table = FoldingTable("Mean gap", *plan.grid, justify="left", plain=not console.is_terminal)
     for one in outcome.ranked[:_SHOWN]:
         gap = "failed" if one.value is None else f"{one.value:.3f}"
@@ -113,6 +115,6 @@ def _show(console: Console, plan: TuningPlan, outcome: TuningOutcome) -> None:
     if len(outcome.ranked) > _SHOWN:
         console.print(f"The best {_SHOWN} of {len(outcome.ranked)}; all are in tune.json.")
     for reason in dict.fromkeys(one.reason for one in outcome.ranked if one.reason):
-        console.print(f"failed: {reason}", soft_wrap=True, markup=False)
+        say(console, f"failed: {reason}")
     if outcome.best is not None:
-        console.print(f"Best settings: {outcome.folder / 'best.yaml'}", soft_wrap=True, markup=False)
+        say(console, f"Best settings: {outcome.folder / 'best.yaml'}")

@@ -40,7 +40,7 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
     from pymixunlearn.experiments import default_folder, resolve_unlearning, run_unlearning
     from pymixunlearn.reporting import result_rows
 
-    from .progress import make_console, print_table, watching
+    from .progress import make_console, print_table, say, watching
 
     inputs = options.make_inputs(UnlearnInputs, values, settings=settings_of(ctx, values["assignments"]))
     console = make_console()
@@ -54,7 +54,7 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
     if outcome.known:
         console.print("This run is finished already; its saved result:", soft_wrap=True)
     print_table(console, result_rows(outcome.record))
-    console.print(f"Run folder: {outcome.folder}", soft_wrap=True, markup=False)
+    say(console, f"Run folder: {outcome.folder}")
 
 
 def describe(plan: Plan) -> list[str]:

@@ -128,10 +128,11 @@ def test_without_thumbnails_no_image_of_the_data_is_in_the_report(
 ) -> None:
     monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / "cache"))
     settings = {"epochs": 1, "initial.epochs": 1}
-    plan = resolve_unlearning(UnlearnInputs(device="cpu", settings=settings, retrain=False, thumbnails=False))
+    plan = resolve_unlearning(UnlearnInputs(device="cpu", settings=settings, retrain=False, thumbnails=False, png=True))
     folder = run_unlearning(plan, tmp_path / "run").folder
     names = {path.stem for path in (folder / "pictures").iterdir()}
     assert names == {"losses", "classes", "confusion", "curves-initial", "curves-unlearned"}
+    assert {path.suffix for path in (folder / "pictures").iterdir()} == {".svg", ".png"}
     # What is left of rasters is the bar of colours beside the answers.
     assert (folder / "report.html").read_text("utf-8").count("data:image/png") <= 1
 

@@ -65,10 +65,10 @@ class Exhibition:
     device: torch.device
     seed: int
 
-    def save(self, folder: Path, *, tsne: bool, thumbnails: bool) -> None:
+    def save(self, folder: Path, *, tsne: bool, thumbnails: bool, png: bool = False) -> None:
         """Draw every picture into ``folder``: those with images of the data only with ``thumbnails``."""
         for picture in self._pictures(tsne=tsne, thumbnails=thumbnails):
-            picture.save(folder)
+            picture.save(folder, png=png)
 
     def _pictures(self, *, tsne: bool, thumbnails: bool) -> Iterator[Picture]:
         if thumbnails:

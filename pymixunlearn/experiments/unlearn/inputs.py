@@ -20,6 +20,7 @@ class UnlearnInputs(Inputs):
         relearn: Whether to measure how soon each model learns the forgotten samples again.
         tsne: Whether to draw the t-SNE of representations.
         thumbnails: Whether images of the data may be in the report.
+        png: Whether every picture is written as PNG too.
     """
 
     method: str = option(
@@ -55,3 +56,4 @@ class UnlearnInputs(Inputs):
         default=True,
         help="Whether the report may show images of the data, forgotten ones among them.  [default: thumbnails]",
     )
+    png: bool = option("--png", default=False, help="Write every picture as PNG too, beside the SVG.")

@@ -63,6 +63,7 @@ class Plan:
             "relearn": self.inputs.relearn,
             "tsne": self.inputs.tsne,
             "thumbnails": self.inputs.thumbnails,
+            **({"png": True} if self.inputs.png else {}),
             "seed": self.inputs.seed,
             "device": str(self.device),
         }

@@ -170,7 +170,8 @@ def _draw(plan: Plan, folder: RunFolder, exhibition: Exhibition, observer: Obser
     """Draw the pictures anew: an interrupted run may have left some of other models."""
     observer.phase_started("pictures", None)
     shutil.rmtree(folder.partial / PICTURES, ignore_errors=True)
-    exhibition.save(folder.partial / PICTURES, tsne=plan.inputs.tsne, thumbnails=plan.inputs.thumbnails)
+    inputs = plan.inputs
+    exhibition.save(folder.partial / PICTURES, tsne=inputs.tsne, thumbnails=inputs.thumbnails, png=inputs.png)
     observer.phase_finished("pictures", f"{len(list((folder.partial / PICTURES).glob('*.svg')))}")
 
 
