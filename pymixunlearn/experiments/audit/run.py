@@ -19,7 +19,7 @@ from pymixunlearn.experiments.audit.shadows import Shadows, make_shadows, margin
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity, identity_hash
 from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model, load_checkpoint
 from pymixunlearn.experiments.common.inputs import BadRequest, ModelRequest, SplitRequest, check_name
-from pymixunlearn.experiments.common.pieces import usable_cores
+from pymixunlearn.experiments.common.parallel_tasks import usable_cores
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import write_json

@@ -14,7 +14,7 @@ from pymixunlearn.data import ImageSet, Preprocess
 from pymixunlearn.evaluation import predict_logits
 from pymixunlearn.evaluation.audit import ShadowMargins, ShadowPlan, logit_margins
 from pymixunlearn.evaluation.audit.margins import Array
-from pymixunlearn.experiments.common.pieces import run_pieces
+from pymixunlearn.experiments.common.parallel_tasks import run_tasks
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.stages import train_initial, train_retrain, unlearn_cached
 from pymixunlearn.methods import Method
@@ -51,10 +51,10 @@ class Shadows:
         retrain = () if self.retrain is None else ("retrain",)
         return ("initial", *unlearn, *retrain)
 
-    def __call__(self, piece: int, report: Callable[[float], None]) -> tuple[Array, Array | None]:
-        """Return the audited samples' margins under shadow model ``piece``, and under its retrained partner."""
-        split = self.plan.shadow_split(piece)
-        seed, other_seed = (derive_seed(self.seed, "audit", kind, piece) for kind in ("shadow", "retrained"))
+    def __call__(self, task: int, report: Callable[[float], None]) -> tuple[Array, Array | None]:
+        """Return the audited samples' margins under shadow model ``task``, and under its retrained partner."""
+        split = self.plan.shadow_split(task)
+        seed, other_seed = (derive_seed(self.seed, "audit", kind, task) for kind in ("shadow", "retrained"))
         observer = _Stages(self.stages, report)
         shadow = train_initial(
             self.architecture,
@@ -91,7 +91,7 @@ def make_shadows(work: Shadows, *, jobs: int, observer: Observer) -> ShadowMargi
         finished = sum(share >= 1.0 for share in shares)
         observer.phase_advanced("shadows", int(100 * sum(shares)), f"{finished} of {count} shadow models")
 
-    made = run_pieces(work, count, jobs=jobs, progress=progress)
+    made = run_tasks(work, count, jobs=jobs, progress=progress)
     observer.phase_finished("shadows", f"{count} shadow models")
     retrained = [margins for _, margins in made if margins is not None]
     return ShadowMargins(np.stack([margins for margins, _ in made]), np.stack(retrained) if retrained else None)

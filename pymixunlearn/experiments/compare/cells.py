@@ -35,28 +35,28 @@ class CellResult:
 
 
 @dataclass(frozen=True)
-class News:
-    """What is heard of a cell at work: where it is ("unlearn 40 %"), or a sentence worth keeping."""
+class CellEvent:
+    """Event of a cell at work: where it is ("unlearn 40 %"), or a sentence that stays on the screen."""
 
     text: str
     lasting: bool = False
 
 
-Told = Callable[[Cell, News], None]
+OnEvent = Callable[[Cell, CellEvent], None]
 
 
 def run_here(
-    cells: Sequence[Cell], folders: Path, command_line: str, threads: int, told: Told
+    cells: Sequence[Cell], folders: Path, command_line: str, threads: int, on_event: OnEvent
 ) -> Generator[tuple[Cell, CellResult], None, None]:
     """Run cells one after the other in this process, each into its folder in ``folders``; yield how each ended."""
     with held_to_threads(threads):
         for cell in cells:
-            observer = _observer(partial(told, cell))
+            observer = _observer(partial(on_event, cell))
             yield cell, _run_cell(cell.inputs, cell.plan, folders / cell.key, command_line, observer)
 
 
 def run_in_processes(
-    cells: Sequence[Cell], folders: Path, command_line: str, threads: int, told: Told, jobs: int
+    cells: Sequence[Cell], folders: Path, command_line: str, threads: int, on_event: OnEvent, jobs: int
 ) -> Generator[tuple[Cell, CellResult], None, None]:
     """Run cells in ``jobs`` processes of ``threads`` threads each; yield how each ended, in the order in which they do.
 
@@ -64,12 +64,12 @@ def run_in_processes(
     generator is closed, or interrupted, the processes are stopped as by Ctrl-C, and waited for.
     """
 
-    def tell(index: int, event: News) -> None:
-        told(cells[index], event)
+    def send(index: int, event: CellEvent) -> None:
+        on_event(cells[index], event)
 
     tasks = [(cell.inputs, folders / cell.key) for cell in cells]
     with ProcessPool(partial(_work, command_line), jobs, threads=threads, fresh=True) as pool:
-        for index, done in pool.run(tasks, tell):
+        for index, done in pool.run(tasks, send):
             try:
                 result = done.result()
             except WorkerEnded as end:
@@ -84,26 +84,26 @@ def _run_cell(inputs: UnlearnInputs, plan: Plan | None, out: Path, command_line:
         return CellResult("failed", reason=" ".join(str(error).split()))
     except Exception as error:  # whatever breaks in one method must not cost the others their turn
         return CellResult("failed", reason=" ".join(f"{type(error).__name__}: {error}".split()))
-    # As read from a file: metrics that were just measured carry all of the model's answers with them.
+    # As read from a file: metrics that were just measured carry all of the model's predictions with them.
     return CellResult("finished", json.loads(json.dumps(outcome.record)))
 
 
-def _observer(tell: Callable[[News], None]) -> Observer:
-    return Summary(lambda text: tell(News(text)), lambda text: tell(News(text, lasting=True)))
+def _observer(send: Callable[[CellEvent], None]) -> Observer:
+    return Summary(lambda text: send(CellEvent(text)), lambda text: send(CellEvent(text, lasting=True)))
 
 
 class _Messages(logging.Handler):
     """Passes the library's log messages and Python's warnings on."""
 
-    def __init__(self, tell: Callable[[News], None]) -> None:
+    def __init__(self, send: Callable[[CellEvent], None]) -> None:
         super().__init__(logging.INFO)
-        self._tell = tell
+        self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._tell(News(" ".join(record.getMessage().split()), lasting=True))
+        self._send(CellEvent(" ".join(record.getMessage().split()), lasting=True))
 
 
-def _work(command_line: str, task: tuple[UnlearnInputs, Path], send: Callable[[News], None]) -> CellResult:
+def _work(command_line: str, task: tuple[UnlearnInputs, Path], send: Callable[[CellEvent], None]) -> CellResult:
     """Run one cell in a process of its own."""
     inputs, out = task
     logging.captureWarnings(True)

@@ -14,7 +14,7 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import RecordFolder, RunFolder
-from pymixunlearn.experiments.compare.cells import CellResult, News, run_here, run_in_processes
+from pymixunlearn.experiments.compare.cells import CellEvent, CellResult, run_here, run_in_processes
 from pymixunlearn.experiments.compare.plan import Cell, ComparisonPlan, default_comparison_folder
 from pymixunlearn.experiments.compare.published import find_published
 from pymixunlearn.experiments.unlearn.figures import PICTURES
@@ -95,22 +95,22 @@ def _run(
     cells: list[Cell], total: int, folder: RecordFolder, record: dict[str, Any], jobs: int, watcher: Observer
 ) -> None:
     """Run ``cells`` and keep how each ended."""
-    places: dict[str, str] = {}
+    at: dict[str, str] = {}
     done = total - len(cells)
 
     def advance() -> None:
-        watcher.phase_advanced("compare", done, "; ".join(f"{key}: {text}" for key, text in places.items()))
+        watcher.phase_advanced("compare", done, "; ".join(f"{key}: {text}" for key, text in at.items()))
 
-    def told(cell: Cell, news: News) -> None:
-        if news.lasting:
-            watcher.note(f"{cell.key}: {news.text}")
+    def on_event(cell: Cell, event: CellEvent) -> None:
+        if event.lasting:
+            watcher.note(f"{cell.key}: {event.text}")
         else:
-            places[cell.key] = news.text
+            at[cell.key] = event.text
             advance()
 
     watcher.phase_started("compare", total, done)
     able = [cell for cell in cells if cell.plan is not None]
-    common = (folder.path / CELLS, record["command_line"], record["threads"], told)
+    common = (folder.path / CELLS, record["command_line"], record["threads"], on_event)
     at_work = run_here(able, *common) if jobs == 1 else run_in_processes(able, *common, jobs)
     refused = ((cell, CellResult("failed", reason=cell.reason)) for cell in cells if cell.plan is None)
     with closing(at_work):
@@ -118,7 +118,7 @@ def _run(
             for cell, result in results:
                 record["cells"][cell.key] = _entry(cell, result)
                 _write(folder, record)
-                places.pop(cell.key, None)
+                at.pop(cell.key, None)
                 done += 1
                 watcher.note(f"{cell.key}: {_summary(result)}.")
                 advance()

@@ -1,4 +1,4 @@
-"""The pictures of a run, drawn at its end from the models and what they answered, and kept in its folder."""
+"""The pictures of a run, drawn at its end from the models and their predictions, and saved in its folder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TSNE_FORGET, TSNE_RETAIN = 400, 1100
 
 
 @dataclass(frozen=True)
-class Exhibition:
+class Figures:
     """What there is to draw of a run.
 
     Attributes:
@@ -134,7 +134,7 @@ class Exhibition:
         return shown[0].cpu(), shown[1].cpu(), masks.cpu(), mixed.cpu()
 
     def _draw(self, available: int, count: int, what: str) -> Tensor:
-        order = torch.randperm(available, generator=generator(self.seed, "exhibits", what))
+        order = torch.randperm(available, generator=generator(self.seed, "figures", what))
         return order[:count].sort().values
 
 

@@ -23,7 +23,7 @@ from pymixunlearn.experiments.common.stages import (
     train_retrain,
 )
 from pymixunlearn.experiments.common.threads import suited_threads
-from pymixunlearn.experiments.unlearn.figures import PICTURES, Exhibition
+from pymixunlearn.experiments.unlearn.figures import PICTURES, Figures
 from pymixunlearn.experiments.unlearn.plan import Plan
 from pymixunlearn.experiments.unlearn.report import HTML, SOURCES, write_report
 from pymixunlearn.files import file_sha256
@@ -143,7 +143,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     _draw(
         plan,
         folder,
-        Exhibition(
+        Figures(
             split=split,
             networks=networks,
             metrics=metrics,
@@ -166,12 +166,12 @@ def _training_rate(plan: Plan) -> float:
     return config.lr
 
 
-def _draw(plan: Plan, folder: RunFolder, exhibition: Exhibition, observer: Observer) -> None:
+def _draw(plan: Plan, folder: RunFolder, figures: Figures, observer: Observer) -> None:
     """Draw the pictures anew: an interrupted run may have left some of other models."""
     observer.phase_started("pictures", None)
     shutil.rmtree(folder.partial / PICTURES, ignore_errors=True)
     inputs = plan.inputs
-    exhibition.save(folder.partial / PICTURES, tsne=inputs.tsne, thumbnails=inputs.thumbnails, png=inputs.png)
+    figures.save(folder.partial / PICTURES, tsne=inputs.tsne, thumbnails=inputs.thumbnails, png=inputs.png)
     observer.phase_finished("pictures", f"{len(list((folder.partial / PICTURES).glob('*.svg')))}")
 
 

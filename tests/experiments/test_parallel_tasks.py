@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from pymixunlearn.errors import UserError
-from pymixunlearn.experiments.common.pieces import run_pieces
-from tests.experiments import pieces
+from pymixunlearn.experiments.common.parallel_tasks import run_tasks
+from tests.experiments import tasks_to_run
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_pieces_come_back_in_order_with_one_thread_each(jobs: int, capfd: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
     heard: list[list[float]] = []
-    results = run_pieces(pieces.square, 5, jobs=jobs, progress=lambda shares: heard.append(list(shares)))
+    results = run_tasks(tasks_to_run.square, 5, jobs=jobs, progress=lambda shares: heard.append(list(shares)))
     assert [result[0] for result in results] == [0, 1, 4, 9, 16]
     assert {result[2] for result in results} == {1}
     assert (os.getpid() in {result[1] for result in results}) == (jobs == 1)
@@ -29,18 +29,18 @@ def test_pieces_come_back_in_order_with_one_thread_each(jobs: int, capfd: pytest
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_error_of_the_user_stays_one(jobs: int) -> None:
     with pytest.raises(UserError, match="piece 1 does not fit"):
-        run_pieces(pieces.refuse, 4, jobs=jobs)
+        run_tasks(tasks_to_run.refuse, 4, jobs=jobs)
     assert not multiprocessing.active_children()
 
 
 def test_any_other_error_comes_with_its_traceback() -> None:
     with pytest.raises(RuntimeError, match="in break_down(?s:.*)by nothing"):
-        run_pieces(pieces.break_down, 2, jobs=2)
+        run_tasks(tasks_to_run.break_down, 2, jobs=2)
 
 
 def test_a_process_that_is_killed_is_noticed() -> None:
     with pytest.raises(UserError, match="exit code -9 .* fewer jobs"):
-        run_pieces(pieces.vanish, 2, jobs=2)
+        run_tasks(tasks_to_run.vanish, 2, jobs=2)
     assert not multiprocessing.active_children()
 
 
@@ -49,6 +49,6 @@ def test_an_interruption_ends_all_processes(capfd: pytest.CaptureFixture[str]) -
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_pieces(pieces.square, 4, jobs=2, progress=interrupt)
+        run_tasks(tasks_to_run.square, 4, jobs=2, progress=interrupt)
     assert not multiprocessing.active_children()
     assert capfd.readouterr().err == ""
