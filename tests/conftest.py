@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(skip)
     left_out = [] if "PYMIXUNLEARN_DATA" in os.environ else [item for item in items if "real_data" in item.keywords]
     asked_for = config.option.markexpr or ""
-    for marker in ("large", "browser", "slow"):
+    for marker in ("large", "browser", "slow", "extras"):
         left_out += [item for item in items if marker in item.keywords and marker not in asked_for]
     if left_out:
         config.hook.pytest_deselected(items=left_out)

@@ -101,7 +101,7 @@ def _kind(value: Any, count: int) -> str:
     if not isinstance(value, Tensor):
         return type(value).__name__
     shape = list(value.shape)
-    if shape[:1] == [count]:
+    if len(shape) > 1 and shape[0] == count:
         shape[0] = 1
     return f"{shape}" + ("" if value.is_floating_point() else f" of {value.dtype}")
 

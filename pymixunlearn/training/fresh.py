@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.weight_norm import WeightNorm
 
 from pymixunlearn import models
 from pymixunlearn.errors import UserError
 from pymixunlearn.models.adapter import carry_over
 from pymixunlearn.models.normalisation import carry_norms
 from pymixunlearn.training.device import seeded_layers
+
+_LIBRARIES = ("timm", "torchvision", "transformers")
+"""Their networks draw tokens, positions and scales from a narrow normal distribution, without a reset_parameters()."""
 
 
 def fresh_weights(model: nn.Module, seed: int) -> nn.Module:
@@ -38,20 +46,78 @@ def fresh_weights(model: nn.Module, seed: int) -> nn.Module:
         carry_over(model, fresh)
         return fresh
     resets = []
+    known = set()
     for name, module in model.named_modules():
-        if next(module.parameters(recurse=False), None) is None:
+        if is_parametrized(module):
+            known.update(module.parametrizations.modules())
+            resets.append(partial(_reset_parametrized, module))
             continue
-        # PyTorch's attention spells it with an underscore.
-        reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+        if module in known or next(module.parameters(recurse=False), None) is None:
+            continue
+        reset = _reset_of(module)
         if reset is None:
             raise UserError(
                 f"'{name or type(model).__name__}' has parameters but no reset_parameters(); expected one, "
                 "to retrain from fresh weights"
             )
         resets.append(reset)
+        resets.append(partial(_renew_norms, module))
     cpu = torch.device("cpu")
     model.to(cpu)
     with seeded_layers(cpu, seed, "weights"):
         for reset in resets:
             reset()
     return model
+
+
+def _reset_of(module: nn.Module) -> Callable[[], object] | None:
+    # PyTorch's attention spells it with an underscore.
+    reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+    if reset is None and type(module).__module__.partition(".")[0] in _LIBRARIES:
+        reset = partial(_reset_own, module)
+    return reset
+
+
+def _reset_own(module: nn.Module) -> None:
+    """Reset what belongs to no layer in libraries' networks: tokens, positions, scales, norms of their own."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters(recurse=False):
+            if name == "bias":
+                parameter.zero_()
+            elif name == "weight" and parameter.dim() == 1:
+                parameter.fill_(1)
+            else:
+                parameter.copy_(torch.randn(parameter.shape) * 0.02)
+
+
+def _reset_parametrized(module: nn.Module) -> None:
+    """Reset a layer whose weights are computed, as by weight_norm: what they are computed from is set anew."""
+    kind: type[nn.Module] = type(module).__bases__[0]
+    plain = kind.__new__(kind)
+    nn.Module.__init__(plain)
+    internal = vars(nn.Module())
+    vars(plain).update({name: value for name, value in vars(module).items() if name not in internal})
+    names = list(module.parametrizations)  # type: ignore[arg-type]
+    for name in names:
+        plain.register_parameter(name, nn.Parameter(getattr(module, name).detach().clone()))
+    for name, own in module._parameters.items():
+        plain.register_parameter(name, None if own is None else nn.Parameter(own.detach().clone()))
+    reset = _reset_of(plain)
+    if reset is None:
+        raise UserError(f"{kind.__name__} has no reset_parameters(); expected one, to retrain from fresh weights")
+    reset()
+    with torch.no_grad():
+        for name, value in plain.named_parameters(recurse=False):
+            if name in names:
+                setattr(module, name, value.detach())
+            else:
+                getattr(module, name).copy_(value)
+
+
+def _renew_norms(module: nn.Module) -> None:
+    """Take a reset weight over into what the old form of weight_norm computes it from."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm):
+            weight = getattr(module, hook.name).detach()
+            getattr(module, f"{hook.name}_v").data.copy_(weight)
+            getattr(module, f"{hook.name}_g").data.copy_(torch.norm_except_dim(weight, 2, hook.dim))

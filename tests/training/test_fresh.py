@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -64,3 +65,17 @@ def test_a_changed_network_is_reset_as_it_is(name: str, layer: str, new: nn.Modu
     for key, parameter in fresh.named_parameters():
         if parameter.unique().numel() > 2:  # what starts as all zeros or ones does so again
             assert not torch.equal(parameter, before.get_parameter(key)), key
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # the old form is still widely used
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_weights_that_are_computed_are_reset_too(norm: Callable[[nn.Module], nn.Module]) -> None:
+    model = nn.Sequential(norm(nn.Linear(8, 3)))
+    images = torch.rand(2, 8)
+    expected, before = model(images), {name: value.clone() for name, value in model.named_parameters()}
+    fresh = fresh_weights(model, 1)
+    assert not torch.allclose(fresh(images), expected)
+    for name, parameter in fresh.named_parameters():
+        assert not torch.equal(parameter, before[name]), name
+    again = fresh_weights(nn.Sequential(norm(nn.Linear(8, 3))), 1)
+    assert torch.equal(again(images), fresh(images))
