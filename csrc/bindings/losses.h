@@ -177,8 +177,8 @@ struct LossOperators {
                                                          const Tensor& target_retain, std::optional<Tensor> lam,
                                                          double lam_value, std::optional<Tensor> tau, double tau_value,
                                                          bool grid, bool mean, std::optional<double> sharpen_T) {
-    const auto [loss, state, gradient] = mix_forward(logits, target_forget, target_retain, lam, lam_value, tau,
-                                                          tau_value, grid, mean, sharpen_T, false);
+    const auto [loss, state, gradient] =
+        mix_forward(logits, target_forget, target_retain, lam, lam_value, tau, tau_value, grid, mean, sharpen_T, false);
     return {loss, state};
   }
 
@@ -188,8 +188,8 @@ struct LossOperators {
                                                                       std::optional<Tensor> tau, double tau_value,
                                                                       bool grid, bool mean,
                                                                       std::optional<double> sharpen_T) {
-    const auto [loss, state, gradient] = mix_forward(logits, target_forget, target_retain, lam, lam_value, tau,
-                                                          tau_value, grid, mean, sharpen_T, true);
+    const auto [loss, state, gradient] =
+        mix_forward(logits, target_forget, target_retain, lam, lam_value, tau, tau_value, grid, mean, sharpen_T, true);
     return {loss, *gradient};
   }
 

@@ -77,8 +77,8 @@ PMX_HD A target_norm(A norm2, const U* target, int64_t classes) {
   return std::sqrt(sum) / scale;
 }
 
-// Writes the state of one row from its sums; dot[k] = <e, t_k>, norm[k] = |t_k|. A zero target has no direction, nor has
-// one whose norm is below the smallest normal number: cosine and gradient are 0.
+// Writes the state of one row from its sums; dot[k] = <e, t_k>, norm[k] = |t_k|. A zero target has no direction, nor
+// has one whose norm is below the smallest normal number: cosine and gradient are 0.
 template <class A>
 PMX_HD void store_row_state(A* state, A max, A e2, int num_targets, const A* dot, const A* norm, const A* target_max) {
   constexpr A smallest = sizeof(A) == 8 ? A(DBL_MIN) : A(FLT_MIN);

@@ -93,8 +93,8 @@ PMX_HD int64_t first_reader(int64_t k, int64_t in, int64_t out) {
   return at < out ? at : out;
 }
 
-// A mask logit as it is interpolated: infinite ones count as ±1e30, which is as good for the sigmoid, and which a weight
-// of 0 makes 0. NaN stays NaN.
+// A mask logit as it is interpolated: infinite ones count as ±1e30, which is as good for the sigmoid, and which a
+// weight of 0 makes 0. NaN stays NaN.
 template <class A>
 PMX_HD A finite_logit(A logit) {
   constexpr A limit = A(1e30);
