@@ -1,4 +1,4 @@
-"""Several networks that answer as one."""
+"""Ensemble of networks whose predictions are combined into one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pymixunlearn.errors import UserError, unknown_name
 Aggregate = Literal["mean", "majority"]
 
 TIE_BREAK = 1e-3
-"""The share of a majority's answer that is the mean softmax: it decides between classes with as many votes."""
+"""Weight of the mean softmax in a majority vote: it decides between classes with equally many votes."""
 
 
 class Ensemble(nn.Module):
-    """Networks for the same images and classes, whose answers are put together.
+    """Ensemble of networks for the same images and classes.
 
     The output is a logarithm of probabilities, so that ``softmax`` of it gives these: with "mean" the weighted mean of
     the members' softmax, with "majority" the weighted share of the members whose first choice a class is.
@@ -31,6 +31,14 @@ class Ensemble(nn.Module):
     Raises:
         UserError: No member, another number of weights than of members, a weight that is not above 0, or an unknown
             ``aggregate``.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import models
+        >>> members = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)) for _ in range(2)]
+        >>> output = models.Ensemble(members, weights=[2, 1])(torch.rand(5, 1, 2, 2))
+        >>> torch.allclose(output.exp().sum(1), torch.ones(5))
+        True
     """
 
     weights: Tensor
@@ -38,7 +46,7 @@ class Ensemble(nn.Module):
     def __init__(
         self, members: Sequence[nn.Module], weights: Sequence[float] | None = None, aggregate: Aggregate = "mean"
     ) -> None:
-        """Keep the members and scale their weights."""
+        """Register the members and scale their weights."""
         super().__init__()
         if aggregate not in get_args(Aggregate):
             raise unknown_name("aggregate", aggregate, get_args(Aggregate))
@@ -53,12 +61,14 @@ class Ensemble(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W] to log probabilities [N, classes]."""
-        answers = torch.stack([member(images) for member in self.members]).log_softmax(dim=2)  # [members, N, classes]
+        log_probabilities = torch.stack([member(images) for member in self.members]).log_softmax(
+            dim=2
+        )  # [members, N, classes]
         weights = self.weights[:, None, None]
-        mean = torch.logsumexp(answers + weights.log(), dim=0)
+        mean = torch.logsumexp(log_probabilities + weights.log(), dim=0)
         if self.aggregate == "mean":
             return mean
-        choices = F.one_hot(answers.argmax(dim=2), answers.shape[2])
+        choices = F.one_hot(log_probabilities.argmax(dim=2), log_probabilities.shape[2])
         votes = (weights * choices).sum(dim=0)
         return ((1 - TIE_BREAK) * votes + TIE_BREAK * mean.exp()).log()
 

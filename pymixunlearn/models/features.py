@@ -22,7 +22,7 @@ class FeatureExtractor:
     """Runs a model and returns its logits together with the feature map of one layer.
 
     Use it as a context manager, or call :meth:`close`; both take the hook off the model again. Outside of the
-    extractor's own calls the hook keeps nothing, so the model (and copies of it) can be used freely meanwhile.
+    extractor's own calls the hook stores nothing, so the model (and copies of it) can be used freely meanwhile.
 
     Args:
         model: Maps images [N, C, H, W] to logits [N, classes].
@@ -32,6 +32,15 @@ class FeatureExtractor:
 
     Raises:
         UserError: The layer does not exist, or none was given and none can be told without a trial run.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import models
+        >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+        >>> with models.FeatureExtractor(model) as extract:
+        ...     logits, features = extract(torch.rand(2, 1, 8, 8))
+        >>> features.shape
+        torch.Size([2, 32, 2, 2])
     """
 
     setting: ClassVar[str] = "feature_layer"
@@ -76,7 +85,7 @@ class FeatureExtractor:
             logits = self._model(images)
             output = self._tap.output
         finally:
-            # A kept output would hold a whole batch's graph alive, also after an exception.
+            # A stored output would hold a whole batch's graph alive, also after an exception.
             self._tap.listening = False
             self._tap.output = None
         if output is None:
@@ -125,6 +134,13 @@ def find_feature_layer(model: nn.Module, example: Tensor) -> str:
 
     Raises:
         UserError: No layer qualifies, so the caller has to name one.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import models
+        >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 2))
+        >>> models.find_feature_layer(network, torch.rand(1, 1, 8, 8))
+        '0'
     """
     declared = _declared_layer(model)
     if declared is not None:
@@ -158,7 +174,7 @@ def find_feature_layer(model: nn.Module, example: Tensor) -> str:
 
 
 class _Tap:
-    """The hook: keeps a layer's output, and only while its extractor runs the model.
+    """Hook that stores a layer's output, and only while its extractor runs the model.
 
     Being an object, it is copied along when the model is deep-copied: the copy's tap is nobody's and never listens.
     """

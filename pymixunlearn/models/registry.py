@@ -65,10 +65,17 @@ def build(
         image_size: Height and width of the images, 8 to 4096.
         seed: Seed of the weights.
         members: 1 to 1000 builds an :class:`Ensemble` of so many such networks, each with weights of its own.
-        aggregate: How an ensemble puts their answers together; a single network has nothing to do with it.
+        aggregate: How an ensemble combines their predictions; unused for a single network.
 
     Raises:
         UserError: An unknown name, a number out of range, or a network that needs torchvision where it is missing.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import models
+        >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=28)
+        >>> model(torch.rand(2, 1, 28, 28)).shape, model.feature_layer
+        (torch.Size([2, 10]), 'features')
     """
     if name not in _ENTRIES:
         raise unknown_name("model", name, _ENTRIES)
@@ -79,7 +86,7 @@ def build(
             raise UserError(f"{argument} of model '{name}' is {value!r}; expected an integer from {least} to {most}")
     if members is None:
         return _single(name, numbers, seed)
-    networks = [_single(name, numbers, derive_seed(seed, "member", place)) for place in range(members)]
+    networks = [_single(name, numbers, derive_seed(seed, "member", index)) for index in range(members)]
     return ensemble_of(networks, None, aggregate)
 
 

@@ -45,8 +45,8 @@ def fresh_weights(model: nn.Module, seed: int) -> nn.Module:
         carry_norms(model, fresh)
         carry_over(model, fresh)
         return fresh
-    resets = []
-    known = set()
+    resets: list[Callable[[], object]] = []
+    known: set[nn.Module] = set()
     for name, module in model.named_modules():
         if is_parametrized(module):
             known.update(module.parametrizations.modules())
