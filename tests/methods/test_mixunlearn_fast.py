@@ -62,6 +62,12 @@ def _drift(plain: nn.Module, fast: nn.Module, initial: nn.Module) -> float:
     return distance(ends[0], ends[1]) / distance(ends[0], ends[2])
 
 
+def _apart(one: nn.Module, other: nn.Module) -> float:
+    """How far the buffers of two networks lie apart, each in units of its own size."""
+    pairs = zip(one.buffers(), other.buffers(), strict=True)
+    return sum(float((a.double() - b.double()).norm() / (1e-12 + a.double().norm())) for a, b in pairs)
+
+
 def _rounded_once_more(model: nn.Module) -> nn.Module:
     """A copy whose weights differ by their last bits."""
     copied = copy.deepcopy(model)
@@ -90,8 +96,8 @@ def test_fifty_steps_are_those_of_the_plain_loop(name: str, channels: int, side:
     assert _drift(plain.model, fast.model, model) < 2 * rounding
     for mine, theirs in zip(fast.history, plain.history, strict=True):
         assert mine["total"] == pytest.approx(theirs["total"], rel=1e-3)
-    for (key, mine), theirs in zip(fast.model.named_buffers(), plain.model.buffers(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=0.05, atol=0.02, msg=key)
+    # Statistics follow the weights, and part as far: by another processor's rounding farther than any fixed bound.
+    assert _apart(plain.model, fast.model) <= 2 * _apart(plain.model, nudged.model)
 
 
 @pytest.mark.parametrize(
