@@ -144,3 +144,26 @@ def test_the_grid_file_is_plain_yaml() -> None:
 
     text = (files("pymixunlearn.experiments") / "tune" / "grids.yaml").read_text("utf-8")
     assert yaml.safe_load(text) == shipped_grids() and "Appendix A" in text
+
+
+@pytest.mark.parametrize(
+    "end", [b"", b'{"op_code":5,"wor', b"\0\0\0\0", b'{"op_code":5\0\0\n\0'], ids=["whole", "cut", "zeros", "both"]
+)
+def test_a_search_takes_over_the_log_of_a_killed_process(tmp_path: Path, end: bytes) -> None:
+    file = tmp_path / "study.log"
+    walk(Search(file, GRID, "grid", 0), 2)
+    whole = file.read_bytes()
+    file.write_bytes(whole + end)
+    lock = tmp_path / "study.log.lock"
+    lock.symlink_to(file)  # as Optuna leaves it behind
+    assert len(Search(file, GRID, "grid", 0).tried) == 2
+    assert not lock.is_symlink() and file.read_bytes().startswith(whole)
+
+
+def test_a_log_that_is_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "study.log"
+    walk(Search(file, GRID, "grid", 0), 2)
+    first, *others = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([first, b"{broken\n", *others]))
+    with pytest.raises(UserError, match=r"line 2 of '.*study\.log' cannot be read; delete the file"):
+        Search(file, GRID, "grid", 0)

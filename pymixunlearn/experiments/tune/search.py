@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pymixunlearn.data.optional import require
+from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.tune.grids import Grid, combinations, size
+from pymixunlearn.files import write_atomically
 from pymixunlearn.seeding import derive_seed
 
 SAMPLERS = ("tpe", "random", "grid")
@@ -32,13 +35,13 @@ class Search:
     the search was interrupted.
 
     Args:
-        file: Where Optuna keeps what was tried; it need not exist.
+        file: Optuna's log of what was tried; it need not exist, and no other process may use it.
         grid: The settings and the values to choose from.
         sampler: One of :data:`SAMPLERS`.
         seed: Fixes the choices.
 
     Raises:
-        UserError: Optuna is not installed.
+        UserError: Optuna is not installed, or the file is damaged before its last line.
     """
 
     def __init__(self, file: Path, grid: Grid, sampler: str, seed: int) -> None:
@@ -46,6 +49,7 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._grid, self._sampler, self._seed = grid, sampler, seed
         self._space = {name: optuna.distributions.CategoricalDistribution(values) for name, values in grid.items()}
+        _recover(file)
         backend = optuna.storages.journal.JournalFileBackend(str(file))
         self._study = optuna.create_study(
             study_name="tune",
@@ -123,6 +127,37 @@ class Search:
         seed = derive_seed(self._seed, "tune", number, repeat) % 2**32
         samplers = self._optuna.samplers
         return samplers.RandomSampler(seed) if self._sampler == "random" else samplers.TPESampler(seed=seed)
+
+
+def _recover(file: Path) -> None:
+    """Take over the log of a process that was killed: drop its lock, and a last line that is not whole.
+
+    Raises:
+        UserError: A line that is followed by others cannot be read.
+    """
+    for lock in file.parent.glob(f"{file.name}.lock*"):
+        lock.unlink(missing_ok=True)
+    if not file.exists():
+        return
+    content = file.read_bytes()
+    lines = content.splitlines(keepends=True)
+    sound = 0
+    for number, line in enumerate(lines, start=1):
+        if not (line.endswith(b"\n") and _reads(line)):
+            # After a power cut a file may end in zero bytes that were never written.
+            if number < len(lines) and b"".join(lines[number:]).strip(b"\0\n"):
+                raise UserError(f"line {number} of '{file}' cannot be read; delete the file to begin the search anew")
+            break
+        sound += len(line)
+    if sound < len(content):
+        write_atomically(file, content[:sound])
+
+
+def _reads(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def require_optuna() -> Any:
