@@ -96,7 +96,7 @@ def test_a_comparison_in_which_nothing_works_exits_1(invoke: Invoke) -> None:
     assert json.loads(Path("c/compare.json").read_text())["cells"]["gradient-ascent-seed0"]["status"] == "failed"
 
 
-@pytest.mark.parametrize("message", ["unlearn --method NAME --help", "mixunlearn-agnostic", "initial.NAME"])
+@pytest.mark.parametrize("message", ["mixunlearn-cli list settings METHOD", "mixunlearn-agnostic", "initial.NAME"])
 def test_help_lists_methods_and_settings(invoke: Invoke, message: str) -> None:
     assert message in invoke("compare", "--help").stdout
 

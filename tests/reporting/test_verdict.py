@@ -377,8 +377,9 @@ def test_every_row_can_decide() -> None:
 THE_END = (
     "This is one run (seed 0): another training is not in the intervals, and no metric proves that nothing is left."
 )
-ACCEPTED = {"decision": "accepted", "ks": 0.05, "bound": 0.1}
-REFUSED = {"decision": "refused", "ks": 0.25, "bound": 0.1}
+ACCEPTED = {"decision": "accepted", "reason": "Distance 0.050, bound 0.100."}
+UNDECIDED = {"decision": "cannot tell", "reason": "Too few samples."}
+REFUSED = {"decision": "refused", "reason": "Distance 0.250, bound 0.100."}
 
 
 @pytest.mark.parametrize(
@@ -403,15 +404,14 @@ REFUSED = {"decision": "refused", "ks": 0.25, "bound": 0.1}
             -0.5 to -0.5), Test_f (-98.0 points, 95 % interval -98.0 to -98.0), ASR (-28.0 points, 95 % interval
             -35.0 to -21.0) and MIA loss (-20.0 points, 95 % interval -29.0 to -11.0).
 
-            The acceptance test accepts it: forgotten samples look like unseen ones (Kolmogorov-Smirnov distance
-            0.050, bound 0.100).
+            The acceptance test accepts it. Distance 0.050, bound 0.100.
 
             An attack on the loss tells forgotten samples from unseen ones in 55 % of the cases (95 % interval
             46 to 64 %), +0.0 points, 95 % interval -9.0 to +9.0 beside Retrain: a difference is not shown.
             """,
         ),
         (
-            found(exact(mia_loss=60.0), initial=exact(mia_loss=61.0), acceptance={"decision": "cannot tell"}),
+            found(exact(mia_loss=60.0), initial=exact(mia_loss=61.0), acceptance=UNDECIDED),
             """
             It behaves like a model retrained without the data, within 5 points in every metric: Test_r (+0.0
             points, 95 % interval +0.0 to +0.0), Test_f (+0.0 points, 95 % interval +0.0 to +0.0), ASR (+0.0
@@ -420,7 +420,7 @@ REFUSED = {"decision": "refused", "ks": 0.25, "bound": 0.1}
             Its gap to Retrain beside that of the untouched model: closer in MIA loss (-1.0 points, 95 %
             interval -1.0 to -1.0).
 
-            The acceptance test cannot tell: it has too few samples.
+            The acceptance test cannot tell. Too few samples.
 
             An attack on the loss tells forgotten samples from unseen ones in 60 % of the cases (95 % interval
             60 to 60 %), +5.0 points, 95 % interval +5.0 to +5.0 beside Retrain: the samples show that
@@ -430,8 +430,7 @@ REFUSED = {"decision": "refused", "ks": 0.25, "bound": 0.1}
         (
             found(acceptance=REFUSED, initial={}, unlearned=exact(test_r=97.0)),
             """
-            The acceptance test refuses it: forgotten samples can be told from unseen ones (Kolmogorov-Smirnov
-            distance 0.250, bound 0.100).
+            The acceptance test refuses it. Distance 0.250, bound 0.100.
 
             There are too few samples for an attack on the loss, so nothing is known of membership.
             """,
