@@ -187,7 +187,10 @@ class ModelCache:
                 return cached
             result = _trained(build, entry)
             model = result.model.cpu().eval()
-            entry.write(model, result)
+            try:
+                entry.write(model, result)
+            except UserError as error:  # the model is there; a full cache costs the next run time
+                _LOG.warning("the model is not cached: %s", error)
             return CachedModel(model, result.seconds, result.history, hit=False)
 
     def get(self, key: Mapping[str, Any], *, into: nn.Module | None = None) -> CachedModel | None:

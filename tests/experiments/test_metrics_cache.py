@@ -92,13 +92,17 @@ def test_what_differs_is_measured_again(
     assert len(measurements) == 6
 
 
+@pytest.mark.parametrize("damage", ["cut short", "one bit of the predictions", "one bit of the numbers"])
 def test_a_damaged_file_is_measured_again(
-    measurements: list[nn.Module], flipped: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    measurements: list[nn.Module], flipped: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     split = tasks.data_split(flipped)
     first = evaluated(split)
     for path in (tmp_path / "cache" / "metrics").iterdir():
-        path.write_bytes(path.read_bytes()[:-9])
+        content = bytearray(path.read_bytes())
+        place = content.index(b"test_r") + 10 if damage == "one bit of the numbers" else len(content) - 9
+        content[place] ^= 1
+        path.write_bytes(content[:-9] if damage == "cut short" else content)
     assert evaluated(split) == first and len(measurements) == 6
     assert "cannot be read" in caplog.text
     evaluated(split)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,3 +80,66 @@ def test_a_mistake_leaves_nothing_and_an_interruption_leaves_the_state(tmp_path:
         folder.write_text("state", "half")
         raise KeyboardInterrupt
     assert RunFolder(tmp_path / "run", IDENTITY).started
+
+
+def test_a_full_disk_keeps_what_is_done_and_says_so(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run", IDENTITY)
+    with pytest.raises(UserError, match="stays in .*: free some space"), folder.writing():
+        folder.write_text("state", "half")
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise UserError("'x' cannot be written: No space left on device") from error
+    again = RunFolder(tmp_path / "run", IDENTITY)
+    assert again.started and (again.partial / "state").read_text() == "half"
+
+
+def test_two_processes_on_one_folder_are_told_apart_at_once(tmp_path: Path) -> None:
+    first, second = RunFolder(tmp_path, IDENTITY), RunFolder(tmp_path, IDENTITY)
+    with first.writing():
+        first.write_text("state", "half")
+        with pytest.raises(UserError, match="another process is at work on the run"), second.writing():
+            pass
+        assert (first.partial / "state").read_text() == "half"
+    with second.writing():
+        assert (second.partial / "state").read_text() == "half"
+
+
+def test_a_run_that_another_process_finished_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    second = RunFolder(tmp_path, IDENTITY)
+    write_run(RunFolder(tmp_path, IDENTITY))
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(UserError, match="has just finished the run"), second.writing():
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_what_a_kill_left_of_a_finished_run_is_swept_at_the_next_start(tmp_path: Path) -> None:
+    write_run(RunFolder(tmp_path, IDENTITY))
+    (tmp_path / ".partial").mkdir()
+    (tmp_path / ".partial" / "unlearn.pt").write_text("an earlier state of the model")
+    old, young = (tmp_path / f".report.html.{digit * 32}" for digit in "ab")
+    for path in (old, young, tmp_path / ".notes"):
+        path.write_text("")
+    for path in (old, tmp_path / ".notes"):
+        os.utime(path, (0, 0))
+    assert RunFolder(tmp_path, IDENTITY).finished
+    assert not (tmp_path / ".partial").exists() and not old.exists()
+    assert young.exists() and (tmp_path / ".notes").exists()
+
+
+def test_metrics_are_published_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[str] = []
+    replace = os.replace
+
+    def noted(source: Any, target: Any) -> None:
+        moved.append(Path(target).name)
+        replace(source, target)
+
+    folder = RunFolder(tmp_path, IDENTITY)
+    with folder.writing():
+        for name in ("metrics.json", "config.json", "model.safetensors"):
+            folder.write_text(name, "{}")
+        monkeypatch.setattr(os, "replace", noted)
+        folder.publish(("metrics.json", "config.json", "model.safetensors"))
+    assert moved == ["config.json", "model.safetensors", "metrics.json"]

@@ -1,7 +1,8 @@
 """Metrics kept on disk: an initial model and Retrain are measured once, however many methods are compared with them.
 
-An entry is one safetensors file named by the sha256 of its key: the model's answers, and in the header the key in full
-and the numbers. It is written whole; one that is damaged is measured again.
+An entry is named by the sha256 of its key: a hash in the first line, then a safetensors file with the model's
+predictions, and in its header the key in full and the numbers. It is written whole; one that is damaged is measured
+again.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import nn
 
 from pymixunlearn.data import cache_dir
+from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import Metrics
 from pymixunlearn.evaluation.predictions import Predictions
 from pymixunlearn.experiments.common.identity import data_identity
-from pymixunlearn.files import write_atomically
+from pymixunlearn.files import read_with_hash, write_with_hash
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import model_hash
 from pymixunlearn.training.cache import rounding_key
@@ -71,15 +73,18 @@ def _read(path: Path, key: str, split: Split, reference: Metrics | None) -> Metr
     if not path.exists():
         return None
     try:
-        with safe_open(path, "pt") as file:
-            header = json.loads(file.metadata()[_FIELD])
-            answers = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        content = read_with_hash(path)
+        if content is None:
+            raise ValueError("it is not what was written")
+        size = int.from_bytes(content[:8], "little")
+        header = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][_FIELD])
+        answers = load(content)
         if header["key"] != key:
             raise ValueError("it is of another model")
         predictions = Predictions(split, answers["train"], answers["test"], answers.get("augmented"))
         return Metrics(header["values"], reference, details=header["details"], predictions=predictions)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        _LOG.warning("kept metrics '%s' cannot be read (%s); measuring again", path, error)
+        _LOG.warning("cached metrics '%s' cannot be read (%s); measuring again", path, error)
         return None
 
 
@@ -90,6 +95,8 @@ def _write(path: Path, key: str, metrics: Metrics) -> None:
     if answers.augmented is not None:
         tensors["augmented"] = answers.augmented
     header = {"key": key, "values": dict(metrics), "details": metrics.details}
-    write_atomically(
-        path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, {_FIELD: json.dumps(header)})
-    )
+    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, {_FIELD: json.dumps(header)})
+    try:
+        write_with_hash(path, content)
+    except UserError as error:  # a cache that is full or read-only costs time, not the run
+        _LOG.warning("metrics are not cached: %s", error)

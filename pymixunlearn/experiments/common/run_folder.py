@@ -7,9 +7,12 @@ unfinished one that can go on, or none.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +28,10 @@ from pymixunlearn.files import write_atomically
 LAST = "metrics.json"
 """The file that moves last: where it is, the run is finished."""
 LOCK = ".lock"
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE)
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
+"""Names that the atomic writer gives files while it writes them."""
+_TEMPORARY_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class RunFolder:
         # Through JSON once, so that tuples and the like compare equal to what is read back.
         self._identity: dict[str, Any] = json.loads(json.dumps(identity))
         self._check()
+        self._sweep()
 
     @property
     def finished(self) -> bool:
@@ -74,18 +82,37 @@ class RunFolder:
         """Make the folder and say which run it holds; what the block writes goes to the unfinished run.
 
         A ``UserError`` in the block means that the run would fail again in the same way: nothing is left of it then.
-        After anything else, as Ctrl-C, the run can go on.
+        After anything else, as Ctrl-C or a full disk, the run can go on.
+
+        Raises:
+            UserError: The folder cannot be written, or another process is at work in it.
         """
-        if not self.started:
-            self.partial.mkdir(parents=True, exist_ok=True)
-            self.write_json("run.json", {**self._identity, "started": utc_now()})
         try:
+            self.partial.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.partial / LOCK)
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise UserError(
+                f"another process is at work on the run in '{self.path}'; wait for it to end, or choose another folder"
+            ) from None
+        except OSError as error:
+            raise UserError(f"output folder '{self.path}' cannot be written: {error.strerror}") from error
+        try:
+            if self.finished:
+                raise UserError(f"another process has just finished the run in '{self.path}'; give the command again")
+            if not self.started:
+                self.write_json("run.json", {**self._identity, "started": utc_now()})
             yield
-        except UserError:
+        except UserError as error:
+            if _of_storage(error):
+                where = f"{error}; what is done so far stays in '{self.path}' and the cache"
+                raise UserError(f"{where}: free some space or make it writable, and give the command again") from error
             shutil.rmtree(self.partial, ignore_errors=True)
             if not any(self.path.iterdir()):
                 self.path.rmdir()
             raise
+        finally:
+            lock.release()
 
     def write_text(self, name: str, text: str) -> None:
         """Write ``name`` into the unfinished run, whole or not at all."""
@@ -110,6 +137,16 @@ class RunFolder:
                 shutil.rmtree(self.path / name)
             os.replace(self.partial / name, self.path / name)
         shutil.rmtree(self.partial)
+
+    def _sweep(self) -> None:
+        """Remove what a process that was killed while it published or wrote has left of a finished run."""
+        if not self.finished:
+            return
+        shutil.rmtree(self.partial, ignore_errors=True)
+        for path in self.path.glob(".*"):
+            # A file that is younger may be one that another process is writing.
+            if _TEMPORARY.fullmatch(path.name) and time.time() - path.stat().st_mtime > _TEMPORARY_SECONDS:
+                path.unlink(missing_ok=True)
 
     def _check(self) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -189,6 +226,15 @@ class RecordFolder:
         """Write ``texts`` by file name, and then the record, each whole or not at all."""
         for name, text in {**texts, self.record: _as_json(record)}.items():
             write_atomically(self.path / name, text.encode())
+
+
+def _of_storage(error: BaseException | None) -> bool:
+    """Whether an error comes from a disk that is full, gone or read-only; another attempt may succeed then."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _STORAGE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _difference(held: Any, wanted: Any, name: str = "") -> str | None:

@@ -19,7 +19,7 @@ class UnlearnInputs(Inputs):
         retrain: Whether to train Retrain for comparison.
         relearn: Whether to measure how soon each model learns the forgotten samples again.
         tsne: Whether to draw the t-SNE of representations.
-        thumbnails: Whether images of the data may be in the report.
+        thumbnails: Whether images of the data may be in the report; None allows them where whole classes are forgotten.
         png: Whether every picture is written as PNG too.
     """
 
@@ -51,9 +51,9 @@ class UnlearnInputs(Inputs):
     tsne: bool = option(
         "--tsne", default=False, help="Draw where samples lie in each model's last layer but one (takes a minute)."
     )
-    thumbnails: bool = option(
+    thumbnails: bool | None = option(
         "--thumbnails/--no-thumbnails",
-        default=True,
-        help="Whether the report may show images of the data, forgotten ones among them.  [default: thumbnails]",
+        help="Whether the report may show images of the data, forgotten ones among them.  [default: "
+        "thumbnails for task class, no-thumbnails where single samples are forgotten]",
     )
     png: bool = option("--png", default=False, help="Write every picture as PNG too, beside the SVG.")

@@ -47,6 +47,12 @@ class Plan:
     device: torch.device
     preset: Preset | None
 
+    @property
+    def thumbnails(self) -> bool:
+        """Whether images of the data may be in the report: unless asked for, not those of single people."""
+        asked = self.inputs.thumbnails
+        return self.split.task == "class" if asked is None else asked
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that determines the outcome, JSON-able: two runs with equal identities are one run."""
@@ -62,7 +68,7 @@ class Plan:
             "retrain": None if self.retrain_config is None else self.retrain_config.to_dict(),
             "relearn": self.inputs.relearn,
             "tsne": self.inputs.tsne,
-            "thumbnails": self.inputs.thumbnails,
+            "thumbnails": self.thumbnails,
             **({"png": True} if self.inputs.png else {}),
             "seed": self.inputs.seed,
             "device": str(self.device),

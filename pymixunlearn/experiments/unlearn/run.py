@@ -171,7 +171,7 @@ def _draw(plan: Plan, folder: RunFolder, figures: Figures, observer: Observer) -
     observer.phase_started("pictures", None)
     shutil.rmtree(folder.partial / PICTURES, ignore_errors=True)
     inputs = plan.inputs
-    figures.save(folder.partial / PICTURES, tsne=inputs.tsne, thumbnails=inputs.thumbnails, png=inputs.png)
+    figures.save(folder.partial / PICTURES, tsne=inputs.tsne, thumbnails=plan.thumbnails, png=inputs.png)
     observer.phase_finished("pictures", f"{len(list((folder.partial / PICTURES).glob('*.svg')))}")
 
 
