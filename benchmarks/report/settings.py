@@ -97,8 +97,8 @@ def typed_classes() -> str:
         "\n".join(sorted({"from pymixunlearn.methods.base import Method", *configs, *modules})),
     ]
     head = [f'"""Methods as type checkers see them. {MADE}"""', "from __future__ import annotations", *imports]
-    tail = [*cases, "@overload", "def get(name: str) -> type[Method]: ...", "def get(name: str) -> type[Method]:"]
-    return "\n\n".join([*head, "\n\n".join(parts)]) + "\n\n" + "\n".join([*tail, "    raise NotImplementedError\n"])
+    tail = [*cases, "@overload", "def get(name: str) -> type[Method]: ...\n"]
+    return "\n\n".join([*head, "\n\n".join(parts)]) + "\n\n" + "\n".join(tail)
 
 
 def _parameters(cls: type[methods.Method]) -> list[inspect.Parameter]:
@@ -114,5 +114,5 @@ def _source(kind: Any) -> str:
     return "None" if kind is type(None) else str(kind.__name__)
 
 
-FILES = {"docs/settings.md": page, "pymixunlearn/methods/_typed.py": typed_classes}
+FILES = {"docs/settings.md": page, "pymixunlearn/methods/_typed.pyi": typed_classes}
 """What writes each file; Python files are formatted afterwards."""

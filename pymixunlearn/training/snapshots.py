@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -68,10 +69,8 @@ class SnapshotFile(Callback):
             return None
         content = read_with_hash(self.path)
         if content is not None:
-            try:
+            with suppress(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
                 state: StateDict = torch.load(io.BytesIO(content), weights_only=True)
                 return state
-            except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
-                pass
         tell(f"snapshot '{self.path}' is damaged; {self._work} starts again")
         return None

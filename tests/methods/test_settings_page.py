@@ -41,7 +41,7 @@ def test_a_row_says_default_range_meaning_and_source() -> None:
 
 
 def test_the_types_are_made_from_the_code() -> None:
-    written = (PAGE.parents[1] / "pymixunlearn" / "methods" / "_typed.py").read_text("utf-8")
+    written = (PAGE.parents[1] / "pymixunlearn" / "methods" / "_typed.pyi").read_text("utf-8")
     made = settings.typed_classes()
     assert ast.dump(ast.parse(written)) == ast.dump(ast.parse(made)), "run: python -m benchmarks.report settings"
 
@@ -65,8 +65,8 @@ methods.NegGradConfig(retain_wieght=1.0)
 """
 
 
+@pytest.mark.slow  # and needs mypy, of the extra dev
 def test_type_checkers_find_misspelt_settings(tmp_path: Path) -> None:
-    pytest.importorskip("mypy")
     (tmp_path / "use.py").write_text(USE)
     (tmp_path / "misuse.py").write_text(MISUSE)
     skipped = "".join(f"[mypy-{name}.*]\nfollow_imports = skip\n" for name in ("torch", "numpy", "sklearn", "scipy"))

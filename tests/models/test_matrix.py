@@ -95,12 +95,12 @@ def _torchvision(name: str, **options: Any) -> nn.Module:
 
 
 def _timm(name: str, **options: Any) -> nn.Module:
-    model: nn.Module = pytest.importorskip("timm").create_model(name, num_classes=CLASSES, **options)
+    model: nn.Module = importlib.import_module("timm").create_model(name, num_classes=CLASSES, **options)
     return model
 
 
 def _hugging_face() -> nn.Module:
-    transformers = pytest.importorskip("transformers")
+    transformers = importlib.import_module("transformers")
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
     config = transformers.ViTConfig(**sizes, image_size=32, patch_size=8, num_labels=CLASSES)
     model: nn.Module = transformers.ViTForImageClassification(config)
@@ -108,7 +108,7 @@ def _hugging_face() -> nn.Module:
 
 
 def _lora(model: nn.Module, targets: list[str]) -> nn.Module:
-    peft = pytest.importorskip("peft")
+    peft = importlib.import_module("peft")
     adapted: nn.Module = peft.get_peft_model(model, peft.LoraConfig(target_modules=targets, r=2))
     return adapted
 

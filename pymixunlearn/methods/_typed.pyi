@@ -49,19 +49,16 @@ from pymixunlearn.methods.ssd import SsdConfig
 from pymixunlearn.methods.teachers import TeachersConfig
 from pymixunlearn.methods.unroll import UnrollConfig
 
-
 class BoundaryExpandSettings(TypedDict, total=False):
     batch_size: int
     epochs: int
     lr: float
     momentum: float
 
-
 class BoundaryExpand(boundary_expand.BoundaryExpand):
     def __init__(
         self, config: BoundaryExpandConfig | None = None, **fields: Unpack[BoundaryExpandSettings]
     ) -> None: ...
-
 
 class BoundaryShrinkSettings(TypedDict, total=False):
     batch_size: int
@@ -72,12 +69,10 @@ class BoundaryShrinkSettings(TypedDict, total=False):
     bound: float
     nearest: Literal["other", "any"]
 
-
 class BoundaryShrink(boundary_shrink.BoundaryShrink):
     def __init__(
         self, config: BoundaryShrinkConfig | None = None, **fields: Unpack[BoundaryShrinkSettings]
     ) -> None: ...
-
 
 class DsMixupSettings(TypedDict, total=False):
     batch_size: int
@@ -93,10 +88,8 @@ class DsMixupSettings(TypedDict, total=False):
     processes: int
     alpha: float
 
-
 class DsMixup(dsmixup.DsMixup):
     def __init__(self, config: DsMixupConfig | None = None, **fields: Unpack[DsMixupSettings]) -> None: ...
-
 
 class FineTuneSettings(TypedDict, total=False):
     batch_size: int
@@ -105,10 +98,8 @@ class FineTuneSettings(TypedDict, total=False):
     momentum: float
     weight_decay: float
 
-
 class FineTune(fine_tune.FineTune):
     def __init__(self, config: FineTuneConfig | None = None, **fields: Unpack[FineTuneSettings]) -> None: ...
-
 
 class GliSettings(TypedDict, total=False):
     batch_size: int
@@ -123,10 +114,8 @@ class GliSettings(TypedDict, total=False):
     tolerance: float
     check_interval: int
 
-
 class Gli(gli.Gli):
     def __init__(self, config: GliConfig | None = None, **fields: Unpack[GliSettings]) -> None: ...
-
 
 class GradientAscentSettings(TypedDict, total=False):
     batch_size: int
@@ -134,12 +123,10 @@ class GradientAscentSettings(TypedDict, total=False):
     lr: float
     momentum: float
 
-
 class GradientAscent(gradient_ascent.GradientAscent):
     def __init__(
         self, config: GradientAscentConfig | None = None, **fields: Unpack[GradientAscentSettings]
     ) -> None: ...
-
 
 class LMixSettings(TypedDict, total=False):
     batch_size: int
@@ -155,10 +142,8 @@ class LMixSettings(TypedDict, total=False):
     alpha: float
     mix_weight: float
 
-
 class LMix(l_mix.LMix):
     def __init__(self, config: LMixConfig | None = None, **fields: Unpack[LMixSettings]) -> None: ...
-
 
 class LafSettings(TypedDict, total=False):
     batch_size: int
@@ -172,10 +157,8 @@ class LafSettings(TypedDict, total=False):
     kl_weight: float
     embedding_layer: str | None
 
-
 class Laf(laf.Laf):
     def __init__(self, config: LafConfig | None = None, **fields: Unpack[LafSettings]) -> None: ...
-
 
 class LafRepairSettings(TypedDict, total=False):
     batch_size: int
@@ -191,10 +174,8 @@ class LafRepairSettings(TypedDict, total=False):
     repair_epochs: int
     repair_lr: float
 
-
 class LafRepair(laf_repair.LafRepair):
     def __init__(self, config: LafRepairConfig | None = None, **fields: Unpack[LafRepairSettings]) -> None: ...
-
 
 class MixUnlearnSettings(TypedDict, total=False):
     batch_size: int
@@ -228,10 +209,8 @@ class MixUnlearnSettings(TypedDict, total=False):
     reduction: Literal["sum", "mean"]
     feature_layer: str | None
 
-
 class MixUnlearn(method.MixUnlearn):
     def __init__(self, config: MixUnlearnConfig | None = None, **fields: Unpack[MixUnlearnSettings]) -> None: ...
-
 
 class NegGradSettings(TypedDict, total=False):
     batch_size: int
@@ -243,10 +222,8 @@ class NegGradSettings(TypedDict, total=False):
     momentum: float
     epochs: int
 
-
 class NegGrad(neggrad.NegGrad):
     def __init__(self, config: NegGradConfig | None = None, **fields: Unpack[NegGradSettings]) -> None: ...
-
 
 class PruneResetSettings(TypedDict, total=False):
     batch_size: int
@@ -256,10 +233,8 @@ class PruneResetSettings(TypedDict, total=False):
     lr: float
     weight_decay: float
 
-
 class PruneReset(prune_reset.PruneReset):
     def __init__(self, config: PruneResetConfig | None = None, **fields: Unpack[PruneResetSettings]) -> None: ...
-
 
 class RandLabelSettings(TypedDict, total=False):
     batch_size: int
@@ -270,10 +245,8 @@ class RandLabelSettings(TypedDict, total=False):
     lr: float
     retain_weight: float
 
-
 class RandLabel(randlabel.RandLabel):
     def __init__(self, config: RandLabelConfig | None = None, **fields: Unpack[RandLabelSettings]) -> None: ...
-
 
 class RetrainSettings(TypedDict, total=False):
     epochs: int | None
@@ -287,10 +260,8 @@ class RetrainSettings(TypedDict, total=False):
     ramp_up: float | None
     ema: float | None
 
-
 class Retrain(retrain.Retrain):
     def __init__(self, config: RetrainConfig | None = None, **fields: Unpack[RetrainSettings]) -> None: ...
-
 
 class SalUnSettings(TypedDict, total=False):
     batch_size: int
@@ -302,10 +273,8 @@ class SalUnSettings(TypedDict, total=False):
     retain_weight: float
     random_labels: Literal["other", "any"]
 
-
 class SalUn(salun.SalUn):
     def __init__(self, config: SalUnConfig | None = None, **fields: Unpack[SalUnSettings]) -> None: ...
-
 
 class ScrubSettings(TypedDict, total=False):
     batch_size: int
@@ -325,10 +294,8 @@ class ScrubSettings(TypedDict, total=False):
     rewind: bool
     validation: float
 
-
 class Scrub(scrub.Scrub):
     def __init__(self, config: ScrubConfig | None = None, **fields: Unpack[ScrubSettings]) -> None: ...
-
 
 class SisaSettings(TypedDict, total=False):
     batch_size: int
@@ -343,10 +310,8 @@ class SisaSettings(TypedDict, total=False):
     weights: Literal["uniform", "size"]
     processes: int
 
-
 class Sisa(sisa.Sisa):
     def __init__(self, config: SisaConfig | None = None, **fields: Unpack[SisaSettings]) -> None: ...
-
 
 class SsdSettings(TypedDict, total=False):
     batch_size: int
@@ -354,10 +319,8 @@ class SsdSettings(TypedDict, total=False):
     lam: float
     importance: Literal["batch", "sample"]
 
-
 class Ssd(ssd.Ssd):
     def __init__(self, config: SsdConfig | None = None, **fields: Unpack[SsdSettings]) -> None: ...
-
 
 class TeachersSettings(TypedDict, total=False):
     batch_size: int
@@ -371,10 +334,8 @@ class TeachersSettings(TypedDict, total=False):
     teacher_batch_size: int
     retain_share: float
 
-
 class Teachers(teachers.Teachers):
     def __init__(self, config: TeachersConfig | None = None, **fields: Unpack[TeachersSettings]) -> None: ...
-
 
 class UnrollSettings(TypedDict, total=False):
     batch_size: int
@@ -383,12 +344,10 @@ class UnrollSettings(TypedDict, total=False):
     train_epochs: int | None
     power_iterations: int
 
-
 class Unroll(unroll.Unroll):
     def __init__(
         self, config: UnrollConfig | None = None, *, start: nn.Module | None = ..., **fields: Unpack[UnrollSettings]
     ) -> None: ...
-
 
 @overload
 def get(name: Literal["boundary-expand"]) -> type[BoundaryExpand]: ...
@@ -432,5 +391,3 @@ def get(name: Literal["ts"]) -> type[Teachers]: ...
 def get(name: Literal["unroll"]) -> type[Unroll]: ...
 @overload
 def get(name: str) -> type[Method]: ...
-def get(name: str) -> type[Method]:
-    raise NotImplementedError
