@@ -106,7 +106,7 @@ TASKS: tuple[str, ...] = ('class', 'data', 'noisy', 'semi', 'indices')
 
 DATASETS: tuple[str, ...] = ('cifar10', 'digits', 'fashion-mnist', 'imagefolder', 'mnist', 'svhn')
 
-MODELS: tuple[str, ...] = ('cnn', 'resnet18', 'vit')
+MODELS: tuple[str, ...] = ('cnn', 'resnet14', 'resnet18', 'vit')
 
 METRICS: dict[str, str] = {'train_r': 'accuracy on D_r, with the training augmentation',
  'train_f': 'accuracy on D_f, with the training augmentation',

@@ -29,7 +29,7 @@ _SHOWN = 10
     about={
         "model": {
             "metavar": "NAME",
-            "help": "The network: cnn, resnet18 or vit.  [default: cnn for grey images, resnet18 for colour]",
+            "help": "The network: cnn, resnet14, resnet18 or vit.  [default: cnn for grey images, resnet18 for colour]",
         }
     },
 )

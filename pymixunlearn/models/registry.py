@@ -14,6 +14,7 @@ from pymixunlearn.errors import UserError, unknown_name
 from pymixunlearn.models.cnn import CNN
 from pymixunlearn.models.ensemble import Aggregate, Ensemble
 from pymixunlearn.models.resnet import resnet18
+from pymixunlearn.models.resnet14 import ResNet14
 from pymixunlearn.models.vit import DEPTH, VisionTransformer
 from pymixunlearn.seeding import derive_seed
 
@@ -29,6 +30,7 @@ class _Entry:
 
 _ENTRIES = {
     "cnn": _Entry(CNN, feature_layer="features", embedding_layer="embedding"),
+    "resnet14": _Entry(ResNet14, feature_layer="stage3", embedding_layer="embedding"),
     "resnet18": _Entry(resnet18, feature_layer="layer3", embedding_layer="fc.embedding"),
     "vit": _Entry(VisionTransformer, feature_layer=f"blocks.{DEPTH - 1}", embedding_layer="embedding"),
 }
@@ -55,8 +57,8 @@ def build(
 
     The network maps images [N, in_channels, image_size, image_size] to logits [N, num_classes]. It carries three
     attributes: ``feature_layer`` and ``embedding_layer``, the names of the layers whose outputs are the feature map and
-    the embedding (a 256-vector), and ``architecture``, the arguments (without the seed) that build it again. An
-    ensemble carries ``architecture`` alone.
+    the embedding (a 256-vector; of ``resnet14`` the 64 pooled channels), and ``architecture``, the arguments (without
+    the seed) that build it again. An ensemble carries ``architecture`` alone.
 
     Args:
         name: One of :func:`available`.

@@ -92,7 +92,7 @@ def test_a_saved_split_comes_back(tmp_path: Path, small_plan: Make) -> None:
         ({"data": DataRequest("digit")}, "unknown dataset 'digit'.*Did you mean 'digits'"),
         ({"split": SplitRequest(task="clas")}, "unknown task 'clas'.*Did you mean 'class'"),
         ({"split": SplitRequest(classes=("nine",))}, "unknown class of 'digits' 'nine'"),
-        ({"model": ModelRequest("resnet")}, "unknown model 'resnet'.*Did you mean 'resnet18'"),
+        ({"model": ModelRequest("resnet")}, "unknown model 'resnet'.*Did you mean 'resnet1[48]'"),
         ({"model": ModelRequest("cnn", architecture="cnn")}, "an architecture is for a checkpoint"),
         ({"model": ModelRequest("m.pt", architecture="cn")}, "unknown architecture 'cn'.*Did you mean 'cnn'"),
         ({"settings": {"epochs": 0}}, "epochs is 0; expected a value at least 1"),

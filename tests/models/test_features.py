@@ -43,6 +43,7 @@ def built(name: str, size: int = 8) -> nn.Module:
     ("name", "size", "expected"),
     [
         ("cnn", 28, (2, 32, 7, 7)),
+        ("resnet14", 32, (2, 64, 8, 8)),
         ("resnet18", 32, (2, 256, 8, 8)),
         ("vit", 28, (2, 128, 7, 7)),
     ],

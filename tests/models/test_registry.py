@@ -59,6 +59,21 @@ def test_the_cnn_is_the_published_one() -> None:
     assert weights["embedding.weight"].shape == (256, 1568)
 
 
+@pytest.mark.parametrize(("channels", "size"), [(3, 16), (1, 8), (3, 33)])
+def test_resnet14_has_three_stages_and_a_vector_of_64(channels: int, size: int) -> None:
+    model = models.build("resnet14", num_classes=10, in_channels=channels, image_size=size).eval()
+    images = torch.rand(2, channels, size, size)
+    assert model(images).shape == (2, 10)
+    assert _layer_output(model, str(model.embedding_layer), images).shape == (2, 64)
+    quarter = (size + 3) // 4
+    assert _layer_output(model, str(model.feature_layer), images).shape == (2, 64, quarter, quarter)
+    convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert len([layer for layer in convolutions if layer.kernel_size == (3, 3)]) == 13
+    if channels == 3:
+        assert sum(parameter.numel() for parameter in model.parameters()) == 175_258
+        assert sum(parameter.numel() for parameter in model.head.parameters()) == 650
+
+
 def test_resnet_has_a_256_channel_feature_map_of_the_published_size() -> None:
     model = models.build("resnet18", num_classes=10, in_channels=3, image_size=224)
     assert _layer_output(model, str(model.feature_layer), torch.rand(1, 3, 224, 224)).shape == (1, 256, 14, 14)
@@ -79,11 +94,11 @@ def test_the_seed_alone_fixes_the_weights(name: str) -> None:
 
 
 def test_available_names() -> None:
-    assert models.available() == ["cnn", "resnet18", "vit"]
+    assert models.available() == ["cnn", "resnet14", "resnet18", "vit"]
 
 
 def test_unknown_names_suggest_the_nearest() -> None:
-    with pytest.raises(UserError, match="unknown model 'resnet'.*Did you mean 'resnet18'"):
+    with pytest.raises(UserError, match="unknown model 'resnet'.*Did you mean 'resnet1[48]'"):
         models.build("resnet", num_classes=10, in_channels=3, image_size=32)
 
 

@@ -258,13 +258,14 @@ class ModelRequest:
     model: str | None = option(
         "--model",
         metavar="CHECKPOINT|NAME",
-        help="A model file or the run folder it is in; or a network to train: cnn, resnet18, vit.  "
+        help="A model file or the run folder it is in; or a network to train: cnn, resnet14, resnet18, vit.  "
         "[default: cnn for grey images, resnet18 for colour]",
     )
     architecture: str | None = option(
         "--architecture",
         metavar="NAME",
-        help="The network (cnn, resnet18, vit) of a checkpoint that does not say its own: a plain PyTorch state dict.",
+        help="The network (cnn, resnet14, resnet18, vit) of a checkpoint that does not say its own: a plain PyTorch "
+        "state dict.",
     )
 
 
