@@ -9,6 +9,7 @@ from pymixunlearn.data import cifar10, digits, imagefolder, mnist, svhn  # noqa:
 from pymixunlearn.data.batches import Batch, batches
 from pymixunlearn.data.cache import cache_dir
 from pymixunlearn.data.dataset import Dataset, from_tensors, hold_out
+from pymixunlearn.data.halving import Halves, halves
 from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
 from pymixunlearn.data.preprocess import Preprocess, natural_images
 from pymixunlearn.data.registry import Progress, Request, available, load, register
@@ -17,6 +18,7 @@ from pymixunlearn.data.training_set import TrainingSet
 __all__ = [
     "Batch",
     "Dataset",
+    "Halves",
     "ImageSet",
     "Preprocess",
     "Progress",
@@ -27,6 +29,7 @@ __all__ = [
     "batches",
     "cache_dir",
     "from_tensors",
+    "halves",
     "hold_out",
     "load",
     "natural_images",

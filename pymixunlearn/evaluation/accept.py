@@ -122,7 +122,7 @@ def acceptance(
         split: What was to be forgotten.
         validation: V: labelled images of the same classes, drawn like the training images, that no model was trained
             on and nothing was chosen by. Test images serve only if they are drawn like the training images. None takes
-            the validation set of the split's data set.
+            the judging half (:func:`pymixunlearn.data.halves`) of the validation set of the split's data set.
         initial: The model before unlearning. Without it no model is accepted.
         alpha: The level of each part, above 0 and below 1.
         device: Where to compute; None takes CUDA where there is one.
@@ -172,7 +172,8 @@ def acceptances(
     """
     if not 0 < alpha < 1:
         raise UserError(f"alpha is {alpha}; expected a value above 0 and below 1")
-    validation = split.dataset.validation if validation is None else validation
+    if validation is None and split.validation_halves is not None:
+        validation = split.validation_halves.judging
     if validation is None:
         raise UserError(
             f"the data set '{split.dataset.name}' has no validation set; give validation, images that no model was "

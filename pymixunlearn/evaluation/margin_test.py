@@ -96,12 +96,13 @@ def judged_margins(
 ) -> tuple[Array, Array]:
     """Return the margins that the test compares, of D_f and of the unseen images.
 
-    They are those of the targets, unless a mask hides them: where the logit of a forgotten class is set to minus
-    infinity or to a constant, all margins are alike and say nothing. Then the target's logit is left out, and the
-    margin is that of the largest of the other logits to the rest.
+    They are those of the targets, ``z_y - logsumexp of the others``, unless a mask hides them: where the logit of a
+    forgotten class is set to minus infinity, all margins are alike and say nothing. Then the target's logit is left
+    out, and what remains of the margin is judged, ``-logsumexp of the others``: what was learnt of a sample shows there
+    too. A logit that is set to any other constant is left out by the same subtraction.
 
     Args:
-        forget: Logits of D_f, ``[N, classes]``, at least three classes for the second form.
+        forget: Logits of D_f, ``[N, classes]``.
         forget_targets: Class indices ``[N]``.
         unseen: Logits of the unseen images, ``[M, classes]``.
         unseen_targets: Class indices ``[M]``.
@@ -110,8 +111,7 @@ def judged_margins(
     margins = tuple(logit_margins(logits, targets) for logits, targets in sides)
     if not _says_nothing(np.concatenate(margins)):
         return margins[0], margins[1]
-    others = [_without(logits, targets) for logits, targets in sides]
-    found = tuple(logit_margins(logits, logits.argmax(dim=1)) for logits in others)
+    found = tuple(-_others(logits, targets).logsumexp(dim=1).numpy() for logits, targets in sides)
     return found[0], found[1]
 
 
@@ -122,10 +122,11 @@ def _says_nothing(margins: Array) -> bool:
     return bool(counts.max() / len(margins) > TIED)
 
 
-def _without(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the logits without each row's own target, ``[N, classes - 1]``."""
-    keep = torch.ones_like(logits, dtype=torch.bool).scatter(1, targets.to(logits.device).unsqueeze(1), False)
-    return logits[keep].reshape(len(logits), -1)
+def _others(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the logits without each row's own target, float64 ``[N, classes - 1]`` on the CPU."""
+    scores = logits.detach().double().cpu()
+    keep = torch.ones_like(scores, dtype=torch.bool).scatter(1, targets.cpu().unsqueeze(1), False)
+    return scores[keep].reshape(len(scores), -1)
 
 
 def alike_by_class(pool: Tensor, targets: Tensor, seed: int) -> Tensor:

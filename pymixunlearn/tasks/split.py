@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pymixunlearn.data.dataset import Dataset
+from pymixunlearn.data.halving import Halves, halves
 from pymixunlearn.data.image_set import ImageSet, UnlabelledImages, image_hashes
 from pymixunlearn.data.preprocess import Preprocess
 from pymixunlearn.data.training_set import TrainingSet
@@ -143,6 +144,12 @@ class Split:
     def test(self) -> ImageSet:
         """The test samples."""
         return self.dataset.test
+
+    @cached_property
+    def validation_halves(self) -> Halves | None:
+        """The validation set in two halves, to choose by and to judge by; None without a validation set."""
+        validation = self.dataset.validation
+        return None if validation is None else halves(validation)
 
     @property
     def preprocess(self) -> Preprocess:

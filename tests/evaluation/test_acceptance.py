@@ -164,7 +164,10 @@ def test_margins_of_other_logits_need_more_than_ties_to_come_in() -> None:
     masked[:, 0] = -torch.inf
     others = judged_margins(masked, targets, masked, targets)[0]
     np.testing.assert_allclose(plain, (logits[:, 0] - logits[:, 1:].logsumexp(1)).double(), rtol=1e-5)
-    np.testing.assert_allclose(others, (logits[:, 1:].amax(1) - logits[:, 1:].amin(1)).double(), rtol=1e-5)
+    np.testing.assert_allclose(others, -logits[:, 1:].double().logsumexp(1), rtol=1e-12)
+    masked[:, 0] = -1e4  # any constant: the order of the margins is that of the other logits
+    constant = judged_margins(masked, targets, masked, targets)[0]
+    np.testing.assert_array_equal(np.argsort(constant), np.argsort(others))
 
 
 def test_false_alarms_are_as_rare_as_the_level_says() -> None:
@@ -205,7 +208,23 @@ def test_the_validation_set_of_the_data_serves(initial: nn.Module, world: World)
     with pytest.raises(UserError, match="has no validation set; give validation"):
         acceptance(initial, world.split, device=CPU)
     split = replace(world.split, dataset=replace(world.data, validation=world.unseen))
-    assert acceptance(initial, split, initial=initial, device=CPU) == world.judge(initial, initial)
+    judging = data.halves(world.unseen).judging
+    assert acceptance(initial, split, initial=initial, device=CPU) == acceptance(
+        initial, split, validation=judging, initial=initial, device=CPU
+    )
+
+
+def test_halves_share_no_image_and_depend_on_no_other() -> None:
+    images = data.ImageSet(*drawn(400, 7), CLASSES)
+    doubled = data.ImageSet(
+        torch.cat([images.images, images.images]), torch.cat([images.targets, images.targets]), CLASSES
+    )
+    once, twice = data.halves(images), data.halves(doubled)
+    assert 150 < len(once.judging) < 250 and len(once.choosing) + len(once.judging) == 400
+    for half, whole in zip(once, twice, strict=True):
+        assert torch.equal(torch.cat([half.images, half.images]), whole.images)  # copies lie in one half
+    fewer = data.halves(images.subset(torch.arange(100)))
+    assert torch.equal(fewer.judging.images, once.judging.images[: len(fewer.judging)])
 
 
 @pytest.mark.parametrize(
