@@ -21,7 +21,7 @@ from pymixunlearn.methods.config import MethodConfig
 from pymixunlearn.methods.stopping import AutoStop, Stopping, StoppingConfig
 from pymixunlearn.methods.view import SplitView
 from pymixunlearn.models.adapter import adapted, check_kind, release
-from pymixunlearn.models.copying import Precision, private_copy
+from pymixunlearn.models.copying import Layout, Precision, private_copy
 from pymixunlearn.models.normalisation import hold_norms, release_norms
 from pymixunlearn.tasks import Split
 from pymixunlearn.training.cache import ModelStore
@@ -211,7 +211,7 @@ class Method(ABC):
         check_kind(model)
         private = private_copy(model).to(where)
         hold_norms(private)
-        precision = Precision(private)
+        layout, precision = Layout(private), Precision(private)
         view, stop = SplitView.of(split, labels=self.needs_labels), None
         few = torch.arange(min(_TRIED, len(view.retain)))
         example = view.preprocess.evaluation(view.retain.gather(few).to(where))
@@ -224,6 +224,7 @@ class Method(ABC):
         release_norms(done.model)
         release(done.model)
         precision.restore(done.model)
+        layout.restore(done.model)
         seconds = done.earlier + set_up.seconds + sum(record["seconds"] for record in done.history)
         stopping = None if stop is None else stop.result()
         return UnlearnResult(

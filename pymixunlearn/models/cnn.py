@@ -8,6 +8,20 @@ import torch
 from torch import Tensor, nn
 
 
+class ChannelsLastConv2d(nn.Conv2d):
+    """Convolution that computes with the channels innermost, while its weights lie contiguous as everywhere else.
+
+    On a CPU the pooling behind it and the weight gradients run in about 70 % of the time.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map images [N, C, H, W] to images [N, out_channels, H', W'], whose channels lie innermost."""
+        # Not contiguous(), which keeps the strides of a weight with one channel, and with them PyTorch's choice.
+        weight = self.weight.to(memory_format=torch.channels_last)
+        output: Tensor = self._conv_forward(input, weight, self.bias)
+        return output
+
+
 class CNN(nn.Module):
     """Two 5 x 5 convolutions, each halved by max pooling, and three linear layers without activations between.
 
@@ -23,16 +37,14 @@ class CNN(nn.Module):
         # Pooling before the ReLU instead of after it: the two commute, and the ReLU then has a quarter of the work.
         self.features = nn.Sequential(
             OrderedDict(
-                conv1=nn.Conv2d(in_channels, 16, 5, padding=2),
+                conv1=ChannelsLastConv2d(in_channels, 16, 5, padding=2),
                 pool1=nn.MaxPool2d(2),
                 relu1=nn.ReLU(inplace=True),
-                conv2=nn.Conv2d(16, 32, 5, padding=2),
+                conv2=ChannelsLastConv2d(16, 32, 5, padding=2),
                 pool2=nn.MaxPool2d(2),
                 relu2=nn.ReLU(inplace=True),
             )
         )
-        # Channels last: on a CPU the pooling and the weight gradients run in about 70 % of the time.
-        self.features.to(memory_format=torch.channels_last)
         self.embedding = nn.Linear(32 * (image_size // 4) ** 2, 256)
         self.hidden = nn.Linear(256, 128)
         self.head = nn.Linear(128, num_classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import torch
@@ -73,6 +73,35 @@ def _culprit(model: nn.Module, memo: dict[int, Any]) -> str:
     return ""
 
 
+class Layout:
+    """Order in memory of a network's tensors, which a method may change to compute faster.
+
+    Args:
+        model: The network as it is to come back.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Note the strides."""
+        self._tensors = {name: (tensor.shape, tensor.stride()) for name, tensor in _tensors_of(model)}
+
+    def restore(self, model: nn.Module) -> None:
+        """Bring ``model``, or each member of an ensemble of such networks, back to the strides noted; same values."""
+        for name, tensor in _tensors_of(model):
+            shape, stride = self._tensors.get(_own_name(name, self._tensors), (tensor.shape, tensor.stride()))
+            if shape == tensor.shape and stride != tensor.stride():
+                tensor.data = tensor.data.new_empty_strided(shape, stride).copy_(tensor.data)
+
+
+def _tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _own_name(name: str, known: Container[str]) -> str:
+    """Return the name that a tensor of an ensemble's member has in the member itself."""
+    return name.split(".", 2)[2] if name.startswith("members.") and name not in known else name
+
+
 class Precision:
     """Floating-point types of a network that is trained in float32 meanwhile, if they are narrower.
 
@@ -85,18 +114,16 @@ class Precision:
     def __init__(self, model: nn.Module) -> None:
         """Note the types, and widen."""
         self._types = {
-            name: tensor.dtype
-            for name, tensor in (*model.named_parameters(), *model.named_buffers())
-            if tensor.dtype in (torch.float16, torch.bfloat16)
+            name: tensor.dtype for name, tensor in _tensors_of(model) if tensor.dtype in (torch.float16, torch.bfloat16)
         }
         if self._types:
             model.float()
 
-    def restore(self, model: nn.Module, prefix: str = "") -> None:
+    def restore(self, model: nn.Module) -> None:
         """Bring ``model``, or each member of an ensemble of such networks, back to the types noted."""
         if not self._types:
             return
-        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            own = name.split(".", 2)[2] if name.startswith("members.") and name not in self._types else name
+        for name, tensor in _tensors_of(model):
+            own = _own_name(name, self._types)
             if own in self._types:
                 tensor.data = tensor.data.to(self._types[own])

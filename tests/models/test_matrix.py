@@ -174,8 +174,8 @@ def test_a_model_is_unlearned_retrained_evaluated_saved_and_loaded(name: str, tm
         result = method.unlearn(model, split, device="cpu").model
         assert type(result) is type(model)
         state, given = result.state_dict(), model.state_dict()
-        assert {key: (value.shape, value.dtype) for key, value in state.items()} == {
-            key: (value.shape, value.dtype) for key, value in given.items()
+        assert {key: (value.shape, value.dtype, value.stride()) for key, value in state.items()} == {
+            key: (value.shape, value.dtype, value.stride()) for key, value in given.items()
         }
         assert model_hash(result) != before
         assert [p.requires_grad for p in result.parameters()] == [p.requires_grad for p in model.parameters()]
@@ -188,6 +188,15 @@ def test_a_model_is_unlearned_retrained_evaluated_saved_and_loaded(name: str, tm
         assert not result._forward_pre_hooks or name == "old weight_norm"
     assert model_hash(model) == before
     assert hooks == (len(model._forward_hooks), len(model._forward_pre_hooks))
+
+
+@pytest.mark.parametrize("name", ["own", "bfloat16", "not contiguous", "mobilenet"])
+def test_a_model_comes_back_in_the_memory_layout_that_it_was_given_in(name: str) -> None:
+    model, split = ROWS[name](), _split(SIZES.get(name, 8))
+    result = methods.get("mixunlearn")(epochs=1, lr=0.01, channels_last=True).unlearn(model, split, device="cpu").model
+    assert model_hash(result) != model_hash(model)
+    for key, value in result.state_dict().items():
+        assert value.stride() == model.state_dict()[key].stride(), key
 
 
 def test_auxiliary_heads_are_ignored_and_said() -> None:

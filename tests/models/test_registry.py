@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pymixunlearn import models
 from pymixunlearn.errors import UserError
@@ -41,6 +43,23 @@ def test_every_model_gives_logits_and_a_256_vector(name: str, channels: int, siz
     assert model.eval()(images).shape == (2, 7)
     assert _layer_output(model, str(model.embedding_layer), images).shape == (2, 256)
     assert model.architecture == {"name": name, "num_classes": 7, "in_channels": channels, "image_size": size}
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "vit"])
+def test_weights_are_contiguous_so_that_any_library_saves_them(name: str, tmp_path: Path) -> None:
+    model = models.build(name, num_classes=7, in_channels=1, image_size=8)
+    for key, tensor in model.state_dict().items():
+        assert tensor.stride() == torch.empty(tensor.shape).stride(), key
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    assert {key: tensor.shape for key, tensor in load_file(tmp_path / "model.safetensors").items()} == {
+        key: tensor.shape for key, tensor in model.state_dict().items()
+    }
+
+
+def test_the_cnn_computes_with_the_channels_innermost() -> None:
+    model = models.build("cnn", num_classes=7, in_channels=1, image_size=8)
+    features = _layer_output(model, "features", torch.rand(2, 1, 8, 8))
+    assert features.is_contiguous(memory_format=torch.channels_last) and not features.is_contiguous()
 
 
 def test_the_cnn_is_the_published_one() -> None:
