@@ -26,5 +26,5 @@ def test_request(benchmark: BenchmarkFixture, provider: str) -> None:
         seed=0,
         observer=Observer(),
     )
-    method: Method = plan.method if provider == "unlearn" else Retrain(RetrainConfig(**plan.retrain_config.to_dict()))
+    method: Method = plan.method if provider == "unlearn" else Retrain(RetrainConfig.of(plan.retrain_config))
     benchmark.pedantic(lambda: method.unlearn(initial.model, plan.split, device=plan.device), rounds=3, warmup_rounds=1)

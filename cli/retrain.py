@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
 
-from pymixunlearn.experiments.common.inputs import TrainInputs
+from pymixunlearn.experiments.common.inputs import RetrainInputs
 
 from . import options
 from .config_file import settings_of
@@ -15,7 +16,7 @@ from .training import show_training
 
 
 @click.command(cls=SettingsCommand, settings=("train",))
-@options.inputs_options(TrainInputs)
+@options.inputs_options(RetrainInputs)
 @options.settings_options("epochs=5")
 @options.out_option("runs/, and a name that says what was trained")
 @click.pass_context
@@ -26,5 +27,7 @@ def retrain(ctx: click.Context, /, **values: Any) -> None:
     metrics.json, history.csv, config.json and split.json; give it to `mixunlearn-cli evaluate --reference`.
     """
     settings = settings_of(ctx, values["assignments"])
-    inputs = options.make_inputs(TrainInputs, values, command="retrain", settings=settings)
-    show_training(ctx, inputs, values["out"])
+    inputs = options.make_inputs(RetrainInputs, values, settings=settings)
+    from pymixunlearn.experiments import resolve_retraining, run_retraining
+
+    show_training(ctx, partial(resolve_retraining, inputs), run_retraining, values["out"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
@@ -35,5 +36,7 @@ def train(ctx: click.Context, /, **values: Any) -> None:
     `mixunlearn-cli unlearn --model`. It is the model that `unlearn` itself would train with the same seed and settings.
     """
     settings = settings_of(ctx, values["assignments"])
-    inputs = options.make_inputs(TrainInputs, values, command="train", settings=settings)
-    show_training(ctx, inputs, values["out"])
+    inputs = options.make_inputs(TrainInputs, values, settings=settings)
+    from pymixunlearn.experiments import resolve_training, run_training
+
+    show_training(ctx, partial(resolve_training, inputs), run_training, values["out"])

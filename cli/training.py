@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,25 +11,26 @@ import click
 from .endings import resumable
 
 if TYPE_CHECKING:
-    from pymixunlearn.experiments import TrainInputs
+    from pymixunlearn.experiments import Run, TrainingPlan
 
 
-def show_training(ctx: click.Context, inputs: TrainInputs, out: Path | None) -> None:
-    """Carry out a training and print its metrics."""
-    from pymixunlearn.experiments import resolve_training, run_training
+def show_training(
+    ctx: click.Context, resolve: Callable[..., TrainingPlan], run: Callable[..., Run], out: Path | None
+) -> None:
+    """Resolve a plan, carry it out and print the metrics."""
     from pymixunlearn.reporting import training_rows
 
     from .progress import make_console, print_table, say, watching
 
     console = make_console()
     with watching(console) as observer:
-        plan = resolve_training(inputs, observer=observer)
+        plan = resolve(observer=observer)
         observer.note(
             f"Network {plan.initial.name}, {len(plan.images)} images of {plan.dataset.name}, "
-            f"{plan.config.epochs} epochs, device {plan.device}, seed {inputs.seed}."
+            f"{plan.config.epochs} epochs, device {plan.device}, seed {plan.inputs.seed}."
         )
         with resumable(ctx, "the finished epochs are kept") as command_line:
-            outcome = run_training(plan, out, observer=observer, command_line=command_line)
+            outcome = run(plan, out, observer=observer, command_line=command_line)
     if outcome.known:
         console.print("This training is finished already; its saved result:", soft_wrap=True)
     print_table(console, training_rows(outcome.record))

@@ -17,8 +17,8 @@ from pymixunlearn.experiments.common.inputs import (
     DataRequest,
     EvaluateInputs,
     ModelRequest,
+    RetrainInputs,
     SplitRequest,
-    TrainInputs,
     VerifyInputs,
     check_name,
 )
@@ -92,10 +92,10 @@ def retrain(
     **options: Any,
 ) -> Run:
     """Train a network from scratch on the retain set only; arguments as of :func:`unlearn`."""
-    from pymixunlearn.experiments import resolve_training, run_training
+    from pymixunlearn.experiments import resolve_retraining, run_retraining
 
-    inputs = _inputs(TrainInputs, options, model, data, forget, command="retrain")
-    return run_training(resolve_training(inputs, observer=observer), _path(out), observer=observer)
+    inputs = _inputs(RetrainInputs, options, model, data, forget)
+    return run_retraining(resolve_retraining(inputs, observer=observer), _path(out), observer=observer)
 
 
 def evaluate(

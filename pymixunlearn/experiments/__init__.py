@@ -16,17 +16,20 @@ if TYPE_CHECKING:
         EvaluateInputs,
         Inputs,
         ModelRequest,
+        RetrainInputs,
         SplitRequest,
         TrainInputs,
         VerifyInputs,
     )
     from pymixunlearn.experiments.common.progress import Observer
     from pymixunlearn.experiments.common.run_folder import Run
+    from pymixunlearn.experiments.common.training_run import TrainingPlan
     from pymixunlearn.experiments.compare.inputs import CompareInputs
     from pymixunlearn.experiments.compare.plan import ComparisonPlan, default_comparison_folder, resolve_comparison
     from pymixunlearn.experiments.compare.run import ComparisonOutcome, run_comparison
     from pymixunlearn.experiments.evaluate import run_evaluation
-    from pymixunlearn.experiments.train import TrainingPlan, resolve_training, run_training
+    from pymixunlearn.experiments.retrain import resolve_retraining, run_retraining
+    from pymixunlearn.experiments.train import resolve_training, run_training
     from pymixunlearn.experiments.tune.inputs import TuneInputs
     from pymixunlearn.experiments.tune.plan import TuningPlan, default_tuning_folder, resolve_tuning
     from pymixunlearn.experiments.tune.run import TuningOutcome, run_tuning
@@ -51,10 +54,11 @@ _HOMES = {
     "ModelRequest": "common.inputs",
     "Observer": "common.progress",
     "Plan": "unlearn.plan",
+    "RetrainInputs": "common.inputs",
     "Run": "common.run_folder",
     "SplitRequest": "common.inputs",
     "TrainInputs": "common.inputs",
-    "TrainingPlan": "train",
+    "TrainingPlan": "common.training_run",
     "TuneInputs": "tune.inputs",
     "TuningOutcome": "tune.run",
     "TuningPlan": "tune.plan",
@@ -66,12 +70,14 @@ _HOMES = {
     "default_tuning_folder": "tune.plan",
     "resolve_audit": "audit.run",
     "resolve_comparison": "compare.plan",
+    "resolve_retraining": "retrain",
     "resolve_training": "train",
     "resolve_tuning": "tune.plan",
     "resolve_unlearning": "unlearn.plan",
     "run_audit": "audit.run",
     "run_comparison": "compare.run",
     "run_evaluation": "evaluate",
+    "run_retraining": "retrain",
     "run_training": "train",
     "run_tuning": "tune.run",
     "run_unlearning": "unlearn.run",
@@ -105,6 +111,7 @@ __all__ = [
     "ModelRequest",
     "Observer",
     "Plan",
+    "RetrainInputs",
     "Run",
     "SplitRequest",
     "TrainInputs",
@@ -120,12 +127,14 @@ __all__ = [
     "default_tuning_folder",
     "resolve_audit",
     "resolve_comparison",
+    "resolve_retraining",
     "resolve_training",
     "resolve_tuning",
     "resolve_unlearning",
     "run_audit",
     "run_comparison",
     "run_evaluation",
+    "run_retraining",
     "run_training",
     "run_tuning",
     "run_unlearning",

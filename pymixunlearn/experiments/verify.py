@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pymixunlearn.experiments.common.inputs import DataRequest, SplitRequest, Ve
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import read_json
+from pymixunlearn.experiments.common.settings import read_training
 from pymixunlearn.experiments.common.stages import cached_models, evaluate_models
 from pymixunlearn.experiments.common.threads import suited_threads
 from pymixunlearn.experiments.unlearn.report import AUDIT, HTML, SOURCES, read_pictures
@@ -39,7 +40,7 @@ from pymixunlearn.reporting import (
     upgraded_record,
 )
 from pymixunlearn.tasks import Split
-from pymixunlearn.training import MeanTeacherConfig, TrainConfig, load_model, model_hash, resolve_device
+from pymixunlearn.training import load_model, model_hash, resolve_device
 
 PERCENT_TOLERANCE = 0.1
 ATTACK_TOLERANCE = 1.0
@@ -256,7 +257,7 @@ def _other_models(
         cached = cached_models(
             config["architecture"],
             split,
-            *(None if config[name] is None or name in found else _training(config[name]) for name in given),
+            *(None if config[name] is None or name in found else read_training(config[name]) for name in given),
             device=torch.device(config["device"]),
             seed=config["seed"],
         )
@@ -268,11 +269,6 @@ def _other_models(
     if "retrain" not in found and metrics["metrics"]["retrain"] is not None:
         missing.append("metrics that compare with Retrain's predictions, and every gap to Retrain")
     return {name: found[name] for name in given if name in found}
-
-
-def _training(config: Mapping[str, Any]) -> TrainConfig:
-    kinds = (TrainConfig, MeanTeacherConfig)
-    return next(kind(**config) for kind in kinds if {*config} <= {field.name for field in fields(kind)})
 
 
 def _check_test_accuracy(

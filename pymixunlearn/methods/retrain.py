@@ -48,6 +48,17 @@ class RetrainConfig(MethodConfig):
         None, "task semi: what the teacher keeps in a step; none takes 0.97", low=0, below=1, source=OURS
     )
 
+    @classmethod
+    def of(cls, config: TrainConfig) -> RetrainConfig:
+        """Return the settings by which :class:`Retrain` trains exactly as ``config`` says.
+
+        Example:
+            >>> from pymixunlearn import methods, training
+            >>> methods.RetrainConfig.of(training.TrainConfig(epochs=7)).epochs
+            7
+        """
+        return cls(**config.to_dict())
+
 
 @method("retrain", summary="train the same network from scratch on the remaining data only")
 class Retrain(Method):
@@ -88,4 +99,4 @@ class Retrain(Method):
             resume=job.resume,
             name=self.name,
         )
-        return MethodOutput(trained.model, trained.history, RetrainConfig(**config.to_dict()))
+        return MethodOutput(trained.model, trained.history, RetrainConfig.of(config))

@@ -19,11 +19,14 @@ from pymixunlearn.experiments import (
     ModelRequest,
     Observer,
     Plan,
+    RetrainInputs,
     SplitRequest,
     TrainInputs,
     resolve_audit,
+    resolve_retraining,
     resolve_training,
     run_audit,
+    run_retraining,
     run_training,
     run_unlearning,
 )
@@ -190,14 +193,14 @@ def test_retrained_models_serve_every_method(
 
 
 def test_a_model_that_was_trained_with_few_labels_is_not_audited(tmp_path: Path) -> None:
-    request = TrainInputs("retrain", split=SplitRequest(task="semi"), device="cpu", settings={"epochs": 1})
-    folder = run_training(resolve_training(request), tmp_path / "model").folder
+    request = RetrainInputs(split=SplitRequest(task="semi"), device="cpu", settings={"epochs": 1})
+    folder = run_retraining(resolve_retraining(request), tmp_path / "model").folder
     with pytest.raises(UserError, match="was trained with few labels"):
         resolve_audit(AuditInputs(model=ModelRequest(str(folder)), split=SplitRequest(task="data"), device="cpu"))
 
 
 def test_a_model_that_never_unlearned_is_audited_as_it_was_trained(tmp_path: Path) -> None:
-    request = TrainInputs(command="train", device="cpu", settings={"epochs": 2, "lr": 2e-3})
+    request = TrainInputs(device="cpu", settings={"epochs": 2, "lr": 2e-3})
     folder = run_training(resolve_training(request), tmp_path / "trained").folder
     plan = resolve_audit(
         AuditInputs(

@@ -19,11 +19,11 @@ from pymixunlearn.experiments import (
     DataRequest,
     ModelRequest,
     Plan,
+    RetrainInputs,
     SplitRequest,
-    TrainInputs,
     UnlearnInputs,
     VerifyInputs,
-    resolve_training,
+    resolve_retraining,
     resolve_unlearning,
     run_unlearning,
 )
@@ -83,11 +83,9 @@ def test_a_second_request_does_not_undo_the_first(tmp_path: Path, first_run: Pat
 
 
 def test_retrain_leaves_out_what_the_model_forgot_before(tmp_path: Path, first_run: Path) -> None:
-    request = TrainInputs(
-        command="retrain", split=listed(tmp_path, "20\n"), model=ModelRequest(str(first_run)), device="cpu", seed=0
-    )
+    request = RetrainInputs(split=listed(tmp_path, "20\n"), model=ModelRequest(str(first_run)), device="cpu", seed=0)
     notes = Notes()
-    plan = resolve_training(request, observer=notes)
+    plan = resolve_retraining(request, observer=notes)
     assert plan.split is not None and len(plan.split.retain) == 1438 - 4
     assert "forgot 3 other samples before: they are left out of the retain set" in notes.text
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,18 +11,23 @@ from pymixunlearn.experiments import (
     BadRequest,
     EvaluateInputs,
     ModelRequest,
+    RetrainInputs,
     Run,
     SplitRequest,
     TrainInputs,
+    resolve_retraining,
     resolve_training,
     run_evaluation,
+    run_retraining,
     run_training,
 )
 
 
-def trained(out: Path, **fields: object) -> Run:
-    request = TrainInputs(**{"device": "cpu", "settings": {"epochs": "2"}, **fields})  # type: ignore[arg-type]
-    return run_training(resolve_training(request), out)
+def trained(out: Path, *, command: str, **fields: object) -> Run:
+    given: dict[str, Any] = {"device": "cpu", "settings": {"epochs": "2"}, **fields}
+    if command == "train":
+        return run_training(resolve_training(TrainInputs(**given)), out)
+    return run_retraining(resolve_retraining(RetrainInputs(**given)), out)
 
 
 def test_train_writes_a_checkpoint_with_its_accuracies(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def measure_request(plan: Plan, *, machine: Machine, observer: Observer) -> list
         seed=seed,
         observer=observer,
     ).model
-    retrain = Retrain(RetrainConfig(**plan.retrain_config.to_dict()))
+    retrain = Retrain(RetrainConfig.of(plan.retrain_config))
     observer.phase_started("bench end-to-end", REPEATS + 2)
     done = 0
 

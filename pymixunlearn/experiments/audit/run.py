@@ -23,7 +23,7 @@ from pymixunlearn.experiments.common.parallel_tasks import usable_cores
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import write_json
-from pymixunlearn.experiments.common.settings import build_training
+from pymixunlearn.experiments.common.settings import build_training, read_training
 from pymixunlearn.experiments.unlearn.report import AUDIT, write_report
 from pymixunlearn.methods import Method
 from pymixunlearn.reporting import RECORD
@@ -206,7 +206,7 @@ def _of_run(inputs: AuditInputs, observer: Observer | None) -> _Origin:
     target = load_checkpoint(run, config["architecture_name"], split.dataset)
     method = methods.get(config["method"])
     trainings = {
-        purpose: TrainConfig(**config[purpose]) if config[purpose] else defaults_for(target.name, purpose)
+        purpose: read_training(config[purpose]) if config[purpose] else defaults_for(target.name, purpose)
         for purpose in ("initial", "retrain")
     }
     return _Origin(
@@ -233,7 +233,7 @@ def _of_model(inputs: AuditInputs, observer: Observer | None) -> _Origin:
     known = config.get("command") in ("train", "retrain")
     if known and config.get("task") == "semi":
         raise UserError(f"'{given}' was trained with few labels; an audit trains its shadow models with all of them")
-    defaults = TrainConfig(**config["settings"]) if known else defaults_for(target.name, "initial")
+    defaults = read_training(config["settings"]) if known else defaults_for(target.name, "initial")
     return _Origin(
         split,
         target,

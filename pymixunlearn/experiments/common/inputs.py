@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pymixunlearn.errors import UserError, unknown_name
 from pymixunlearn.experiments.common.options import option
@@ -294,12 +294,12 @@ class Inputs:
 
 @dataclass(frozen=True)
 class TrainInputs(Inputs):
-    """Inputs of ``train`` on all data, or of ``retrain`` on what ``split`` leaves.
+    """Inputs of ``train``; ``settings`` are plain names of the training's fields, and ``split`` is not used."""
 
-    ``settings`` are plain names of the training's fields.
-    """
 
-    command: Literal["train", "retrain"]
+@dataclass(frozen=True)
+class RetrainInputs(Inputs):
+    """Inputs of ``retrain``; ``settings`` are plain names of the training's fields."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import yaml
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.inputs import BadRequest, check_name
 from pymixunlearn.methods import MethodConfig, RetrainConfig
-from pymixunlearn.training import TrainConfig
+from pymixunlearn.training import MeanTeacherConfig, TrainConfig
 
 TRAININGS = ("initial", "retrain")
 """The prefixes that address a training instead of the method."""
@@ -110,3 +110,8 @@ def build_training(defaults: TrainConfig, values: Mapping[str, Any]) -> TrainCon
         return defaults.replaced({name: parsed[name] for name in values})
     except UserError as error:
         raise BadRequest(str(error)) from error
+
+
+def read_training(saved: Mapping[str, Any]) -> TrainConfig:
+    """Return training settings as a run's config.json holds them, those of a :class:`MeanTeacherConfig` included."""
+    return (MeanTeacherConfig if "consistency" in saved else TrainConfig)(**saved)

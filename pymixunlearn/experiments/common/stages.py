@@ -73,7 +73,7 @@ def train_retrain(
     initial: nn.Module, split: Split, config: TrainConfig, *, device: torch.device, seed: int, observer: Observer
 ) -> CachedModel:
     """Train the network of ``initial`` from scratch on D_r, or take it from the cache."""
-    method = Retrain(RetrainConfig(**config.to_dict()))
+    method = Retrain(RetrainConfig.of(config))
     key = _retrain_key(initial, split, config, device=device, seed=seed)
     return _cached_result("retrain", key, method, initial, split, device=device, seed=seed, observer=observer)
 

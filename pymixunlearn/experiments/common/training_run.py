@@ -1,0 +1,144 @@
+"""Training as a run of its own: what `train` and `retrain` share, from the plan to the run folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from pymixunlearn.data import Dataset, ImageSet
+from pymixunlearn.evaluation import Metrics
+from pymixunlearn.experiments.common.history import merge_histories, to_csv
+from pymixunlearn.experiments.common.identity import FORMAT, data_identity, identity_hash
+from pymixunlearn.experiments.common.initial_model import CHECKPOINT, InitialModel
+from pymixunlearn.experiments.common.inputs import Inputs
+from pymixunlearn.experiments.common.progress import Observer
+from pymixunlearn.experiments.common.provenance import versions
+from pymixunlearn.experiments.common.run_folder import Run, RunFolder
+from pymixunlearn.experiments.common.threads import suited_threads
+from pymixunlearn.files import file_sha256
+from pymixunlearn.reporting import VERSION, measured
+from pymixunlearn.tasks import Split
+from pymixunlearn.training import CachedModel, TrainConfig, model_hash, save_model
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A training that can start.
+
+    Attributes:
+        command: "train" or "retrain".
+        purpose: The key of the model in the files of the run.
+        inputs: What was requested.
+        dataset: The data.
+        split: What is forgotten; None where all training images are used.
+        initial: The network.
+        config: How to train it.
+        device: Where to compute.
+    """
+
+    command: Literal["train", "retrain"]
+    purpose: Literal["initial", "retrain"]
+    inputs: Inputs
+    dataset: Dataset
+    split: Split | None
+    initial: InitialModel
+    config: TrainConfig
+    device: torch.device
+
+    @property
+    def images(self) -> ImageSet:
+        """The images to train on; in task "semi" the training ignores the labels of most."""
+        return self.dataset.train if self.split is None else self.split.retain
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that determines the outcome, JSON-able."""
+        which: dict[str, Any] = {
+            "dataset": self.dataset.name,
+            "fingerprint": self.dataset.fingerprint(),
+            "preprocess": self.dataset.preprocess.to_dict(),
+        }
+        return {
+            "format": FORMAT,
+            "command": self.command,
+            "settings": self.config.to_dict(),
+            **(which if self.split is None else data_identity(self.split)),
+            "architecture": self.initial.architecture,
+            "seed": self.inputs.seed,
+            "device": str(self.device),
+        }
+
+
+def run_training_plan(
+    plan: TrainingPlan,
+    train: Callable[[TrainingPlan, Observer], tuple[CachedModel, Mapping[str, Metrics]]],
+    out: Path | None,
+    *,
+    observer: Observer | None,
+    command_line: str,
+) -> Run:
+    """Carry out a training and write its folder: checkpoint, metrics, history, config, and the split if there is one.
+
+    Args:
+        plan: What to do.
+        train: Trains the model and measures it; returns both.
+        out: The run folder; None makes one in ``runs/``.
+        observer: Receives the progress.
+        command_line: The command that repeats the training, for the record.
+
+    Raises:
+        UserError: The folder holds another run or cannot be written, or the training failed.
+    """
+    identity = plan.identity
+    name = f"{plan.command}-{plan.dataset.name}-{plan.initial.name}-seed{plan.inputs.seed}-{identity_hash(identity)}"
+    folder = RunFolder(Path("runs") / name if out is None else out, identity)
+    if folder.finished:
+        return Run(folder.path, folder.read_json("metrics.json"), known=True)
+    with folder.writing(), suited_threads(plan.dataset, plan.device):
+        trained, metrics = train(plan, Observer() if observer is None else observer)
+        return Run(folder.path, _publish(plan, folder, trained, metrics, command_line), known=False)
+
+
+def _publish(
+    plan: TrainingPlan, folder: RunFolder, trained: CachedModel, metrics: Mapping[str, Metrics], command_line: str
+) -> dict[str, Any]:
+    """Write the files of a finished training; returns the content of metrics.json."""
+    identity = plan.identity
+    facts: dict[str, Any] = {key: identity[key] for key in ("dataset", "task", "seed") if key in identity}
+    save_model(folder.partial / CHECKPOINT, trained.model, metadata={"purpose": plan.command, **facts})
+    record: dict[str, Any] = {
+        "version": VERSION,
+        "method": plan.command,
+        **facts,
+        **measured(metrics),
+        "seconds": {plan.purpose: trained.seconds},
+        "hashes": {plan.purpose: model_hash(trained.model), CHECKPOINT: file_sha256(folder.partial / CHECKPOINT)},
+        "versions": versions(),
+    }
+    files = ["config.json", CHECKPOINT, "history.csv", "metrics.json"]
+    folder.write_json("config.json", {**identity, **_origin(plan), "command_line": command_line})
+    if plan.split is not None:
+        files.insert(1, "split.json")
+        folder.write_json("split.json", plan.split.manifest())
+    folder.write_text("history.csv", to_csv(merge_histories({plan.purpose: trained.history})))
+    folder.write_json("metrics.json", record)
+    folder.publish(tuple(files))
+    return record
+
+
+def _origin(plan: TrainingPlan) -> dict[str, Any]:
+    """Return where data and model came from, so that config.json can repeat the training."""
+    inputs = plan.inputs
+    return {
+        "model": str(plan.initial.checkpoint or plan.initial.name),
+        "architecture_name": inputs.model.architecture,
+        "data_dir": None if inputs.data.data_dir is None else os.path.abspath(inputs.data.data_dir),
+        "image_size": inputs.data.image_size,
+        "threads": torch.get_num_threads(),
+    }
