@@ -44,7 +44,7 @@ def audit(ctx: click.Context, /, run: Path | None, **values: Any) -> None:
     Examples:
       mixunlearn-cli audit runs/digits-class-mixunlearn-seed0-1a2b3c4d
       mixunlearn-cli audit RUN --attacks lira,rmia --shadow-models 32 --jobs 8
-      mixunlearn-cli audit --model my.safetensors --dataset imagefolder --data-dir photos/ --forget ids.txt
+      mixunlearn-cli audit --model my.safetensors --dataset photos/ --forget ids.txt
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
     from click.core import ParameterSource
 

@@ -11,7 +11,7 @@ import click
 _SETTINGS = "mixunlearn_cli.settings"
 _REPEATED = (
     *("method", "dataset", "data_dir", "image_size", "seed", "device", "model", "label_aware"),
-    *("relearn", "tsne", "thumbnails", "png", "follow_links", "skip_unreadable"),
+    *("relearn", "tsne", "thumbnails", "png", "follow_links", "skip_unreadable", "validation"),
 )
 
 
@@ -68,6 +68,8 @@ def _of_run(config: Mapping[str, Any], path: Path, command: str) -> dict[str, An
     if config["format"] != FORMAT or config.get("command") != command:
         raise UserError(f"'{path}' is not the config.json of a run of '{command}'")
     options = {name: config[name] for name in _REPEATED if config.get(name) is not None}
+    if config.get("dataset_spec"):
+        options["dataset"] = config["dataset_spec"]
     if config.get("architecture_name"):
         options["architecture"] = config["architecture_name"]
     if "task" in config:

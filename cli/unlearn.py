@@ -35,7 +35,7 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
       mixunlearn-cli unlearn
       mixunlearn-cli unlearn --dataset mnist --forget-class 3 --forget-class 8 --stop auto
       mixunlearn-cli unlearn --dataset fashion-mnist --task data --forget-fraction 0.1 --label-aware
-      mixunlearn-cli unlearn --dataset imagefolder --data-dir photos/ --model my.safetensors --forget ids.txt
+      mixunlearn-cli unlearn --dataset photos/ --model my.safetensors --forget ids.txt
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
     from pymixunlearn.experiments import default_folder, resolve_unlearning, run_unlearning
     from pymixunlearn.reporting import result_rows
@@ -74,8 +74,11 @@ def describe(plan: Plan) -> list[str]:
     if config.get("stop") == "auto":  # other methods need not have epochs
         budget = f" Ends when forgetting is done, at the latest after {config['epochs']} epochs."
     settings = f"preset {plan.preset.name}" if plan.preset else "the method's defaults (no preset ships for this case)"
+    validation = split.dataset.validation
+    held_out = "" if validation is None else f" Validation set: {len(validation)} images."
     return [
-        f"Forget {what} of {split.dataset.name}: {len(split.forget_indices)} of {len(split.train)} training samples.",
+        f"Forget {what} of {split.dataset.name}: {len(split.forget_indices)} of {len(split.train)} training samples."
+        f"{held_out}",
         f"Method {plan.method.name} {labels}, network {plan.initial.name} ({origin}), "
         f"device {plan.device}, seed {plan.inputs.seed}.",
         f"Settings: {settings}.{budget}",

@@ -220,7 +220,9 @@ def _inputs(inputs: type[T], options: Mapping[str, Any], model: Model, data: Dat
     from pymixunlearn.experiments.common.given import GivenData, GivenModel, GivenSplit
     from pymixunlearn.tasks import Split
 
-    rest = dict(options)
+    # An option of the command itself is none of its data's, split's or model's, such as the validation share of tune.
+    own = {option.argument for of in dataclasses.fields(inputs) if (option := option_of(of)) is not None}  # type: ignore[arg-type]
+    rest = {name: value for name, value in options.items() if name not in own}
     if isinstance(data, Dataset):
         given["data"] = GivenData(dataset=data.name, loaded=data)
     else:
@@ -238,6 +240,7 @@ def _inputs(inputs: type[T], options: Mapping[str, Any], model: Model, data: Dat
         given["model"] = GivenModel(network=model)
     else:
         given["model"] = _filled(ModelRequest, rest, model=None if model is None else str(model))
+    rest.update({name: value for name, value in options.items() if name in own})
     return _filled(inputs, rest, settings=rest.pop("settings", {}), **given)
 
 

@@ -31,13 +31,13 @@ from pymixunlearn.data.layout import (
 )
 from pymixunlearn.data.listing import FILE_LIMIT, Listing, Member, list_folder, read_archive, shown
 from pymixunlearn.data.preprocess import Preprocess, natural_images
-from pymixunlearn.data.registry import Request, register
+from pymixunlearn.data.registry import Request, register, register_source
+from pymixunlearn.data.specification import ARCHIVES
 from pymixunlearn.data.streamed import IN_MEMORY_LIMIT, StreamedImageSet
 from pymixunlearn.display import printable
 from pymixunlearn.errors import UserError
 
 _CACHE_FORMAT = "pymixunlearn-images/2"  # changes with what decoding gives
-_ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _NAMED = 20
 
 
@@ -99,6 +99,7 @@ class _Decoded:
         return [*self.listing.notes(), *([skipped] if self.unreadable else [])]
 
 
+@register_source("images")
 @register("imagefolder", streams=True)
 def load_imagefolder(request: Request) -> Dataset:
     """Load images whose class is the name of the directory that they lie in.
@@ -161,7 +162,7 @@ def _archives(folder: Path) -> dict[str, Path]:
     """Return the archives in a folder that are named like parts, by the name of the part."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        for suffix in _ARCHIVE_SUFFIXES:
+        for suffix in ARCHIVES:
             name = path.name[: -len(suffix)]
             if path.name.lower().endswith(suffix) and name.lower() in (*TRAIN, *TEST, *VALIDATION) and path.is_file():
                 found.setdefault(name, path)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pymixunlearn.data.dataset import Dataset, part_of
+from pymixunlearn.data.specification import Specification, parse_specification
+from pymixunlearn.data.validation import with_none, with_validation
 from pymixunlearn.errors import UserError, unknown_name
 
 Progress = Callable[[int, int | None], None]
@@ -31,6 +33,7 @@ class Request:
     stream: bool | None = None
     follow_links: bool = False
     skip_unreadable: bool = False
+    reference: str = ""
 
     def resize_from(self, stored: int) -> int | None:
         """Return the side to resize images of side ``stored`` to; None where ``image_size`` is that or not given."""
@@ -40,6 +43,17 @@ class Request:
 Loader = Callable[[Request], Dataset]
 _LOADERS: dict[str, Loader] = {}
 _STREAMING: set[str] = set()
+_SOURCES: dict[str, Loader] = {}
+
+
+def register_source(kind: str) -> Callable[[Loader], Loader]:
+    """Register the loader of a kind of :class:`Specification` that is no name."""
+
+    def add(loader: Loader) -> Loader:
+        _SOURCES[kind] = loader
+        return loader
+
+    return add
 
 
 def register(name: str, *, streams: bool = False) -> Callable[[Loader], Loader]:
@@ -86,12 +100,15 @@ def load(
     stream: bool | None = None,
     follow_links: bool = False,
     skip_unreadable: bool = False,
+    validation: float | str | None = None,
 ) -> Dataset:
-    """Load a data set by name.
+    """Load a data set by its specification.
 
     Args:
-        name: One of :func:`available`; ``NAME@COUNT`` takes a random part of the training images, always the same
-            one, and the whole test set; the images that it leaves out, at most 20 000, are the validation set.
+        name: One of :func:`available`, or an existing folder or archive of images, which wins over a name (``./``
+            forces a path). ``SPEC@COUNT`` takes a random part of the training images, always the same one, and the
+            whole test set; the images that it leaves out, at most 20 000, are the validation set unless the data have
+            one of their own.
         data_dir: Folder of its files, or to download them to; None for the per-user cache folder. For
             ``imagefolder``: the folder or the .tar, .tar.gz archive itself.
         download: Whether missing files may be downloaded, through torchvision.
@@ -103,6 +120,8 @@ def load(
             ``Dataset.notes``; otherwise they are an error that names them.
         stream: Whether the images of an ``imagefolder`` stay in the file that they are decoded into, and are read batch
             by batch; None does so above 4 GiB (``streamed.IN_MEMORY_LIMIT``). The other data sets are small.
+        validation: Share of the training images, above 0 and below 1, to take out as the validation set, class by
+            class and by a hash of their paths where they have some; "none" leaves the data without a validation set.
 
     Returns:
         The whole data set in memory, on the CPU, unless it is streamed.
@@ -117,30 +136,50 @@ def load(
         >>> len(digits.train), len(digits.test), digits.num_classes
         (1438, 359, 10)
     """
-    base, count = split_name(name)
+    found = specification(name, data_dir)
     if image_size is not None and image_size < 1:
         raise UserError(f"image_size must be at least 1, got {image_size}")
-    if stream and base not in _STREAMING:
-        raise UserError(f"stream is set for '{base}', which is always held in memory; expected it for imagefolder only")
+    streams = found.kind != "name" or found.text in _STREAMING
+    if stream and not streams:
+        raise UserError(
+            f"stream is set for '{found.text}', which is always held in memory; expected it for images in files only"
+        )
     for option, value in (("follow_links", follow_links), ("skip_unreadable", skip_unreadable)):
-        if value and base not in _STREAMING:
-            raise UserError(f"{option} is set for '{base}', which has no image files; expected it for imagefolder only")
-    folder = None if data_dir is None else Path(data_dir).expanduser()
-    whole = _LOADERS[base](Request(base, folder, download, image_size, progress, stream, follow_links, skip_unreadable))
-    return whole if count is None else part_of(whole, count)
+        if value and not streams:
+            raise UserError(
+                f"{option} is set for '{found.text}', which has no image files; expected it for images in files only"
+            )
+    if data_dir is not None and found.kind != "name":
+        raise UserError(
+            f"data_dir is '{data_dir}' beside the dataset '{name}', which says itself where it is; expected one of them"
+        )
+    if found.kind != "name" and found.kind not in _SOURCES:
+        raise unknown_name("dataset", name, _LOADERS)
+    folder = found.path if data_dir is None else Path(data_dir).expanduser()
+    loader = _LOADERS[found.text] if found.kind == "name" else _SOURCES[found.kind]
+    called = f"{found.name}-folder" if found.kind != "name" and found.name in _LOADERS else found.name
+    whole = loader(
+        Request(
+            called,
+            folder,
+            download,
+            image_size,
+            progress,
+            stream,
+            follow_links,
+            skip_unreadable,
+            reference=found.text,
+        )
+    )
+    whole = with_validation(whole, validation)
+    # Once more: what a part leaves out is no validation set where none is wanted.
+    return whole if found.count is None else with_none(part_of(whole, found.count), validation)
 
 
-def split_name(name: str) -> tuple[str, int | None]:
-    """Return the data set in ``name`` and, for ``NAME@COUNT``, the number of training images.
+def specification(text: str, data_dir: Path | str | None = None) -> Specification:
+    """Read the specification of a data set; see :func:`load`.
 
     Raises:
-        UserError: No such data set, or not a number of images.
+        UserError: There is no such data set.
     """
-    base, at, count = name.partition("@")
-    if base not in _LOADERS:
-        raise unknown_name("dataset", base, _LOADERS)
-    if not at:
-        return base, None
-    if not count.isascii() or not count.isdigit():
-        raise UserError(f"dataset is '{name}'; expected a whole number of training images behind the @")
-    return base, int(count)
+    return parse_specification(text, _LOADERS, by_name=data_dir is not None)

@@ -9,6 +9,7 @@ import torch
 
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import ATTACKERS
+from pymixunlearn.experiments.common.data_origin import data_origin
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity
 from pymixunlearn.experiments.common.initial_model import InitialModel, load_checkpoint
 from pymixunlearn.experiments.common.inputs import EvaluateInputs, check_name
@@ -74,7 +75,7 @@ def run_evaluation(
     }
     if folder is not None:
         with folder.writing():
-            folder.write_json("config.json", {**identity, "command_line": command_line})
+            folder.write_json("config.json", {**identity, **data_origin(inputs.data), "command_line": command_line})
             folder.write_json("split.json", split.manifest())
             folder.write_json("metrics.json", record)
             folder.publish(("config.json", "split.json", "metrics.json"))

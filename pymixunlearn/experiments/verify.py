@@ -16,9 +16,10 @@ from pymixunlearn.data import Dataset
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import METRICS, Metrics, accuracy, predict_logits
 from pymixunlearn.evaluation.intervals import sample_counts
+from pymixunlearn.experiments.common.data_origin import data_of_run
 from pymixunlearn.experiments.common.identity import pixels_sha256
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
-from pymixunlearn.experiments.common.inputs import DataRequest, SplitRequest, VerifyInputs
+from pymixunlearn.experiments.common.inputs import SplitRequest, VerifyInputs
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import read_json
@@ -226,6 +227,7 @@ def _check_content(
             missing.append("metrics that need the forgotten samples: they are deleted")
         return
     yield Check("data set", True, f"{dataset.name}, fingerprint {found[:12]}…")
+    yield from _check_validation(dataset, read_json(folder / "split.json"))
     split = Split.load(folder / "split.json", dataset)
     if inputs.deletion_list is not None:
         yield _check_list(inputs.deletion_list, record, dataset)
@@ -233,6 +235,15 @@ def _check_content(
     for name, network in networks.items():
         yield _check_model(name, network, record)
     yield from _check_metrics(networks, split, metrics, device, watcher)
+
+
+def _check_validation(dataset: Dataset, manifest: Mapping[str, Any]) -> Iterator[Check]:
+    stated = (manifest.get("validation") or {}).get("sha256")
+    if stated is None:
+        return
+    found = None if dataset.validation is None else dataset.validation.fingerprint()
+    detail = "missing" if found is None else f"{len(dataset.validation or ())} images, fingerprint {found[:12]}…"
+    yield Check("validation set", found == stated, detail + ("" if found == stated else _expected(stated)))
 
 
 def _check_model(name: str, network: nn.Module, record: Mapping[str, Any]) -> Check:
@@ -298,15 +309,7 @@ def _check_test_accuracy(
 
 
 def _load(inputs: VerifyInputs, config: Mapping[str, Any], watcher: Observer) -> Dataset:
-    given = config["data_dir"] if inputs.data_dir is None else inputs.data_dir
-    return DataRequest(
-        dataset=config["dataset"],
-        data_dir=None if given is None else Path(given),
-        download=inputs.download,
-        image_size=config["image_size"],
-        follow_links=config.get("follow_links", False),
-        skip_unreadable=config.get("skip_unreadable", False),
-    ).load(watcher)
+    return data_of_run(config, data_dir=inputs.data_dir, download=inputs.download).load(watcher)
 
 
 def _check_list(path: Path, record: Mapping[str, Any], dataset: Dataset) -> Check:

@@ -58,7 +58,10 @@ def deletion_record(
             "remaining": {"count": split["retain"]["count"], "indices_sha256": split["retain"]["sha256"]},
             **_further_samples(split),
         },
-        "dataset": split["dataset"],
+        "dataset": {
+            **split["dataset"],
+            **({"validation": dict(split["validation"])} if "validation" in split else {}),
+        },
         "method": {
             "name": record["method"],
             "label_aware": config["label_aware"],

@@ -236,13 +236,16 @@ class Split:
             special["excluded"] = _listed(self.excluded_indices)
         if self.removed:
             special["removed"] = {part: _listed(indices) for part, indices in self.removed.items()}
+        origin = self.origin or self.dataset
+        if origin.validation is not None:
+            special["validation"] = {"count": len(origin.validation), "sha256": origin.validation.fingerprint()}
         if self.copies:
             special["copies"] = {part: _listed(indices) for part, indices in self.copies.items()}
         return {
             "format": MANIFEST_FORMAT,
             "dataset": {
                 "name": self.dataset.name,
-                "fingerprint": (self.origin or self.dataset).fingerprint(),
+                "fingerprint": origin.fingerprint(),
                 "train": len(self.train),
                 "test": len(self.test),
             },

@@ -16,6 +16,7 @@ from pymixunlearn.evaluation.audit.limits import findings, limits
 from pymixunlearn.evaluation.audit.rmia import REFERENCES
 from pymixunlearn.experiments.audit.inputs import AuditInputs
 from pymixunlearn.experiments.audit.shadows import Shadows, make_shadows, margins_of
+from pymixunlearn.experiments.common.data_origin import data_of_run
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity, identity_hash
 from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model, load_checkpoint
 from pymixunlearn.experiments.common.inputs import BadRequest, ModelRequest, SplitRequest, check_name
@@ -192,15 +193,8 @@ def _of_run(inputs: AuditInputs, observer: Observer | None) -> _Origin:
     config = _read(run / "config.json")
     if config is None or config.get("format") != FORMAT or config.get("command") != "unlearn":
         raise UserError(f"'{run}' holds no finished run of 'unlearn'; expected its folder, or a model by --model")
-    data_dir = inputs.data.data_dir or config["data_dir"]
-    data = replace(
-        inputs.data,
-        dataset=config["dataset"],
-        data_dir=None if data_dir is None else Path(data_dir),
-        image_size=config["image_size"],
-        follow_links=config.get("follow_links", False),
-        skip_unreadable=config.get("skip_unreadable", False),
-    )
+    asked = inputs.data
+    data = data_of_run(config, data_dir=asked.data_dir, download=asked.download, stream=asked.stream)
     split = Split.load(run / "split.json", data.load(observer))
     check_auditable(split)  # before its trainings are looked at: they may be of a kind that no audit repeats
     target = load_checkpoint(run, config["architecture_name"], split.dataset)

@@ -24,7 +24,7 @@ def data_identity(split: Split) -> dict[str, Any]:
         "forget_sha256": manifest["forget"]["sha256"],
         **{
             f"{part}_sha256": manifest[part]["sha256"]
-            for part in ("labels", "unlabelled", "excluded")
+            for part in ("labels", "unlabelled", "excluded", "validation")
             if part in manifest
         },
         **{f"removed_{part}_sha256": entry["sha256"] for part, entry in manifest.get("removed", {}).items()},

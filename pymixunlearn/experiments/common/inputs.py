@@ -38,15 +38,16 @@ class DataRequest:
         "--dataset",
         default="digits",
         show_default=True,
-        metavar="NAME",
-        help="digits (scikit-learn's, nothing to download), mnist, fashion-mnist, cifar10, svhn, or imagefolder. "
-        "mnist@10000 takes a random part of the training images, always the same 10000.",
+        metavar="SPEC",
+        help="digits (scikit-learn's, nothing to download), mnist, fashion-mnist, cifar10, svhn; or a folder or "
+        "archive of images (photos/, photos.tar.gz). SPEC@10000 takes a random part of the training images, always the "
+        "same 10000; others become the validation set.",
     )
     data_dir: Path | None = option(
         "--data-dir",
         kind=Path,
         metavar="DIR",
-        help="Where the data set's files are or go; for imagefolder, the folder or archive.  [default: a cache folder]",
+        help="Where the files of a data set with a name are or go.  [default: a cache folder]",
     )
     download: bool = option("--no-download", default=True, help="Fail rather than download files that are missing.")
     image_size: int | None = option(
@@ -58,33 +59,41 @@ class DataRequest:
     )
     stream: bool | None = option(
         "--stream/--in-memory",
-        help="For imagefolder: read images from the decoded file batch by batch, or hold them all. The results are the "
+        help="For image files: read images from the decoded file batch by batch, or hold them all. The results are the "
         "same.  [default: --stream above 4 GiB of images]",
     )
     follow_links: bool = option(
         "--follow-links",
         default=False,
-        help="For imagefolder: symbolic links may lead out of the folder of the images.",
+        help="For image files: symbolic links may lead out of the folder of the images.",
     )
     skip_unreadable: bool = option(
         "--skip-unreadable",
         default=False,
-        help="For imagefolder: leave out images that cannot be read, and count them, rather than fail and name them.",
+        help="For image files: leave out those that cannot be read, and count them, rather than fail and name them.",
+    )
+    validation_share: float | str | None = option(
+        "--validation",
+        metavar="SHARE|none",
+        help="Share of the training images to take out as validation set, which no model is trained or tested on; the "
+        "acceptance test needs one.  [default: the data's own, or what SPEC@N leaves out]",
     )
 
     def load(self, observer: Observer | None = None) -> Dataset:
         """Load it; where images have to be decoded, ``observer`` is told of it as the phase "data".
 
         Raises:
-            BadRequest: There is no data set of this name.
+            BadRequest: There is no such data set, or the validation share is none.
             UserError: Its files are missing or corrupt.
         """
         from pymixunlearn import data
-        from pymixunlearn.data.registry import split_name
+        from pymixunlearn.data.registry import specification
+        from pymixunlearn.data.validation import parse_share
         from pymixunlearn.experiments.common.progress import Observer
 
         try:
-            split_name(self.dataset)
+            specification(self.dataset, self.data_dir)
+            parse_share(self.validation_share)
         except UserError as error:
             raise BadRequest(str(error)) from error
         watcher = Observer() if observer is None else observer
@@ -107,6 +116,7 @@ class DataRequest:
             stream=self.stream,
             follow_links=self.follow_links,
             skip_unreadable=self.skip_unreadable,
+            validation=self.validation_share,
         )
         if decoded:
             watcher.phase_finished("data", f"{decoded} images decoded")

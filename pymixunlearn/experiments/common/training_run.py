@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ import torch
 
 from pymixunlearn.data import Dataset, ImageSet
 from pymixunlearn.evaluation import Metrics
+from pymixunlearn.experiments.common.data_origin import data_origin
 from pymixunlearn.experiments.common.history import merge_histories, to_csv
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity, identity_hash
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT, InitialModel
@@ -138,7 +138,6 @@ def _origin(plan: TrainingPlan) -> dict[str, Any]:
     return {
         "model": str(plan.initial.checkpoint or plan.initial.name),
         "architecture_name": inputs.model.architecture,
-        "data_dir": None if inputs.data.data_dir is None else os.path.abspath(inputs.data.data_dir),
-        "image_size": inputs.data.image_size,
+        **data_origin(inputs.data),
         "threads": torch.get_num_threads(),
     }

@@ -33,6 +33,7 @@ from pymixunlearn.tasks import Split
 from pymixunlearn.training import resolve_device
 
 TUNE_FORMAT = "pymixunlearn-tune/1"
+_TUNING = "-validation"
 _PER_SEED = ("seed", "forget_sha256", "labels_sha256", "unlabelled_sha256", "settings", "relearn")
 
 
@@ -59,7 +60,7 @@ class TuningPlan:
     @property
     def dataset(self) -> str:
         """The data set's own name."""
-        return self.inputs.data.dataset
+        return self.example.split.dataset.name.removesuffix(_TUNING)
 
     @property
     def task(self) -> str:
@@ -122,7 +123,7 @@ def validation_dataset(dataset: Dataset, fraction: float) -> Dataset:
     Its name says so: neither a run nor a preset can take it for the data set itself.
     """
     train, validation = hold_out(dataset.train, fraction=fraction, purpose="tuning")
-    return replace(dataset, name=f"{dataset.name}-validation", train=train, test=validation)
+    return replace(dataset, name=f"{dataset.name}{_TUNING}", train=train, test=validation)
 
 
 def default_tuning_folder(plan: TuningPlan) -> Path:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pymixunlearn.experiments.common.data_origin import data_origin
 from pymixunlearn.experiments.common.history import merge_histories, to_csv
 from pymixunlearn.experiments.common.identity import identity_hash, rest_of
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
@@ -202,10 +202,7 @@ def _config(plan: Plan, settings: dict[str, Any], command_line: str) -> dict[str
         "label_aware": plan.method.needs_labels,
         "model": None if inputs.model.model is None else str(plan.initial.checkpoint or plan.initial.name),
         "architecture_name": inputs.model.architecture,
-        "data_dir": None if inputs.data.data_dir is None else os.path.abspath(inputs.data.data_dir),
-        "image_size": inputs.data.image_size,
-        "follow_links": inputs.data.follow_links,
-        "skip_unreadable": inputs.data.skip_unreadable,
+        **data_origin(inputs.data),
         "left_out": list(split.dataset.notes),
         "class_names": list(split.dataset.train.classes),
         "threads": torch.get_num_threads(),
