@@ -198,11 +198,12 @@ class MixUnlearnSettings(TypedDict, total=False):
     tau_real: float
     omega: float
     sharpen_T: float
-    generator_lr: float
+    generator_lr: float | None
     generator_interval: int
     adversary: Literal["current", "ema"]
     ema_momentum: float
-    generator: Literal["mixblock", "vanilla"]
+    generator_warmup: int
+    generator: Literal["mixblock", "mixblock-lam", "vanilla"]
     use_mix_loss: bool
     use_real_loss: bool
     sharpen: bool

@@ -6,13 +6,15 @@ AutoMixup" (ICLR 2024): cross-attention between the two feature maps decides for
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pymixunlearn import ops
 from pymixunlearn.errors import UserError, unknown_name
+from pymixunlearn.nn.share import hold_share
 from pymixunlearn.seeding import generator
 
 WEIGHT_STD = 0.01
@@ -33,13 +35,21 @@ class MixBlock(nn.Module):
     by the two, give queries, keys and values. The three convolutions are one stacked matrix, so an image needs
     one matrix product; it has ``2 ((C' + 1) d + d) + (C' + 1) + 1`` entries, 66 306 for 256 channels.
 
+    As the paper describes it, the block looks at the features as they are, and the mask's mean is free: small features
+    leave the attention uniform and the mask flat, and a mask that learns drifts to 1. ``normalize="layer"`` with
+    ``share="lam"`` is the form that has to decide where.
+
     Args:
         in_channels: Channels C' of the feature maps.
         reduction: Queries and keys have d = C' // reduction channels.
+        normalize: "layer" brings the features of every image to mean 0 and standard deviation 1, over channels and
+            positions together, so that their scale does not matter; None takes them as they are.
+        share: "lam" holds the mean of every mask, at feature resolution, to the mixing ratio (:func:`hold_share`);
+            "free" leaves it to the block.
         seed: Fixes the initial weights, drawn from N(0, 0.01²); biases start at 0.
 
     Raises:
-        UserError: The feature maps have too few channels to be reduced.
+        UserError: The feature maps have too few channels to be reduced, or ``normalize`` or ``share`` is unknown.
 
     Example:
         >>> import torch
@@ -49,11 +59,27 @@ class MixBlock(nn.Module):
         >>> images_f, images_r = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
         >>> mixblock(features_f, features_r, 0.3, images_f, images_r).shape
         torch.Size([2, 3, 32, 32])
+        >>> held = MixBlock(in_channels=16, normalize="layer", share="lam")
+        >>> round(held.mask_logits(features_f, features_r, 0.3).sigmoid().mean().item(), 4)
+        0.3
     """
 
-    def __init__(self, in_channels: int, reduction: int = 2, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        reduction: int = 2,
+        *,
+        normalize: Literal["layer"] | None = None,
+        share: Literal["free", "lam"] = "free",
+        seed: int = 0,
+    ) -> None:
         """Draw the weights."""
         super().__init__()
+        if normalize not in (None, "layer"):
+            raise unknown_name("normalize", str(normalize), ("layer", "None"))
+        if share not in ("free", "lam"):
+            raise unknown_name("share", str(share), ("free", "lam"))
+        self.normalize, self.share = normalize, share
         if reduction < 1 or in_channels < reduction:
             raise UserError(
                 f"in_channels is {in_channels} with reduction {reduction}; expected 1 <= reduction <= in_channels"
@@ -98,9 +124,12 @@ class MixBlock(nn.Module):
             UserError: The pairing is unknown, or a feature map or ``lam`` has a shape other than the above.
         """
         self._check(feat_f, feat_r, lam, pairing)
+        if self.normalize == "layer":
+            feat_f, feat_r = (F.layer_norm(features, features.shape[1:], eps=1e-12) for features in (feat_f, feat_r))
         forget = self.project(feat_f, lam)
         retain = self.project(feat_r, 1 - lam)
-        return ops.mixblock_attention(*forget, *retain, pairing=pairing)
+        logits = ops.mixblock_attention(*forget, *retain, pairing=pairing)
+        return logits if self.share == "free" else hold_share(logits, lam)
 
     def forward(
         self, feat_f: Tensor, feat_r: Tensor, lam: float | Tensor, x_f: Tensor, x_r: Tensor, pairing: str = "zip"
@@ -113,7 +142,7 @@ class MixBlock(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the sizes when the module is printed."""
-        return f"in_channels={self.in_channels}, dim={self.dim}"
+        return f"in_channels={self.in_channels}, dim={self.dim}, normalize={self.normalize!r}, share={self.share!r}"
 
     def _check(self, feat_f: Tensor, feat_r: Tensor, lam: float | Tensor, pairing: str) -> None:
         for name, features in (("feat_f", feat_f), ("feat_r", feat_r)):

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from pymixunlearn import data, tasks
 from pymixunlearn.errors import UserError
 from pymixunlearn.methods import MixUnlearn
+from pymixunlearn.methods.mixunlearn.step import mask_statistics
 from pymixunlearn.training import Callback, StateDict
 
 Same = Callable[[nn.Module, nn.Module], bool]
+GENERATOR = "generator generator_vanilla mask mask_error mask_within mask_between"
+"""What history says of a generator and its masks."""
 
 
 def _accuracy(model: nn.Module, images: data.ImageSet, preprocess: data.Preprocess, chosen: Tensor) -> float:
@@ -85,7 +88,16 @@ class _StopAfter(Callback):
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"adversary": "ema"}, {"generator": "vanilla"}, {"use_mix_loss": False}], ids=str
+    "fields",
+    [
+        {},
+        {"adversary": "ema"},
+        {"generator": "mixblock-lam", "generator_warmup": 1},
+        {"generator": "mixblock-lam", "generator_warmup": 3},
+        {"generator": "vanilla"},
+        {"use_mix_loss": False},
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def test_an_interrupted_run_resumes_bit_for_bit(
@@ -137,14 +149,15 @@ def test_only_the_label_aware_variant_sees_labels(tiny: Any, same_weights: Same)
 @pytest.mark.parametrize(
     ("fields", "keys"),
     [
-        ({}, "mix real total generator mask"),
-        ({"pairing": "grid"}, "mix real total generator mask"),
+        ({}, f"mix real total {GENERATOR}"),
+        ({"pairing": "grid"}, f"mix real total {GENERATOR}"),
+        ({"pairing": "grid", "generator": "mixblock-lam"}, f"mix real total {GENERATOR}"),
         ({"generator": "vanilla"}, "mix real total mask"),
         ({"generator": "vanilla", "pairing": "grid", "label_aware": True}, "mix real total mask"),
         ({"use_mix_loss": False}, "real total"),
         ({"use_mix_loss": False, "label_aware": True}, "real total"),
-        ({"use_real_loss": False}, "mix total generator mask"),
-        ({"sharpen": False, "reduction": "mean"}, "mix real total generator mask"),
+        ({"use_real_loss": False}, f"mix total {GENERATOR}"),
+        ({"sharpen": False, "reduction": "mean"}, f"mix real total {GENERATOR}"),
     ],
     ids=str,
 )
@@ -155,6 +168,39 @@ def test_history_holds_what_was_trained(fields: dict[str, Any], keys: str, tiny:
     mix, real = record.get("mix", 0.0), record.get("real", 0.0)
     assert record["total"] == pytest.approx(mix + 10 * real, rel=1e-5)
     assert 0 < record.get("mask", 0.5) < 1
+
+
+def test_masks_held_to_the_ratio_are_told_from_free_ones(tiny: Any) -> None:
+    """The paper's masks start from one half for every ratio; held ones have the ratio as their mean."""
+    free, held = (
+        MixUnlearn(epochs=2, batch_size=4, generator=form, generator_lr=1e-2)
+        .unlearn(tiny.model(), tiny.split(), device="cpu")
+        .history[-1]
+        for form in ("mixblock", "mixblock-lam")
+    )
+    assert free["mask_error"] > 0.05 and abs(free["mask"] - 0.5) < 0.05
+    assert held["mask_error"] < 1e-4 and held["mask_within"] > free["mask_within"]
+
+
+def test_the_statistics_of_masks() -> None:
+    masks = torch.tensor([[[0.1, 0.3]], [[0.5, 0.9]]], dtype=torch.float64)
+    found = mask_statistics(torch.logit(masks), torch.tensor(0.4, dtype=torch.float64))
+    expected = {"mask": 0.45, "mask_error": 0.25, "mask_within": 0.15, "mask_between": 0.25}
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(expected)
+
+
+def test_a_warm_start_trains_the_generator_alone(tiny: Any, same_weights: Same) -> None:
+    model, stop = tiny.model(), _StopAfter(1)
+    method = MixUnlearn(epochs=1, batch_size=4, generator_warmup=2)
+    with pytest.raises(KeyboardInterrupt):
+        method.unlearn(model, tiny.split(), device="cpu", callbacks=[stop])
+    saved = stop.read()
+    warmed = tiny.model()
+    warmed.load_state_dict(saved["state"]["model"])
+    assert same_weights(warmed, model)
+    assert [set(record) for record in saved["history"]] == [{"epoch", "seconds", "generator", "generator_vanilla"}] * 2
+    begun = method.begin(tiny.job())
+    assert not torch.equal(saved["state"]["mixblock"]["weight"], begun.mixblock.weight)
 
 
 @pytest.mark.parametrize(("forget", "retain"), [(10, 14), (13, 5), (1, 9), (9, 1)])

@@ -120,6 +120,8 @@ def test_where_nothing_can_be_cached_not_a_bit_differs(name: str, fields: dict[s
         {"pairing": "grid"},
         {"generator": "vanilla"},
         {"generator": "vanilla", "label_aware": True},
+        {"generator": "mixblock-lam", "generator_warmup": 2},
+        {"generator": "mixblock-lam", "pairing": "grid"},
         {"use_mix_loss": False},
         {"use_real_loss": False, "adversary": "ema"},
         {"cache_mb": 0},
@@ -158,13 +160,15 @@ class _Counting(nn.Module):
 def test_the_teacher_sees_a_sample_that_is_used_once(tiny: Any) -> None:
     def asked(epochs: int, **fields: Any) -> int:
         model = _Counting(tiny.model())
-        MixUnlearn(epochs=epochs, batch_size=4, **fields).unlearn(model, tiny.split(10, 30), device="cpu")
+        # With one update of the generator, whose plain mixes are one batch for the unlearner.
+        method = MixUnlearn(epochs=epochs, batch_size=4, generator_interval=1000, **fields)
+        method.unlearn(model, tiny.split(10, 30), device="cpu")
         return sum(model.seen) - asked_at_start
 
     asked_at_start = 0
-    # Checks of the network and sizes of tables cost a few single images, the same for every length of a run.
+    # That, checks of the network and sizes of tables cost a few images, the same for every length of a run.
     asked_at_start = asked(1) - 20
-    assert asked_at_start < 8
+    assert asked_at_start < 12
     assert asked(1) == 20  # an epoch uses ten of the retain samples, the other twenty are nobody's business
     assert 20 < asked(3) < 40
     assert asked(60) == 40
@@ -180,12 +184,18 @@ class _NoReading(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("fast", [True, False])
-@pytest.mark.parametrize("preprocess", [Preprocess(), AUGMENT], ids=["stored", "augmented"])
-def test_no_step_reads_a_value(fast: bool, preprocess: Preprocess, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("preprocess", "generator"),
+    [(Preprocess(), "mixblock"), (AUGMENT, "mixblock"), (Preprocess(), "mixblock-lam")],
+    ids=["stored", "augmented", "held"],
+)
+def test_no_step_reads_a_value(
+    fast: bool, preprocess: Preprocess, generator: Any, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # A loss looks at its incoming gradient, lam and tau on the CPU only (test_losses_pytorch.py).
     monkeypatch.setattr("pymixunlearn.ops._torch.call._is_one", lambda grad: False)
     monkeypatch.setattr("pymixunlearn.ops._checks._extremes", lambda value: ())
-    config = MixUnlearnConfig(batch_size=4, epochs=1, fast=fast)
+    config = MixUnlearnConfig(batch_size=4, epochs=1, fast=fast, generator=generator)
     job = tiny.job(
         patterns(2, 8, preprocess, 10, 14), models.build("resnet18", num_classes=10, in_channels=2, image_size=8)
     )

@@ -25,6 +25,8 @@ CASES = [
     {"pairing": "zip", "sharpen": False},
     {"pairing": "zip", "adversary": "ema", "ema_momentum": 0.9},
     {"pairing": "grid", "generator": "vanilla"},
+    {"pairing": "zip", "generator": "mixblock-lam"},
+    {"pairing": "grid", "generator": "mixblock-lam", "label_aware": True},
     {"pairing": "zip", "use_mix_loss": False},
     {"pairing": "zip", "use_real_loss": False},
 ]
@@ -63,9 +65,27 @@ class Literal:
         self.config = config
         self.x_f, self.x_r = forget.images, retain.images
         with torch.no_grad():
-            self.h_f, self.h_r = initial.body(self.x_f), initial.body(self.x_r)
+            self.h_f, self.h_r = (self._features(initial, images) for images in (self.x_f, self.x_r))
             self.p_f = self._target(initial(self.x_f), forget.targets)
             self.p_r = self._target(initial(self.x_r), retain.targets)
+
+    def _features(self, initial: nn.Module, images: Tensor) -> Tensor:
+        """h_D, in the held form as deviations from each image's mean, in units of their root mean square."""
+        features = initial.body(images)
+        if self.config.generator == "mixblock-lam":
+            features = features - features.mean((1, 2, 3), keepdim=True)
+            features = features / features.square().mean((1, 2, 3), keepdim=True).sqrt()
+        return features
+
+    def _held(self, logits: Tensor, lam: Tensor) -> Tensor:
+        """Shift mask logits [1, h, w] until the mean of their sigmoid is lam, by halving, and once by Newton's step."""
+        low, high = -50.0, 50.0
+        for _ in range(100):
+            shift = (low + high) / 2
+            low, high = (shift, high) if (logits + shift).sigmoid().mean() < lam else (low, shift)
+        shown = (logits + shift).sigmoid()
+        # The value of this step is zero; its gradient is what the shift does as the logits change.
+        return logits + shift - (shown.mean() - lam) / (shown * (1 - shown)).mean().detach()
 
     def _target(self, logits: Tensor, labels: Tensor | None) -> Tensor:
         """Eqs. 4 and 8."""
@@ -96,6 +116,8 @@ class Literal:
             l_f = torch.softmax(m_f[:d].T @ m_r[d : 2 * d] / math.sqrt(d), 1) @ m_f[2 * d]
             l_r = torch.softmax(m_r[:d].T @ m_f[d : 2 * d] / math.sqrt(d), 1) @ m_r[2 * d]
             maps = torch.stack([l_f, l_r]).view(1, 2, 4, 4)
+            if self.config.generator == "mixblock-lam":
+                maps = torch.stack([self._held(maps[:, 0] - maps[:, 1], lam), torch.zeros_like(maps[:, 0])], 1)
             mask = torch.softmax(F.interpolate(maps, (8, 8), mode="bilinear", align_corners=False), 1)[0]
             mixes.append(mask[0] * self.x_f[i] + mask[1] * self.x_r[j])
         return torch.stack(mixes)
@@ -156,10 +178,12 @@ def test_a_step_is_the_equations(fields: dict[str, Any], tiny: Any) -> None:
         gradients = torch.autograd.grad(expected, (weight, bias))
         measured = loop.train_generator(forget, retain, LAM_GEN)
         _close(measured["generator"], expected)
+        plain = adversary(literal.mix(None, None, LAM_GEN, identity))
+        _close(measured["generator_vanilla"], -literal.mix_loss(plain, LAM_GEN, config.tau_gen, identity))
         for parameter, before, gradient in zip((block.weight, block.bias), (weight, bias), gradients, strict=True):
             _close(parameter.grad, gradient)
             assert gradient.abs().max() > 1e-6
-            _close(parameter, _adam_first_step(before, parameter.grad, config.generator_lr))
+            _close(parameter, _adam_first_step(before, parameter.grad, loop.config.generator_lr))
     else:
         assert loop.train_generator(forget, retain, LAM_GEN) == {}
 

@@ -153,3 +153,37 @@ def test_mistakes_are_named(change: dict[str, object], words: str) -> None:
         _block()(**arguments)
     with pytest.raises(UserError, match="in_channels is 1"):
         MixBlock(1)
+
+
+@pytest.mark.parametrize("pairing", ["zip", "grid"])
+def test_a_held_mask_shows_the_share_whatever_the_features_scale(pairing: str) -> None:
+    block = MixBlock(6, normalize="layer", share="lam", seed=1).double()
+    block.load_state_dict(_block().state_dict())
+    f_f, f_r, x_f, x_r = _inputs(3, 3)
+    masks = [block.mask_logits(scale * f_f, scale * f_r, 0.3, pairing) for scale in (1, 1e-3, 1e3)]
+    for mask in masks:
+        torch.testing.assert_close(mask.sigmoid().mean((1, 2)), torch.full((len(mask),), 0.3, dtype=torch.float64))
+        torch.testing.assert_close(mask, masks[0], rtol=1e-4, atol=1e-4)
+    assert masks[0].sigmoid().std((1, 2)).min() > 0.01
+    mixed = block(f_f, f_r, 0.3, x_f, x_r, pairing)
+    (gradient,) = torch.autograd.grad(mixed.square().sum(), [block.weight])
+    assert gradient.abs().max() > 1e-6
+
+
+def test_normalised_features_have_mean_zero_and_deviation_one() -> None:
+    block, paper = MixBlock(6, normalize="layer").double(), _block()
+    block.load_state_dict(paper.state_dict())
+    f_f, f_r, _, _ = _inputs(3, 3)
+
+    def unit(features: Tensor) -> Tensor:
+        mean, deviation = features.mean((1, 2, 3), keepdim=True), features.std((1, 2, 3), correction=0, keepdim=True)
+        return (features - mean) / deviation
+
+    expected = paper.mask_logits(unit(f_f), unit(f_r), 0.3)
+    torch.testing.assert_close(block.mask_logits(f_f, f_r, 0.3), expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["normalize", "share"])
+def test_unknown_forms_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"unknown {name} 'lamb'"):
+        MixBlock(6, **{name: "lamb"})  # type: ignore[arg-type]

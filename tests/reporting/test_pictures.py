@@ -63,6 +63,17 @@ def every_picture() -> list[Picture]:
     ]
 
 
+def test_flat_masks_are_said_to_be_flat_and_not_stretched_to_structure() -> None:
+    half = images(3) / 255.0
+    noise = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    flat = draw_mixes(half, half.flip(0), 0.5 + 1e-3 * noise, half)
+    assert "The masks are flat: inside an image their standard deviation is 0.0003" in flat.caption
+    shown = flat.figure.axes[1].images[0].get_array()[..., :3]
+    assert shown[shown.any(-1)].std(0).max() < 0.01  # one colour, but for the margins
+    structured = draw_mixes(half, half.flip(0), noise, half)
+    assert "flat" not in structured.caption and "standard deviation of 0.29" in structured.caption
+
+
 @pytest.mark.parametrize("place", [0, None])
 @pytest.mark.filterwarnings("error")
 def test_a_density_narrower_than_the_grid_is_drawn_without_a_warning(place: int | None, tmp_path: Path) -> None:

@@ -53,13 +53,23 @@ class MixUnlearnConfig(StepConfig, StoppingConfig, LoopConfig):
     )
     omega: float = setting(10.0, "weight of the loss on real images (Eq. 7)", low=0, source=SEARCHED)
     sharpen_T: float = setting(0.3, "temperature that sharpens the initial model's predictions (Eq. 8)", above=0)
-    generator_lr: float = setting(1e-3, "learning rate of the generator (Adam)", above=0, source=OURS)
+    generator_lr: float | None = setting(
+        None, "learning rate of the generator (Adam); none takes 0.001, for mixblock-lam 0.01", above=0, source=OURS
+    )
     generator_interval: int = setting(4, "steps from one generator update to the next", low=1)
     adversary: Literal["current", "ema"] = setting(
         "current", "the generator attacks the unlearner or its average", source=OURS
     )
     ema_momentum: float = setting(0.999, "momentum of that average", low=0, below=1, source=CODE)
-    generator: Literal["mixblock", "vanilla"] = setting("mixblock", "learnt mixing, or plain mixup (ablation)")
+    generator_warmup: int = setting(
+        0,
+        "passes in which the generator alone is trained before the first, against the initial model",
+        low=0,
+        source=OURS,
+    )
+    generator: Literal["mixblock", "mixblock-lam", "vanilla"] = setting(
+        "mixblock", "the paper's learnt mixing; the same with masks whose mean is the ratio; or plain mixup (ablation)"
+    )
     use_mix_loss: bool = setting(True, "train on mixes (ablation when false)")
     use_real_loss: bool = setting(True, "train on real images (ablation when false)")
     sharpen: bool = setting(True, "sharpen the initial model's predictions (ablation when false)")

@@ -45,7 +45,7 @@ class FastMixUnlearnLoop(MixUnlearnLoop):
         pairs = config.batch_size ** (1 if config.pairing == "zip" else 2)
         self._full = {pairs, 2 * config.batch_size + pairs * config.use_mix_loss}  # images per forward pass
         self.caches: dict[Side, TeacherCache] = {}
-        self._epochs_loaded: dict[Side, int] = dict.fromkeys(SIDES, 0)
+        self._epochs_loaded: dict[Side, int] = dict.fromkeys(SIDES, -self.warmup_epochs)
         if self.uses_teacher and not self.preprocess.augments:
             self._make_caches()
         self._prepare = GraphedStep(self._prepare_stored, self.device, record=config.cuda_graphs)
@@ -67,7 +67,7 @@ class FastMixUnlearnLoop(MixUnlearnLoop):
                 device=self.device,
                 budget=budget,
                 window=LOOK_AHEAD * self.config.batch_size,
-                most=self.steps_per_epoch * self.config.batch_size * self.config.epochs,
+                most=self.steps_per_epoch * self.config.batch_size * (self.config.epochs + self.warmup_epochs),
             )
             budget -= self.caches[side].cached_bytes
 

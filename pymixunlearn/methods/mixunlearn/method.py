@@ -21,8 +21,9 @@ class MixUnlearn(LoopMethod):
         >>> split = tasks.class_split(data.load("digits"), [0])
         >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
         >>> result = MixUnlearn(epochs=1, lr=2e-4).unlearn(model, split, device="cpu")
-        >>> sorted(result.history[0])
-        ['epoch', 'generator', 'mask', 'mix', 'real', 'seconds', 'total']
+        >>> sorted(result.history[0])  # doctest: +NORMALIZE_WHITESPACE
+        ['epoch', 'generator', 'generator_vanilla', 'mask', 'mask_between', 'mask_error', 'mask_within', 'mix', 'real',
+         'seconds', 'total']
     """
 
     config_class = MixUnlearnConfig

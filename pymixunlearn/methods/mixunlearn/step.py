@@ -60,6 +60,12 @@ class MixUnlearnLoop(Loop[MixUnlearnConfig]):
     capturable = False
     """Whether the optimisers' steps are going to be recorded in a CUDA graph, and so count on the device."""
 
+    def resolve(self, model: nn.Module) -> MixUnlearnConfig:
+        """Return the settings with the generator's learning rate filled in."""
+        if self.config.generator_lr is not None:
+            return self.config
+        return self.config.replace(generator_lr=1e-2 if self.config.generator == "mixblock-lam" else 1e-3)
+
     def setup(self) -> None:
         """Make the teacher, the generator, the adversary, the losses and the optimisers."""
         config = self.config
@@ -86,6 +92,7 @@ class MixUnlearnLoop(Loop[MixUnlearnConfig]):
         self.optimizer = self.parts["optimizer"] = self._adam(trainable, config.lr)
         self.generator_optimizer = None
         if self.mixblock is not None:
+            assert config.generator_lr is not None  # resolved
             self.generator_optimizer = self._adam(list(self.mixblock.parameters()), config.generator_lr)
             self.parts.update(mixblock=self.mixblock, generator_optimizer=self.generator_optimizer)
         if self.adversary is not self.model:
@@ -101,11 +108,20 @@ class MixUnlearnLoop(Loop[MixUnlearnConfig]):
             return None
         layer = self.config.feature_layer or find_feature_layer(self.initial, self.example)
         self.extract = self.closing.enter_context(FeatureExtractor(self.initial, layer))
-        return MixBlock(self.extract.channels(self.example), seed=derive_seed(self.seed, NAME)).to(self.device)
+        form: dict[str, Any] = {"normalize": "layer", "share": "lam"} if self.config.generator == "mixblock-lam" else {}
+        channels = self.extract.channels(self.example)
+        return MixBlock(channels, **form, seed=derive_seed(self.seed, NAME)).to(self.device)
+
+    @property
+    def warmup_epochs(self) -> int:
+        """Passes before the first in which the generator alone is trained; they have negative numbers in streams."""
+        return self.config.generator_warmup if self.generator_optimizer is not None else 0
 
     def stages(self) -> list[Stage]:
-        """Return passes over both sets side by side until the smaller one ends."""
-        return [Stage(self.config.epochs, self.steps_per_epoch, self.epoch)]
+        """Return passes over both sets side by side until the smaller one ends, the generator's own ones first."""
+        warmup, steps = self.warmup_epochs, self.steps_per_epoch
+        first = [Stage(warmup, steps, lambda index: self.warm_up(index - warmup))] if warmup else []
+        return [*first, Stage(self.config.epochs, steps, lambda index: self.epoch(index - warmup))]
 
     def output(self, history: list[dict[str, float]]) -> MethodOutput:
         """Return the unlearner, and the generator beside it."""
@@ -122,6 +138,12 @@ class MixUnlearnLoop(Loop[MixUnlearnConfig]):
                 self.means.add(**self.train_generator(forget, retain, lam[step, 0]))
             partners = self._draw_partners(len(retain.images), shuffle)
             yield self.train_unlearner(forget, retain, lam[step, 1], partners)
+
+    def warm_up(self, epoch: int) -> Iterator[Measured]:
+        """Train the generator alone, against f_U as it still is: f_D."""
+        lam = self._draw_lam(epoch)
+        for step, (forget, retain) in enumerate(self.samples(epoch)):
+            yield self.train_generator(forget, retain, lam[step, 0])
 
     def _draw_lam(self, epoch: int) -> Tensor:
         """Draw lam ~ Beta(alpha, alpha) for every step: [steps, 2], for the generator's and the unlearner's mixes."""
@@ -186,18 +208,21 @@ class MixUnlearnLoop(Loop[MixUnlearnConfig]):
         found: Tensor = network(images)
         return found
 
-    def mix(self, forget: Samples, retain: Samples, lam: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mixes x_mix = g(x_i, x_j, lam) (Eqs. 1, 2) and the mean share of the forget images in them."""
+    def mix(self, forget: Samples, retain: Samples, lam: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the mixes x_mix = g(x_i, x_j, lam) (Eqs. 1, 2), and what their masks are like."""
         pairing = self.config.pairing
         if self.mixblock is None:
-            return mixup(forget.images, retain.images, lam, pairing), lam
+            return mixup(forget.images, retain.images, lam, pairing), {"mask": lam}
         assert forget.features is not None and retain.features is not None
         mask_logits = self.mixblock.mask_logits(forget.features, retain.features, lam, pairing)
         mixed = ops.mask_mix(forget.images, retain.images, mask_logits, pairing=pairing)
-        return mixed, torch.sigmoid(mask_logits.detach()).mean()
+        return mixed, mask_statistics(mask_logits.detach(), lam)
 
     def train_generator(self, forget: Samples, retain: Samples, lam: Tensor) -> dict[str, Tensor]:
-        """Eq. 3: move MixBlock towards mixes in which the adversary, held fixed, reveals the forget samples."""
+        """Eq. 3: move MixBlock towards mixes in which the adversary, held fixed, reveals the forget samples.
+
+        Beside its loss stands that of plain mixup of the same pairs at the same ratio: what the masks are worth.
+        """
         if self.generator_optimizer is None:
             return {}
         with held_fixed(self.adversary):
@@ -206,8 +231,12 @@ class MixUnlearnLoop(Loop[MixUnlearnConfig]):
             loss = self.generator_loss(logits, forget.target, retain.target, lam)
             self.generator_optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
+            with torch.no_grad():
+                plain = mixup(forget.images, retain.images, lam, self.config.pairing)
+                logits = self._by_pair(self.logits(self.adversary, plain), forget, retain)
+                vanilla = self.generator_loss(logits, forget.target, retain.target, lam)
         self.generator_optimizer.step()
-        return {"generator": loss.detach()}
+        return {"generator": loss.detach(), "generator_vanilla": vanilla}
 
     def train_unlearner(
         self, forget: Samples, retain: Samples, lam: Tensor, partners: Tensor | None
@@ -219,7 +248,8 @@ class MixUnlearnLoop(Loop[MixUnlearnConfig]):
             # Targets go along with their images.
             partner = retain if partners is None else retain.take(partners)
             with torch.no_grad():
-                mixed, seen["mask"] = self.mix(forget, partner, lam)
+                mixed, masks = self.mix(forget, partner, lam)
+            seen.update(masks)
             images.append(mixed)
 
         # One forward for all: BatchNorm must normalise mixed and real images by the same statistics.
@@ -257,3 +287,20 @@ class MixUnlearnLoop(Loop[MixUnlearnConfig]):
         torch._foreach_lerp_(averaged, current, 1 - self.config.ema_momentum)
         for buffer, source in zip(self.adversary.buffers(), self.model.buffers(), strict=True):
             buffer.copy_(source)
+
+
+def mask_statistics(mask_logits: Tensor, lam: Tensor) -> dict[str, Tensor]:
+    """Return what masks [P, h, w], given as logits, are like at feature resolution.
+
+    Returns:
+        Four 0-d tensors: "mask", the mean share of the forget images; "mask_error", by how much a mask's mean differs
+        from ``lam``, the mean over masks; "mask_within", the standard deviation inside a mask, the mean over masks;
+        "mask_between", that between the masks at one position, the mean over positions.
+    """
+    masks = torch.sigmoid(mask_logits).flatten(1)
+    return {
+        "mask": masks.mean(),
+        "mask_error": (masks.mean(1) - lam).abs().mean(),
+        "mask_within": masks.std(1, correction=0).mean(),
+        "mask_between": masks.std(0, correction=0).mean(),
+    }

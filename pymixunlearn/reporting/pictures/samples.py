@@ -11,6 +11,9 @@ from pymixunlearn.reporting.pictures.style import WIDTH, Picture, drawing, show_
 
 _COLUMNS = 8
 
+FLAT = 0.01
+"""Standard deviation inside an image below which masks count as flat."""
+
 
 def draw_thumbnails(images: Tensor) -> Picture:
     """Draw images ``[N, C, H, W]``, uint8 or float, in rows of eight."""
@@ -24,6 +27,9 @@ def draw_thumbnails(images: Tensor) -> Picture:
 def draw_mixes(forget: Tensor, retain: Tensor, masks: Tensor, mixed: Tensor) -> Picture:
     """Draw each mix below the two images it is made of and the mask that chose between them.
 
+    Masks whose standard deviation inside an image is below ``FLAT`` choose nothing. They are drawn on the whole scale
+    from 0 to 1, since one of their own would show noise as structure, and the caption says so.
+
     Args:
         forget: Forget images ``[P, C, H, W]`` as stored.
         retain: Retain images, likewise.
@@ -33,7 +39,9 @@ def draw_mixes(forget: Tensor, retain: Tensor, masks: Tensor, mixed: Tensor) -> 
     from matplotlib import colormaps
 
     low, high = float(masks.min()), float(masks.max())
-    shares = (masks - low) / max(high - low, 1e-6)
+    within = float(masks.flatten(1).std(1, correction=0).mean())
+    flat = within < FLAT
+    shares = masks if flat else (masks - low) / (high - low)
     rows: Mapping[str, Sequence[np.ndarray]] = {
         "forget": [_coloured(displayable(image)) for image in forget],
         "mask": [colormaps["cividis"](share.cpu().numpy()) for share in shares],
@@ -47,7 +55,13 @@ def draw_mixes(forget: Tensor, retain: Tensor, masks: Tensor, mixed: Tensor) -> 
     return Picture(
         "mixes",
         "What the trained generator mixes: a forget image, the mask (yellow shows the forget image, blue the retain "
-        f"image; from {low:.2f} to {high:.2f}), a retain image, and the mix.",
+        f"image; from {low:.2f} to {high:.2f}), a retain image, and the mix. "
+        + (
+            f"The masks are flat: inside an image their standard deviation is {within:.4f}, so that the mixes are "
+            "plain averages."
+            if flat
+            else f"Inside an image the mask has a standard deviation of {within:.2f}."
+        ),
         figure,
     )
 
