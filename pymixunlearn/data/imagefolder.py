@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import tempfile
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pymixunlearn.data.cache import cache_dir
 from pymixunlearn.data.dataset import Dataset, hold_out
-from pymixunlearn.data.decode import SUFFIXES, SquareDecoder
-from pymixunlearn.data.image_file import MappedImages, map_images, write_images
+from pymixunlearn.data.decode import SUFFIXES
+from pymixunlearn.data.decoding import Files, decode_files, streams
 from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.data.layout import (
     TEST,
@@ -29,16 +25,15 @@ from pymixunlearn.data.layout import (
     label_train,
     shared_folders,
 )
-from pymixunlearn.data.listing import FILE_LIMIT, Listing, Member, list_folder, read_archive, shown
+from pymixunlearn.data.listing import Listing, Member, list_folder, read_archive, shown
 from pymixunlearn.data.preprocess import Preprocess, natural_images
 from pymixunlearn.data.registry import Request, register, register_source
 from pymixunlearn.data.specification import ARCHIVES
-from pymixunlearn.data.streamed import IN_MEMORY_LIMIT, StreamedImageSet
+from pymixunlearn.data.streamed import StreamedImageSet
 from pymixunlearn.display import printable
 from pymixunlearn.errors import UserError
 
-_CACHE_FORMAT = "pymixunlearn-images/2"  # changes with what decoding gives
-_NAMED = 20
+_CACHE_FORMAT = "pymixunlearn-images/3"  # changes with what decoding gives
 
 
 @dataclass(frozen=True)
@@ -72,31 +67,6 @@ class _Table:
             return StreamedImageSet(self.images, targets, classes, paths, self.indices)
         everything = len(self.indices) == len(self.images)
         return ImageSet(self.images if everything else self.images[self.indices], targets, classes, paths)
-
-
-@dataclass
-class _Decoded:
-    """Images of a folder or archive in ascending order of their paths, and what was left out.
-
-    Attributes:
-        decoder: The images as they were found.
-        order: Index there of each image.
-        names: Path of each image.
-        listing: All that was found.
-        unreadable: What is wrong with each image that could not be read.
-    """
-
-    decoder: SquareDecoder
-    order: list[int]
-    names: list[str]
-    listing: Listing
-    unreadable: list[str] = field(default_factory=list)
-
-    @property
-    def notes(self) -> list[str]:
-        """What a reader should know of what was left out."""
-        skipped = f"{len(self.unreadable)} images that cannot be read: {'; '.join(self.unreadable[:_NAMED])}"
-        return [*self.listing.notes(), *([skipped] if self.unreadable else [])]
 
 
 @register_source("images")
@@ -172,124 +142,60 @@ def _archives(folder: Path) -> dict[str, Path]:
 def _decoded(source: Path, request: Request, notes: list[str]) -> _Table:
     """Decode every image of ``source`` into a file, or find the file of an earlier call; add to ``notes``."""
     try:
-        listing = list_folder(source, follow_links=request.follow_links) if source.is_dir() else None
-        cached = cache_dir() / "images" / f"{_cache_key(source, listing, request)}.safetensors"
-        found = map_images(cached)
-        if found is None:
-            if cached.exists():
-                warnings.warn(f"the cached images of {_named(source)} are damaged and are decoded again", stacklevel=6)
-            decoded = _decode(source, listing, request)
-            found = _stored(decoded, cached, request)
-            if found is None:
-                images = torch.from_numpy(np.stack(list(decoded.decoder.images(decoded.order))))
-                found = MappedImages(images, decoded.names, decoded.notes)
+        found = decode_files(_files(source, request), request)
     except OSError as error:
         raise UserError(f"{_named(source)} cannot be read ({error})") from error
     notes += found.details
-    streamed = _streams(request, found.images.nbytes)
+    streamed = streams(request, found.images.nbytes)
     paths = [PurePosixPath(name) for name in found.names]
     return _Table(found.images if streamed else found.images.clone(), streamed, torch.arange(len(paths)), paths)
 
 
-def _stored(decoded: _Decoded, cached: Path, request: Request) -> MappedImages | None:
-    """Write decoded images to the cache and map them; without a cache, map a temporary file, or none if memory can do.
+def _files(source: Path, request: Request) -> Files:
+    """Return the image files of a folder or an archive.
 
     Raises:
-        OSError: Images that are to be streamed can be written nowhere.
+        OSError: A folder cannot be read.
+        UserError: A link leads out of the folder, or something that is named like an image is no file.
     """
-    shape = (len(decoded.order), *decoded.decoder.shape)
+    folder = source.is_dir()
+    listing = list_folder(source, follow_links=request.follow_links) if folder else Listing()
 
-    def write(path: Path) -> MappedImages | None:
-        write_images(path, decoded.decoder.images(decoded.order), shape, decoded.names, decoded.notes)
-        return map_images(path)
+    def finished(names: list[str]) -> list[str]:
+        listing.images = [PurePosixPath(name) for name in names]
+        if not names:
+            also = "".join(f"; left out {note}" for note in listing.notes())
+            raise UserError(
+                f"{_named(source)} holds no images; expected one directory per class of {', '.join(sorted(SUFFIXES))}"
+                f"{also}"
+            )
+        check_parts(listing, _named(source))
+        return list(listing.notes())
 
-    try:
-        return write(cached)
-    except OSError as error:
-        # A disk that is full or read-only costs time later but is no reason to fail now.
-        warnings.warn(f"the decoded images could not be cached in '{cached.parent}' ({error})", stacklevel=7)
-    if not _streams(request, math.prod(shape)):
-        return None
-    # Once mapped, the file needs no name; where it cannot be removed, the system's cleaning does.
-    with tempfile.TemporaryDirectory(prefix="pymixunlearn-", ignore_cleanup_errors=True) as folder:
-        return write(Path(folder) / cached.name)
-
-
-def _streams(request: Request, size: int) -> bool:
-    return size > IN_MEMORY_LIMIT if request.stream is None else request.stream
-
-
-def _decode(source: Path, listing: Listing | None, request: Request) -> _Decoded:
-    """Decode the images one by one.
-
-    Raises:
-        UserError: There are none, or some cannot be read and may not be skipped; all of these are named.
-    """
-    total = None if listing is None else len(listing.images)
-    listing = Listing() if listing is None else listing
-    members = _folder_members(source, listing) if total is not None else read_archive(source, listing)
-    decoder = SquareDecoder(request.image_size, IN_MEMORY_LIMIT)
-    paths: list[PurePosixPath] = []
-    known: dict[PurePosixPath, int] = {}
-    unreadable: list[str] = []
-    for done, member in enumerate(members, start=1):
-        try:
-            _add(decoder, member, known)
-        except (UserError, OSError) as error:
-            unreadable.append(f"{_named(source / member.path)} {error}")
-        else:
-            known[member.path] = len(paths)
-            paths.append(member.path)
-        if request.progress is not None:
-            request.progress(done, total)
-    if unreadable and not request.skip_unreadable:
-        more = f"; and {len(unreadable) - _NAMED} more" if len(unreadable) > _NAMED else ""
-        raise UserError(
-            f"{'; '.join(unreadable[:_NAMED])}{more} ({len(unreadable)} of {len(paths) + len(unreadable)} images; "
-            "skip_unreadable, or --skip-unreadable, leaves them out)"
-        )
-    listing.images = list(paths)
-    if not paths:
-        also = "".join(f"; left out {note}" for note in listing.notes())
-        raise UserError(
-            f"{_named(source)} holds no images; expected one directory per class of {', '.join(sorted(SUFFIXES))}{also}"
-        )
-    check_parts(listing, _named(source))
-    # By name, so that a folder and an archive of it, in whatever order it was packed, are the same data.
-    order = sorted(range(len(paths)), key=paths.__getitem__)
-    return _Decoded(decoder, order, [str(paths[index]) for index in order], listing, unreadable)
+    images = sorted(listing.images)
+    return Files(
+        where=_named(source),
+        key=_cache_key(source, listing if folder else None),
+        members=lambda: file_members(source, images) if folder else read_archive(source, listing),
+        total=len(images) if folder else None,
+        shown=lambda name: _named(source / name),
+        finished=finished,
+    )
 
 
-def _folder_members(source: Path, listing: Listing) -> Iterator[Member]:
-    for path in sorted(listing.images):
-        yield Member(path, (source / path).stat().st_size, (source / path).read_bytes)
-
-
-def _add(decoder: SquareDecoder, member: Member, known: dict[PurePosixPath, int]) -> None:
-    """Decode one image.
-
-    Raises:
-        UserError: It cannot be decoded, or is too large to be read.
-        OSError: The file cannot be read.
-    """
-    if member.link is not None:
-        if member.link not in known:
-            raise UserError(f"is a link to '{printable(str(member.link))}', which is no image before it in the archive")
-        decoder.repeat(known[member.link])
-    elif member.size > FILE_LIMIT:
-        raise UserError(f"has {member.size} bytes; expected at most {FILE_LIMIT}")
-    else:
-        decoder.add(member.read())
+def file_members(folder: Path, paths: Iterable[PurePosixPath]) -> Iterator[Member]:
+    """Yield files of a folder, which are read when they are decoded."""
+    for path in paths:
+        yield Member(path, (folder / path).stat().st_size, (folder / path).read_bytes)
 
 
 def _named(source: Path) -> str:
     return f"'{printable(str(source))}'"
 
 
-def _cache_key(source: Path, listing: Listing | None, request: Request) -> str:
-    """Changes whenever the decoded images might: with path, sizes, times of change, and what was asked for."""
-    options = f"{request.image_size} {request.skip_unreadable}"
-    digest = hashlib.sha256(f"{_CACHE_FORMAT} {source.resolve()} {options}".encode("utf-8", "surrogateescape"))
+def _cache_key(source: Path, listing: Listing | None) -> str:
+    """Changes whenever the decoded images might: with path, sizes and times of change."""
+    digest = hashlib.sha256(f"{_CACHE_FORMAT} {source.resolve()}".encode("utf-8", "surrogateescape"))
     if listing is not None:
         digest.update(repr(sorted((str(path), sorted(kinds)) for path, kinds in listing.folders.items())).encode())
         digest.update(repr(sorted(listing.left_out.items())).encode())
@@ -297,4 +203,4 @@ def _cache_key(source: Path, listing: Listing | None, request: Request) -> str:
         status = path.stat()
         text = f"\n{path} {status.st_size} {status.st_mtime_ns}"
         digest.update(text.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()

@@ -154,10 +154,8 @@ def test_images_are_upright(suffix: str, orientation: int, turns: int) -> None:
     exif[0x0112] = orientation
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, {"jpg": "jpeg", "tif": "tiff"}.get(suffix, suffix), exif=exif)
-    decoder = decode.SquareDecoder(None, memory=1000)
-    decoder.add(file.getvalue())
-    (upright,) = decoder.images([0])
-    assert np.abs(upright[0].astype(int) - np.rot90(pixels, turns)).max() < 20
+    upright = decode.decode_square(file.getvalue(), None)
+    assert np.abs(upright.astype(int) - np.rot90(pixels, turns)).max() < 20
 
 
 # Links
@@ -219,7 +217,7 @@ def test_what_is_too_large_is_refused_by_name(tmp_path: Path, monkeypatch: pytes
     Image.new("1", (60, 40)).save(root / "cat" / "x.png")
     (root / "dog" / "y.png").write_bytes(b"0" * 5000)
     monkeypatch.setattr(decode, "PIXEL_LIMIT", 50 * 40)
-    monkeypatch.setattr("pymixunlearn.data.imagefolder.FILE_LIMIT", 4000)
+    monkeypatch.setattr("pymixunlearn.data.decoding.FILE_LIMIT", 4000)
     monkeypatch.setattr(listing, "FILE_LIMIT", 4000)
     for source in (root, packed(root)):
         with pytest.raises(UserError) as caught:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pymixunlearn import methods
+from pymixunlearn.cores import usable_cores
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.audit import ATTACKS, ShadowPlan, check_auditable, measure, plan_shadows
 from pymixunlearn.evaluation.audit.limits import findings, limits
@@ -20,7 +21,6 @@ from pymixunlearn.experiments.common.data_origin import data_of_run
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity, identity_hash
 from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model, load_checkpoint
 from pymixunlearn.experiments.common.inputs import BadRequest, ModelRequest, SplitRequest, check_name
-from pymixunlearn.experiments.common.parallel_tasks import usable_cores
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import write_json

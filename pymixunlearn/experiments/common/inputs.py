@@ -89,6 +89,7 @@ class DataRequest:
         from pymixunlearn import data
         from pymixunlearn.data.registry import specification
         from pymixunlearn.data.validation import parse_share
+        from pymixunlearn.experiments.common.data_progress import DataProgress
         from pymixunlearn.experiments.common.progress import Observer
 
         try:
@@ -96,17 +97,7 @@ class DataRequest:
             parse_share(self.validation_share)
         except UserError as error:
             raise BadRequest(str(error)) from error
-        watcher = Observer() if observer is None else observer
-        decoded = 0
-
-        def progress(done: int, total: int | None) -> None:
-            nonlocal decoded
-            # Training and test images may come one after the other, each counted from 1.
-            if done == 1:
-                watcher.phase_started("data", total)
-            watcher.phase_advanced("data", done, f"{done} images")
-            decoded += 1
-
+        progress = DataProgress(Observer() if observer is None else observer)
         dataset = data.load(
             self.dataset,
             data_dir=self.data_dir,
@@ -118,8 +109,7 @@ class DataRequest:
             skip_unreadable=self.skip_unreadable,
             validation=self.validation_share,
         )
-        if decoded:
-            watcher.phase_finished("data", f"{decoded} images decoded")
+        progress.finish()
         return dataset
 
 

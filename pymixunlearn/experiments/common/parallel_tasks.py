@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeVar
@@ -22,11 +21,6 @@ class Work(Protocol[T_co]):
 
     def __call__(self, task: int, report: Callable[[float], None]) -> T_co:
         """Do one task, reporting the share of it that is done, from 0 to 1."""
-
-
-def usable_cores() -> int:
-    """Return how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_tasks(

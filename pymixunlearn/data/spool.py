@@ -1,0 +1,149 @@
+"""Decoded images of different sizes in a file, one after the other, so that an interrupted decoding can go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from filelock import FileLock
+
+from pymixunlearn.data.decode import Pixels
+
+_PIXELS, _INDEX = "pixels", "index"
+_FLUSHED = 64
+_STALE_SECONDS = 7 * 24 * 3600
+
+
+class _Entry(NamedTuple):
+    start: int
+    shape: tuple[int, ...]
+
+
+class Spool:
+    """Images in a folder that only grows: a file of pixels, and a line for each image with its place and hash.
+
+    Args:
+        folder: Of an earlier, interrupted decoding, or a new one. What is not as it was written is cut off.
+
+    Attributes:
+        rows: The number of each image by its name.
+        entries: Where each image is.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.rows: dict[str, int] = {}
+        self.entries: list[_Entry] = []
+        pixels, index = folder / _PIXELS, folder / _INDEX
+        end, lines = self._resume(pixels, index)
+        self._pixels = pixels.open("r+b" if pixels.exists() else "w+b")
+        self._pixels.truncate(end)
+        self._end = end
+        index.write_text("".join(lines), "utf-8")
+        self._index = index.open("a", encoding="utf-8")
+        self._written: list[str] = []
+
+    def add(self, name: str, image: Pixels) -> None:
+        """Append an image of :func:`~pymixunlearn.data.decode.decode_square`."""
+        content = np.ascontiguousarray(image).data
+        self._pixels.seek(self._end)
+        self._pixels.write(content)
+        self._append(name, _Entry(self._end, image.shape), _hash(content))
+        self._end += content.nbytes
+
+    def repeat(self, name: str, of: str) -> None:
+        """Add the image ``of`` once more, as an archive's hard link asks."""
+        entry = self.entries[self.rows[of]]
+        self._append(name, entry, _hash(self._content(entry)))
+
+    def read(self, name: str) -> Pixels:
+        """Return an image."""
+        entry = self.entries[self.rows[name]]
+        return np.frombuffer(self._content(entry), np.uint8).reshape(entry.shape)
+
+    def close(self) -> None:
+        """Write what is still in memory."""
+        self._flush()
+        self._pixels.close()
+        self._index.close()
+
+    def _append(self, name: str, entry: _Entry, digest: str) -> None:
+        self.rows[name] = len(self.entries)
+        self.entries.append(entry)
+        self._written.append(_line(name, entry, digest))
+        if len(self._written) >= _FLUSHED:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._pixels.flush()  # before the lines that speak of it
+        self._index.write("".join(self._written))
+        self._index.flush()
+        self._written.clear()
+
+    def _content(self, entry: _Entry) -> bytes:
+        self._pixels.seek(entry.start)
+        return self._pixels.read(math.prod(entry.shape))
+
+    def _resume(self, pixels: Path, index: Path) -> tuple[int, list[str]]:
+        """Take up the images that are as they were written; return where they end, and their lines."""
+        end, kept = 0, list[str]()
+        if not (pixels.is_file() and index.is_file()):
+            return end, kept
+        with pixels.open("rb") as file:
+            for line in index.read_bytes().splitlines():
+                try:
+                    name, start, shape, digest = json.loads(line)
+                    entry = _Entry(int(start), tuple(map(int, shape)))
+                    file.seek(entry.start)
+                    content = file.read(math.prod(entry.shape))
+                except (ValueError, TypeError, OSError):
+                    break
+                if entry.start > end or len(content) != math.prod(entry.shape) or _hash(content) != digest:
+                    break
+                self.rows[str(name)] = len(self.entries)
+                self.entries.append(entry)
+                kept.append(_line(str(name), entry, digest))
+                end = max(end, entry.start + len(content))
+        return end, kept
+
+
+@contextmanager
+def open_spool(folder: Path) -> Iterator[Spool]:
+    """Open the spool of a decoding; another process that wants the same one waits.
+
+    The folder stays for the next attempt if the block fails or is interrupted, and goes otherwise. So do those of
+    decodings that nobody has gone on with for a week.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        for other in folder.parent.iterdir():
+            if other.is_dir() and other != folder and time.time() - other.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(other, ignore_errors=True)
+        spool = Spool(folder)
+        try:
+            yield spool
+        finally:
+            spool.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _line(name: str, entry: _Entry, digest: str) -> str:
+    return json.dumps([name, entry.start, list(entry.shape), digest]) + "\n"
+
+
+def _hash(content: bytes | memoryview) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
