@@ -24,12 +24,16 @@ _PLAIN_WIDTH = 120
 _PHASE_WIDTH = 10
 
 
-def make_console() -> Console:
-    """Return a console on standard output; away from a terminal it is plain, and wide enough for a table."""
+def make_console(*, errors: bool = False) -> Console:
+    """Return a console on standard output; away from a terminal it is plain, and wide enough for a table.
+
+    With ``errors`` it is on standard error, for commands whose output other programs read.
+    """
     # Looked up now, since tests and shells replace sys.stdout.
-    if sys.stdout.isatty():
-        return Console(file=sys.stdout, highlight=False)
-    return Console(file=sys.stdout, highlight=False, width=_PLAIN_WIDTH, color_system=None, force_terminal=False)
+    stream = sys.stderr if errors else sys.stdout
+    if stream.isatty():
+        return Console(file=stream, highlight=False)
+    return Console(file=stream, highlight=False, width=_PLAIN_WIDTH, color_system=None, force_terminal=False)
 
 
 def say(console: Console, text: str) -> None:

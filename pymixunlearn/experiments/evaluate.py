@@ -10,6 +10,7 @@ import torch
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import ATTACKERS
 from pymixunlearn.experiments.common.data_origin import data_origin
+from pymixunlearn.experiments.common.forget_set import load_split
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity
 from pymixunlearn.experiments.common.initial_model import InitialModel, load_checkpoint
 from pymixunlearn.experiments.common.inputs import EvaluateInputs, check_name
@@ -39,7 +40,9 @@ def run_evaluation(
     for path in (inputs.checkpoint, inputs.reference):
         if path is not None and not path.exists():
             raise UserError(f"model checkpoint '{path}' does not exist")
-    split = inputs.split.make(inputs.data.load(watcher), inputs.seed)
+    split = load_split(
+        inputs.data, inputs.split, inputs.checkpoint, inputs.reference, seed=inputs.seed, observer=watcher
+    )
     model = load_checkpoint(inputs.checkpoint, inputs.model.architecture, split.dataset)
     reference = None
     if inputs.reference is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pymixunlearn import models
 from pymixunlearn.evaluation import Metrics
-from pymixunlearn.experiments.common.forget_set import leave_out_earlier
+from pymixunlearn.experiments.common.forget_set import load_split
 from pymixunlearn.experiments.common.initial_model import choose_model
 from pymixunlearn.experiments.common.inputs import RetrainInputs
 from pymixunlearn.experiments.common.progress import Observer
@@ -28,13 +28,11 @@ def resolve_retraining(inputs: RetrainInputs, *, observer: Observer | None = Non
     # A bad setting is found before data is read. The network's own defaults, and whether the task has the setting,
     # follow later.
     build_training(MeanTeacherConfig(), inputs.settings)
-    inputs.split.check()
-    dataset = inputs.data.load(observer)
-    split = leave_out_earlier(inputs.split.make(dataset, inputs.seed), inputs.model, observer)
-    initial = choose_model(inputs.model, dataset)
+    split = load_split(inputs.data, inputs.split, inputs.model.model, seed=inputs.seed, observer=observer)
+    initial = choose_model(inputs.model, split.dataset)
     defaults = defaults_for(initial.name, "retrain", semi_supervised=split.unlabelled_indices is not None)
     config = build_training(defaults, inputs.settings)
-    return TrainingPlan("retrain", "retrain", inputs, dataset, split, initial, config, device)
+    return TrainingPlan("retrain", "retrain", inputs, split.dataset, split, initial, config, device)
 
 
 def run_retraining(

@@ -19,7 +19,7 @@ from pymixunlearn.evaluation.intervals import sample_counts
 from pymixunlearn.experiments.common.data_origin import data_of_run
 from pymixunlearn.experiments.common.identity import pixels_sha256
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
-from pymixunlearn.experiments.common.inputs import SplitRequest, VerifyInputs
+from pymixunlearn.experiments.common.inputs import VerifyInputs
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import read_json
@@ -40,7 +40,8 @@ from pymixunlearn.reporting import (
     upgraded,
     upgraded_record,
 )
-from pymixunlearn.tasks import Split
+from pymixunlearn.tasks import Split, indices_sha256, read_deletion_list
+from pymixunlearn.tasks.samples import find_samples
 from pymixunlearn.training import load_model, model_hash, resolve_device
 
 PERCENT_TOLERANCE = 0.1
@@ -315,13 +316,13 @@ def _load(inputs: VerifyInputs, config: Mapping[str, Any], watcher: Observer) ->
 def _check_list(path: Path, record: Mapping[str, Any], dataset: Dataset) -> Check:
     asked = record["request"]["forgotten"]
     column = None if asked["ids"] is None else asked["ids"]["column"]
-    split = SplitRequest(indices=path, id_column=column).make(dataset, record["seed"])
-    manifest: dict[str, Any] = split.manifest()
-    same_ids = split.params.get("ids") == asked["ids"]
-    same = manifest["forget"]["sha256"] == asked["indices_sha256"] and same_ids
+    listed = read_deletion_list(path, column)
+    indices = find_samples(dataset, listed)["train"]
+    same_ids = column is None or listed.summary() == asked["ids"]
+    same = indices_sha256(indices) == asked["indices_sha256"] and same_ids
     what = "indices" if column is None else f"indices and ids ('{column}')"
     said = "the forgotten ones" if same else "other ones than were forgotten"
-    return Check(str(path), same, f"{len(split.forget_indices)} {what}: {said}")
+    return Check(str(path), same, f"{len(indices)} {what}: {said}")
 
 
 def _check_metrics(

@@ -9,6 +9,7 @@ from pymixunlearn.tasks.deletion_list import DeletionList, read_deletion_list, r
 from pymixunlearn.tasks.indices import indices_sha256
 from pymixunlearn.tasks.make import class_split, data_split, index_split, noisy_split, semi_supervised_split
 from pymixunlearn.tasks.manifest import JSON, MANIFEST_FORMAT
+from pymixunlearn.tasks.samples import Sample, list_samples
 from pymixunlearn.tasks.split import TASKS, Split
 
 __all__ = [
@@ -16,11 +17,13 @@ __all__ = [
     "MANIFEST_FORMAT",
     "TASKS",
     "DeletionList",
+    "Sample",
     "Split",
     "class_split",
     "data_split",
     "index_split",
     "indices_sha256",
+    "list_samples",
     "noisy_split",
     "read_deletion_list",
     "read_indices",

@@ -70,11 +70,45 @@ def _checked(label: int, dataset: Dataset) -> int:
     return index
 
 
+class Sample(NamedTuple):
+    """Training sample: its index, the name of its class, and the path of its file, "" where it has none."""
+
+    index: int
+    class_name: str
+    file: str
+
+
+def list_samples(dataset: Dataset, classes: Iterable[int | str] = ()) -> Iterator[Sample]:
+    """Yield the training samples in the order of their indices, those that a list of samples to forget can name.
+
+    Args:
+        dataset: The data.
+        classes: Names or indices of the classes to list; all if there are none.
+
+    Raises:
+        UserError: There is no such class, or it is not clear which is meant (:func:`class_index`).
+
+    Example:
+        >>> from pymixunlearn import data, tasks
+        >>> next(tasks.list_samples(data.load("digits"), ["7"]))
+        Sample(index=7, class_name='7', file='')
+    """
+    wanted = {class_index(name, dataset) for name in classes}
+    images = dataset.train
+
+    def samples() -> Iterator[Sample]:
+        for index, label in enumerate(images.targets.tolist()):
+            if not wanted or label in wanted:
+                yield Sample(index, images.classes[label], "" if images.paths is None else images.paths[index])
+
+    return samples()
+
+
 def find_samples(dataset: Dataset, request: DeletionList) -> dict[str, Tensor]:
     """Find the samples of a list: int64 indices into "train", "test" and "validation", sorted, each once.
 
-    A file is named by its path below the root of the data, or by the end of it, such as its base name, where only one
-    file has it.
+    A file is named by its path below the root of the data, as it is or as it is shown (:func:`printable`), or by the
+    end of it, such as its base name, where only one file has it.
 
     Raises:
         UserError: A file is not in the data or is not the only one of its name, all such files being listed; an index
@@ -117,6 +151,8 @@ def _found_files(dataset: Dataset, names: Iterable[str]) -> list[_Place]:
     ends: dict[str, list[_Place]] = defaultdict(list)
     for place in places:
         exact[place.path].append(place)
+        if (shown := printable(place.path)) != place.path:  # as `list samples` and messages write it
+            exact[shown].append(place)
         ends[_comparable(place.path).rpartition("/")[2]].append(place)
     found, missing, ambiguous = [], [], []
     for name in names:

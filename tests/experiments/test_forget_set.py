@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +15,34 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pymixunlearn import data
+from pymixunlearn import data, models
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments import (
+    AuditInputs,
+    BadRequest,
+    CompareInputs,
     DataRequest,
+    EvaluateInputs,
     ModelRequest,
     Plan,
     RetrainInputs,
     SplitRequest,
+    TuneInputs,
     UnlearnInputs,
     VerifyInputs,
+    resolve_audit,
+    resolve_comparison,
     resolve_retraining,
+    resolve_tuning,
     resolve_unlearning,
+    run_evaluation,
     run_unlearning,
 )
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.verify import run_verification
 from pymixunlearn.reporting.deletion_record import schema
+from pymixunlearn.tasks import Split
+from pymixunlearn.training import save_model
 
 Make = Callable[..., Plan]
 
@@ -82,12 +95,84 @@ def test_a_second_request_does_not_undo_the_first(tmp_path: Path, first_run: Pat
     assert third.excluded_indices is not None and third.excluded_indices.tolist() == [3, 14, 20, 159]
 
 
-def test_retrain_leaves_out_what_the_model_forgot_before(tmp_path: Path, first_run: Path) -> None:
-    request = RetrainInputs(split=listed(tmp_path, "20\n"), model=ModelRequest(str(first_run)), device="cpu", seed=0)
+def of_unlearn(common: dict[str, Any], notes: Notes, tmp_path: Path) -> list[Split]:
+    return [resolve_unlearning(UnlearnInputs(**common), observer=notes).split]
+
+
+def of_retrain(common: dict[str, Any], notes: Notes, tmp_path: Path) -> list[Split]:
+    split = resolve_retraining(RetrainInputs(**common), observer=notes).split
+    assert split is not None
+    return [split]
+
+
+def of_compare(common: dict[str, Any], notes: Notes, tmp_path: Path) -> list[Split]:
+    inputs = CompareInputs(methods=("neggrad", "fine-tune"), seeds=(0, 1), **common)
+    plans = [cell.plan for cell in resolve_comparison(inputs, observer=notes).cells]
+    return [plan.split for plan in plans if plan is not None]
+
+
+def of_evaluate(common: dict[str, Any], notes: Notes, tmp_path: Path) -> list[Split]:
+    inputs = EvaluateInputs(checkpoint=Path(common.pop("model").model), **common)
+    run_evaluation(inputs, tmp_path / "measured", observer=notes)
+    return [Split.load(tmp_path / "measured" / "split.json", data.load("digits"))]
+
+
+def of_evaluate_reference(common: dict[str, Any], notes: Notes, tmp_path: Path) -> list[Split]:
+    model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+    save_model(tmp_path / "plain.safetensors", model)
+    reference = Path(common.pop("model").model)
+    inputs = EvaluateInputs(checkpoint=tmp_path / "plain.safetensors", reference=reference, **common)
+    run_evaluation(inputs, tmp_path / "measured", observer=notes)
+    return [Split.load(tmp_path / "measured" / "split.json", data.load("digits"))]
+
+
+def of_audit(common: dict[str, Any], notes: Notes, tmp_path: Path) -> list[Split]:
+    plan = resolve_audit(AuditInputs(shadow_models=8, **common), observer=notes)
+    shadows = [plan.samples.shadow_split(0), plan.samples.shadow_split(1)]
+    earlier = {bytes(image.numpy().data) for image in data.load("digits").train.images[[3, 14, 159]]}
+    for split in shadows:
+        assert not earlier & {bytes(image.numpy().data) for image in split.train.images}
+    return [plan.samples.split]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [of_unlearn, of_retrain, of_compare, of_evaluate, of_evaluate_reference, of_audit],
+    ids=lambda of: of.__name__,
+)
+def test_no_command_puts_back_what_the_model_forgot_before(
+    command: Callable[..., list[Split]], tmp_path: Path, first_run: Path
+) -> None:
+    rows = "".join(f"{index}\n" for index in range(20, 60))
+    common = {"split": listed(tmp_path, rows), "model": ModelRequest(str(first_run)), "device": "cpu"}
     notes = Notes()
-    plan = resolve_retraining(request, observer=notes)
-    assert plan.split is not None and len(plan.split.retain) == 1438 - 4
-    assert "forgot 3 other samples before: they are left out of the retain set" in notes.text
+    splits = command(dict(common), notes, tmp_path)
+    assert splits
+    for split in splits:
+        assert split.excluded_indices is not None and split.excluded_indices.tolist() == [3, 14, 159]
+        assert not {3, 14, 159} & set(split.retain_indices.tolist())
+        assert len(split.retain) == 1438 - 43 and len(split.training_set.labelled) == 1438 - 3
+    assert notes.text.count("forgot 3 other samples before: they are left out of the retain set") == 1
+    assert notes.text.count("Read 40 rows from") == 1
+
+
+def test_tune_takes_no_model_that_has_forgotten_anything(first_run: Path) -> None:
+    with pytest.raises(BadRequest, match="unknown model"):
+        resolve_tuning(TuneInputs(model=ModelRequest(str(first_run)), device="cpu"))
+
+
+def test_only_one_function_makes_the_splits_of_commands() -> None:
+    """A split that another module made would not take the earlier requests into account."""
+    package = Path(str(files("pymixunlearn.experiments")))
+    makers = {"make", "class_split", "data_split", "noisy_split", "semi_supervised_split", "index_split", "Split"}
+    found = set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                if name in makers:
+                    found.add(path.relative_to(package).as_posix())
+    assert found == {"common/forget_set.py", "common/given.py", "common/inputs.py"}
 
 
 def test_what_is_not_known_of_an_earlier_request_is_said(tmp_path: Path, first_run: Path) -> None:
@@ -98,6 +183,10 @@ def test_what_is_not_known_of_an_earlier_request_is_said(tmp_path: Path, first_r
     notes = Notes()
     assert resolve_unlearning(request, observer=notes).split.excluded_indices is None
     assert "is an unlearned model outside its run folder" in notes.text
+    checkpoint = EvaluateInputs(checkpoint=tmp_path / "lone.safetensors", device="cpu")
+    notes = Notes()
+    run_evaluation(checkpoint, observer=notes)
+    assert "is an unlearned model outside its run folder" in notes.text
 
     other = UnlearnInputs(
         data=DataRequest("digits@500"), model=ModelRequest(str(first_run)), device="cpu", settings={"epochs": 1}
@@ -107,10 +196,39 @@ def test_what_is_not_known_of_an_earlier_request_is_said(tmp_path: Path, first_r
     assert "forgot samples of other data ('digits')" in notes.text
 
 
-def test_a_list_is_read_before_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "command", [of_unlearn, of_retrain, of_compare, of_evaluate, of_audit], ids=lambda of: of.__name__
+)
+def test_a_list_is_read_before_the_data(
+    command: Callable[..., list[Split]], tmp_path: Path, first_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(data, "load", None)
+    common = {"split": listed(tmp_path, "1\n1_0\n"), "model": ModelRequest(str(first_run)), "device": "cpu"}
     with pytest.raises(UserError, match="line 2: an index must be an integer, got '1_0'"):
-        resolve_unlearning(UnlearnInputs(split=listed(tmp_path, "1\n1_0\n"), device="cpu"))
+        command(common, Notes(), tmp_path)
+
+
+def test_choices_that_contradict_each_other_are_found_before_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "load", None)
+    with pytest.raises(BadRequest, match="a fraction to forget belongs to tasks like 'data'"):
+        resolve_tuning(TuneInputs(split=SplitRequest(task="class", fraction=0.5), device="cpu"))
+
+
+def test_a_damaged_manifest_is_found_before_the_data(
+    tmp_path: Path, first_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(first_run, tmp_path / "damaged")
+    (tmp_path / "damaged" / "split.json").write_text("{")
+    monkeypatch.setattr(data, "load", None)
+    with pytest.raises(UserError, match="cannot be read as a split manifest"):
+        resolve_unlearning(UnlearnInputs(model=ModelRequest(str(tmp_path / "damaged")), device="cpu"))
+
+
+def test_a_link_to_the_model_of_a_run_is_that_model(tmp_path: Path, first_run: Path) -> None:
+    (tmp_path / "current.safetensors").symlink_to(first_run / "model.safetensors")
+    request = ModelRequest(str(tmp_path / "current.safetensors"))
+    split = resolve_unlearning(UnlearnInputs(model=request, split=listed(tmp_path, "20\n"), device="cpu")).split
+    assert split.excluded_indices is not None and split.excluded_indices.tolist() == [3, 14, 159]
 
 
 def photos(root: Path) -> Path:

@@ -247,3 +247,25 @@ def test_a_class_that_could_be_another_is_refused(name: Any, message: str) -> No
     with pytest.raises(UserError) as caught:
         class_index(name, numbered())
     assert message in str(caught.value)
+
+
+# Listing
+
+
+def test_the_samples_of_a_data_set_are_listed_by_index() -> None:
+    listed = list(tasks.list_samples(photos()))
+    assert listed[2] == (2, "cat", "train/dog/2.png") and [sample.index for sample in listed] == [0, 1, 2, 3]
+    assert [sample.index for sample in tasks.list_samples(photos(), ["dog"])] == [1, 3]
+    assert [sample.index for sample in tasks.list_samples(photos(), [0, "index:1"])] == [0, 1, 2, 3]
+    with pytest.raises(UserError, match="unknown class of 'photos' 'bird'"):
+        tasks.list_samples(photos(), ["bird"])
+
+
+def test_a_file_is_found_under_the_name_that_it_is_shown_by(tmp_path: Path) -> None:
+    paths = ["train/a\x1b[31m.png", "train/line\nbreak.png", "train/\udcff.png", "train/d.png"]
+    dataset = Dataset("odd", part(paths, 0), part(["test/e.png"], 10), Preprocess())
+    shown = ["train/a\\x1b[31m.png", "train/line\\x0abreak.png", "train/\\xff.png"]
+    for index, (path, name) in enumerate(zip(paths, shown, strict=False)):
+        for text in (path, name):
+            split = tasks.index_split(dataset, DeletionList((), files=(text,)))
+            assert split.forget_indices.tolist() == [index]

@@ -18,6 +18,7 @@ from pymixunlearn.evaluation.audit.rmia import REFERENCES
 from pymixunlearn.experiments.audit.inputs import AuditInputs
 from pymixunlearn.experiments.audit.shadows import Shadows, make_shadows, margins_of
 from pymixunlearn.experiments.common.data_origin import data_of_run
+from pymixunlearn.experiments.common.forget_set import load_split
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity, identity_hash
 from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model, load_checkpoint
 from pymixunlearn.experiments.common.inputs import BadRequest, ModelRequest, SplitRequest, check_name
@@ -219,7 +220,7 @@ def _of_model(inputs: AuditInputs, observer: Observer | None) -> _Origin:
     given = inputs.model.model
     if given is None:
         raise BadRequest("an audit needs a run folder of 'unlearn', or a trained model by --model")
-    split = inputs.split.make(inputs.data.load(observer), inputs.seed)
+    split = load_split(inputs.data, inputs.split, given, seed=inputs.seed, observer=observer)
     target = choose_model(inputs.model, split.dataset)
     if target.loaded is None:
         raise BadRequest(f"'{given}' is a network without weights; an audit needs a trained model's file or run folder")

@@ -1,8 +1,12 @@
-"""Forget set of a command: its list is read before the data, and what the model forgot before stays forgotten."""
+"""Forget set of a command: its list is read before the data, and what its models forgot before stays forgotten.
+
+:func:`load_splits` is the only way from a request to a split. Whatever a command trains on or measures as remaining
+comes from there, so that no command can put back what an earlier request took out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,38 +15,77 @@ import torch
 from torch import Tensor
 
 from pymixunlearn import models
+from pymixunlearn.data import Dataset
 from pymixunlearn.data.listing import shown
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
-from pymixunlearn.experiments.common.inputs import DataRequest, ModelRequest, SplitRequest
+from pymixunlearn.experiments.common.inputs import DataRequest, SplitRequest
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.tasks import Split
 from pymixunlearn.tasks.manifest import read_manifest
 from pymixunlearn.training import read_metadata
 
+_MANIFEST = "split.json"
+_FORGETFUL = ("unlearned", "retrain")
+"""Purposes of models, in their files, that have not seen, or have forgotten, a part of the data."""
 
-def load_split(
-    data: DataRequest, forget: SplitRequest, model: ModelRequest, seed: int, observer: Observer | None
-) -> Split:
-    """Read the list of samples if there is one, load the data, and divide them.
+
+def load_splits(
+    data: DataRequest,
+    forget: SplitRequest,
+    *given: str | Path | None,
+    seeds: Sequence[int],
+    observer: Observer | None = None,
+    prepare: Callable[[Dataset], Dataset] | None = None,
+) -> dict[int, Split]:
+    """Read the list of samples if there is one, load the data, and divide them once per seed.
+
+    A run folder of ``unlearn`` or ``retrain`` says which samples its model forgot. They are left out of D_r, so that
+    neither a method nor a retrained model sees them again; those that are requested once more are in D_f.
 
     Args:
         data: Which data set.
         forget: Which samples to forget.
-        model: Which initial model; what it forgot before is left out, see :func:`leave_out_earlier`.
-        seed: Seed of the split.
-        observer: Told how far the decoding of images has come, and what :func:`notes` say.
+        given: The models that the command is given: names of networks, files, run folders, or None.
+        seeds: Seeds of the splits.
+        observer: Told how far the decoding of images has come, and what is worth knowing of the splits.
+        prepare: What to make of the data set before it is divided.
+
+    Returns:
+        The split of each seed.
 
     Raises:
         BadRequest: Choices contradict each other.
-        UserError: Files are missing or corrupt, or a class or a sample does not exist.
+        UserError: Files are missing or corrupt, a class or a sample does not exist, a run folder's manifest is damaged,
+            or nothing else remains.
     """
+    watcher = Observer() if observer is None else observer
+    said: dict[str, None] = {}
     forget.check()
-    split = leave_out_earlier(forget.make(data.load(observer), seed), model, observer)
-    if observer is not None:
-        for note in notes(split, forget):
-            observer.note(note)
-    return split
+    folders = list(_forgetful_folders(given, said))
+    dataset = data.load(observer)
+    dataset = dataset if prepare is None else prepare(dataset)
+    splits = {}
+    for seed in seeds:
+        split = forget.make(dataset, seed)
+        for folder in folders:
+            split = _without(split, folder, said)
+        splits[seed] = split
+        said.update(dict.fromkeys(notes(split, forget)))
+    for note in said:
+        watcher.note(note)
+    return splits
+
+
+def load_split(
+    data: DataRequest,
+    forget: SplitRequest,
+    *given: str | Path | None,
+    seed: int,
+    observer: Observer | None = None,
+) -> Split:
+    """Return the split of one seed, see :func:`load_splits`."""
+    return load_splits(data, forget, *given, seeds=(seed,), observer=observer)[seed]
 
 
 def notes(split: Split, forget: SplitRequest) -> Iterator[str]:
@@ -61,58 +104,56 @@ def notes(split: Split, forget: SplitRequest) -> Iterator[str]:
         yield f"{len(indices)} exact copies of forgotten images stay in {what}: {shown(names)}."
 
 
-def leave_out_earlier(split: Split, model: ModelRequest, observer: Observer | None = None) -> Split:
-    """Return the split without the samples that the model forgot before.
-
-    A run folder of ``unlearn`` or ``retrain`` says which samples its model forgot. They are left out of D_r, so that
-    neither the method nor the retrained model sees them again; those that are requested once more are in D_f.
-
-    Args:
-        split: The data and what to forget now.
-        model: The initial model; only a run folder's, or a file of an unlearned model, has forgotten anything.
-        observer: Told what is left out, or what is not known.
+def _forgetful_folders(given: Iterable[str | Path | None], said: dict[str, None]) -> Iterator[Path]:
+    """Yield the run folders, each once, whose models have forgotten something; add to ``said`` what is not known.
 
     Raises:
-        UserError: The run folder's manifest is damaged, or nothing else remains.
+        UserError: A manifest is damaged.
     """
-    watcher = Observer() if observer is None else observer
-    path = None if model.model is None or model.model in models.available() else Path(model.model).expanduser()
-    if path is None or not path.exists():
-        return split
-    folder = path if path.is_dir() else path.parent
-    if (folder / "split.json").is_file() and (path.is_dir() or path.name == CHECKPOINT):
-        return _without(split, folder, watcher)
-    if path.is_file() and path.suffix == ".safetensors" and _purpose(path) == "unlearned":
-        watcher.note(
-            f"'{path}' is an unlearned model outside its run folder: which samples it forgot before is not known, and "
-            "those that are in the data count as remaining."
-        )
-    return split
+    found = set()
+    for model in given:
+        if model is None or model in models.available():
+            continue
+        path = Path(model).expanduser()
+        # A link to a run folder's model is that model.
+        path = path if path.is_dir() else path.resolve()
+        folder = path if path.is_dir() else path.parent
+        if (folder / _MANIFEST).is_file() and (path.is_dir() or path.name == CHECKPOINT):
+            if folder.resolve() not in found:
+                read_manifest(folder / _MANIFEST)
+                found.add(folder.resolve())
+                yield folder
+        elif path.is_file() and _purpose(path) in _FORGETFUL:
+            kind = "an unlearned" if _purpose(path) == "unlearned" else "a retrained"
+            said[
+                f"'{model}' is {kind} model outside its run folder: which samples it forgot before is not known, and "
+                "those that are in the data count as remaining."
+            ] = None
 
 
 def _purpose(file: Path) -> object:
     try:
         return read_metadata(file).get("purpose")
-    except UserError:  # told where the model is loaded
+    except UserError:  # told where the model is loaded, or a file of another kind, which says nothing
         return None
 
 
-def _without(split: Split, folder: Path, observer: Observer) -> Split:
-    manifest: Any = read_manifest(folder / "split.json")
+def _without(split: Split, folder: Path, said: dict[str, None]) -> Split:
+    manifest: Any = read_manifest(folder / _MANIFEST)
     origin = split.dataset if split.origin is None else split.origin
     if manifest["dataset"]["fingerprint"] != origin.fingerprint():
-        observer.note(
+        said[
             f"The model of '{folder}' forgot samples of other data ('{manifest['dataset']['name']}'): which of these "
             "data they are is not known, and those that are among them count as remaining."
-        )
+        ] = None
         return split
-    before = Split.load(folder / "split.json", origin)
+    before = Split.load(folder / _MANIFEST, origin)
     earlier = {*before.forget_indices.tolist(), *_listed(before.excluded_indices)} - set(split.forget_indices.tolist())
     if earlier:
         split = _excluding(split, torch.tensor(sorted(earlier | set(_listed(split.excluded_indices)))))
-        observer.note(
+        said[
             f"The model of '{folder}' forgot {len(earlier)} other samples before: they are left out of the retain set."
-        )
+        ] = None
     return split.without(before.removed)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pymixunlearn import methods
 from pymixunlearn.errors import UserError
-from pymixunlearn.experiments.common.forget_set import leave_out_earlier
+from pymixunlearn.experiments.common.forget_set import load_splits
 from pymixunlearn.experiments.common.identity import identity_hash
 from pymixunlearn.experiments.common.initial_model import choose_model
 from pymixunlearn.experiments.common.inputs import (
@@ -119,16 +119,13 @@ def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = Non
     device = resolve_device(inputs.device)
     settings = _by_row(inputs.settings, list(named))
 
-    inputs.split.check()
-    dataset = inputs.data.load(observer)
-    made = {seed: inputs.split.make(dataset, seed) for seed in inputs.seeds}
-    splits = {seed: leave_out_earlier(split, inputs.model) for seed, split in made.items()}
+    splits = load_splits(inputs.data, inputs.split, inputs.model.model, seeds=inputs.seeds, observer=observer)
     rows = [name for name, by_name in named.items() if by_name or _can_do(name, splits[inputs.seeds[0]])]
     if len(rows) < len(named) and observer is not None:
         observer.note(
             f"Left out, since they cannot do the task: {', '.join(name for name in named if name not in rows)}."
         )
-    choose_model(inputs.model, dataset)  # a model that is not there would fail every cell
+    choose_model(inputs.model, splits[inputs.seeds[0]].dataset)  # a model that is not there would fail every cell
     known = row_names()
 
     def cell(name: str, seed: int) -> Cell:

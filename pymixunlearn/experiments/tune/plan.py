@@ -16,6 +16,7 @@ import yaml
 from pymixunlearn import methods, models
 from pymixunlearn.data import Dataset
 from pymixunlearn.data.dataset import hold_out
+from pymixunlearn.experiments.common.forget_set import load_splits
 from pymixunlearn.experiments.common.identity import identity_hash
 from pymixunlearn.experiments.common.inputs import (
     BadRequest,
@@ -99,8 +100,13 @@ def resolve_tuning(inputs: TuneInputs, *, observer: Observer | None = None) -> T
     resolve_device(inputs.device)
     require_optuna()
 
-    dataset = validation_dataset(inputs.data.load(observer), inputs.validation)
-    splits = {seed: inputs.split.make(dataset, seed) for seed in inputs.seeds}
+    splits = load_splits(
+        inputs.data,
+        inputs.split,
+        seeds=inputs.seeds,
+        observer=observer,
+        prepare=lambda dataset: validation_dataset(dataset, inputs.validation),
+    )
     first = {name: values[0] for name, values in grid.items()}
     example = resolve_unlearning(_unlearn_inputs(inputs, first, inputs.seeds[0]), split=splits[inputs.seeds[0]])
     common = {name: value for name, value in example.identity.items() if name not in _PER_SEED}

@@ -101,7 +101,7 @@ def resolve_unlearning(inputs: UnlearnInputs, *, observer: Observer | None = Non
         build_config(RetrainConfig, requested[training])
 
     if split is None:
-        split = load_split(inputs.data, inputs.split, inputs.model, inputs.seed, observer)
+        split = load_split(inputs.data, inputs.split, inputs.model.model, seed=inputs.seed, observer=observer)
     preset = find_preset(inputs.method, split.dataset.name, split.task, label_aware=bool(label_aware))
     shipped = split_by_target(preset.settings if preset else {}, method_class.config_class.kinds())
     targets: dict[str, dict[str, Any]] = {name: {**shipped[name], **requested[name]} for name in requested}
