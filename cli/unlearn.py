@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pymixunlearn.display import printable
 from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
 
 from . import options
 from .config_file import settings_of
 from .endings import resumable
 from .help import SettingsCommand
+from .preview import preview_lines
 
 if TYPE_CHECKING:
     from pymixunlearn.experiments import Plan
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
 @options.inputs_options(UnlearnInputs)
 @options.settings_options("epochs=5 or initial.lr=0.01")
 @options.out_option("runs/, and a name that says what was run")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be forgotten and trained, and estimate time and memory by a few steps; write nothing.",
+)
 @click.pass_context
 def unlearn(ctx: click.Context, /, **values: Any) -> None:
     """Make a model forget, and compare it with one retrained without the forgotten data.
@@ -37,7 +44,7 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
       mixunlearn-cli unlearn --dataset fashion-mnist --task data --forget-fraction 0.1 --label-aware
       mixunlearn-cli unlearn --dataset photos/ --model my.safetensors --forget ids.txt
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
-    from pymixunlearn.experiments import default_folder, resolve_unlearning, run_unlearning
+    from pymixunlearn.experiments import default_folder, preview_unlearning, resolve_unlearning, run_unlearning
     from pymixunlearn.reporting import result_rows
 
     from .progress import make_console, print_table, say, watching
@@ -48,6 +55,13 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
         plan = resolve_unlearning(inputs, observer=observer)
         for line in describe(plan):
             observer.note(line)
+        if values["dry_run"]:
+            preview = preview_unlearning(plan, values["out"], observer=observer)
+    if values["dry_run"]:
+        for line in preview_lines(preview):
+            say(console, line)
+        return
+    with watching(console) as observer:
         out = values["out"] or default_folder(plan)
         with resumable(ctx, f"the state is kept in {out}") as command_line:
             outcome = run_unlearning(plan, out, observer=observer, command_line=command_line)
@@ -64,7 +78,7 @@ def describe(plan: Plan) -> list[str]:
     classes = split.params.get("classes")
     what = "listed samples"
     if isinstance(classes, list):
-        listed = ", ".join(names[label] for label in classes if isinstance(label, int))
+        listed = ", ".join(printable(names[label]) for label in classes if isinstance(label, int))
         kinds = {"class": "class", "noisy": "mislabelled samples of classes", "semi": "labelled samples of classes"}
         what = f"{kinds.get(split.task, 'samples of classes')} {listed}"
     labels = "with labels" if plan.method.needs_labels else "without labels"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pymixunlearn import data, evaluation, methods, models, nn, ops, tasks
-    from pymixunlearn.commands import audit, compare, evaluate, retrain, tune, unlearn, verify
+    from pymixunlearn.commands import audit, compare, dry_run, evaluate, retrain, tune, unlearn, verify
     from pymixunlearn.errors import UserError
     from pymixunlearn.methods import MixUnlearn, MixUnlearnConfig, UnlearnResult
     from pymixunlearn.nn import GeneratorLoss, MixBlock, MixContrastiveLoss, RealContrastiveLoss
@@ -29,6 +29,7 @@ __all__ = [
     "audit",
     "compare",
     "data",
+    "dry_run",
     "evaluate",
     "evaluation",
     "methods",
@@ -52,7 +53,7 @@ _HOMES = {
     "RealContrastiveLoss": "nn",
     "UnlearnResult": "methods",
     "UserError": "errors",
-    **dict.fromkeys(("audit", "compare", "evaluate", "retrain", "tune", "unlearn", "verify"), "commands"),
+    **dict.fromkeys(("audit", "compare", "dry_run", "evaluate", "retrain", "tune", "unlearn", "verify"), "commands"),
 }
 
 

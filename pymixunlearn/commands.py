@@ -1,4 +1,4 @@
-"""Commands as functions: unlearn, retrain, evaluate, audit, verify, compare and tune.
+"""Commands as functions: unlearn (and its dry run), retrain, evaluate, audit, verify, compare and tune.
 
 Each does what the command of the same name does, run folder included. An option of the command is a keyword argument
 here: ``--forget-class 3`` is ``forget_class=(3,)``, ``--no-retrain`` is ``retrain=False``, and ``--set epochs=5`` is
@@ -31,7 +31,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pymixunlearn.data import Dataset
-    from pymixunlearn.experiments import AuditOutcome, ComparisonOutcome, Observer, Run, TuningOutcome, Verification
+    from pymixunlearn.experiments import (
+        AuditOutcome,
+        ComparisonOutcome,
+        DryRun,
+        Observer,
+        Run,
+        TuningOutcome,
+        Verification,
+    )
     from pymixunlearn.tasks import Split
 
 Model: TypeAlias = "str | Path | nn.Module | None"
@@ -80,6 +88,39 @@ def unlearn(
 
     inputs = _inputs(UnlearnInputs, options, model, data, forget, method=method)
     return run_unlearning(resolve_unlearning(inputs, observer=observer), _path(out), observer=observer)
+
+
+def dry_run(
+    model: Model = None,
+    data: Data = "digits",
+    forget: Forget = None,
+    method: str = "mixunlearn",
+    out: str | Path | None = None,
+    *,
+    observer: Observer | None = None,
+    **options: Any,
+) -> DryRun:
+    """Say what :func:`unlearn` would do with the same arguments, and estimate its time and memory by a few steps.
+
+    Neither the run folder nor the cache of trained models is written to.
+
+    Returns:
+        What would be forgotten, the phases of the run with the time of each, and the memory of the steps that were
+        taken.
+
+    Raises:
+        UserError: Names are unknown, files are missing, the folder holds another run, or the method cannot do it.
+
+    Example:
+        >>> import pymixunlearn
+        >>> preview = pymixunlearn.dry_run(forget=[3, 4], retrain=False, device="cpu")
+        >>> preview.forgotten.count, preview.forgotten.remaining, [phase.name for phase in preview.phases]
+        (2, 1436, ['initial', 'unlearn', 'evaluation'])
+    """
+    from pymixunlearn.experiments import preview_unlearning, resolve_unlearning
+
+    inputs = _inputs(UnlearnInputs, options, model, data, forget, method=method)
+    return preview_unlearning(resolve_unlearning(inputs, observer=observer), _path(out), observer=observer)
 
 
 def retrain(

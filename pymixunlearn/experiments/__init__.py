@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pymixunlearn.experiments.tune.run import TuningOutcome, run_tuning
     from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
     from pymixunlearn.experiments.unlearn.plan import Plan, resolve_unlearning
+    from pymixunlearn.experiments.unlearn.preview import DryRun, preview_unlearning
     from pymixunlearn.experiments.unlearn.run import default_folder, run_unlearning
     from pymixunlearn.experiments.verify import Check, Verification, run_verification
 
@@ -49,6 +50,7 @@ _HOMES = {
     "ComparisonOutcome": "compare.run",
     "ComparisonPlan": "compare.plan",
     "DataRequest": "common.inputs",
+    "DryRun": "unlearn.preview",
     "EvaluateInputs": "common.inputs",
     "Inputs": "common.inputs",
     "ModelRequest": "common.inputs",
@@ -68,6 +70,7 @@ _HOMES = {
     "default_comparison_folder": "compare.plan",
     "default_folder": "unlearn.run",
     "default_tuning_folder": "tune.plan",
+    "preview_unlearning": "unlearn.preview",
     "resolve_audit": "audit.run",
     "resolve_comparison": "compare.plan",
     "resolve_retraining": "retrain",
@@ -106,6 +109,7 @@ __all__ = [
     "ComparisonOutcome",
     "ComparisonPlan",
     "DataRequest",
+    "DryRun",
     "EvaluateInputs",
     "Inputs",
     "ModelRequest",
@@ -125,6 +129,7 @@ __all__ = [
     "default_comparison_folder",
     "default_folder",
     "default_tuning_folder",
+    "preview_unlearning",
     "resolve_audit",
     "resolve_comparison",
     "resolve_retraining",

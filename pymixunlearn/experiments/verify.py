@@ -265,11 +265,13 @@ def _other_models(
             file = path / CHECKPOINT if path.is_dir() else path
             classes = config["architecture"]["num_classes"]
             found[name] = load_model(file, architecture=config["architecture"], num_classes=classes)
+    # What other versions trained here, under the same settings, need not be what they trained for this run.
+    ours = all(metrics["versions"][name] == versions()[name] for name in ("pymixunlearn", "torch"))
     with suited_threads(split.dataset, torch.device(config["device"])):
         cached = cached_models(
             config["architecture"],
             split,
-            *(None if config[name] is None or name in found else read_training(config[name]) for name in given),
+            *(read_training(config[name]) if config[name] and name not in found and ours else None for name in given),
             device=torch.device(config["device"]),
             seed=config["seed"],
         )

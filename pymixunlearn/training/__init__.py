@@ -7,13 +7,14 @@ from pymixunlearn.training.checkpoints import load_model, model_hash, read_metad
 from pymixunlearn.training.device import resolve_device, seeded_layers
 from pymixunlearn.training.fit import fit
 from pymixunlearn.training.fresh import fresh_weights
-from pymixunlearn.training.loop import Callback, StateDict, StepDone, Stop, run_epochs
+from pymixunlearn.training.loop import Callback, EndLoop, StateDict, StepDone, Stop, run_epochs
 from pymixunlearn.training.mean_teacher import train_mean_teacher
 from pymixunlearn.training.supervised import MeanTeacherConfig, TrainConfig, TrainResult, defaults_for, train
 
 __all__ = [
     "CachedModel",
     "Callback",
+    "EndLoop",
     "MeanTeacherConfig",
     "ModelCache",
     "ModelStore",

@@ -25,6 +25,13 @@ StepDone = Callable[[], bool]
 _FORMAT = "pymixunlearn-loop/1"
 
 
+class EndLoop(Exception):
+    """Raised by a callback at the end of a step: the loop ends there, in the middle of its epoch, without an error.
+
+    What the epoch measured is lost, and the weights stay as they are: for looking at a loop, not for results.
+    """
+
+
 class Callback:
     """Receives the events of a loop; override what is of interest.
 
@@ -50,7 +57,11 @@ class Callback:
         """
 
     def on_step_end(self, step: int) -> None:
-        """Called after each step with the number of steps done since the loop's epoch 0, so from 1 when not resumed."""
+        """Called after each step with the number of steps done since the loop's epoch 0, so from 1 when not resumed.
+
+        Raises:
+            EndLoop: The loop is to end here.
+        """
 
     def on_epoch_end(self, epoch: int, record: Mapping[str, float], state: Callable[[], StateDict]) -> None:
         """Called after each epoch.
@@ -175,7 +186,10 @@ def run_epochs(
         if stopped:
             break
         start = time.perf_counter()
-        measured = run_epoch(epoch, step_done)
+        try:
+            measured = run_epoch(epoch, step_done)
+        except EndLoop:
+            break
         record = {"epoch": epoch + 1, **measured, "seconds": time.perf_counter() - start}
         history.append(record)
         for callback in callbacks:

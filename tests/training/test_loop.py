@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pymixunlearn.errors import UserError
-from pymixunlearn.training import Callback, StateDict, StepDone, Stop, run_epochs
+from pymixunlearn.training import Callback, EndLoop, StateDict, StepDone, Stop, run_epochs
 
 
 class Recorder(Callback):
@@ -193,3 +193,15 @@ def test_only_a_loop_that_can_be_ended_goes_on_from_one() -> None:
     Sum().run(callback=recorder, stop=StopAt(5))
     with pytest.raises(UserError, match="only one of the two can end"):
         Sum().run(callback=Recorder(), resume=recorder.states[0])
+
+
+def test_a_callback_can_end_a_loop_without_an_error() -> None:
+    class After(Callback):
+        def on_step_end(self, step: int) -> None:
+            if step == 3:
+                raise EndLoop
+
+    loop, recorder = Sum(), Recorder()
+    history = run_epochs("sum", 5, 2, loop.epoch, state=lambda: {}, load_state=loop.load, callbacks=[recorder, After()])
+    assert [record["epoch"] for record in history] == [1]  # the second epoch has measured nothing
+    assert recorder.calls[-2:] == [("step", 3), ("end",)]

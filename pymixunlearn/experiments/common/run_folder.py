@@ -49,18 +49,20 @@ class RunFolder:
     Args:
         path: The folder; it need not exist.
         identity: Everything that determines the run's outcome, JSON-able. Another identity is another run.
+        look_only: Leave the folder as it is, whatever a killed process has left in it.
 
     Raises:
         UserError: The folder holds another run, or something that is no run.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, Any], *, look_only: bool = False) -> None:
         self.path = path
         self.partial = path / ".partial"
         # Through JSON once, so that tuples and the like compare equal to what is read back.
         self._identity: dict[str, Any] = json.loads(json.dumps(identity))
         self._check()
-        self._sweep()
+        if not look_only:
+            self._sweep()
 
     @property
     def finished(self) -> bool:

@@ -1,0 +1,191 @@
+"""Estimate of how long a run takes: a few steps of each of its trainings, on copies that are thrown away."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from pymixunlearn import models
+from pymixunlearn.evaluation import predict_logits
+from pymixunlearn.experiments.common.stages import cached_models
+from pymixunlearn.experiments.unlearn.plan import Plan
+from pymixunlearn.methods import Retrain, RetrainConfig
+from pymixunlearn.seeding import derive_seed
+from pymixunlearn.training import Callback, EndLoop, fit
+
+_SECONDS = 2.0
+"""How long to watch each loop, after its first two steps."""
+_STEPS = 30
+_IMAGES = 512
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Part of a run that takes time.
+
+    Attributes:
+        name: As the progress of a run names it: "initial", "unlearn", "retrain", "evaluation", or a training that a
+            method begins with.
+        work: What is done, in a few words.
+        steps: How many optimisation steps, of which a method that ends by itself may do fewer; None where there are
+            none, or it is not known.
+        seconds: The estimate; None where it is not known.
+    """
+
+    name: str
+    work: str
+    steps: int | None
+    seconds: float | None
+
+
+def estimate_phases(plan: Plan) -> Iterator[Phase]:
+    """Yield what a run does, in order, having measured a few steps of each.
+
+    Raises:
+        UserError: The method cannot unlearn this model.
+    """
+    split, device, seed, name = plan.split, plan.device, plan.inputs.seed, plan.initial.name
+    cached = cached_models(
+        plan.initial.architecture, split, plan.initial_config, plan.retrain_config, device=device, seed=seed
+    )
+    network = plan.initial.loaded or cached.get("initial")
+    if network is None:
+        assert plan.initial_config is not None  # a plan has either weights or a way to train them
+        network = models.build(**plan.initial.architecture, seed=derive_seed(seed, "initial"))
+        watch = _Watch("initial", device)
+        with suppress(_Enough):
+            fit(
+                models.build(**plan.initial.architecture, seed=derive_seed(seed, "initial")),
+                split.training_set,
+                split.preprocess,
+                plan.initial_config,
+                device=device,
+                seed=seed,
+                callbacks=[watch],
+                name="initial",
+            )
+        yield watch.own("initial", f"train {name} on all, {_epochs(plan.initial_config.epochs)}")
+    else:
+        yield Phase("initial", f"{name}, {'given' if plan.initial.loaded else 'trained already'}", None, 0.0)
+    yield from _unlearning(plan, network)
+    if plan.retrain_config is not None and "retrain" in cached:
+        yield Phase("retrain", f"{name}, trained already", None, 0.0)
+    elif plan.retrain_config is not None:
+        watch = _Watch(Retrain.name, device)
+        with suppress(_Enough):
+            method = Retrain(RetrainConfig(**plan.retrain_config.to_dict()))
+            method.unlearn(network, split, device=device, seed=seed, callbacks=[watch])
+        yield watch.own("retrain", f"train {name} on the rest, {_epochs(plan.retrain_config.epochs)}")
+    yield _evaluation(plan, network)
+
+
+def _unlearning(plan: Plan, network: nn.Module) -> Iterator[Phase]:
+    """Yield the trainings that the method begins with, if any, and its own loop."""
+    watch = _Watch(plan.method.name, plan.device)
+    try:
+        with suppress(_Enough):
+            plan.method.unlearn(
+                network, plan.split, device=plan.device, seed=plan.inputs.seed, callbacks=[watch], store=None
+            )
+    except Exception:
+        # What a first training was cut short for may be of no use to what follows, which is not known then.
+        if not watch.cut:
+            raise
+    for loop in watch.loops:
+        if loop.name != plan.method.name:
+            yield Phase(loop.name, f"what {plan.method.name} trains first", loop.steps, loop.seconds)
+    yield watch.own("unlearn", _method_work(plan))
+
+
+def _evaluation(plan: Plan, network: nn.Module) -> Phase:
+    """Estimate the passes of all images through all models; attacks and figures are not in it."""
+    split, count = plan.split, 2 + (plan.retrain_config is not None)
+    passes = 2 if split.preprocess.augments and split.task != "class" else 1
+    few = split.train.subset(torch.arange(min(_IMAGES, len(split.train))))
+    times = []
+    for _ in range(2):  # the first one warms up
+        start = time.perf_counter()
+        predict_logits(network.to(plan.device), few, split.preprocess, device=plan.device)
+        times.append(time.perf_counter() - start)
+    images = passes * len(split.train) + len(split.test)
+    return Phase("evaluation", f"{images} images through {count} models", None, times[-1] / len(few) * images * count)
+
+
+def _method_work(plan: Plan) -> str:
+    config: dict[str, Any] = plan.method.config.to_dict()
+    epochs = config.get("epochs")
+    most = "at most " if config.get("stop") == "auto" else ""
+    return plan.method.name if epochs is None else f"{plan.method.name}, {most}{_epochs(epochs)}"
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'s' if count != 1 else ''}"
+
+
+class _Enough(Exception):  # noqa: N818 (no error: enough steps have been seen)
+    """Ends what is measured."""
+
+
+@dataclass
+class _Watched:
+    """Loop that was watched: its steps in all, the seconds before its first step, and when each step ended."""
+
+    name: str
+    steps: int
+    set_up: float
+    started: float
+    ends: list[float] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """The estimate: the first step, which is like no other, and the median of those that follow."""
+        if not self.ends:
+            return self.set_up
+        times = [end - start for start, end in zip([self.started, *self.ends], self.ends, strict=False)]
+        typical = statistics.median(times[1:] or times)
+        return self.set_up + times[0] + typical * max(0, self.steps - 1)
+
+
+class _Watch(Callback):
+    """Times a few steps of each loop: ends those that come first, and everything with the loop called ``last``."""
+
+    def __init__(self, last: str, device: torch.device) -> None:
+        self.loops: list[_Watched] = []
+        self.cut = False
+        self._last, self._device = last, device
+        self._free_since = time.perf_counter()
+
+    def on_loop_start(self, name: str, epochs: int, steps_per_epoch: int, first_epoch: int) -> None:
+        now = self._now()
+        self.loops.append(_Watched(name, epochs * steps_per_epoch, now - self._free_since, now))
+
+    def on_step_end(self, step: int) -> None:
+        loop = self.loops[-1]
+        loop.ends.append(self._now())
+        watched = len(loop.ends)
+        if watched < 2 or (watched < _STEPS and loop.ends[-1] - loop.ends[1] < _SECONDS):
+            return
+        if loop.name == self._last:
+            raise _Enough
+        self.cut = True
+        raise EndLoop
+
+    def on_loop_end(self) -> None:
+        self._free_since = self._now()
+
+    def own(self, name: str, work: str) -> Phase:
+        """Return the phase of the loop called ``last``."""
+        loop = next((loop for loop in self.loops if loop.name == self._last), None)
+        return Phase(name, work, None, None) if loop is None else Phase(name, work, loop.steps, loop.seconds)
+
+    def _now(self) -> float:
+        if self._device.type != "cpu":
+            torch.accelerator.synchronize(self._device)
+        return time.perf_counter()
