@@ -5,13 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import sys
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pymixunlearn.errors import UserError
+
+if sys.platform != "win32":
+    import fcntl
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
+"""Names of files while they are written."""
+_ABANDONED_SECONDS = 24 * 3600
+"""Age of a temporary file that nobody writes any more, where the file system has no locks to ask."""
 
 
 @contextmanager
@@ -25,15 +36,73 @@ def atomic_path(path: Path) -> Iterator[Path]:
         OSError: The folder or the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent, path.name)
     # In the same folder: a rename is only atomic within one file system.
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())  # before the rename: otherwise a power cut may leave the name without the content
-        os.replace(partial, path)
+        with _being_written(partial):
+            yield partial
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())  # before the rename: otherwise a power cut may leave the name without content
+            os.replace(partial, path)
+        sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in ``folder`` on disk when this returns; what is renamed later cannot get there before them."""
+    if sys.platform == "win32":  # which cannot open folders
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Remove what processes that were killed have left half written in ``folder``; what is being written stays.
+
+    Args:
+        folder: The folder itself, none below it; it need not exist.
+        name: Only what was to become this file; None means any.
+    """
+    for entry in folder.glob(".*"):
+        if _TEMPORARY.fullmatch(entry.name) and (name is None or entry.stem == f".{name}"):
+            with suppress(OSError):  # another process has swept it, or the folder is read-only
+                if _is_abandoned(entry):
+                    entry.unlink()
+
+
+@contextmanager
+def _being_written(path: Path) -> Iterator[None]:
+    """Make a file and hold a lock on it, which ends with this process: by that a sweep knows what is being written."""
+    if sys.platform == "win32":  # where an open file cannot be renamed
+        yield
+        return
+    with path.open("xb") as file:
+        _lock(file)
+        yield
+
+
+def _lock(file: IO[bytes]) -> bool | None:
+    """Lock an open file for as long as it is open: whether it worked, None where there are no locks."""
+    if sys.platform == "win32":
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return None
+    return True
+
+
+def _is_abandoned(path: Path) -> bool:
+    with path.open("rb") as file:
+        free = _lock(file)
+    return time.time() - path.stat().st_mtime > _ABANDONED_SECONDS if free is None else free
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -21,10 +21,10 @@ def cache_dir() -> Path:
         '/scratch/pymixunlearn'
     """
     folder = os.environ.get("PYMIXUNLEARN_CACHE")
-    if folder:
-        return Path(folder).expanduser()
     shared = os.environ.get("XDG_CACHE_HOME", "")
     try:
+        if folder:
+            return Path(folder).expanduser()
         base = Path(shared) if os.path.isabs(shared) else Path.home() / ".cache"
     except RuntimeError:  # a user without a home folder, as in many containers
         base = Path(tempfile.gettempdir())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -169,7 +169,8 @@ class ModelCache:
         """Return the model of ``key``, training it when the cache has none that is intact.
 
         A second process that wants the same model waits for the first. An interrupted training (Ctrl-C, a crash)
-        continues from its last complete epoch at the next call.
+        continues from its last complete epoch at the next call. A folder that cannot be written is read all the same;
+        a warning says that what is trained is not stored.
 
         Args:
             key: Everything that determines the model, JSON-able (:func:`training_key`).
@@ -178,7 +179,7 @@ class ModelCache:
             into: A module to fill on a hit; only for networks that ``models.build`` does not know.
 
         Raises:
-            UserError: The folder cannot be written, or ``build`` raised it.
+            UserError: ``build`` raised it.
         """
         entry = _Entry(self.root, canonical_json(key))
         with entry.locked():
@@ -187,10 +188,7 @@ class ModelCache:
                 return cached
             result = _trained(build, entry)
             model = result.model.cpu().eval()
-            try:
-                entry.write(model, result)
-            except UserError as error:  # the model is there; a full cache costs the next run time
-                _LOG.warning("the model is not cached: %s", error)
+            entry.write(model, result)
             return CachedModel(model, result.seconds, result.history, hit=False)
 
     def get(self, key: Mapping[str, Any], *, into: nn.Module | None = None) -> CachedModel | None:
@@ -209,8 +207,7 @@ class ModelCache:
     def put(self, key: Mapping[str, Any], result: TrainResult) -> None:
         """Store a model that was trained elsewhere, in place of any that ``key`` has already.
 
-        Raises:
-            UserError: The folder cannot be written.
+        Where the folder cannot be written, a warning says so and nothing is stored.
         """
         entry = _Entry(self.root, canonical_json(key))
         with entry.locked():
@@ -225,12 +222,12 @@ class _Entry:
         self.key = key
         self.weights = root / f"{name}.safetensors"
         self.record = root / f"{name}.json"
-        self.snapshot = SnapshotFile(root / f"{name}.partial", "training")
+        self.snapshot = SnapshotFile(root / f"{name}.partial", "training", spare=_LOG.warning)
         self._lock = FileLock(root / f"{name}.lock")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the entry's lock for a block, waiting for whoever has it."""
+        """Hold the entry's lock for a block, waiting for whoever has it; without one where it cannot be written."""
         try:
             self.record.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -239,7 +236,8 @@ class _Entry:
                 _LOG.info("another process is training this model; waiting for it")
                 self._lock.acquire()
         except OSError as error:
-            raise UserError(f"cache folder '{self.record.parent}' cannot be written: {error.strerror}") from error
+            self.snapshot.enabled = False
+            warn_not_stored(self.record.parent, "models", error.strerror or error)
         try:
             yield
         finally:
@@ -255,12 +253,24 @@ class _Entry:
             intact = body["sha256"] == json_sha256(content) and canonical_json(content["key"]) == self.key
             if not intact or content["weights"] != file_sha256(self.weights):
                 raise ValueError("a hash differs")
-            return CachedModel(load_model(self.weights, into=into), content["seconds"], content["history"], hit=True)
+            found = CachedModel(load_model(self.weights, into=into), content["seconds"], content["history"], hit=True)
         except (OSError, ValueError, KeyError, TypeError) as error:
             _LOG.warning("cache entry '%s' is corrupt (%s); training the model again", self.record, error)
             return None
+        with suppress(OSError):  # of a process that was killed right after it had stored the model
+            self.snapshot.discard()
+        return found
 
     def write(self, model: nn.Module, result: TrainResult) -> None:
+        """Store a model, or say why not: the model is there, and a full cache only costs the next run time."""
+        if not self.snapshot.enabled:
+            return
+        try:
+            self._write(model, result)
+        except (UserError, OSError) as error:
+            _LOG.warning("the model is not cached: %s", error)
+
+    def _write(self, model: nn.Module, result: TrainResult) -> None:
         """Store a model. The record goes last: without it, or with another's hash in it, the weights do not count."""
         save_model(self.weights, model)
         content = {
@@ -272,6 +282,22 @@ class _Entry:
         body = {"sha256": json_sha256(content), "content": content}
         write_atomically(self.record, json.dumps(body, indent=1).encode())
         self.snapshot.discard()
+
+
+_warned: set[Path] = set()
+
+
+def warn_not_stored(folder: Path, what: str, reason: object) -> None:
+    """Warn, once for each folder of a cache, that it is read, but that nothing can be stored in it.
+
+    Args:
+        folder: The folder.
+        what: What would be stored: "models".
+        reason: Why it cannot be written.
+    """
+    if folder not in _warned:
+        _warned.add(folder)
+        _LOG.warning("%s are not stored in the cache '%s', only read from it: %s", what, folder, reason)
 
 
 def _trained(build: Trainer, entry: _Entry) -> TrainResult:

@@ -24,12 +24,16 @@ class SnapshotFile(Callback):
     Args:
         path: The file; it appears after the first epoch.
         work: What the loop does, for messages: "training", "unlearning".
+        spare: Told in one sentence that the file cannot be written, whereupon the loop goes on without; None lets that
+            end the loop.
     """
 
-    def __init__(self, path: Path, work: str) -> None:
+    def __init__(self, path: Path, work: str, *, spare: Callable[[str], None] | None = None) -> None:
         """Read nothing yet."""
-        self.path, self._work = path, work
-        self._started = False
+        self.path, self._work, self._spare = path, work, spare
+        self.enabled = True
+        """Whether the file is written."""
+        self._started = self._said = False
 
     def on_loop_start(self, name: str, epochs: int, steps_per_epoch: int, first_epoch: int) -> None:
         """Note that the loop took the snapshot it was given."""
@@ -37,9 +41,19 @@ class SnapshotFile(Callback):
 
     def on_epoch_end(self, epoch: int, record: Mapping[str, float], state: Callable[[], StateDict]) -> None:
         """Write the file."""
+        if not self.enabled:
+            return
         content = io.BytesIO()
         torch.save(state(), content)
-        write_with_hash(self.path, content.getvalue())
+        try:
+            write_with_hash(self.path, content.getvalue())
+        except UserError as error:
+            if self._spare is None:
+                raise
+            if not self._said:  # the next epoch tries again
+                self._said = True
+                advice = "free some space, or it cannot resume after an interruption"
+                self._spare(f"{error}; {self._work} goes on: {advice}")
 
     def run(self, attempt: Callable[[StateDict | None], T], tell: Callable[[str], None]) -> T:
         """Return ``attempt(state)``, with the file's state or, where there is none that fits, with None.

@@ -57,7 +57,7 @@ def evaluated(split: Split, *, keep: tuple[str, ...] = ("initial", "retrain"), s
     return evaluate_models(networks(), split, device=CPU, seed=seed, observer=Observer(), keep=keep)
 
 
-def test_kept_metrics_are_those_that_were_measured(measurements: list[nn.Module], flipped: Dataset) -> None:
+def test_cached_metrics_are_those_that_were_measured(measurements: list[nn.Module], flipped: Dataset) -> None:
     split = tasks.data_split(flipped)
     first = evaluated(split)
     assert len(measurements) == 3

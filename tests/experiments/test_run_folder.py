@@ -9,6 +9,7 @@ import pytest
 
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.run_folder import RunFolder
+from pymixunlearn.files import atomic_path
 
 IDENTITY = {"format": "x/1", "settings": {"epochs": 2}, "classes": (0, 1)}
 
@@ -118,28 +119,74 @@ def test_what_a_kill_left_of_a_finished_run_is_swept_at_the_next_start(tmp_path:
     write_run(RunFolder(tmp_path, IDENTITY))
     (tmp_path / ".partial").mkdir()
     (tmp_path / ".partial" / "unlearn.pt").write_text("an earlier state of the model")
-    old, young = (tmp_path / f".report.html.{digit * 32}" for digit in "ab")
-    for path in (old, young, tmp_path / ".notes"):
+    left = tmp_path / f".report.html.{'a' * 32}"
+    for path in (left, tmp_path / ".notes"):
         path.write_text("")
-    for path in (old, tmp_path / ".notes"):
-        os.utime(path, (0, 0))
-    assert RunFolder(tmp_path, IDENTITY).finished
-    assert not (tmp_path / ".partial").exists() and not old.exists()
-    assert young.exists() and (tmp_path / ".notes").exists()
+    with atomic_path(tmp_path / "audit.json") as writing:
+        assert RunFolder(tmp_path, IDENTITY).finished
+        assert not (tmp_path / ".partial").exists() and not left.exists()
+        assert writing.exists() and (tmp_path / ".notes").exists()
+        writing.write_text("{}")
 
 
-def test_metrics_are_published_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    moved: list[str] = []
-    replace = os.replace
+def test_what_a_kill_left_of_a_failed_run_is_no_part_of_the_next_one(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, IDENTITY)
+    (folder.partial / "pictures").mkdir(parents=True)
+    (folder.partial / "unlearn.pt").write_text("of a run whose run.json has been removed already")
+    with folder.writing():
+        assert {path.name for path in folder.partial.iterdir()} - {".lock"} == {"run.json"}
+
+
+def test_no_state_of_the_model_is_left_when_the_run_counts_as_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, left = os.replace, list[set[str]]()
 
     def noted(source: Any, target: Any) -> None:
-        moved.append(Path(target).name)
+        if Path(target) == tmp_path / "metrics.json":
+            left.append({path.name for path in folder.partial.iterdir()} - {".lock"})
         replace(source, target)
+
+    folder = RunFolder(tmp_path, IDENTITY)
+    monkeypatch.setattr(os, "replace", noted)
+    with folder.writing():
+        folder.write_text("unlearn.pt", "an earlier state of the model")
+        folder.write_json("metrics.json", {})
+        folder.publish(("metrics.json",))
+    assert left == [{"run.json", "metrics.json"}]
+
+
+def test_a_full_disk_keeps_what_is_done_while_files_are_moved_too(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run", IDENTITY)
+    told = f"'{tmp_path}/run/x' cannot be written: Disk quota exceeded; what is done .* free some space"
+    with pytest.raises(UserError, match=told), folder.writing():
+        folder.write_text("state", "half")
+        raise OSError(errno.EDQUOT, "Disk quota exceeded", f"{tmp_path}/run/x")
+    assert RunFolder(tmp_path / "run", IDENTITY).started
+    with pytest.raises(FileNotFoundError), folder.writing():  # not of the disk's making: as any other error
+        raise FileNotFoundError(errno.ENOENT, "No such file", "data")
+
+
+def test_metrics_are_published_last_and_not_before_all_others_are_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    replace, fsync = os.replace, os.fsync
+
+    def moved(source: Any, target: Any) -> None:
+        done.append(Path(target).name)
+        replace(source, target)
+
+    def synced(number: int) -> None:
+        assert os.readlink(f"/proc/self/fd/{number}") == str(tmp_path)
+        done.append("sync")
+        fsync(number)
 
     folder = RunFolder(tmp_path, IDENTITY)
     with folder.writing():
         for name in ("metrics.json", "config.json", "model.safetensors"):
             folder.write_text(name, "{}")
-        monkeypatch.setattr(os, "replace", noted)
+        monkeypatch.setattr(os, "replace", moved)
+        monkeypatch.setattr(os, "fsync", synced)
         folder.publish(("metrics.json", "config.json", "model.safetensors"))
-    assert moved == ["config.json", "model.safetensors", "metrics.json"]
+    assert done == ["config.json", "model.safetensors", "sync", "metrics.json", "sync"]

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import logging
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -194,10 +198,85 @@ def test_a_users_network_is_filled_on_a_hit(tmp_path: Path) -> None:
     assert model_hash(template) == model_hash(first.model)
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_bypassed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="cache folder .* cannot be written"):
-        ModelCache(tmp_path / "file").get_or_train(KEY, Training())
+    cache, training = ModelCache(tmp_path / "file"), Training()
+    assert model_hash(cache.get_or_train(KEY, training).model) == model_hash(cache.get_or_train(KEY, training).model)
+    cache.put(KEY, TrainResult(fresh(), 1.0, []))
+    assert cache.get(KEY) is None and training.starts == [0, 0]
+    (message,) = (record.getMessage() for record in caplog.records)  # one line, however often
+    assert message == f"models are not stored in the cache '{cache.root}', only read from it: File exists"
+
+
+def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every file be opened for reading only, as on a read-only file system; the tests may run as root."""
+    opened = os.open
+
+    def refuse(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return opened(path, flags, *arguments, **options)
+
+    def refuse_to_remove(path: Any, *arguments: Any, **options: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "unlink", refuse_to_remove)
+
+
+def test_a_read_only_folder_is_read_and_bypassed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache, training, key = ModelCache(tmp_path), Training(stop_after_epoch=1), {**KEY, "seed": 1}
+    stored = cache.get_or_train(KEY, Training())
+    with pytest.raises(KeyboardInterrupt):
+        cache.get_or_train(key, training)
+    for left in tmp_path.glob("*.lock"):
+        left.unlink()
+    before = sorted(tmp_path.iterdir())
+    read_only(monkeypatch)
+    found = cache.get_or_train(KEY, training)
+    assert found.hit and model_hash(found.model) == model_hash(stored.model)
+    training.stop.after_epoch = -1
+    resumed = cache.get_or_train(key, training)  # from the snapshot, which stays as it is
+    assert not resumed.hit and training.starts == [0, 2]
+    assert model_hash(resumed.model) == model_hash(stored.model)
+    assert sorted(tmp_path.iterdir()) == before
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message == f"models are not stored in the cache '{tmp_path}', only read from it: Read-only file system"
+
+
+@pytest.mark.parametrize("failing", ["snapshot", "model"])
+def test_a_full_disk_does_not_end_a_training(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected, replace = model_hash(ModelCache(tmp_path / "other").get_or_train(KEY, Training()).model), os.replace
+
+    def full(old: Any, new: Any) -> None:
+        if Path(new).suffix == (".partial" if failing == "snapshot" else ".safetensors"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(new))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", full)
+    cache, training = ModelCache(tmp_path / "cache"), Training()
+    assert model_hash(cache.get_or_train(KEY, training).model) == expected and training.starts == [0]
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert "cannot be written: No space left on device" in message
+    assert ("training goes on: free some space" in message) == (failing == "snapshot")
+    assert cache.get_or_train(KEY, training).hit == (failing == "snapshot")
+    assert training.starts[1:] == ([] if failing == "snapshot" else [3])  # the last epoch's snapshot is there
+    assert not list(cache.root.glob(".*"))
+
+
+def test_a_snapshot_beside_a_stored_model_is_removed(tmp_path: Path) -> None:
+    cache, kept = ModelCache(tmp_path), tmp_path / "kept"
+    with pytest.raises(KeyboardInterrupt):
+        cache.get_or_train(KEY, Training(stop_after_epoch=1))
+    snapshot = next(tmp_path.glob("*.partial"))
+    shutil.copy(snapshot, kept)
+    cache.get_or_train(KEY, Training())
+    shutil.move(kept, snapshot)  # as a kill leaves it between the model and the end
+    assert cache.get_or_train(KEY, Training()).hit and not snapshot.exists()
 
 
 def test_everything_that_determines_the_model_is_in_the_key() -> None:

@@ -1,4 +1,4 @@
-"""Metrics kept on disk: an initial model and Retrain are measured once, however many methods are compared with them.
+"""Metrics cached on disk: an initial model and Retrain are measured once, however many methods are compared with them.
 
 An entry is named by the sha256 of its key: a hash in the first line, then a safetensors file with the model's
 predictions, and in its header the key in full and the numbers. It is written whole; one that is damaged is measured
@@ -27,13 +27,13 @@ from pymixunlearn.experiments.common.identity import data_identity
 from pymixunlearn.files import read_with_hash, write_with_hash
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import model_hash
-from pymixunlearn.training.cache import rounding_key
+from pymixunlearn.training.cache import rounding_key, warn_not_stored
 
 _LOG = logging.getLogger(__name__)
 _FIELD = "pymixunlearn"
 
 
-def kept_metrics(
+def cached_metrics(
     network: nn.Module,
     split: Split,
     reference: nn.Module | None,
@@ -42,7 +42,7 @@ def kept_metrics(
     settings: Mapping[str, Any],
     measure: Callable[[], Metrics],
 ) -> Metrics:
-    """Return what was measured before of the same model on the same samples, or measure it now and keep it.
+    """Return what was measured before of the same model on the same samples, or measure it now and cache it.
 
     Args:
         network: The model.
@@ -78,10 +78,10 @@ def _read(path: Path, key: str, split: Split, reference: Metrics | None) -> Metr
             raise ValueError("it is not what was written")
         size = int.from_bytes(content[:8], "little")
         header = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][_FIELD])
-        answers = load(content)
+        tensors = load(content)
         if header["key"] != key:
             raise ValueError("it is of another model")
-        predictions = Predictions(split, answers["train"], answers["test"], answers.get("augmented"))
+        predictions = Predictions(split, tensors["train"], tensors["test"], tensors.get("augmented"))
         return Metrics(header["values"], reference, details=header["details"], predictions=predictions)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         _LOG.warning("cached metrics '%s' cannot be read (%s); measuring again", path, error)
@@ -89,14 +89,14 @@ def _read(path: Path, key: str, split: Split, reference: Metrics | None) -> Metr
 
 
 def _write(path: Path, key: str, metrics: Metrics) -> None:
-    answers = metrics.predictions
-    assert answers is not None  # they were just measured
-    tensors = {"train": answers.train, "test": answers.test}
-    if answers.augmented is not None:
-        tensors["augmented"] = answers.augmented
+    predictions = metrics.predictions
+    assert predictions is not None  # they were just measured
+    tensors = {"train": predictions.train, "test": predictions.test}
+    if predictions.augmented is not None:
+        tensors["augmented"] = predictions.augmented
     header = {"key": key, "values": dict(metrics), "details": metrics.details}
     content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, {_FIELD: json.dumps(header)})
     try:
         write_with_hash(path, content)
     except UserError as error:  # a cache that is full or read-only costs time, not the run
-        _LOG.warning("metrics are not cached: %s", error)
+        warn_not_stored(path.parent, "metrics", error)

@@ -10,9 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,15 +21,12 @@ from filelock import FileLock, Timeout
 
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.provenance import utc_now
-from pymixunlearn.files import write_atomically
+from pymixunlearn.files import sweep, sync_folder, write_atomically
 
 LAST = "metrics.json"
 """The file that moves last: where it is, the run is finished."""
 LOCK = ".lock"
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE)
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
-"""Names that the atomic writer gives files while it writes them."""
-_TEMPORARY_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -103,12 +98,16 @@ class RunFolder:
             if self.finished:
                 raise UserError(f"another process has just finished the run in '{self.path}'; give the command again")
             if not self.started:
+                self._clear()  # what a process left that was killed while it removed a run: it is nobody's
                 self.write_json("run.json", {**self._identity, "started": utc_now()})
             yield
+        except OSError as error:
+            if _of_storage(error):
+                raise self._kept(f"'{error.filename or self.path}' cannot be written: {error.strerror}") from error
+            raise
         except UserError as error:
             if _of_storage(error):
-                where = f"{error}; what is done so far stays in '{self.path}' and the cache"
-                raise UserError(f"{where}: free some space or make it writable, and give the command again") from error
+                raise self._kept(str(error)) from error
             shutil.rmtree(self.partial, ignore_errors=True)
             if not any(self.path.iterdir()):
                 self.path.rmdir()
@@ -134,21 +133,39 @@ class RunFolder:
 
     def publish(self, names: tuple[str, ...]) -> None:
         """Move the files ``names`` to their final place, ``metrics.json`` last, and drop the rest."""
-        for name in (*(name for name in names if name != LAST), LAST):
-            if (self.path / name).is_dir():  # of an attempt that ended while it published
-                shutil.rmtree(self.path / name)
-            os.replace(self.partial / name, self.path / name)
+        for name in names:
+            if name != LAST:
+                self._move_up(name)
+        # Before the run counts as finished, so that no finished folder holds an earlier state of the model.
+        self._clear(keep=(LAST, "run.json"))
+        sync_folder(self.path)  # so that not even a power cut can leave the last name without the others
+        self._move_up(LAST)
+        sync_folder(self.path)
         shutil.rmtree(self.partial)
+
+    def _kept(self, message: str) -> UserError:
+        where = f"{message}; what is done so far stays in '{self.path}' and the cache"
+        return UserError(f"{where}: free some space or make it writable, and give the command again")
+
+    def _move_up(self, name: str) -> None:
+        if (self.path / name).is_dir():  # of an attempt that ended while it published
+            shutil.rmtree(self.path / name)
+        os.replace(self.partial / name, self.path / name)
+
+    def _clear(self, keep: tuple[str, ...] = ()) -> None:
+        """Remove what lies in the unfinished run, but for ``keep`` and the lock."""
+        for path in self.partial.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in (*keep, LOCK):
+                path.unlink()
 
     def _sweep(self) -> None:
         """Remove what a process that was killed while it published or wrote has left of a finished run."""
         if not self.finished:
             return
         shutil.rmtree(self.partial, ignore_errors=True)
-        for path in self.path.glob(".*"):
-            # A file that is younger may be one that another process is writing.
-            if _TEMPORARY.fullmatch(path.name) and time.time() - path.stat().st_mtime > _TEMPORARY_SECONDS:
-                path.unlink(missing_ok=True)
+        sweep(self.path)
 
     def _check(self) -> None:
         if self.path.exists() and not self.path.is_dir():

@@ -14,7 +14,7 @@ from torch import nn
 from pymixunlearn import models
 from pymixunlearn.data import Preprocess, TrainingSet, cache_dir
 from pymixunlearn.evaluation import ATTACKERS, Metrics, Resurfacing, acceptances, evaluate, forget_accuracy, predict
-from pymixunlearn.experiments.common.metrics_cache import kept_metrics
+from pymixunlearn.experiments.common.metrics_cache import cached_metrics
 from pymixunlearn.experiments.common.progress import MethodCallback, Observer, PhaseCallback
 from pymixunlearn.methods import Method, Retrain, RetrainConfig, UnlearnResult
 from pymixunlearn.seeding import derive_seed
@@ -196,7 +196,7 @@ def evaluate_models(
     attacker: str = ATTACKERS[0],
     reference: str = "retrain",
     relearn: bool = False,
-    keep: Collection[str] = (),
+    cached: Collection[str] = (),
 ) -> dict[str, Metrics]:
     """Measure every model on the same samples.
 
@@ -209,7 +209,7 @@ def evaluate_models(
         attacker: The classifier that attacks for ``asr``.
         reference: The name of the model that the others are compared with; it is measured first, if it is there.
         relearn: Measure the relearn time too, back to the accuracy that the model "initial" has on D_f.
-        keep: The models whose metrics are kept for further runs, and taken from an earlier one.
+        cached: The models whose metrics are cached for further runs, and taken from an earlier one.
 
     Returns:
         The metrics in the order of ``networks``.
@@ -232,13 +232,15 @@ def evaluate_models(
             attacker=attacker,
             relearn_to=known_before,
         )
-        if name not in keep:
+        if name not in cached:
             measured[name] = measure()
             continue
         networks[name].to(device)  # as evaluate() leaves it
         beside = networks.get(reference) if name != reference else None
         settings = {"seed": seed, "attacker": attacker, "relearn_to": known_before}
-        measured[name] = kept_metrics(networks[name], split, beside, measured.get(reference), device, settings, measure)
+        measured[name] = cached_metrics(
+            networks[name], split, beside, measured.get(reference), device, settings, measure
+        )
     observer.phase_finished("evaluation", f"{len(networks)} models" if len(networks) > 1 else "1 model")
     return {name: measured[name] for name in networks}
 

@@ -97,7 +97,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         seed=seed,
         observer=watcher,
         relearn=plan.inputs.relearn,
-        keep=("initial", "retrain"),
+        cached=("initial", "retrain"),
     )
 
     acceptance = judge_forgetting(networks, split, lr=_training_rate(plan), device=device, seed=seed, observer=watcher)
