@@ -20,6 +20,7 @@ from pymixunlearn.models.copying import private_copy
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.tasks import Split
 from pymixunlearn.training.device import seeded_layers
+from pymixunlearn.training.optimizers import Adam
 
 JUDGED = 2000
 
@@ -88,7 +89,7 @@ def relearn_steps(
 
         if knows_again():
             return 0
-        optimizer = torch.optim.Adam((p for p in learner.parameters() if p.requires_grad), lr=settings.lr)
+        optimizer = Adam((p for p in learner.parameters() if p.requires_grad), lr=settings.lr)
         learner.train()
         with seeded_layers(where, seed, "relearn", "layers"):
             for step, batch in enumerate(islice(rounds(), settings.max_steps), start=1):

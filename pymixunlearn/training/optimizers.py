@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import inspect
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -12,6 +13,25 @@ from pymixunlearn.errors import UserError
 OptimizerName = Literal["adam", "sgd"]
 
 _EXECUTION = ("fused", "capturable", "foreach")
+
+OptimizerT = TypeVar("OptimizerT", bound=torch.optim.Optimizer)
+
+
+def _without_compiler(base: type[OptimizerT], name: str) -> type[OptimizerT]:
+    """Return the class ``base`` without what PyTorch wraps around its methods for torch.compile.
+
+    The wrappers keep a compiled program from tracing into them. Nothing here compiles an optimiser, and each run would
+    pay for it: the first step imports torch._dynamo, which takes more than a second. What they wrap stays as it is.
+    """
+    wrapped = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    body: dict[str, Any] = {method: inspect.unwrap(getattr(base, method)) for method in wrapped}
+    # As PyTorch's own wrapper does it for an optimiser whose steps are not differentiated.
+    body["step"] = torch.no_grad()(inspect.unwrap(base.step))
+    return type(name, (base,), {"__module__": __name__, "__doc__": base.__doc__, **body})
+
+
+Adam = _without_compiler(torch.optim.Adam, "Adam")
+SGD = _without_compiler(torch.optim.SGD, "SGD")
 
 
 def make_optimizer(
@@ -34,8 +54,8 @@ def make_optimizer(
         raise UserError("model has no trainable parameters: all of them have requires_grad=False")
     fused = parameters[0].device.type in ("cpu", "cuda")  # one pass over the weights instead of ten
     if name == "adam":
-        return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
-    return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=fused)
+        return Adam(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
+    return SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=fused)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ from pymixunlearn.models.features import FeatureExtractor, find_feature_layer
 from pymixunlearn.nn import GeneratorLoss, MixBlock, MixContrastiveLoss, RealContrastiveLoss
 from pymixunlearn.nn.mixblock import mixup
 from pymixunlearn.seeding import derive_seed, generator
+from pymixunlearn.training.optimizers import Adam
 
 NAME = "mixunlearn"
 
@@ -101,7 +102,7 @@ class MixUnlearnLoop(Loop[MixUnlearnConfig]):
     def _adam(self, parameters: list[nn.Parameter], lr: float) -> torch.optim.Adam:
         # Fused: one pass over all weights instead of ten.
         fused = self.device.type in ("cpu", "cuda")
-        return torch.optim.Adam(parameters, lr=lr, fused=fused, capturable=self.capturable)
+        return Adam(parameters, lr=lr, fused=fused, capturable=self.capturable)
 
     def _make_mixblock(self) -> MixBlock | None:
         if not self.config.use_mix_loss or self.config.generator == "vanilla":
