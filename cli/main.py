@@ -22,7 +22,7 @@ from .audit import audit
 from .bench import bench
 from .checks import add_checks
 from .compare import compare
-from .endings import FAILED, INTERRUPTED, PROGRAM, WRONG_USAGE, any_encoding
+from .endings import FAILED, INTERRUPTED, PROGRAM, WRONG_USAGE, any_encoding, rare_collections
 from .evaluate import evaluate
 from .info import info
 from .list import list_names
@@ -57,7 +57,7 @@ class Program(click.Group):
         """Run the command that ``args`` name and exit with its code."""
         arguments = list(sys.argv[1:] if args is None else args)
         try:
-            with any_encoding(), warnings.catch_warnings():
+            with any_encoding(), rare_collections(), warnings.catch_warnings():
                 warnings.showwarning = _show_warning
                 code = super().main(
                     arguments,

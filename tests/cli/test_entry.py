@@ -53,6 +53,20 @@ def test_help_lists_and_mistakes_import_nothing_heavy() -> None:
         assert code in (0, 2), command
 
 
+def test_cycles_are_looked_for_less_often_in_a_command_and_not_at_the_end() -> None:
+    program = """
+import atexit, click, gc
+atexit.register(lambda: print(gc.get_freeze_count() > 0))  # what is registered first is called last
+before = gc.get_threshold()
+from mixunlearn_cli.main import main
+main.add_command(click.Command("probe", callback=lambda: print(gc.get_threshold()[0] > before[0])))
+main(["probe"], standalone_mode=False)
+print(gc.get_threshold() == before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True", "True"]
+
+
 @pytest.mark.parametrize(
     ("encoding", "written"), [("latin-1", b"\\u732b \xfc"), ("ascii", b"\\u732b \\xfc"), ("utf-8", "猫 ü".encode())]
 )
