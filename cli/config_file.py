@@ -70,6 +70,8 @@ def _of_run(config: Mapping[str, Any], path: Path, command: str) -> dict[str, An
     options = {name: config[name] for name in _REPEATED if config.get(name) is not None}
     if config.get("dataset_spec"):
         options["dataset"] = config["dataset_spec"]
+    if config.get("class_list"):
+        options["classes"] = config["class_list"]
     if config.get("architecture_name"):
         options["architecture"] = config["architecture_name"]
     if "task" in config:

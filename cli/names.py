@@ -104,7 +104,7 @@ GRIDS: dict[str, str] = {'boundary-expand': 'lr 1e-05, 0.0001, 0.001',
 
 TASKS: tuple[str, ...] = ('class', 'data', 'noisy', 'semi', 'indices')
 
-DATASETS: tuple[str, ...] = ('cifar10', 'digits', 'fashion-mnist', 'imagefolder', 'mnist', 'svhn')
+DATASETS: tuple[str, ...] = ('cifar10', 'cifar100', 'digits', 'fashion-mnist', 'imagefolder', 'mnist', 'svhn')
 
 MODELS: tuple[str, ...] = ('cnn', 'resnet14', 'resnet18', 'vit')
 

@@ -22,8 +22,8 @@ from pymixunlearn.data.registry import Request, register
 from pymixunlearn.errors import UserError
 
 _CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-_SIDE = 32
-_PIXELS = 3 * _SIDE * _SIDE
+SIDE = 32
+PIXELS = 3 * SIDE * SIDE
 
 # md5 of the published files. A pickle runs whatever its author wrote, so no other file is ever unpickled.
 _PYTHON_MD5 = {
@@ -53,9 +53,9 @@ def load_cifar10(request: Request) -> Dataset:
     )
     source = find_or_download(request, _find, expected, fetch)
     names, parse = _version(source)
-    content = _read_archive(source, names) if source.is_file() else _read_folder(source, names)
+    content = read_files(source, names)
     parts = [parse(content[name], source / name) for name in names]
-    return Dataset(request.name, _join(parts[:-1]), _join(parts[-1:]), natural_images(request.resize_from(_SIDE)))
+    return Dataset(request.name, _join(parts[:-1]), _join(parts[-1:]), natural_images(request.resize_from(SIDE)))
 
 
 def _find(root: Path) -> Path | None:
@@ -71,6 +71,15 @@ def _find(root: Path) -> Path | None:
 def _version(source: Path) -> tuple[tuple[str, ...], Callable[[bytes, Path], _Batch]]:
     python = "python" in source.name if source.is_file() else (source / _PYTHON_NAMES[0]).is_file()
     return (_PYTHON_NAMES, _parse_python) if python else (_BINARY_NAMES, _parse_binary)
+
+
+def read_files(source: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    """Read files of a folder or of a tar archive, where any folder may be around them.
+
+    Raises:
+        UserError: The archive or a file cannot be read, or files are missing.
+    """
+    return _read_archive(source, names) if source.is_file() else _read_folder(source, names)
 
 
 def _read_folder(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
@@ -97,31 +106,37 @@ def _read_archive(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     return content
 
 
-def _parse_python(content: bytes, path: Path) -> _Batch:
+def checked_pickle(content: bytes, path: Path, expected: str) -> None:
+    """Check that a pickle is the published one, before it is opened.
+
+    Raises:
+        UserError: It is another file.
+    """
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    expected = _PYTHON_MD5[path.name]
     if found != expected:
         raise UserError(
             f"'{path}' is not the published file: expected md5 {expected}, got {found}; it is a pickle, which is not "
             "opened unless it is known"
         )
+
+
+def _parse_python(content: bytes, path: Path) -> _Batch:
+    checked_pickle(content, path, _PYTHON_MD5[path.name])
     batch = pickle.loads(content, encoding="latin1")
     return np.asarray(batch["data"], np.uint8), np.asarray(batch["labels"], np.int64)
 
 
 def _parse_binary(content: bytes, path: Path) -> _Batch:
     """Records of one label byte and 3072 pixels, channel by channel."""
-    if not content or len(content) % (1 + _PIXELS):
-        raise UserError(
-            f"'{path}' is damaged: expected records of {1 + _PIXELS} bytes, got {len(content)} bytes in all"
-        )
-    records = np.frombuffer(content, np.uint8).reshape(-1, 1 + _PIXELS)
+    if not content or len(content) % (1 + PIXELS):
+        raise UserError(f"'{path}' is damaged: expected records of {1 + PIXELS} bytes, got {len(content)} bytes in all")
+    records = np.frombuffer(content, np.uint8).reshape(-1, 1 + PIXELS)
     if records[:, 0].max() >= len(_CLASSES):
         raise UserError(f"'{path}' is damaged: expected labels 0..{len(_CLASSES) - 1}, got {records[:, 0].max()}")
     return records[:, 1:], records[:, 0].astype(np.int64)
 
 
 def _join(parts: list[_Batch]) -> ImageSet:
-    images = np.concatenate([pixels for pixels, _ in parts]).reshape(-1, 3, _SIDE, _SIDE)
+    images = np.concatenate([pixels for pixels, _ in parts]).reshape(-1, 3, SIDE, SIDE)
     labels = np.concatenate([labels for _, labels in parts])
     return ImageSet(torch.from_numpy(images), torch.from_numpy(labels), _CLASSES)

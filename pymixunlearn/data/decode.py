@@ -102,21 +102,35 @@ def _pillow(module: str) -> Any:
     return require(module, purpose="decoding images", remedy="install Pillow")
 
 
+def square_of(image: Any, limit: int | None) -> Pixels:
+    """Return the middle square of an image of Pillow, as :func:`decode_square` does that of a file.
+
+    Raises:
+        UserError: It has more than 8 bits per channel.
+    """
+    return _square(_plain(image), limit)
+
+
 def _decoded(pil: Any, content: bytes) -> Any:
     """Decode to mode L or RGB."""
     with pil.open(io.BytesIO(content), formats=FORMATS) as image:
         width, height = image.size
         if width * height > PIXEL_LIMIT:
             raise UserError(f"has {width} x {height} pixels; expected at most {PIXEL_LIMIT}")
-        if image.mode in _DEEP_MODES:
-            raise UserError(f"has pixels of mode {image.mode}; expected 8 bits per channel")
-        image.load()
-        try:
-            orientation = image.getexif().get(_ORIENTATION, _UPRIGHT)
-        except Exception:  # damaged metadata, of which Pillow raises anything; the pixels are sound
-            orientation = _UPRIGHT
-        upright = image if orientation == _UPRIGHT else _pillow("PIL.ImageOps").exif_transpose(image)
-        return upright.convert("L" if image.mode in _GREY_MODES else "RGB")
+        return _plain(image)
+
+
+def _plain(image: Any) -> Any:
+    """Return an image upright, in mode L or RGB."""
+    if image.mode in _DEEP_MODES:
+        raise UserError(f"has pixels of mode {image.mode}; expected 8 bits per channel")
+    image.load()
+    try:
+        orientation = image.getexif().get(_ORIENTATION, _UPRIGHT)
+    except Exception:  # damaged metadata, of which Pillow raises anything; the pixels are sound
+        orientation = _UPRIGHT
+    upright = image if orientation == _UPRIGHT else _pillow("PIL.ImageOps").exif_transpose(image)
+    return upright.convert("L" if image.mode in _GREY_MODES else "RGB")
 
 
 def _square(image: Any, limit: int | None) -> Pixels:

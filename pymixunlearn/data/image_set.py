@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pymixunlearn._renamed import renamed_method
+from pymixunlearn.display import printable
 from pymixunlearn.errors import UserError
 
 _HASHED_AT_ONCE = 256
@@ -42,9 +44,11 @@ class ImageSet:
         targets: ``[N]`` int64 class indices, on the same device.
         classes: The name of every class; a target ``k`` means ``classes[k]``.
         paths: For images read from files, the path of each below the root of the data, with "/" between folders.
+        sample_ids: A name for each image that stays when the data grow or change their order; None takes the paths, or
+            else hashes of the pixels. See :attr:`ids`.
 
     Raises:
-        UserError: A shape, dtype, device or label that does not fit the above.
+        UserError: A shape, dtype, device or label that does not fit the above, or an id that is empty or there twice.
 
     Example:
         >>> import torch
@@ -59,9 +63,10 @@ class ImageSet:
     targets: Tensor
     classes: tuple[str, ...]
     paths: tuple[str, ...] | None = None
+    sample_ids: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Check shapes, dtypes and labels."""
+        """Check shapes, dtypes, labels and ids."""
         images, targets = self.images, self.targets
         if images.ndim != 4:
             raise UserError(f"images must have shape [N, C, H, W], got {list(images.shape)}")
@@ -76,6 +81,7 @@ class ImageSet:
             raise UserError(f"targets must be on the images' device {images.device}, got {targets.device}")
         if self.paths is not None and len(self.paths) != len(images):
             raise UserError(f"paths must be one per image, {len(images)}, got {len(self.paths)}")
+        check_ids(self.sample_ids, len(images))
         # On an accelerator this would synchronise the device; sets are built on the CPU and moved.
         if len(targets) and targets.device.type == "cpu":
             lowest, highest = (int(bound) for bound in targets.aminmax())
@@ -99,7 +105,7 @@ class ImageSet:
         paths = paths_at(self.paths, indices)
         indices = indices.to(self.images.device)
         images, targets = self.images.index_select(0, indices), self.targets.index_select(0, indices)
-        return ImageSet(images, targets, self.classes, paths)
+        return ImageSet(images, targets, self.classes, paths, sample_ids=paths_at(self.sample_ids, indices))
 
     def gather(self, indices: Tensor) -> Tensor:
         """Return the stored images at ``indices`` (int64 ``[M]``, each in 0..N-1, on any device), ``[M, C, H, W]``."""
@@ -122,14 +128,29 @@ class ImageSet:
         images = self.images.to(device)
         if images is self.images:
             return self
-        moved = ImageSet(images, self.targets.to(device), self.classes, self.paths)
+        moved = ImageSet(images, self.targets.to(device), self.classes, self.paths, sample_ids=self.sample_ids)
         if "_digest" in self.__dict__:  # the content is the same, so a hash that was computed is still valid
             moved.__dict__["_digest"] = self._digest
         return moved
 
     def with_targets(self, targets: Tensor) -> ImageSet:
         """Return the same images under other labels, int64 ``[N]``."""
-        return ImageSet(self.images, targets, self.classes, self.paths)
+        return ImageSet(self.images, targets, self.classes, self.paths, sample_ids=self.sample_ids)
+
+    @property
+    def id_kind(self) -> str:
+        """What :attr:`ids` are: "given", "path" or "content"."""
+        return (
+            "content" if self.sample_ids is None and self.paths is None else "path" if not self.sample_ids else "given"
+        )
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Name of each image that stays when the data grow or change their order, one of each.
+
+        The given one; or else its path; or else a hash of its pixels, with "-2", "-3", … for further copies.
+        """
+        return self.sample_ids or self.paths or _content_ids(self)
 
     def unlabelled(self) -> UnlabelledImages:
         """Return the images alone."""
@@ -188,6 +209,35 @@ class UnlabelledImages:
     def fingerprint(self) -> str:
         """Return a sha256 (hex) over shape, dtype and pixels."""
         return _pixel_hash(self).hexdigest()
+
+
+def check_ids(ids: tuple[str, ...] | None, count: int) -> None:
+    """Check that there is one id for each of ``count`` images, each once.
+
+    Raises:
+        UserError: There is not.
+    """
+    if ids is None:
+        return
+    if len(ids) != count:
+        raise UserError(f"ids must be one per image, {count}, got {len(ids)}")
+    seen: set[str] = set()
+    for name in ids:
+        if not isinstance(name, str) or not name:
+            raise UserError(f"an id must be a text that is not empty, got {name!r}")
+        if name in seen:
+            raise UserError(f"every image must have an id of its own, got '{printable(name)}' more than once")
+        seen.add(name)
+
+
+def _content_ids(images: ImageSet) -> tuple[str, ...]:
+    seen: Counter[str] = Counter()
+    ids = []
+    for digest in image_hashes(images):
+        text = digest.hex()
+        seen[text] += 1
+        ids.append(text if seen[text] == 1 else f"{text}-{seen[text]}")
+    return tuple(ids)
 
 
 def image_hashes(images: ImageSet | UnlabelledImages) -> Iterator[bytes]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pymixunlearn.data.classes import with_classes
 from pymixunlearn.data.dataset import Dataset, part_of
 from pymixunlearn.data.specification import Specification, parse_specification
 from pymixunlearn.data.validation import with_none, with_validation
-from pymixunlearn.errors import UserError, unknown_name
+from pymixunlearn.errors import UserError
 
 Progress = Callable[[int, int | None], None]
 """Called as ``progress(images_decoded, images_in_all)``; the second is None where it is not known beforehand."""
@@ -34,6 +35,7 @@ class Request:
     follow_links: bool = False
     skip_unreadable: bool = False
     reference: str = ""
+    id_column: str | None = None
 
     def resize_from(self, stored: int) -> int | None:
         """Return the side to resize images of side ``stored`` to; None where ``image_size`` is that or not given."""
@@ -101,14 +103,17 @@ def load(
     follow_links: bool = False,
     skip_unreadable: bool = False,
     validation: float | str | None = None,
+    classes: Sequence[str] | None = None,
+    id_column: str | None = None,
 ) -> Dataset:
     """Load a data set by its specification.
 
     Args:
-        name: One of :func:`available`, or an existing folder or archive of images, which wins over a name (``./``
-            forces a path). ``SPEC@COUNT`` takes a random part of the training images, always the same one, and the
-            whole test set; the images that it leaves out, at most 20 000, are the validation set unless the data have
-            one of their own.
+        name: One of :func:`available`; an existing folder or archive of images, or a table beside its images (``.csv``,
+            ``.parquet``), which win over a name (``./`` forces a path); ``hf:NAME`` or ``hf:FOLDER``;
+            ``package.module:factory`` or ``file.py:factory``, which runs that code. ``SPEC@COUNT`` takes a random part
+            of the training images, always the same one, and the whole test set; the images that it leaves out, at most
+            20 000, are the validation set unless the data have one of their own.
         data_dir: Folder of its files, or to download them to; None for the per-user cache folder. For
             ``imagefolder``: the folder or the .tar, .tar.gz archive itself.
         download: Whether missing files may be downloaded, through torchvision.
@@ -122,6 +127,9 @@ def load(
             by batch; None does so above 4 GiB (``streamed.IN_MEMORY_LIMIT``). The other data sets are small.
         validation: Share of the training images, above 0 and below 1, to take out as the validation set, class by
             class and by a hash of their paths where they have some; "none" leaves the data without a validation set.
+        classes: All classes in their order, so that one whose last image is gone keeps its place; None takes those of
+            the data.
+        id_column: For tables and ``hf:``, the column of the images' ids; None takes a table's column "id", if any.
 
     Returns:
         The whole data set in memory, on the CPU, unless it is streamed.
@@ -153,8 +161,8 @@ def load(
         raise UserError(
             f"data_dir is '{data_dir}' beside the dataset '{name}', which says itself where it is; expected one of them"
         )
-    if found.kind != "name" and found.kind not in _SOURCES:
-        raise unknown_name("dataset", name, _LOADERS)
+    if id_column is not None and found.kind not in ("table", "hub"):
+        raise UserError(f"id_column is '{id_column}', but '{name}' has no columns; expected a table or hf: data")
     folder = found.path if data_dir is None else Path(data_dir).expanduser()
     loader = _LOADERS[found.text] if found.kind == "name" else _SOURCES[found.kind]
     called = f"{found.name}-folder" if found.kind != "name" and found.name in _LOADERS else found.name
@@ -169,8 +177,11 @@ def load(
             follow_links,
             skip_unreadable,
             reference=found.text,
+            id_column=id_column,
         )
     )
+    if classes is not None:
+        whole = with_classes(whole, classes)
     whole = with_validation(whole, validation)
     # Once more: what a part leaves out is no validation set where none is wanted.
     return whole if found.count is None else with_none(part_of(whole, found.count), validation)

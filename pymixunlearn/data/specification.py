@@ -73,7 +73,9 @@ class Specification:
         return replace(self, text=str(path))
 
 
-def parse_specification(text: str, names: Collection[str], *, by_name: bool = False) -> Specification:
+def parse_specification(
+    text: str, names: Collection[str], *, by_name: bool = False, missing: bool = False
+) -> Specification:
     """Read a specification.
 
     An existing path wins over a name, unless it is a run folder or no data set can be in it; ``./`` forces a path.
@@ -82,6 +84,7 @@ def parse_specification(text: str, names: Collection[str], *, by_name: bool = Fa
         text: What was given; ``SPEC@COUNT`` asks for a part.
         names: The registered names.
         by_name: Whether only a registered name can be meant, as with a folder given beside it.
+        missing: Whether what is not there any more is taken for a folder.
 
     Raises:
         UserError: There is no such name, file or form, or the part is not a whole number.
@@ -104,6 +107,8 @@ def parse_specification(text: str, names: Collection[str], *, by_name: bool = Fa
             return Specification("name", base, count)
         if _FACTORY.fullmatch(base):
             return Specification("factory", base, count)
+    if missing:
+        return Specification("images", text)
     base, at, _ = text.rpartition("@")
     if at and (base in names or Path(base).expanduser().exists()):
         raise UserError(f"dataset is '{printable(text)}'; expected a whole number of training images behind the @")

@@ -34,6 +34,7 @@ class StreamedImageSet(ImageSet):
         targets: ``[N]`` int64 class indices, on the CPU.
         classes: The name of every class.
         paths: As in :class:`ImageSet`.
+        sample_ids: As in :class:`ImageSet`.
         rows: int64 ``[N]``, the index in the file of each image of the set; None for all of them, in file order.
 
     Raises:
@@ -46,7 +47,8 @@ class StreamedImageSet(ImageSet):
         """Check shapes, dtypes and labels."""
         _check_stored(self.images)
         # The checks of ImageSet on a view with as many images as this set has, so that no image is read.
-        ImageSet(self.images[:1].expand(len(self), -1, -1, -1), self.targets, self.classes, self.paths)
+        view = self.images[:1].expand(len(self), -1, -1, -1)
+        ImageSet(view, self.targets, self.classes, self.paths, sample_ids=self.sample_ids)
 
     def __len__(self) -> int:
         """Return the number of images N."""
@@ -56,7 +58,8 @@ class StreamedImageSet(ImageSet):
         """Return the images at ``indices`` (int64 ``[M]``, each in 0..N-1), in that order, still in the file."""
         indices = indices.cpu()
         paths, rows = paths_at(self.paths, indices), _in_file(self.rows, indices)
-        return StreamedImageSet(self.images, self.targets[indices], self.classes, paths, rows)
+        ids = paths_at(self.sample_ids, indices)
+        return StreamedImageSet(self.images, self.targets[indices], self.classes, paths, rows, sample_ids=ids)
 
     def gather(self, indices: Tensor) -> Tensor:
         """Read the images at ``indices`` (int64 ``[M]``, each in 0..N-1), ``[M, C, H, W]`` on the CPU."""
@@ -73,7 +76,7 @@ class StreamedImageSet(ImageSet):
 
     def with_targets(self, targets: Tensor) -> StreamedImageSet:
         """Return the same images under other labels, int64 ``[N]``."""
-        return StreamedImageSet(self.images, targets, self.classes, self.paths, self.rows)
+        return StreamedImageSet(self.images, targets, self.classes, self.paths, self.rows, sample_ids=self.sample_ids)
 
     def unlabelled(self) -> StreamedImages:
         """Return the images alone."""

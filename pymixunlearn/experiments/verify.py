@@ -16,7 +16,7 @@ from pymixunlearn.data import Dataset
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import METRICS, Metrics, accuracy, predict_logits
 from pymixunlearn.evaluation.intervals import sample_counts
-from pymixunlearn.experiments.common.data_origin import data_of_run
+from pymixunlearn.experiments.common.data_origin import data_of_run, runs_code
 from pymixunlearn.experiments.common.identity import pixels_sha256
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
 from pymixunlearn.experiments.common.inputs import VerifyInputs
@@ -213,6 +213,11 @@ def _check_content(
     config, metrics = read_json(folder / "config.json"), upgraded(read_json(folder / "metrics.json"))
     record = upgraded_record(record)
     device = resolve_device(inputs.device)
+    if runs_code(config):
+        missing.append(
+            f"data set, models and metrics: loading the data runs '{config['dataset_spec']}', which the record names"
+        )
+        return
     dataset = _load(inputs, config, watcher)
     found, stated = dataset.fingerprint(), record["dataset"]["fingerprint"]
     model = load_model(folder / CHECKPOINT, num_classes=config["architecture"]["num_classes"])

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from pymixunlearn.data.text_table import has_heading, parse_integer, read_table, read_text
 from pymixunlearn.errors import UserError, reason_of
 from pymixunlearn.tasks.indices import to_indices
-from pymixunlearn.tasks.list_file import has_heading, parse_integer, read_table, read_text
 
 if TYPE_CHECKING:
     from pymixunlearn.tasks.manifest import JSON

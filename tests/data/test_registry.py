@@ -20,7 +20,7 @@ def offer(monkeypatch: pytest.MonkeyPatch, **datasets: object) -> None:
 
 
 def test_every_dataset_of_the_contract_is_there() -> None:
-    assert data.available() == ("cifar10", "digits", "fashion-mnist", "imagefolder", "mnist", "svhn")
+    assert data.available() == ("cifar10", "cifar100", "digits", "fashion-mnist", "imagefolder", "mnist", "svhn")
 
 
 def test_unknown_names_and_sizes_are_refused() -> None:

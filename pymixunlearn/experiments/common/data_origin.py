@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pymixunlearn.data.registry import available, specification
-from pymixunlearn.data.specification import HUB
+from pymixunlearn.data.specification import HUB, parse_specification
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.given import GivenData
 from pymixunlearn.experiments.common.inputs import DataRequest
@@ -31,7 +31,14 @@ def data_origin(data: DataRequest) -> dict[str, Any]:
         "validation": data.validation_share,
         "follow_links": data.follow_links,
         "skip_unreadable": data.skip_unreadable,
+        "class_list": None if data.class_list is None else os.path.abspath(data.class_list),
     }
+
+
+def runs_code(config: Mapping[str, Any]) -> bool:
+    """Return whether loading a run's data again would run a user's file or module, which its config.json names."""
+    text = config.get("dataset_spec")
+    return text is not None and parse_specification(str(text), available(), missing=True).kind == "factory"
 
 
 def data_of_run(
@@ -72,4 +79,5 @@ def data_of_run(
         follow_links=config.get("follow_links", False),
         skip_unreadable=config.get("skip_unreadable", False),
         validation_share=config.get("validation"),
+        class_list=None if config.get("class_list") is None else Path(config["class_list"]),
     )

@@ -39,9 +39,10 @@ class DataRequest:
         default="digits",
         show_default=True,
         metavar="SPEC",
-        help="digits (scikit-learn's, nothing to download), mnist, fashion-mnist, cifar10, svhn; or a folder or "
-        "archive of images (photos/, photos.tar.gz). SPEC@10000 takes a random part of the training images, always the "
-        "same 10000; others become the validation set.",
+        help="digits (scikit-learn's, nothing to download), mnist, fashion-mnist, cifar10, cifar100, svhn; a "
+        "folder or archive of images (photos/, photos.tar.gz); a table beside its images (photos.csv, photos.parquet: "
+        "columns file, label, split, id); hf:NAME or hf:FOLDER; package.module:factory or file.py:factory. SPEC@10000 "
+        "takes a random part of the training images, always the same 10000; others become the validation set.",
     )
     data_dir: Path | None = option(
         "--data-dir",
@@ -79,6 +80,14 @@ class DataRequest:
         "acceptance test needs one.  [default: the data's own, or what SPEC@N leaves out]",
     )
 
+    class_list: Path | None = option(
+        "--classes",
+        kind=Path,
+        metavar="FILE",
+        help="All classes in their order, one name a line, so that a class whose last image is gone keeps its place.  "
+        "[default: the data's]",
+    )
+
     def load(self, observer: Observer | None = None) -> Dataset:
         """Load it; where images have to be decoded, ``observer`` is told of it as the phase "data".
 
@@ -87,6 +96,7 @@ class DataRequest:
             UserError: Its files are missing or corrupt.
         """
         from pymixunlearn import data
+        from pymixunlearn.data.classes import read_classes
         from pymixunlearn.data.registry import specification
         from pymixunlearn.data.validation import parse_share
         from pymixunlearn.experiments.common.data_progress import DataProgress
@@ -108,6 +118,7 @@ class DataRequest:
             follow_links=self.follow_links,
             skip_unreadable=self.skip_unreadable,
             validation=self.validation_share,
+            classes=None if self.class_list is None else read_classes(self.class_list),
         )
         progress.finish()
         return dataset
