@@ -1,4 +1,4 @@
-"""What the acceptance test says of forty Retrains, of untouched models and of three models that only hide.
+"""Acceptance test of forty Retrains, of untouched models and of three models that only hide.
 
     OMP_NUM_THREADS=1 python -m benchmarks.acceptance --data-dir DATA --out benchmarks/results/acceptance-cpu.csv
 

@@ -1,4 +1,4 @@
-"""How long whoever starts a command waits: medians of alternating runs, beside ``import torch`` in the same run.
+"""Start-up times of commands: medians of alternating runs, beside ``import torch`` in the same run.
 
 ::
 

@@ -34,10 +34,10 @@ def audit(ctx: click.Context, /, run: Path | None, **values: Any) -> None:
 
     RUN is a run folder of `unlearn`. Shadow models are trained and unlearned as its model was, on other halves of the
     forgotten and of unseen samples; audit.json goes into the folder. Without RUN, --model names a model that never
-    unlearned, and the audit asks whether it betrays the samples that the split options choose.
+    unlearned, and the audit shows whether it betrays the samples that the split options choose.
 
     LiRA and RMIA ask of this model: can samples that it has seen (and forgotten) be told from unseen ones? U-LiRA and
-    KLoM ask of the method: can its models be told from retrained ones? Shadow models are kept; an interrupted audit
+    KLoM ask of the method: can its models be told from retrained ones? Shadow models are cached; an interrupted audit
     goes on when the same command is given again.
 
     \b
@@ -63,7 +63,7 @@ def audit(ctx: click.Context, /, run: Path | None, **values: Any) -> None:
         plan = resolve_audit(inputs, observer=observer)
         for line in describe(plan):
             observer.note(line)
-        with resumable(ctx, "finished shadow models are kept") as command_line:
+        with resumable(ctx, "finished shadow models are cached") as command_line:
             outcome = run_audit(plan, values["out"], observer=observer, command_line=command_line)
     if outcome.known:
         console.print("This audit is finished already; its saved result:", soft_wrap=True)

@@ -62,7 +62,7 @@ def ops(ctx: click.Context, /, **values: Any) -> None:
         machine = describe_machine(device)
         results = ResultFile(out, machine, seconds)
         settings = Settings(device, seconds, not values["no_compile"], copy_bandwidth(device))
-        with resumable(ctx, f"the measured cases are kept in {out}"):
+        with resumable(ctx, f"the measured cases are saved in {out}"):
             _measure(console, cases, settings, results)
     rows = [row for row in results.rows if row.case in cases]
     console.print(summary_table(rows, plain=not console.is_terminal))

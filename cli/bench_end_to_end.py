@@ -102,7 +102,7 @@ def _measure_growth(
     observer.phase_started("growth", len(sizes))
     for row in measure_growth(sizes, device=device, machine=machine):
         rows.append(row)
-        write_rows(out / "growth.csv", rows)  # the sizes so far are kept if a later one is interrupted
+        write_rows(out / "growth.csv", rows)  # the sizes so far are saved if a later one is interrupted
         observer.phase_advanced("growth", len(rows), f"{row.forget} to forget, {row.retain} to keep")
     observer.phase_finished("growth", f"{len(sizes)} sizes")
     return rows

@@ -51,7 +51,7 @@ def step(**values: Any) -> None:
     """Time training steps beside a loop in plain PyTorch, and the parts of a step.
 
     All loops and parts take turns in one run. The plain loop is written as the paper describes the method: f_D is
-    asked in every step, masks come from interpolate, losses from cosine_similarity, Adam is PyTorch's default.
+    run in every step, masks come from interpolate, losses from cosine_similarity, Adam is PyTorch's default.
 
     \b
     Examples:
@@ -93,7 +93,7 @@ def step(**values: Any) -> None:
                     precision=values["precision"],
                     machine=machine,
                 )
-                write_rows(out, rows)  # the cases so far are kept if a later one is interrupted
+                write_rows(out, rows)  # the cases so far are saved if a later one is interrupted
             observer.phase_finished(
                 "bench step", f"{len(names)} cases measured" if len(names) > 1 else "1 case measured"
             )

@@ -1,4 +1,4 @@
-"""Names that are wrong, told before PyTorch is imported: whoever mistypes does not wait for it.
+"""Checks of names before PyTorch is imported, so that a mistyped name is reported at once.
 
 Only what is certain: whatever could be a path, a specification with a prefix, or a name of a plug-in is left to the
 library, which checks everything again.

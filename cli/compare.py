@@ -67,7 +67,7 @@ def compare(ctx: click.Context, /, **values: Any) -> None:
         out: Path = values["out"] or default_comparison_folder(plan)
         rows = len({cell.name for cell in plan.cells})
         observer.note(f"{rows} methods, seeds {', '.join(map(str, inputs.seeds))}: {len(plan.cells)} cells in {out}.")
-        with resumable(ctx, f"what is done is kept in {out}") as command_line:
+        with resumable(ctx, f"what is done is saved in {out}") as command_line:
             outcome = run_comparison(
                 plan,
                 out,

@@ -1,4 +1,4 @@
-"""How commands write and end: any encoding, exit codes, what Ctrl-C leaves to go on from, and a quick end."""
+"""Output and end of a command: any encoding, exit codes, what Ctrl-C leaves to go on from, and a quick end."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def rare_collections() -> Iterator[None]:
 
 
 @contextmanager
-def resumable(ctx: click.Context, kept: str) -> Iterator[str]:
-    """Give the command line; Ctrl-C in the block ends the command, saying what is kept and how to go on."""
+def resumable(ctx: click.Context, saved: str) -> Iterator[str]:
+    """Give the command line; Ctrl-C in the block ends the command, saying what is saved and how to go on."""
     command_line = shlex.join([PROGRAM, *ctx.obj])
     try:
         yield command_line
     except KeyboardInterrupt:
-        click.echo(f"Interrupted; {kept}. To go on: {command_line}", err=True)
+        click.echo(f"Interrupted; {saved}. To go on: {command_line}", err=True)
         ctx.exit(INTERRUPTED)

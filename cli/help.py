@@ -12,7 +12,7 @@ from . import names
 
 
 class SettingsCommand(click.Command):
-    """Command whose ``--help`` ends with methods, and tells where their settings are listed.
+    """Command whose ``--help`` ends with methods and where their settings are listed.
 
     Args:
         settings: Which groups to list: "method" (all methods, or the settings of the one that ``--method`` names),

@@ -1,4 +1,4 @@
-"""The group of commands, and how every error becomes one line and an exit code.
+"""Group of commands, in which every error becomes one line and an exit code.
 
 Modules of this package import the library inside their functions: it takes seconds to load PyTorch, and ``--help``
 should not wait for it.
@@ -36,7 +36,7 @@ DEBUG = "MIXUNLEARN_DEBUG"
 
 
 class Program(click.Group):
-    """A group that suggests the nearest command and tells every error in one line."""
+    """Group of commands that suggests the nearest name and reports every error in one line."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Find a command; an unknown one is an error that names the nearest."""
@@ -87,7 +87,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Tell a warning in one line, without the place in the source that users can do nothing about."""
+    """Print a warning in one line, without the place in the source that users can do nothing about."""
     click.echo(f"Warning: {printable(' '.join(str(message).split()))}", err=True)
 
 

@@ -1,4 +1,4 @@
-"""Names that help, lists and errors tell, known without importing PyTorch.
+"""Names for help, lists and errors, known without importing PyTorch.
 
 Written by ``tests/cli/write_names.py``; a test holds it equal to the registries.
 """

@@ -202,9 +202,9 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, values: tuple[str, 
 def _renamed(name: str, old: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
     """Return an option callback that warns where the option was given by its old name."""
 
-    def told(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    def warned(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
         if any(word == old or word.startswith(f"{old}=") for word in ctx.obj or ()):
             warnings.warn(f"{old} is now {name}; the old name goes with version 0.3", FutureWarning, stacklevel=2)
         return value
 
-    return told
+    return warned

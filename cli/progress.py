@@ -1,4 +1,4 @@
-"""What a run is doing, on the screen: bars in a terminal, a few plain lines anywhere else."""
+"""Progress of a run on the screen: bars in a terminal, a few plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class _Lines(_Shown):
 
 
 class _Notes(logging.Handler):
-    """Hands log messages to an observer."""
+    """Log handler that passes messages to an observer."""
 
     def __init__(self, observer: Observer) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What ``train`` and ``retrain`` share: run the training, show its table, name its folder."""
+"""Shared part of ``train`` and ``retrain``: run the training, show its table, name its folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def show_training(
             f"Network {plan.initial.name}, {len(plan.images)} images of {plan.dataset.name}, "
             f"{plan.config.epochs} epochs, device {plan.device}, seed {plan.inputs.seed}."
         )
-        with resumable(ctx, "the finished epochs are kept") as command_line:
+        with resumable(ctx, "the finished epochs are saved") as command_line:
             outcome = run(plan, out, observer=observer, command_line=command_line)
     if outcome.known:
         console.print("This training is finished already; its saved result:", soft_wrap=True)

@@ -76,7 +76,7 @@ def tune(ctx: click.Context, /, method: str, **values: Any) -> None:
         for line in describe(plan):
             observer.note(line)
         out = values["out"] or default_tuning_folder(plan)
-        with resumable(ctx, f"what is done is kept in {out}") as command_line:
+        with resumable(ctx, f"what is done is saved in {out}") as command_line:
             outcome = run_tuning(plan, out, observer=observer, command_line=command_line)
     _show(console, plan, outcome)
     if outcome.best is None:

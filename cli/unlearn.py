@@ -35,7 +35,7 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
     With no option at all: train a small network on the digits data, make it forget class 0 with MixUnlearn, retrain
     without class 0, print the table, and write the run folder: model.safetensors, metrics.json, history.csv,
     config.json, split.json, report.html with pictures/, and report.json, which `verify` checks. Trained models are
-    kept, so a second run does not train them again. An interrupted run goes on when the same command is given again.
+    cached, so a second run does not train them again. An interrupted run goes on when the same command is given again.
 
     \b
     Examples:
@@ -63,7 +63,7 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
         return
     with watching(console) as observer:
         out = values["out"] or default_folder(plan)
-        with resumable(ctx, f"the state is kept in {out}") as command_line:
+        with resumable(ctx, f"the state is saved in {out}") as command_line:
             outcome = run_unlearning(plan, out, observer=observer, command_line=command_line)
     if outcome.known:
         console.print("This run is finished already; its saved result:", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""``mixunlearn-cli verify``: does a run folder still say the truth?"""
+"""``mixunlearn-cli verify``: check of a run folder against its hashes and metrics."""
 
 from __future__ import annotations
 

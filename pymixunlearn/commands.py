@@ -68,7 +68,7 @@ def unlearn(
             options ``task``, ``forget_class``, ``forget_fraction`` and ``split``.
         method: The method's name.
         out: The run folder; None makes one in ``runs/``.
-        observer: Told of the progress.
+        observer: Receives the progress.
         options: Options of ``mixunlearn-cli unlearn``, and ``settings``.
 
     Returns:
@@ -157,7 +157,7 @@ def evaluate(
         forget: As of :func:`unlearn`.
         reference: Another file or folder, usually Retrain's, to measure the gap to.
         out: Where to write the metrics; None writes nothing.
-        observer: Told of the progress.
+        observer: Receives the progress.
         options: Options of ``mixunlearn-cli evaluate``.
     """
     from pymixunlearn.experiments import run_evaluation
@@ -243,7 +243,7 @@ def tune(
         grid: Setting to the values to choose from, in place of the shipped grid's or besides.
         seeds: Every combination is run with each.
         out: The folder; None makes one in ``runs/``. A search that is there already goes on.
-        observer: Told of the progress.
+        observer: Receives the progress.
         options: Options of ``mixunlearn-cli tune``, and ``settings``.
     """
     from pymixunlearn.experiments import resolve_tuning, run_tuning

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """A mistake in what was asked for, told in one sentence."""
+    """A mistake of the user, described in one sentence."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -1,4 +1,4 @@
-"""What a GPU that is not at hand should need: traffic at its memory's rate, operations at its arithmetic's."""
+"""Expected times on a GPU that is not at hand: traffic at its memory's rate, operations at its arithmetic's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is made from the config classes of the methods: ``python -m benchmarks.report settings``.
+"""Pages made from the config classes of the methods: ``python -m benchmarks.report settings``.
 
 They are a page of the docs and, for type checkers, every method's keyword arguments and what ``methods.get`` returns.
 """

@@ -1,4 +1,4 @@
-"""Where a measurement is made: the device in words, the versions, and how fast it copies."""
+"""Machine of a measurement: the device in words, the versions, and how fast it copies."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Machine:
 
 
 def describe_machine(device: torch.device) -> Machine:
-    """Name the device and the versions; nothing that tells whose machine it is."""
+    """Name the device and the versions; nothing that says whose machine it is."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     facts = ops.status().facts
     versions = {

@@ -1,4 +1,4 @@
-"""How much memory is free, and how much a forward and a backward, or any call, takes at its peak."""
+"""Memory: how much is free, and the peak of a forward and a backward, or of any call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times jobs in turn, so that whatever disturbs the machine disturbs all of them alike."""
+"""Timing of jobs in turn, so that whatever disturbs the machine disturbs all of them alike."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Sample(NamedTuple):
 
 
 class Clock(Protocol):
-    """Runs a job a few times in a row and says how long each took."""
+    """Clock that runs a job a few times in a row and returns how long each took."""
 
     def runs(self, job: Job, count: int) -> list[Sample]:
         """Time ``count`` runs."""

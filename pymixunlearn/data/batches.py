@@ -19,7 +19,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: Network inputs, float32 ``[B, C, H, W]``; not to be written to.
-        targets: int64 ``[B]``; None where labels were not asked for.
+        targets: int64 ``[B]``; None where labels were not requested.
         indices: int64 ``[B]``, the samples' indices in the image set.
 
     Example:

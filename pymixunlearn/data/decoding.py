@@ -41,7 +41,7 @@ class Files:
 
     Attributes:
         where: What they are the files of, in quotation marks, for messages.
-        key: Text that changes whenever the decoded images might, apart from what was asked for.
+        key: Text that changes whenever the decoded images might, apart from what was requested.
         members: Yields each file, in any order.
         total: How many there are, None where it is not known beforehand.
         shown: Returns how a message names a file.
@@ -61,7 +61,7 @@ def decode_files(files: Files, request: Request) -> MappedImages:
 
     Args:
         files: The files.
-        request: The size that is asked for, whether files that cannot be read may be left out, and the progress.
+        request: The size, whether files that cannot be read may be left out, and the progress.
 
     Returns:
         Images by ascending name; ``details`` are sentence parts on what was left out.

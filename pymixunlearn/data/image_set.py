@@ -24,7 +24,7 @@ class StoredBatch(NamedTuple):
 
     Attributes:
         images: As stored, ``[B, C, H, W]``; not to be written to.
-        targets: int64 ``[B]``; None where the set has no labels, or none were asked for.
+        targets: int64 ``[B]``; None where the set has no labels, or none were requested.
         indices: int64 ``[B]``, the samples' indices in the image set.
         uniform: Random numbers for :meth:`Preprocess.augmented`; None where nothing is augmented.
     """

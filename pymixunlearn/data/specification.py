@@ -81,7 +81,7 @@ def parse_specification(
     An existing path wins over a name, unless it is a run folder or no data set can be in it; ``./`` forces a path.
 
     Args:
-        text: What was given; ``SPEC@COUNT`` asks for a part.
+        text: What was given; ``SPEC@COUNT`` is a part.
         names: The registered names.
         by_name: Whether only a registered name can be meant, as with a folder given beside it.
         missing: Whether what is not there any more is taken for a folder.

@@ -63,7 +63,7 @@ class Spool:
         self._end += content.nbytes
 
     def repeat(self, name: str, of: str) -> None:
-        """Add the image ``of`` once more, as an archive's hard link asks."""
+        """Add the image ``of`` once more, for a hard link of an archive."""
         entry = self.entries[self.rows[of]]
         self._append(name, entry, _hash(self._content(entry)))
 

@@ -11,7 +11,7 @@ NONE = "none"
 
 
 def parse_share(validation: float | str | None) -> float | str | None:
-    """Return the share to hold out, :data:`NONE`, or None where nothing was asked for.
+    """Return the share to hold out, :data:`NONE`, or None where nothing was given.
 
     Raises:
         UserError: It is neither a share nor "none".
@@ -33,7 +33,7 @@ def parse_share(validation: float | str | None) -> float | str | None:
 
 
 def with_validation(dataset: Dataset, validation: float | str | None) -> Dataset:
-    """Return ``dataset`` with the validation set that was asked for; None leaves it as it is.
+    """Return ``dataset`` with the requested validation set; None leaves it as it is.
 
     Raises:
         UserError: ``validation`` is no share, or the data have a validation set already.

@@ -1,4 +1,4 @@
-"""What a model knows and betrays: accuracies, membership inference, distances, and the gap to Retrain."""
+"""Evaluation of a model: accuracies, membership inference, distances, and the gap to Retrain."""
 
 from pymixunlearn.evaluation.accept import Acceptance, Resurfacing, acceptance, acceptances
 from pymixunlearn.evaluation.accuracy import accuracy, predict_logits

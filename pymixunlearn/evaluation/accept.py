@@ -1,4 +1,4 @@
-"""The acceptance test: was D_f forgotten? Answered without Retrain and without the test set.
+"""Acceptance test: was D_f forgotten? Decided without Retrain and without the test set.
 
 Two parts, both needed. (a) The margin test between D_f and unseen images V of its classes. (b) The same after
 *resurfacing*: a copy of the model is trained for a few steps on retain images. Outputs can be matched to those of
@@ -44,7 +44,7 @@ Decision = Literal["accepted", "refused", "cannot tell"]
 
 @dataclass(frozen=True)
 class Resurfacing:
-    """How a copy of the model is trained before part (b).
+    """Settings by which a copy of the model is trained before part (b).
 
     Attributes:
         steps: Steps of Adam.
@@ -61,7 +61,7 @@ class Resurfacing:
 
 @dataclass(frozen=True)
 class Acceptance:
-    """What the acceptance test found.
+    """Result of the acceptance test.
 
     Attributes:
         decision: "accepted", "refused", or "cannot tell".
@@ -112,7 +112,7 @@ def acceptance(
     """Test whether D_f is forgotten: whether its margins are those of images that no model saw.
 
     A model is *accepted* where both parts pass and the same test, with the same samples, refuses the initial model: a
-    test that the untouched model passes shows nothing, and its answer is *cannot tell*. A model is *refused* where
+    test that the untouched model passes shows nothing, and its result is *cannot tell*. A model is *refused* where
     one part fails. Each part refuses a model that never saw D_f with probability ``alpha`` at most.
 
     In task "noisy" the labels of D_f are those before the noise, as V has them.

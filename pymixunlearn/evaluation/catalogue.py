@@ -1,4 +1,4 @@
-"""What every metric means: its name in tables, formula, source, and what a model that guesses would get."""
+"""Catalogue of the metrics: name in tables, formula, source, and what a model that guesses would get."""
 
 from __future__ import annotations
 

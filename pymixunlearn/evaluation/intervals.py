@@ -1,4 +1,4 @@
-"""How far a percentage may be off because it was counted on so many samples and no more."""
+"""Intervals of percentages that were counted on a number of samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The margin test: are the forget samples still told apart from images that the model never saw?
+"""Margin test: can the forget samples still be told apart from images that the model never saw?
 
 Retrain saw neither D_f nor the validation images V, and both are drawn alike, so that its margins on either have one
 distribution. The two-sample Kolmogorov-Smirnov distance between them is what a memory of D_f moves.

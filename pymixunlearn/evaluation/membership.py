@@ -2,7 +2,7 @@
 
 The attack of Shokri et al. (2017) as Shen et al. (2024) run it on an unlearned model: a gradient-boosted tree
 classifier looks at the sorted softmax vector of the model under attack. It learns from remaining samples (members) and
-test samples (non-members), and is then asked about the forgetting set and about test samples it has not seen.
+test samples (non-members), and then classifies the forget set and test samples it has not seen.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ JUDGED = 2000
 
 @dataclass(frozen=True)
 class Relearning:
-    """How the forgotten samples are shown again.
+    """Settings by which the forgotten samples are shown again.
 
     Attributes:
         lr: Learning rate of Adam.

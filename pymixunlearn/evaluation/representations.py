@@ -1,4 +1,4 @@
-"""What a network makes of images before it decides: the input of its last linear layer."""
+"""Representations of images: the input of a network's last linear layer."""
 
 from __future__ import annotations
 

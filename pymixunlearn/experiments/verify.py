@@ -1,4 +1,4 @@
-"""Does a run folder still say the truth? Its hashes are computed again, and its metrics measured again."""
+"""Verification of a run folder: its hashes are computed again, and its metrics measured again."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ and a sample may cross a boundary. An accuracy may be off by two samples where t
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at: what it is, whether it holds, and what was seen."""
+    """One check: its subject, whether it holds, and what was found."""
 
     subject: str
     holds: bool
@@ -65,7 +65,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was checked; iterating goes through the checks.
+    """Result of a verification; iterating goes through the checks.
 
     Attributes:
         checks: Everything that was looked at.
@@ -321,12 +321,12 @@ def _load(inputs: VerifyInputs, config: Mapping[str, Any], watcher: Observer) ->
 
 
 def _check_list(path: Path, record: Mapping[str, Any], dataset: Dataset) -> Check:
-    asked = record["request"]["forgotten"]
-    column = None if asked["ids"] is None else asked["ids"]["column"]
+    stated = record["request"]["forgotten"]
+    column = None if stated["ids"] is None else stated["ids"]["column"]
     listed = read_deletion_list(path, column)
     indices = find_samples(dataset, listed)["train"]
-    same_ids = column is None or listed.summary() == asked["ids"]
-    same = indices_sha256(indices) == asked["indices_sha256"] and same_ids
+    same_ids = column is None or listed.summary() == stated["ids"]
+    same = indices_sha256(indices) == stated["indices_sha256"] and same_ids
     what = "indices" if column is None else f"indices and ids ('{column}')"
     said = "the forgotten ones" if same else "other ones than were forgotten"
     return Check(str(path), same, f"{len(indices)} {what}: {said}")
@@ -345,7 +345,7 @@ def _check_metrics(
         wrong, known = [], 0
         for key, value in measured[name].items():
             stated = (metrics["metrics"][name] or {}).get(key)
-            # Without Retrain's model, what compares with its answers cannot be measured.
+            # Without Retrain's model, what compares with its predictions cannot be measured.
             if value is None or (METRICS[key].needs_retrain and "retrain" not in networks):
                 continue
             known += 1

@@ -187,7 +187,7 @@ class Scrub(Loop[ScrubConfig]):
         return {"retain": loss, "retain_divergence": divergence}
 
     def unlearned(self) -> nn.Module:
-        """Return the student, rewound if asked for."""
+        """Return the student, rewound if the settings say so."""
         if self.rewind is not None:
             self.model.load_state_dict(self.rewind.choose(self.predict(self.rewind.held_out)))
         return self.model

@@ -1,6 +1,6 @@
-"""Stopping by itself: when is forgetting done, judged from D_f and a held-out part of D_r alone.
+"""Automatic stopping: when forgetting is done, judged from D_f and a held-out part of D_r alone.
 
-The statistics, and why they are these, are in docs/stopping.md. In short, a fixed sample of each set is answered now
+The statistics, and why they are these, are in docs/stopping.md. In short, a fixed sample of each set is classified now
 and then, and the run ends once the forget sample is **forgotten**, check after check, and both samples have
 **settled** meanwhile. Retrain and the test set are never used, and labels only where the method itself sees them.
 """
@@ -35,7 +35,7 @@ LAG = 2
 be so at both and in between."""
 
 REMEMBERED = 0.01
-"""The share of a forgotten class that may still be answered with it."""
+"""The share of a forgotten class that may still be classified as it."""
 
 SHARE_CONFIDENCE = 0.95
 FALLEN_CONFIDENCE = 0.999
@@ -134,7 +134,7 @@ class Criterion:
         Args:
             forget: The scores now [N_f].
             retain: The scores now [N_r].
-            remembered: How many of the forget sample are answered with a class that is to be forgotten as a whole;
+            remembered: How many of the forget sample are classified as a class that is to be forgotten as a whole;
                 None where single samples are to be forgotten.
         """
         now = {"forget": forget, "retain": retain}
@@ -153,7 +153,7 @@ class Criterion:
         record["retain_drop"] = drop(self.start["retain"], retain).mean
         settled = len(self.recent) == LAG
         if settled:
-            # Once a class is gone, it does not matter which other class its images are answered with.
+            # Once a class is gone, it does not matter which other class its images are classified as.
             for name in ("retain",) if remembered is not None else ("forget", "retain"):
                 change = drop(self.recent[0][name], now[name])
                 record[f"{name}_change"] = -change.mean

@@ -28,7 +28,7 @@ class SplitView:
         unlabelled: The images of D_r without labels, where the task is "semi" and the method needs labels; ``retain``
             are the others then.
         indices: int64 [N_f + N_r], of the samples of D_f and then of D_r in the whole training set; None without
-            labels, since an index into a sorted set tells the class.
+            labels, since an index into a sorted set gives the class away.
     """
 
     forget: Images

@@ -1,6 +1,6 @@
-"""The feature map inside any network, taken by a hook on a named layer.
+"""Feature map inside any network, taken by a hook on a named layer.
 
-MixBlock (Section 3.2) looks at the feature maps of the initial model. Nothing asks a user's model to return them: a
+MixBlock (Section 3.2) looks at the feature maps of the initial model. No model has to return them: a
 forward hook listens at one layer while the extractor runs the model, and stays silent otherwise.
 """
 
@@ -31,7 +31,7 @@ class FeatureExtractor:
             torchvision's ResNet and VisionTransformer, the layer :func:`find_feature_layer` names.
 
     Raises:
-        UserError: The layer does not exist, or none was given and none can be told without a trial run.
+        UserError: The layer does not exist, or none was given and none can be found without a trial run.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""The small residual network of the measurements on 16 x 16 and 32 x 32 images."""
+"""The small residual network of the benchmarks on 16 x 16 and 32 x 32 images."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from pymixunlearn.ops._torch.call import compiled, in_autocast_dtype, ops, run
 def tf32_allowed() -> bool:
     """Whether float32 matrix products on GPUs may use TF32, by whichever of PyTorch's switches it was said.
 
-    ``allow_tf32`` itself cannot be asked: it raises once ``fp32_precision`` has been set.
+    ``allow_tf32`` itself cannot be read: it raises once ``fp32_precision`` has been set.
     """
     return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
 

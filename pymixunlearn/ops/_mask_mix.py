@@ -26,7 +26,7 @@ def mask_mix(
     """Blend each pair of images by its mask: ``x_f * M + x_r * (1 - M)`` with ``M = sigmoid(upsample(mask_logits))``.
 
     One pass over the images: neither the upsampled mask nor, in grid pairing, repeated images exist in memory, and the
-    backward needs nothing but the arguments. Only gradients that are asked for are computed.
+    backward needs nothing but the arguments. Only gradients that are needed are computed.
 
     Args:
         x_forget: Images [N_f, C, H, W]: float32, float64, bfloat16 or float16, differentiable; or uint8, which stand

@@ -216,7 +216,7 @@ def mask_mix(
 
 
 def mixed_dtype(images: Tensor, dtype: torch.dtype | None) -> torch.dtype:
-    """Dtype of the mixes of ``images``: as asked for, or that of floating images, or float32."""
+    """Dtype of the mixes of ``images``: as requested, or that of floating images, or float32."""
     if dtype is not None:
         return dtype
     return torch.float32 if images.dtype == torch.uint8 else images.dtype

@@ -30,7 +30,7 @@ def audit_table(record: Mapping[str, Any], *, plain: bool = False) -> FoldingTab
         plain: Use ASCII rules only, for output that is not a terminal.
 
     Returns:
-        The table, or None where only KLoM was asked for.
+        The table, or None where only KLoM was measured.
     """
     if not record["attacks"]:
         return None
@@ -43,7 +43,7 @@ def audit_table(record: Mapping[str, Any], *, plain: bool = False) -> FoldingTab
 
 
 def klom_lines(record: Mapping[str, Any]) -> list[str]:
-    """Return KLoM of each kind of sample in a line; none where it was not asked for."""
+    """Return KLoM of each kind of sample in a line; none where it was not measured."""
     if record["klom"] is None:
         return []
     width = max(map(len, _KINDS.values()))

@@ -1,4 +1,4 @@
-"""What a run measured, in the form that the verdict is decided on: values with intervals, and differences of them."""
+"""Evidence that the verdict is decided on: values with intervals, and differences of them."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class CachedModel:
 
 
 class ModelStore(Protocol):
-    """Stores trained models by what determines them, for as long as it likes.
+    """Store of trained models by what determines them; it may drop any.
 
     Example:
         >>> class InMemory:

@@ -1,4 +1,4 @@
-"""How a network is run: in which precision and memory layout, compiled or not."""
+"""Execution of a network: in which precision and memory layout, compiled or not."""
 
 from __future__ import annotations
 

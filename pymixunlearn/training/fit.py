@@ -1,4 +1,4 @@
-"""Training on whatever there is: with cross entropy where all images have labels, else with Mean Teacher."""
+"""Training on any training set: with cross entropy where all images have labels, else with Mean Teacher."""
 
 from __future__ import annotations
 

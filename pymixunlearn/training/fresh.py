@@ -1,4 +1,4 @@
-"""Fresh weights for a network: the same architecture, knowing nothing."""
+"""Fresh weights for a network: the same architecture, untrained."""
 
 from __future__ import annotations
 

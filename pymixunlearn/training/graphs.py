@@ -1,4 +1,4 @@
-"""A function of tensors that a GPU replays as a CUDA graph, and that every other device simply runs."""
+"""Function of tensors that a GPU replays as a CUDA graph, and that every other device simply runs."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ StateDict = dict[str, Any]
 """Tensors, numbers, strings, lists and dicts only: what ``torch.load(weights_only=True)`` reads back."""
 
 StepDone = Callable[[], bool]
-"""What ``run_epoch`` calls after each step; True asks it to end the epoch there and return what it has measured."""
+"""What ``run_epoch`` calls after each step; True ends the epoch there and return what it has measured."""
 
 _FORMAT = "pymixunlearn-loop/1"
 
@@ -126,16 +126,16 @@ def run_epochs(
         epochs: How many epochs to run in all, at least 0.
         steps_per_epoch: How many times ``run_epoch`` will report a step; one number for each epoch where they differ.
         run_epoch: Takes the epoch's index (from 0) and a function to call after each step; returns the epoch's
-            measurements. It should read them from the device once, at the end. With ``stop``, it has to end the epoch
+            means. It should read them from the device once, at the end. With ``stop``, it has to end the epoch
             when that function returns True.
         state: Returns everything that changes from epoch to epoch (weights, optimiser); the loop copies it.
         load_state: Takes what ``state`` returned and puts it in place.
         callbacks: Receive the events, in order.
         resume: A snapshot to continue from.
-        stop: Asked after each step whether the loop is to end there; None runs all epochs.
+        stop: Decides after each step whether the loop ends there; None runs all epochs.
 
     Returns:
-        One record per epoch, those before ``resume`` included: the measurements, "epoch" (from 1) and "seconds". The
+        One record per epoch, those before ``resume`` included: the means, "epoch" (from 1) and "seconds". The
         last one is of a part of an epoch where ``stop`` ended it.
 
     Raises:

@@ -1,7 +1,7 @@
 """Semi-supervised training: Mean Teacher.
 
 Tarvainen, Valpola, "Mean teachers are better role models: Weight-averaged consistency targets improve semi-supervised
-deep learning results", NeurIPS 2017. A student learns from the labels, and on all images to answer like a teacher that
+deep learning results", NeurIPS 2017. A student learns from the labels, and on all images to predict like a teacher that
 sees them otherwise; the teacher is the running mean of the student, and the result.
 
     L = CE(f(s(x_l)), y_l) + w(t) mean_ik (softmax f(s(x))_ik - softmax f'(s'(x))_ik)^2,   x = x_l and x_u together
@@ -71,7 +71,7 @@ def train_mean_teacher(
         config: The hyper-parameters.
         device: Where to train.
         seed: Fixes the order of the images, the augmentation and the draws of the layers.
-        callbacks: Told of steps and epochs.
+        callbacks: Called at every step and epoch.
         resume: A snapshot from ``Callback.on_epoch_end`` of the same training.
         name: The loop's name, for the callbacks.
 
@@ -114,7 +114,7 @@ def train_mean_teacher(
             pairs = zip(endless(labelled, "labelled", epoch), endless(unlabelled, "unlabelled", epoch), strict=False)
             with seeded_layers(device, seed, "layers", epoch):
                 for step, (known, unknown) in enumerate(itertools.islice(pairs, steps)):
-                    assert known.targets is not None  # asked for by labels=True
+                    assert known.targets is not None  # labels=True
                     images = torch.cat([known.images, unknown.images])
                     logits = student(strong_view(images, chance))
                     with torch.no_grad():
@@ -146,7 +146,10 @@ def ramp(epochs: float, length: float) -> float:
 
 
 @torch.no_grad()
-def follow(teacher: nn.Module, student: nn.Module, keep: float) -> None:
-    """Let theta' <- keep theta' + (1 - keep) theta. Buffers are the teacher's own: it normalises by its own batches."""
+def follow(teacher: nn.Module, student: nn.Module, decay: float) -> None:
+    """Let theta' <- decay theta' + (1 - decay) theta.
+
+    Buffers are the teacher's own: it normalises by its own batches.
+    """
     for mean, weight in zip(teacher.parameters(), student.parameters(), strict=True):
-        mean.lerp_(weight.detach(), 1 - keep)
+        mean.lerp_(weight.detach(), 1 - decay)

@@ -46,7 +46,7 @@ _UNSENDABLE = (
 
 
 class Work(Protocol[T_contra, R_co]):
-    """What workers do; picklable, and unpickled once in each worker."""
+    """Function that workers run; picklable, and unpickled once in each worker."""
 
     def __call__(self, task: T_contra, send: Callable[[Any], None], /) -> R_co:
         """Do one task; ``send(event)`` passes something picklable on to the parent process."""

@@ -24,8 +24,8 @@ class SnapshotFile(Callback):
     Args:
         path: The file; it appears after the first epoch.
         work: What the loop does, for messages: "training", "unlearning".
-        spare: Told in one sentence that the file cannot be written, whereupon the loop goes on without; None lets that
-            end the loop.
+        spare: Called with one sentence if the file cannot be written; the loop goes on without it. None lets that end
+            the loop.
     """
 
     def __init__(self, path: Path, work: str, *, spare: Callable[[str], None] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Supervised training with cross entropy: how initial and retrained models come to be."""
+"""Supervised training with cross entropy, by which initial and retrained models are made."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def train(
         config: The hyper-parameters.
         device: Where to train.
         seed: Fixes the order of the images, the augmentation and the draws of the layers.
-        callbacks: Told of steps and epochs.
+        callbacks: Called at every step and epoch.
         resume: A snapshot from ``Callback.on_epoch_end`` of the same training.
         name: The loop's name, for the callbacks.
 
@@ -267,7 +267,7 @@ def trained(
 
 def _step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, std_weight: float) -> Tensor:
     """Do one step; return its totals, as :func:`supervised_totals` does."""
-    assert batch.targets is not None  # asked for by labels=True
+    assert batch.targets is not None  # labels=True
     optimizer.zero_grad(set_to_none=True)
     logits = model(batch.images)
     loss = supervised_loss(logits, batch.targets, std_weight)

@@ -125,7 +125,7 @@ def test_ctrl_c_ends_all_processes_and_the_audit_goes_on(invoke: Invoke, program
     _, complaint = process.communicate(timeout=60)
     assert process.returncode == 130
     (told,) = complaint.strip().splitlines()
-    assert told.startswith("Interrupted; finished shadow models are kept. To go on: mixunlearn-cli audit run")
+    assert told.startswith("Interrupted; finished shadow models are cached. To go on: mixunlearn-cli audit run")
     assert not Path("run/audit.json").exists()
     with pytest.raises(ProcessLookupError):
         _wait_for_the_end_of_group(process.pid)

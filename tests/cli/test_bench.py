@@ -65,7 +65,7 @@ def test_an_interrupted_run_goes_on(invoke: Invoke, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(rivals, "real_contrastive_loss", interrupt)
     result = invoke(*TINY, "--quick", "--out", "rows.csv")
     assert result.exit_code == 130
-    assert "Interrupted; the measured cases are kept in rows.csv. To go on: mixunlearn-cli bench ops" in result.stderr
+    assert "Interrupted; the measured cases are saved in rows.csv. To go on: mixunlearn-cli bench ops" in result.stderr
     kept = read_results(Path("rows.csv"))
     assert {row.op for row in kept} == {"sharpen", "sim_loss", "mix_contrastive_loss"}
     monkeypatch.setattr(rivals, "real_contrastive_loss", real_loss)

@@ -22,7 +22,7 @@ def test_step_writes_the_rows_and_shows_them(invoke: Invoke) -> None:
     assert {row["case"] for row in rows} == {"cnn-28"} and {row["threads"] for row in rows} == {"1"}
     assert {row["batch"] for row in rows} == {"2"} and all(float(row["p50_ms"]) > 0 for row in rows)
     parts = {row["part"] for row in rows} - {"step"}
-    assert parts == set(PARTS) - {"teacher"}  # f_D's answers are kept
+    assert parts == set(PARTS) - {"teacher"}  # f_D's outputs are cached
     for text in ("cnn-28, batch 2", "pytorch, own network", "adversary", "Passes through networks are", "new/rows.csv"):
         assert text in result.stdout
 

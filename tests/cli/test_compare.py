@@ -108,7 +108,7 @@ def test_ctrl_c_keeps_the_comparison_which_then_goes_on(program: Program, interr
     arguments += ["--set", "fine-tune.epochs=1", "--set", "mixunlearn.epochs=150"]
     complaint = interrupt(arguments, lambda line: line.startswith("fine-tune-seed0: mean gap"))
     (line,) = complaint.strip().splitlines()
-    assert line.startswith("Interrupted; what is done is kept in c. To go on: mixunlearn-cli compare")
+    assert line.startswith("Interrupted; what is done is saved in c. To go on: mixunlearn-cli compare")
     cells = json.loads(Path("c/compare.json").read_text())["cells"]
     assert cells["fine-tune-seed0"]["status"] == "finished"
     assert cells["mixunlearn-agnostic-seed0"]["status"] == "unfinished"

@@ -38,7 +38,7 @@ def test_exit_codes(program: Program) -> None:
 def test_ctrl_c_keeps_the_run_which_then_goes_on(program: Program, interrupt: Interrupt) -> None:
     arguments = [*SMALL, "--set", "epochs=120", "--no-retrain", "--out", "run"]
     complaint = interrupt(arguments, lambda line: line.startswith("unlearn     25 %"))
-    assert complaint.strip().splitlines()[-1].startswith("Interrupted; the state is kept in run. To go on:")
+    assert complaint.strip().splitlines()[-1].startswith("Interrupted; the state is saved in run. To go on:")
     assert [path.name for path in Path("run").iterdir()] == [".partial"]
 
     resumed = run(program, *arguments)

@@ -90,7 +90,7 @@ def test_ctrl_c_keeps_the_search_which_then_goes_on(program: Program, interrupt:
     arguments += ["--set", "alpha=1", "--set", "tau_gen=1", "--set", "tau_mix=10", "--set", "tau_real=5", "--out", "t"]
     complaint = interrupt(arguments, lambda line: line.startswith("omega ") and "mean gap" in line)
     (line,) = complaint.strip().splitlines()
-    assert line.startswith("Interrupted; what is done is kept in t. To go on: mixunlearn-cli tune")
+    assert line.startswith("Interrupted; what is done is saved in t. To go on: mixunlearn-cli tune")
     assert len(json.loads(Path("t/tune.json").read_text())["trials"]) == 1
 
     resumed = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300)

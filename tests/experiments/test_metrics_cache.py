@@ -1,4 +1,4 @@
-"""Metrics that are kept: measured once, the same as measured again, and never of another model or other samples."""
+"""Cached metrics: measured once, the same as measured again, and never of another model or other samples."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[nn.Mod
 
 @pytest.fixture
 def flipped() -> Dataset:
-    """Half of the digits, with a training augmentation, so that there are answers to augmented images too."""
+    """Half of the digits, with a training augmentation, so that there are predictions of augmented images too."""
     digits = data.load("digits@700")
     preprocess = data.Preprocess(flip=True)
     return data.Dataset("flipped", digits.train, digits.test, preprocess)
@@ -53,8 +53,8 @@ def networks() -> dict[str, nn.Module]:
     }
 
 
-def evaluated(split: Split, *, keep: tuple[str, ...] = ("initial", "retrain"), seed: int = 0) -> dict[str, Metrics]:
-    return evaluate_models(networks(), split, device=CPU, seed=seed, observer=Observer(), keep=keep)
+def evaluated(split: Split, *, cached: tuple[str, ...] = ("initial", "retrain"), seed: int = 0) -> dict[str, Metrics]:
+    return evaluate_models(networks(), split, device=CPU, seed=seed, observer=Observer(), cached=cached)
 
 
 def test_cached_metrics_are_those_that_were_measured(measurements: list[nn.Module], flipped: Dataset) -> None:
@@ -88,7 +88,7 @@ def test_what_differs_is_measured_again(
         with torch.no_grad():
             next(iter(changed["retrain"].parameters())).flatten()[0] += 1
         # Retrain's metrics are its own, and the initial model's are compared with them.
-        evaluate_models(changed, split, device=CPU, seed=0, observer=Observer(), keep=("initial", "retrain"))
+        evaluate_models(changed, split, device=CPU, seed=0, observer=Observer(), cached=("initial", "retrain"))
     assert len(measurements) == 6
 
 

@@ -15,12 +15,12 @@ import torch
 from pymixunlearn.errors import UserError
 from pymixunlearn.training import process_pool
 from pymixunlearn.training.process_pool import ProcessPool, WorkerEnded
-from tests.training import errands
+from tests.training import pool_tasks
 
 
 def test_tasks_come_back_with_their_index_from_workers_that_stay() -> None:
     sent = {"weights": torch.arange(4.0), "epoch": 3}
-    with ProcessPool[Any, Any](errands.describe, 2, threads=1) as pool:
+    with ProcessPool[Any, Any](pool_tasks.describe, 2, threads=1) as pool:
         first, again = ({i: done.result() for i, done in pool.run([0, 1, sent])} for _ in range(2))
         assert torch.equal(first[2][0]["weights"], sent["weights"]) and first[2][0]["epoch"] == 3
         workers = {result[1] for result in first.values()}
@@ -31,20 +31,20 @@ def test_tasks_come_back_with_their_index_from_workers_that_stay() -> None:
 
 
 def test_every_task_gets_a_new_process() -> None:
-    with ProcessPool[Any, Any](errands.describe, 1, threads=1, fresh=True) as pool:
+    with ProcessPool[Any, Any](pool_tasks.describe, 1, threads=1, fresh=True) as pool:
         assert len({done.result()[1] for _, done in pool.run(range(2))}) == 2
         assert not multiprocessing.active_children()
 
 
 def test_events_come_with_the_index_of_their_task() -> None:
     heard: list[tuple[int, int]] = []
-    with ProcessPool[int, int](errands.count, 1, threads=1) as pool:
+    with ProcessPool[int, int](pool_tasks.count, 1, threads=1) as pool:
         results = [(index, done.result()) for index, done in pool.run([1, 2], lambda *event: heard.append(event))]
     assert results == [(0, -1), (1, -2)] and heard == [(0, 0), (1, 0), (1, 1)]
 
 
 def test_the_end_of_one_task_is_not_the_end_of_the_others(capfd: pytest.CaptureFixture[str]) -> None:
-    with ProcessPool[str, str](errands.fail, 1, threads=1) as pool:
+    with ProcessPool[str, str](pool_tasks.fail, 1, threads=1) as pool:
         user, killed, other, fine = (done for _, done in pool.run(["user", "killed", "other", "fine"]))
     with pytest.raises(UserError, match="this cannot be done"):
         user.result()
@@ -62,7 +62,7 @@ def test_a_stop_is_an_interruption(tmp_path: Path) -> None:
         assert not (tmp_path / "note").exists()
         raise KeyboardInterrupt
 
-    pool = ProcessPool[Path, None](errands.note_the_stop, 1, threads=1)
+    pool = ProcessPool[Path, None](pool_tasks.note_the_stop, 1, threads=1)
     with pytest.raises(KeyboardInterrupt):
         list(pool.run([tmp_path / "note"], stop))
     assert (tmp_path / "note").read_text() == "in order"
@@ -81,7 +81,7 @@ def test_workers_can_be_stopped_at_any_time(events: int, capfd: pytest.CaptureFi
 
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        list(ProcessPool[int, None](errands.chatter, 2, threads=1).run(range(2), stop))
+        list(ProcessPool[int, None](pool_tasks.chatter, 2, threads=1).run(range(2), stop))
     assert not multiprocessing.active_children()
     assert time.monotonic() - started < process_pool._STOP_SECONDS, "a worker had to be killed"
     assert capfd.readouterr().err == ""
@@ -96,7 +96,7 @@ def test_a_worker_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(ProcessPool[int, None](errands.stay, 1, threads=1).run([0], stop))
+        list(ProcessPool[int, None](pool_tasks.stay, 1, threads=1).run([0], stop))
     assert not multiprocessing.active_children()
     assert [child.exitcode for child in children] == [-signal.SIGKILL]
 
@@ -112,7 +112,7 @@ def test_what_cannot_be_sent_is_told() -> None:
 
 def test_what_cannot_be_read_in_a_worker_is_told() -> None:
     """As of a class that stands under a main guard: the worker does not have it."""
-    with ProcessPool[int, int](errands.Unreadable(), 1, threads=1) as pool:
+    with ProcessPool[int, int](pool_tasks.Unreadable(), 1, threads=1) as pool:
         ((_, done),) = pool.run([0])
     with pytest.raises(UserError, match="another process cannot take over .*not there.*a main guard"):
         done.result()
@@ -123,8 +123,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from pymixunlearn.training.process_pool import ProcessPool
-from tests.training import errands
-{guard}for _ in ProcessPool(errands.say_pid, 1, threads=1).run([Path("pid")]): pass
+from tests.training import pool_tasks
+{guard}for _ in ProcessPool(pool_tasks.say_pid, 1, threads=1).run([Path("pid")]): pass
 """
 ROOT = str(Path(__file__).parents[2])
 

@@ -1,4 +1,4 @@
-"""How the time and the memory of unlearning grow with the forgotten and with the remaining samples.
+"""Growth of unlearning's time and memory with the forgotten and with the remaining samples.
 
 Images are noise: neither time nor memory depends on what they show. Every size runs in a process of its own, because an
 allocator keeps what an earlier run gave back.
@@ -50,7 +50,7 @@ class Size:
 
 @dataclass(frozen=True)
 class GrowthRow:
-    """What one size took: a row of the file, its columns in order.
+    """Time and memory of one size: a row of the file, its columns in order.
 
     Attributes:
         grows: "forget" or "retain": which of the two sets the row belongs to a series of.

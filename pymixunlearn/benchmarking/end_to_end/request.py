@@ -1,4 +1,4 @@
-"""Times a deletion request from end to end: unlearning beside Retrain and beside a loop in plain PyTorch."""
+"""Timing of a deletion request from end to end: unlearning beside Retrain and beside a loop in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REPEATS = 3
 
 @dataclass(frozen=True)
 class RequestRow:
-    """What one provider took for the request: a row of the file, its columns in order.
+    """Time of one provider for the request: a row of the file, its columns in order.
 
     Attributes:
         dataset: Which images.
@@ -79,7 +79,7 @@ def measure_request(plan: Plan, *, machine: Machine, observer: Observer) -> list
     Args:
         plan: A run of mixunlearn with Retrain whose initial model is trained here.
         machine: The device in words.
-        observer: Told of the progress.
+        observer: Receives the progress.
 
     Raises:
         UserError: Another method, a run without Retrain, or an initial model from a file.

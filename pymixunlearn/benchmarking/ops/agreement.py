@@ -1,4 +1,4 @@
-"""Rivals must compute the same thing: their values and gradients are held against the fused ones before any timing."""
+"""Agreement of rivals: their values and gradients are compared with the fused ones before any timing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured: every operator, pairing, size and dtype, and the traffic that none of them can avoid."""
+"""Cases to measure: every operator, pairing, size and dtype, and the traffic that none of them can avoid."""
 
 from __future__ import annotations
 

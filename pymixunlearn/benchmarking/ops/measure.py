@@ -1,4 +1,4 @@
-"""Measures one case: builds it, checks that all providers agree, and times them beside each other."""
+"""Measurement of one case: builds it, checks that all providers agree, and times them beside each other."""
 
 from __future__ import annotations
 

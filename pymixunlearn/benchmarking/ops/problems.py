@@ -1,4 +1,4 @@
-"""A case made concrete: its tensors, and what every provider does with them."""
+"""Problem of a case: its tensors, and what every provider does with them."""
 
 from __future__ import annotations
 

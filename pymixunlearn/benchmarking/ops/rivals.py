@@ -1,4 +1,4 @@
-"""The formulas as one would write them with PyTorch's own operators, at their leanest.
+"""Rivals: the formulas written with PyTorch's own operators, at their leanest.
 
 Softmax, cosine similarity and log-sum-exp for the losses; interpolate, sigmoid and lerp for the mix; batched products,
 or PyTorch's fused attention, for MixBlock. Losses of half-precision logits are computed in float32, which is also what

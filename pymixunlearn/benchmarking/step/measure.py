@@ -1,4 +1,4 @@
-"""Times whole training steps, MixUnlearn's beside a plain PyTorch loop, and where the time of a step goes.
+"""Timing of whole training steps, MixUnlearn's beside a plain PyTorch loop, and where the time of a step goes.
 
 What is timed is a round of ``generator_interval`` steps: one of them trains the generator, so all rounds are alike.
 Times are given per step.
@@ -35,7 +35,7 @@ L = TypeVar("L", bound=MixUnlearnLoop)
 
 PROVIDERS = {
     "fast": "the fast step; f_D's outputs cached, unless images are augmented",
-    "first epoch": "the fast step, f_D asked about every sample",
+    "first epoch": "the fast step, a teacher forward of every sample",
     "loop": "the package's plain loop",
     "pytorch": "a loop in plain PyTorch, same network",
     "pytorch, own network": "a loop in plain PyTorch, the network written plainly too",
@@ -186,7 +186,7 @@ def rounds(case: StepCase, *, batch: int, device: torch.device, precision: str |
 
 
 def _warmed_up(job: Job, device: torch.device) -> int:
-    """Run a job until every answer is known and every graph recorded; return the most memory that it took."""
+    """Run a job until every teacher output is cached and every graph recorded; return the most memory that it took."""
     if device.type == "cuda":
         # A replay takes no memory: what a step needs is taken while it is recorded.
         many = Job(lambda: [job.forward() for _ in range(2 * _BATCHES)], job.backward)
@@ -272,7 +272,7 @@ def _parts(loop: FastMixUnlearnLoop) -> dict[str, Job]:
     gradient = torch.randn_like(logits)
     leaf, mixed = logits.requires_grad_(), mixed.requires_grad_()
 
-    def walk() -> Iterator[object]:
+    def pairs() -> Iterator[object]:
         for epoch in itertools.count():
             sides = (batches(**loop.sampling(side, epoch)) for side in SIDES)
             yield from loop.samples(epoch) if loop.caches else zip(*sides, strict=True)
@@ -291,7 +291,7 @@ def _parts(loop: FastMixUnlearnLoop) -> dict[str, Job]:
         with held_fixed(loop.adversary):
             return loop.logits(loop.adversary, mixed)
 
-    taken = walk()
+    taken = pairs()
     jobs = {
         "data": _alone(lambda: next(taken)),
         "mixing": _alone(torch.no_grad()(lambda: loop.mix(forget, retain, lam))),

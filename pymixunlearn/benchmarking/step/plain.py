@@ -1,7 +1,7 @@
 """The rival of ``bench step``: the training step as the paper describes it, written with plain PyTorch alone.
 
 It shares no code with the method it is compared with. It is lean where a careful author would be (losses in a few
-calls, no gradients that nobody needs), but f_D is asked in every step, for forget and retain images one after the
+calls, no gradients that nobody needs), but f_D runs in every step, for forget and retain images one after the
 other, images come from data loaders, and the optimisers are PyTorch's defaults.
 """
 

@@ -1,4 +1,4 @@
-"""What the functions of an audit take: finite numbers, and masks that say yes or no.
+"""Checks of the arguments of an audit: finite numbers, and masks that say yes or no.
 
 A NaN compares as false with everything, so that an attack would call it a member or no member without a word; a mask of
 integers would choose rows by number instead.

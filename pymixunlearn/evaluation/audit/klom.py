@@ -1,4 +1,4 @@
-"""KLoM (Georgiev et al. 2024): do unlearned and retrained models spread alike, sample by sample?"""
+"""KLoM (Georgiev et al. 2024): distance of unlearned from retrained models, sample by sample."""
 
 from __future__ import annotations
 

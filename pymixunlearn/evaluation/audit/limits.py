@@ -1,4 +1,4 @@
-"""What an audit can and cannot show, in sentences."""
+"""Sentences on what an audit can and cannot show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the margins of the model under audit and of the shadow models to what the audit says."""
+"""Results of an audit from the margins of the model under audit and of the shadow models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AttackInfo:
     """One attack.
 
     Attributes:
-        name: How it is asked for, and its key in ``audit.json``.
+        name: Its name on the command line, and its key in ``audit.json``.
         label: How tables call it.
         asks: What it tells apart.
         things: What these are.

@@ -1,4 +1,4 @@
-"""Which samples an audit asks about, and which of them each shadow model sees."""
+"""Plan of an audit: the audited samples, and which of them each shadow model sees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well scores tell members from others: accuracy, AUC, true positives at few false ones; with 95 % intervals."""
+"""Rates of an attack by scores: accuracy, AUC, true positives at few false ones; with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESAMPLES = 1000
 
 
 class Rates(NamedTuple):
-    """What an attack achieves: AUC in [0, 1], the rest in percent; each with its 95 % interval."""
+    """Rates of an attack: AUC in [0, 1], the rest in percent; each with its 95 % interval."""
 
     accuracy: Estimate
     auc: Estimate

@@ -27,7 +27,7 @@ _A_GRID = tuple(step / 10 for step in range(11))
 
 
 class RmiaSetting(NamedTuple):
-    """What an attack needs to know beforehand: the offline ``a``, and the score above which a sample is a member."""
+    """Settings fixed before the attack: the offline ``a``, and the score above which a sample is a member."""
 
     a: float
     threshold: float

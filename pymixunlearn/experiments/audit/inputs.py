@@ -18,7 +18,7 @@ class AuditInputs(Inputs):
             are is read then, and ``split``, ``model`` and ``settings`` must be empty. Without it, ``settings`` say how
             the model was trained, in plain names of ``TrainConfig``'s fields.
         attacks: Names of attacks; () for all that apply.
-        shadow_models: How many, even; None for 16, or 8 where only RMIA asks.
+        shadow_models: How many, even; None for 16, or 8 for RMIA alone.
         epochs: Epochs of every training of a shadow model, instead of the audited model's.
         jobs: How many shadow models to train at a time; None for one on each CPU core, or four on a GPU.
     """

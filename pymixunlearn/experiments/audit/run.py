@@ -41,7 +41,7 @@ class AuditPlan:
     """An audit that can start.
 
     Attributes:
-        inputs: What was asked for.
+        inputs: What was requested.
         target: The model under audit.
         attacks: The attacks to run.
         shadows: The shadow models to make.
@@ -91,7 +91,7 @@ class AuditOutcome:
 
 @dataclass(frozen=True)
 class _Origin:
-    """What is audited, and how models like it are made."""
+    """Model under audit, and how models like it are made."""
 
     split: Split
     target: InitialModel
@@ -137,13 +137,13 @@ def run_audit(
 
     The report of a run folder that it goes into is renewed.
 
-    Shadow models are kept in the cache of trained models: an interrupted audit goes on where it was, and one with more
+    Shadow models go to the cache of trained models: an interrupted audit goes on where it was, and one with more
     of them, or of another method on the same split, trains only what is new.
 
     Args:
         plan: What to do.
         out: The folder for ``audit.json``; by default the run folder, or ``runs/audit-…`` for a model without one.
-        observer: Told of the progress.
+        observer: Receives the progress.
         command_line: The command that repeats the audit, for the record.
 
     Raises:
@@ -194,8 +194,8 @@ def _of_run(inputs: AuditInputs, observer: Observer | None) -> _Origin:
     config = _read(run / "config.json")
     if config is None or config.get("format") != FORMAT or config.get("command") != "unlearn":
         raise UserError(f"'{run}' holds no finished run of 'unlearn'; expected its folder, or a model by --model")
-    asked = inputs.data
-    data = data_of_run(config, data_dir=asked.data_dir, download=asked.download, stream=asked.stream)
+    given = inputs.data
+    data = data_of_run(config, data_dir=given.data_dir, download=given.download, stream=given.stream)
     split = Split.load(run / "split.json", data.load(observer))
     check_auditable(split)  # before its trainings are looked at: they may be of a kind that no audit repeats
     target = load_checkpoint(run, config["architecture_name"], split.dataset)

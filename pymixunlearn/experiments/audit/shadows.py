@@ -103,7 +103,7 @@ def margins_of(model: nn.Module, images: ImageSet, preprocess: Preprocess, devic
 
 
 class _Stages(Observer):
-    """Turns the phases of one shadow model into the share of it that is done."""
+    """Observer that turns the phases of one shadow model into the share of it that is done."""
 
     def __init__(self, stages: tuple[str, ...], report: Callable[[float], None]) -> None:
         self._stages = stages
@@ -115,10 +115,10 @@ class _Stages(Observer):
 
     def phase_advanced(self, phase: str, done: int, detail: str = "") -> None:
         if self._total:
-            self._tell(phase, min(1.0, done / self._total))
+            self._report_share(phase, min(1.0, done / self._total))
 
     def phase_finished(self, phase: str, detail: str) -> None:
-        self._tell(phase, 1.0)
+        self._report_share(phase, 1.0)
 
-    def _tell(self, phase: str, share: float) -> None:
+    def _report_share(self, phase: str, share: float) -> None:
         self._report((self._stages.index(phase) + share) / len(self._stages))

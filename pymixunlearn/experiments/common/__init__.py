@@ -1,1 +1,1 @@
-"""What several commands share: inputs, settings, identity, training and evaluation stages, run folders."""
+"""Parts that several commands share: inputs, settings, identity, training and evaluation stages, run folders."""

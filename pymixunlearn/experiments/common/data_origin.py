@@ -1,4 +1,4 @@
-"""Where a run's data came from, as its config.json says it, and the same data found again."""
+"""Origin of a run's data, as its config.json says it, and the same data found again."""
 
 from __future__ import annotations
 

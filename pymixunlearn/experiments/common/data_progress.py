@@ -14,7 +14,7 @@ _FIRST_SECONDS = 3.0
 
 
 class DataProgress:
-    """Tells an observer how many images are decoded, as the phase "data".
+    """Progress of decoding images, reported to an observer as the phase "data".
 
     Parts come one after the other, each counted from 1. What is left is estimated by the rate of the last half minute,
     so that images which an earlier, interrupted call decoded do not count as fast ones for long.

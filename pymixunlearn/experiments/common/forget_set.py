@@ -48,7 +48,7 @@ def load_splits(
         forget: Which samples to forget.
         given: The models that the command is given: names of networks, files, run folders, or None.
         seeds: Seeds of the splits.
-        observer: Told how far the decoding of images has come, and what is worth knowing of the splits.
+        observer: Receives the progress of decoding images, and notes on the splits.
         prepare: What to make of the data set before it is divided.
 
     Returns:
@@ -134,7 +134,7 @@ def _forgetful_folders(given: Iterable[str | Path | None], said: dict[str, None]
 def _purpose(file: Path) -> object:
     try:
         return read_metadata(file).get("purpose")
-    except UserError:  # told where the model is loaded, or a file of another kind, which says nothing
+    except UserError:  # reported where the model is loaded, or a file of another kind, which says nothing
         return None
 
 

@@ -1,4 +1,4 @@
-"""Where the initial model comes from: a network to train, or a checkpoint."""
+"""Initial model of a command: a network to train, or a checkpoint."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class InitialModel:
 
 
 def choose_model(request: ModelRequest, dataset: Dataset) -> InitialModel:
-    """Find the model that is asked for, and check that it fits the data.
+    """Find the requested model, and check that it fits the data.
 
     Raises:
         BadRequest: No network has this name and no file is there.

@@ -27,7 +27,7 @@ LABELS = "--label-aware/--label-agnostic"
 
 
 class BadRequest(UserError):
-    """What was asked for names something unknown or contradicts itself: wrong usage rather than a failed run."""
+    """Inputs that name something unknown or contradict each other: wrong usage rather than a failed run."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class DataRequest:
     )
 
     def load(self, observer: Observer | None = None) -> Dataset:
-        """Load it; where images have to be decoded, ``observer`` is told of it as the phase "data".
+        """Load it; where images have to be decoded, ``observer`` receives the progress as the phase "data".
 
         Raises:
             BadRequest: There is no such data set, or the validation share is none.
@@ -207,7 +207,7 @@ class SplitRequest:
         classes = tuple(_class_index(name, dataset) for name in self.classes)
         if task == "class":
             return tasks.class_split(dataset, classes or (0,), seed=seed)
-        # What is not asked for is the task's own default.
+        # What is not given is the task's own default.
         chosen: dict[str, Any] = {"classes": classes} if classes else {}
         given = {"fraction": self.fraction, "labelled": self.labelled}
         chosen.update({name: share for name, share in given.items() if share is not None})
@@ -282,7 +282,7 @@ class ModelRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What every command is given; each adds its own fields.
+    """Inputs of every command; each adds its own fields.
 
     Attributes:
         data: Which data set.
@@ -348,8 +348,8 @@ class VerifyInputs:
         data_dir: Where the data set's files are; None takes the folder that the run read.
         download: Whether missing data may be downloaded.
         initial: The model before unlearning, whose hash and metrics are then checked too.
-        retrain: Retrain's model, likewise; what compares with Retrain's answers can be measured with it alone.
-        deletion_list: The file of indices to forget: is it what was asked for?
+        retrain: Retrain's model, likewise; what compares with Retrain's predictions can be measured with it alone.
+        deletion_list: The list of samples to forget, to check that these were requested.
         hashes_only: Neither load the data nor measure.
         device: Where to measure.
     """
@@ -393,5 +393,5 @@ def _class_index(name: str, dataset: Dataset) -> int:
         return class_index(name, dataset)
     except UserError as error:
         if name.isdecimal() and name not in dataset.train.classes:
-            raise  # an index is well asked for; there is no such class
+            raise  # an index is correct usage; there is no such class
         raise BadRequest(str(error)) from error

@@ -1,4 +1,4 @@
-"""How a run tells whoever watches what it is doing, without knowing how that is shown."""
+"""Progress events of a run, independent of how they are shown."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from pymixunlearn.training.loop import Callback, StateDict
 
 
 class Observer:
-    """Listens to a run; this one keeps quiet. The command line shows progress bars instead."""
+    """Receiver of a run's progress events; this one ignores them. The command line shows progress bars instead."""
 
     def note(self, text: str) -> None:
-        """Hear one sentence worth knowing about the run."""
+        """Receive one sentence worth knowing about the run."""
 
     def phase_started(self, phase: str, total: int | None, done: int = 0) -> None:
-        """Hear that ``phase`` begins, of which ``done`` of ``total`` steps (None: nobody knows) are behind already."""
+        """Receive that ``phase`` begins, with ``done`` of ``total`` steps (None: unknown) done already."""
 
     def phase_advanced(self, phase: str, done: int, detail: str = "") -> None:
-        """Hear that ``done`` steps of ``phase`` are behind; ``detail`` says where it is."""
+        """Receive that ``done`` steps of ``phase`` are done; ``detail`` says more, such as the epoch."""
 
     def phase_finished(self, phase: str, detail: str) -> None:
-        """Hear that ``phase`` is over and how it went; it need not have started (a cached model)."""
+        """Receive that ``phase`` is over and how it went; it need not have started (a cached model)."""
 
 
 class Summary(Observer):
-    """Says in a few words where a run is, "unlearn 40 %", for those who make many runs and show none in full.
+    """Observer that sums a run up in a few words, "unlearn 40 %", where many runs share the screen.
 
     Args:
-        moved: Told each time that the words change.
-        noted: Told what is worth knowing.
+        moved: Called with the words each time that they change.
+        noted: Called with every note.
     """
 
     def __init__(self, moved: Callable[[str], None], noted: Callable[[str], None]) -> None:
@@ -55,7 +55,7 @@ class Summary(Observer):
 
 
 class PhaseCallback(Callback):
-    """Passes the progress of a training loop on to an observer, as one phase."""
+    """Callback that reports the progress of a training loop to an observer, as one phase."""
 
     def __init__(self, observer: Observer, phase: str) -> None:
         """Report the loop to ``observer`` under the name ``phase``."""
@@ -87,10 +87,10 @@ class PhaseCallback(Callback):
 
 
 class MethodCallback(PhaseCallback):
-    """Passes the progress of an unlearning method on: its own loop as one phase, what it trains before as another.
+    """Callback that reports an unlearning method: its own loop as one phase, what it trains before as another.
 
     Args:
-        observer: Whom to report to.
+        observer: Receives the progress.
         phase: The phase of the method's own loop.
         method: The method's name, which its own loop has.
     """
@@ -106,7 +106,7 @@ class MethodCallback(PhaseCallback):
         super().on_loop_start(name, epochs, steps_per_epoch, first_epoch)
 
     def on_loop_end(self) -> None:
-        """Tell the observer that a loop before the method's own is over; of that one, others tell."""
+        """Report that a loop before the method's own is over; the end of that one is reported with its result."""
         if self._phase != self._own_phase:
             detail = f"{self._epochs} epochs, {self._seconds:.1f} s" if self._epochs else "from the cache"
             self._observer.phase_finished(self._phase, detail)

@@ -91,7 +91,7 @@ def split_by_target(settings: Mapping[str, Any], method_fields: Iterable[str]) -
 
 
 def build_config(config_class: type[MethodConfig], values: Mapping[str, Any]) -> MethodConfig:
-    """Return a method's settings, telling a bad value as :class:`BadRequest`."""
+    """Return a method's settings, a bad value being a :class:`BadRequest`."""
     try:
         return config_class.from_mapping(values)
     except UserError as error:
@@ -99,7 +99,7 @@ def build_config(config_class: type[MethodConfig], values: Mapping[str, Any]) ->
 
 
 def build_training(defaults: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
-    """Return training settings: ``defaults`` with ``values`` (possibly strings) in place; None keeps the default.
+    """Return training settings: ``defaults`` with ``values`` (possibly strings) in place; None takes the default.
 
     Raises:
         BadRequest: A name is unknown or a value out of range.

@@ -171,7 +171,7 @@ def run_method(
     observer: Observer,
     snapshot: Path,
 ) -> UnlearnResult:
-    """Unlearn, keeping the last complete epoch in the file ``snapshot`` and going on from it if it is there."""
+    """Unlearn, saving the last complete epoch in the file ``snapshot`` and going on from it if it is there."""
     file = SnapshotFile(snapshot, "unlearning")
 
     def attempt(resume: StateDict | None) -> UnlearnResult:
@@ -205,7 +205,7 @@ def evaluate_models(
         split: What was forgotten and what remains.
         device: Where to compute.
         seed: Fixes augmentation and attacks.
-        observer: Told of the progress.
+        observer: Receives the progress.
         attacker: The classifier that attacks for ``asr``.
         reference: The name of the model that the others are compared with; it is measured first, if it is there.
         relearn: Measure the relearn time too, back to the accuracy that the model "initial" has on D_f.
@@ -262,7 +262,7 @@ def judge_forgetting(
         lr: Learning rate of the models' own training.
         device: Where to compute.
         seed: Fixes which samples are looked at.
-        observer: Told of the progress.
+        observer: Receives the progress.
     """
     if split.dataset.validation is None:
         return None

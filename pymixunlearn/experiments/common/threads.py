@@ -1,4 +1,4 @@
-"""How many CPU threads a run is worth."""
+"""Number of CPU threads that suits a run."""
 
 from __future__ import annotations
 

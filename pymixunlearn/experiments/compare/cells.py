@@ -1,4 +1,4 @@
-"""Cells of a comparison at work: one after the other in this process, or several at once, each in its own."""
+"""Cells of a comparison, run one after the other in this process, or several at once, each in its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pymixunlearn.training.process_pool import ProcessPool, WorkerEnded, held_to
 
 @dataclass(frozen=True)
 class CellResult:
-    """How a cell ended.
+    """Result of a cell.
 
     Attributes:
         status: "finished"; "failed", which it would again; or "unfinished", after which it can go on.
@@ -36,7 +36,7 @@ class CellResult:
 
 @dataclass(frozen=True)
 class CellEvent:
-    """Event of a cell at work: where it is ("unlearn 40 %"), or a sentence that stays on the screen."""
+    """Event of a running cell: where it is ("unlearn 40 %"), or a sentence that stays on the screen."""
 
     text: str
     lasting: bool = False
@@ -93,7 +93,7 @@ def _observer(send: Callable[[CellEvent], None]) -> Observer:
 
 
 class _Messages(logging.Handler):
-    """Passes the library's log messages and Python's warnings on."""
+    """Log handler that passes the library's messages and Python's warnings on."""
 
     def __init__(self, send: Callable[[CellEvent], None]) -> None:
         super().__init__(logging.INFO)

@@ -174,7 +174,7 @@ def _can_do(name: str, split: Split) -> bool:
 
 
 def _chosen(names: Sequence[str]) -> dict[str, bool]:
-    """Return the rows that are asked for, in the order asked for, and whether that is by their name, not by "all"."""
+    """Return the requested rows in their order, and whether each was requested by its name rather than by "all"."""
     known = row_names()
     if not names:
         raise BadRequest(f"no method to compare; expected '{ALL}' or some of {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""The paper's own numbers, to show beside ours: what its tables say for a case, row by row.
+"""Published numbers of a case, to show beside ours: the paper's tables, row by row.
 
 A file in ``paper/`` is one table: data set, then row (named as in a comparison), then metric, then mean and
 standard deviation over five seeds, in percent. Cells that the paper leaves out are left out.

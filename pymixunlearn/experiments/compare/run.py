@@ -1,4 +1,4 @@
-"""Carrying out a comparison: cells that are not finished yet are run, and after each of them the tables are written."""
+"""Run of a comparison: cells that are not finished yet are run, and after each of them the tables are written."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from pymixunlearn.reporting.formats import to_csv, to_latex, to_markdown
 
 RECORD = "compare.json"
 CELLS = "cells"
-_KEPT = ("version", "metrics", "gap", "seconds", "hashes", "stopping")
+_RECORDED = ("version", "metrics", "gap", "seconds", "hashes", "stopping")
 
 
 @dataclass(frozen=True)
 class ComparisonOutcome:
-    """What a comparison left: its folder, the content of its ``compare.json``, and its table."""
+    """Result of a comparison: its folder, the content of its ``compare.json``, and its table."""
 
     folder: Path
     record: dict[str, Any]
@@ -61,12 +61,12 @@ def run_comparison(
     Args:
         plan: What to do, from :func:`pymixunlearn.experiments.compare.plan.resolve_comparison`.
         out: The folder; :func:`default_comparison_folder` if None.
-        jobs: How many processes work at once; with 1 it is this one. A script that asks for more must be importable
+        jobs: How many processes work at once; with 1 it is this one. A script that sets more must be importable
             without running (``if __name__ == "__main__"``), as for all of Python's multiprocessing.
         threads: CPU threads of each; None takes what the folder was begun with, otherwise 1 where several work at once
             and PyTorch's number where one does.
         retry_failed: Run cells again that failed before.
-        observer: Told of the progress as the phase "compare", and of every cell that ends.
+        observer: Receives the progress as the phase "compare", and a note for every cell that ends.
         command_line: The command that repeats the comparison, for the record.
 
     Raises:
@@ -94,7 +94,7 @@ def run_comparison(
 def _run(
     cells: list[Cell], total: int, folder: RecordFolder, record: dict[str, Any], jobs: int, watcher: Observer
 ) -> None:
-    """Run ``cells`` and keep how each ended."""
+    """Run ``cells`` and record how each ended."""
     at: dict[str, str] = {}
     done = total - len(cells)
 
@@ -159,7 +159,7 @@ def _begin(
 
 def _entry(cell: Cell, result: CellResult) -> dict[str, Any]:
     """Return what ``compare.json`` says about a cell."""
-    found = {} if result.record is None else {name: result.record[name] for name in _KEPT}
+    found = {} if result.record is None else {name: result.record[name] for name in _RECORDED}
     return {
         "name": cell.name,
         "method": cell.inputs.method,

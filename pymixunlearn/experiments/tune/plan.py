@@ -43,7 +43,7 @@ class TuningPlan:
     """A search that can start.
 
     Attributes:
-        inputs: What was asked for.
+        inputs: What was requested.
         grid: What is searched.
         trials: How many combinations to try; never more than there are.
         splits: For every seed, the split of the data without the validation part, which is its test set.

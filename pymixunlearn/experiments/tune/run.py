@@ -1,4 +1,4 @@
-"""Carrying out a search: combination by combination, each a run per seed, until as many are tried as were asked for."""
+"""Run of a search: combination by combination, each a run per seed, until the requested number is tried."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RECORD, BEST, STUDY, TRIALS = "tune.json", "best.yaml", "study.log", "trials"
 
 @dataclass(frozen=True)
 class TuningOutcome:
-    """What a search left: its folder, the content of its ``tune.json``, and all combinations, the best first.
+    """Result of a search: its folder, the content of its ``tune.json``, and all combinations, the best first.
 
     Those without a value failed, and come last.
     """
@@ -45,12 +45,12 @@ def run_tuning(
     """Try combinations, and write ``tune.json`` and ``best.yaml`` after each.
 
     What counts is the mean gap to Retrain on the validation part, averaged over the seeds. A combination that fails is
-    kept with the reason.
+    recorded with the reason.
 
     Args:
         plan: What to do, from :func:`pymixunlearn.experiments.tune.plan.resolve_tuning`.
         out: The folder; :func:`default_tuning_folder` if None. A search that is there already goes on.
-        observer: Told of the progress as the phase "tune", and of every combination.
+        observer: Receives the progress as the phase "tune", and a note for every combination.
         command_line: The command that repeats the search, for the record.
 
     Raises:
@@ -69,7 +69,7 @@ def run_tuning(
         while (done := len(search.tried)) < plan.trials and not search.exhausted:
             settings = search.ask()
             text = ", ".join(f"{name} {value}" for name, value in settings.items())
-            place = Summary(partial(_tell, watcher, done, text), watcher.note)
+            place = Summary(partial(_advance, watcher, done, text), watcher.note)
             try:
                 gap = _gap(plan, settings, folder.path, place, command_line)
             except UserError as error:
@@ -85,7 +85,7 @@ def run_tuning(
         return _write(plan, folder, record, search.tried)
 
 
-def _tell(watcher: Observer, done: int, settings: str, place: str) -> None:
+def _advance(watcher: Observer, done: int, settings: str, place: str) -> None:
     watcher.phase_advanced("tune", done, f"{settings}: {place}")
 
 

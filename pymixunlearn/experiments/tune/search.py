@@ -97,14 +97,14 @@ class Search:
             settings = dict(self._current.params)
             if _key(settings) not in known:
                 return settings
-            # Told again, so that a sampler that learns knows how good the combination is that it insists on.
+            # Reported again, so that a sampler that learns knows how good the combination is that it insists on.
             self._finish(known[_key(settings)])
         # On a grid that is tried almost to its end, drawing at random would take long to find what is left.
         untried = next(settings for settings in combinations(self._grid) if _key(settings) not in known)
         return self._take(untried)
 
     def tell(self, value: float | None, reason: str | None = None) -> None:
-        """Say what came of the settings that were asked for last: a value, or the reason why there is none."""
+        """Record the result of the settings that were drawn last: a value, or the reason why there is none."""
         if value is None:
             self._current.set_user_attr(_REASON, reason or "unknown")
         self._finish(value)

@@ -154,7 +154,7 @@ class _Watched:
 
 
 class _Watch(Callback):
-    """Times a few steps of each loop: ends those that come first, and everything with the loop called ``last``."""
+    """Timing of a few steps of each loop: ends those that come first, and everything with the loop called ``last``."""
 
     def __init__(self, last: str, device: torch.device) -> None:
         self.loops: list[_Watched] = []

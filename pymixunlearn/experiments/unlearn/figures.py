@@ -43,7 +43,7 @@ TSNE_FORGET, TSNE_RETAIN = 400, 1100
 
 @dataclass(frozen=True)
 class Figures:
-    """What there is to draw of a run.
+    """Figures of a run.
 
     Attributes:
         split: The data.

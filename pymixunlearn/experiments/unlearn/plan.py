@@ -1,4 +1,4 @@
-"""From inputs to a plan: everything resolved, checked and loaded, nothing computed yet."""
+"""Plan of a run from its inputs: everything resolved, checked and loaded, nothing computed yet."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Plan:
     """A run that can start.
 
     Attributes:
-        inputs: What was asked for.
+        inputs: What was requested.
         split: The data and what to forget.
         method: The method with its final settings.
         initial: The initial model, to be trained or loaded.
@@ -49,9 +49,9 @@ class Plan:
 
     @property
     def thumbnails(self) -> bool:
-        """Whether images of the data may be in the report: unless asked for, not those of single people."""
-        asked = self.inputs.thumbnails
-        return self.split.task == "class" if asked is None else asked
+        """Whether images of the data may be in the report: unless requested, not those of single people."""
+        requested = self.inputs.thumbnails
+        return self.split.task == "class" if requested is None else requested
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -79,8 +79,8 @@ def resolve_unlearning(inputs: UnlearnInputs, *, observer: Observer | None = Non
     """Load the data and settle every setting: defaults, then preset, then those of the inputs.
 
     Args:
-        inputs: What was asked for.
-        observer: Told how far the decoding of images has come.
+        inputs: What was requested.
+        observer: Receives the progress of decoding images.
         split: What those of the inputs data and split make, if that is at hand already.
 
     Raises:
@@ -150,7 +150,7 @@ def _label_aware(inputs: UnlearnInputs, config_class: type[MethodConfig], settin
 
 
 def _stop(method: str, stop: str, config_class: type[MethodConfig]) -> dict[str, str]:
-    """Return the setting that ``stop`` asks for; a method that has none ends after its epochs anyway."""
+    """Return the setting for ``stop``; a method that has none ends after its epochs anyway."""
     if "stop" in config_class.kinds():
         return {"stop": stop}
     check_name("stop", stop, ("epochs", "auto"))

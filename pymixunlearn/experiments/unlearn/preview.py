@@ -1,4 +1,4 @@
-"""What a run would do, before it does anything: what is forgotten, what is trained, and an estimate of time and memory.
+"""Preview of a run, before it does anything: what is forgotten, what is trained, and an estimate of time and memory.
 
 Nothing is written: neither into the run folder nor into the cache of trained models.
 """
@@ -113,7 +113,7 @@ def preview_unlearning(plan: Plan, out: Path | None = None, *, observer: Observe
     Args:
         plan: The run, from :func:`pymixunlearn.experiments.unlearn.plan.resolve_unlearning`.
         out: The run folder, which is only looked at; by default that of ``run_unlearning``.
-        observer: Told when the measuring begins and ends.
+        observer: Receives when the measuring begins and ends.
 
     Raises:
         UserError: The folder holds another run, or the method cannot unlearn this model.

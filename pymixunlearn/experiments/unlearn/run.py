@@ -55,7 +55,7 @@ def run_unlearning(
     Args:
         plan: What to do, from :func:`pymixunlearn.experiments.unlearn.plan.resolve`.
         out: The run folder; :func:`default_folder` if None.
-        observer: Told of the progress.
+        observer: Receives the progress.
         command_line: The command that reproduces the run, for the report.
 
     Raises:
@@ -213,5 +213,5 @@ def _config(plan: Plan, settings: dict[str, Any], command_line: str) -> dict[str
 def _model_metadata(plan: Plan) -> dict[str, Any]:
     """Return what the checkpoint says about itself; nothing that differs between two equal runs."""
     identity = plan.identity
-    kept = ("method", "dataset", "fingerprint", "task", "params", "forget_sha256", "seed")
-    return {"purpose": "unlearned", **{key: identity[key] for key in kept}}
+    named = ("method", "dataset", "fingerprint", "task", "params", "forget_sha256", "seed")
+    return {"purpose": "unlearned", **{key: identity[key] for key in named}}

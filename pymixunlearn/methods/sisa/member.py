@@ -133,7 +133,7 @@ class Member:
         seconds: What its training took so far.
 
     Attributes:
-        saved: The weights at the end of the phase that asked for it, and the seconds up to there.
+        saved: The weights at the end of a phase that saves them, and the seconds up to there.
     """
 
     def __init__(self, network: nn.Module, phases: Sequence[Phase], setup: TrainingSetup, seconds: float = 0.0) -> None:
@@ -167,7 +167,7 @@ class Member:
         self.history.append({"loss": losses.double().mean().item(), "seconds": seconds})
 
     def end(self, epoch: int, store: ModelStore | None) -> None:
-        """Store and copy the weights if the epoch was the last of a phase that asks for it."""
+        """Store and copy the weights if the epoch was the last of a phase that saves them."""
         phase, index = self._turns[epoch]
         if index < phase.epochs - 1:
             return

@@ -1,1 +1,1 @@
-"""What the operators have to do with PyTorch's dispatcher: the compiled libraries, derivatives and fake kernels."""
+"""Operators in PyTorch's dispatcher: the compiled libraries, derivatives and fake kernels."""

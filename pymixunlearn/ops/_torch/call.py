@@ -1,4 +1,4 @@
-"""How a function of this package reaches its compiled operator.
+"""Calls from a function of this package to its compiled operator.
 
 Calls are kept lean, because at small sizes they are the operator's cost: the happy path checks a handful of Python
 values and leaves shapes to the guards of the compiled code. Only when that refuses does :mod:`._checks` run, to say

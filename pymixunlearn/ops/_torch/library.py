@@ -1,4 +1,4 @@
-"""Loads the compiled operators and remembers how that went.
+"""Loading of the compiled operators, and its status.
 
 The CPU library holds the schemas and the CPU kernels, the CUDA library the CUDA kernels. Where a library cannot be
 loaded, lacks an operator or is of another version, and on devices that have no kernels (MPS, XPU, ROCm), the

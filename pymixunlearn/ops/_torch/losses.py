@@ -105,7 +105,7 @@ def real_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 # What the backward needs: the inputs and, last, the state or, where the forward computed them, the gradients. The
-# dispatcher is told that these have no gradient of their own; eager functions do not return them.
+# dispatcher learns that these have no gradient of their own; eager functions do not return them.
 
 
 def _save_sharpen(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

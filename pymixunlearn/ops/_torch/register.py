@@ -1,4 +1,4 @@
-"""What the dispatcher is told about an operator besides its kernels: fake kernels, derivatives and autocast.
+"""Registration of an operator besides its kernels: fake kernels, derivatives and autocast.
 
 A direct call of ``torch.ops.pymixunlearn.*`` must never end in silent zeros. Where a rule is missing it says so.
 """

@@ -1,4 +1,4 @@
-"""What unlearning did to each class: accuracies side by side, and what its samples were taken for."""
+"""Effect of unlearning on each class: accuracies side by side, and what its samples were taken for."""
 
 from __future__ import annotations
 

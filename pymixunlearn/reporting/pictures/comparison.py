@@ -1,4 +1,4 @@
-"""Many methods at once: how far each is from Retrain, and what it costs."""
+"""Comparison of many methods: how far each is from Retrain, and what it costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured over the epochs of training, unlearning and retraining: Figure 5 of the paper."""
+"""Curves over the epochs of training, unlearning and retraining: Figure 5 of the paper."""
 
 from __future__ import annotations
 

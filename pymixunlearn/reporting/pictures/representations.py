@@ -1,4 +1,4 @@
-"""Where samples lie in a model's last layer but one, in two dimensions: Figure 3 of the paper."""
+"""Samples in a model's last layer but one, in two dimensions: Figure 3 of the paper."""
 
 from __future__ import annotations
 

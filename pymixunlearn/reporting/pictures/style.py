@@ -1,4 +1,4 @@
-"""How all pictures look: colours that the colour-blind tell apart, and shapes for whoever prints in grey.
+"""Style of all pictures: colours that the colour-blind tell apart, and shapes for whoever prints in grey.
 
 matplotlib is imported inside functions: it takes half a second, which a command that draws nothing should not wait for.
 """
@@ -93,7 +93,7 @@ class Picture:
     figure: Figure
 
     def save(self, folder: Path, *, png: bool = False) -> None:
-        """Write ``NAME.svg`` into ``folder``, and ``NAME.png`` where asked for."""
+        """Write ``NAME.svg`` into ``folder``, and ``NAME.png`` if ``png``."""
         write_atomically(folder / f"{self.name}.svg", self.svg().encode())
         if png:
             write_atomically(folder / f"{self.name}.png", self._rendered("png", 200, {"Software": None}))
