@@ -13,7 +13,7 @@ from pprint import pformat
 
 TABLE = Path(__file__).parents[2] / "cli" / "names.py"
 
-_HEAD = '''"""Names that help, lists and errors tell, known without importing PyTorch.
+_HEAD = '''"""Names for help, lists and errors, known without importing PyTorch.
 
 Written by ``tests/cli/write_names.py``; a test holds it equal to the registries.
 """
