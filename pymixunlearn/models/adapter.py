@@ -8,7 +8,7 @@ probabilities into their logarithms.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.models.copying import Precision
 from pymixunlearn.models.features import Untouched
 from pymixunlearn.models.logits import Found, are_probabilities, find_logits, log_probabilities
-from pymixunlearn.models.registry import architecture_of
+from pymixunlearn.models.registry import architecture_of, available
 
 
 class Adapter:
@@ -28,15 +28,21 @@ class Adapter:
 
     Args:
         num_classes: How many logits it has to give; None takes any number.
+        class_map: For every class the index of its logit, where a model has more of them or another order.
     """
 
-    def __init__(self, num_classes: int | None) -> None:
+    def __init__(self, num_classes: int | None, class_map: Sequence[int] | None = None) -> None:
         """Start without having seen an output."""
-        self.num_classes = num_classes
+        self.class_map = None if class_map is None else torch.tensor([*class_map])
+        # What is looked for before the map picks from it has another number of logits.
+        self.num_classes = num_classes if class_map is None else None
         self.given = torch.float32
         """The images' type in the current call."""
         self.probabilities = False
         self.ignored: tuple[str, ...] = ()
+        self.trying = False
+        self.seen: Tensor | None = None
+        """Logits of a trial run, before the class map."""
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Cast the images."""
@@ -52,7 +58,22 @@ class Adapter:
             self.ignored = found.ignored
             say(f"model has further outputs, {', '.join(found.ignored)}; they are ignored, in training too")
         logits = found.logits.to(torch.promote_types(self.given, torch.float32))
-        return log_probabilities(logits) if self.probabilities else logits
+        self.seen = logits if self.trying else None
+        if self.probabilities:
+            logits = log_probabilities(logits)
+        return logits if self.class_map is None else logits[:, self._chosen(logits)]
+
+    def _chosen(self, logits: Tensor) -> Tensor:
+        """Return the class map on the logits' device."""
+        assert self.class_map is not None
+        if int(self.class_map.max()) >= logits.shape[1]:
+            raise UserError(
+                f"class_map names output {int(self.class_map.max())}, and the model has {logits.shape[1]}; expected "
+                "indices of its outputs"
+            )
+        if self.class_map.device != logits.device:
+            self.class_map = self.class_map.to(logits.device)
+        return self.class_map
 
 
 def input_dtype(model: nn.Module) -> torch.dtype:
@@ -90,16 +111,20 @@ def adapted(
     check_kind(model)
     adapter = None
     inside = any(_is_ours(hook) for hook in model._forward_hooks.values())
-    if not inside and (input_dtype(model) != torch.float32 or architecture_of(model) is None):
-        adapter = Adapter(num_classes)
+    if not inside and (input_dtype(model) != torch.float32 or not _is_built_in(model)):
+        adapter = Adapter(num_classes, getattr(model, "class_map", None))
         model.register_forward_pre_hook(adapter.before)
         model.register_forward_hook(adapter.after)
     try:
         if example is not None:
+            if adapter is not None:
+                adapter.trying = True
             logits = _trial(model, example, num_classes)
             if finite:
                 _check_finite(model, logits)
-            if adapter is not None and len(logits) > 1 and are_probabilities(logits):
+            if adapter is not None:
+                adapter.trying, seen = False, adapter.seen
+            if adapter is not None and seen is not None and len(seen) > 1 and are_probabilities(seen):
                 adapter.probabilities = True
                 say(
                     f"model returns probabilities: its outputs for {len(logits)} images lie in [0, 1] and sum to 1; "
@@ -244,6 +269,11 @@ def _switches(model: nn.Module) -> bool:
     except NotImplementedError:
         return False
     return True
+
+
+def _is_built_in(model: nn.Module) -> bool:
+    architecture = architecture_of(model)
+    return architecture is not None and architecture["name"] in available() and "class_map" not in architecture
 
 
 def _is_ours(hook: Any) -> bool:

@@ -1,21 +1,32 @@
-"""The networks by name."""
+"""Networks by name or specification."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from pymixunlearn.errors import UserError, unknown_name
+from pymixunlearn.files import canonical_json, json_sha256
+from pymixunlearn.models.class_map import check_class_map
 from pymixunlearn.models.cnn import CNN
 from pymixunlearn.models.ensemble import Aggregate, Ensemble
-from pymixunlearn.models.resnet import resnet18
+from pymixunlearn.models.origins import Asked, Built
+from pymixunlearn.models.origins.factories import build_of_factory
+from pymixunlearn.models.origins.hugging_face import build_hugging_face
+from pymixunlearn.models.origins.timm_models import build_timm
+from pymixunlearn.models.origins.torchvision_models import build_torchvision
+from pymixunlearn.models.resnet import resnet18, start_from_pretrained
 from pymixunlearn.models.resnet14 import ResNet14
+from pymixunlearn.models.specification import FORMS, Specification, parse_specification
 from pymixunlearn.models.vit import DEPTH, VisionTransformer
+from pymixunlearn.models.weights import load_weights
 from pymixunlearn.seeding import derive_seed
 
 
@@ -34,12 +45,19 @@ _ENTRIES = {
     "resnet18": _Entry(resnet18, feature_layer="layer3", embedding_layer="fc.embedding"),
     "vit": _Entry(VisionTransformer, feature_layer=f"blocks.{DEPTH - 1}", embedding_layer="embedding"),
 }
+_ORIGINS: dict[str, Callable[[Asked], Built]] = {
+    "torchvision": build_torchvision,
+    "timm": build_timm,
+    "hf": build_hugging_face,
+    "module": partial(build_of_factory, file=False),
+    "file": partial(build_of_factory, file=True),
+}
 # The upper limits keep a checkpoint's header, which anyone may have written, from asking for the impossible.
 _LIMITS = {"num_classes": (2, 1_000_000), "in_channels": (1, 4096), "image_size": (8, 4096), "members": (1, 1000)}
 
 
 def available() -> list[str]:
-    """Return the names that :func:`build` takes."""
+    """Return the names of the built-in networks."""
     return sorted(_ENTRIES)
 
 
@@ -47,30 +65,54 @@ def build(
     name: str,
     *,
     num_classes: int,
-    in_channels: int,
-    image_size: int,
+    in_channels: int | None = None,
+    image_size: int | None = None,
     seed: int = 0,
     members: int | None = None,
     aggregate: Aggregate = "mean",
+    weights: str | Path | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    outputs: int | None = None,
+    class_map: Sequence[int] | None = None,
+    pretrained: bool = False,
+    feature_layer: str | None = None,
+    embedding_layer: str | None = None,
+    description: Mapping[str, Any] | None = None,
+    code_sha256: str | None = None,
 ) -> nn.Module:
-    """Build a network with fresh weights, the same for the same seed.
+    """Build a network with fresh weights, the same for the same seed, or with those of a file.
 
-    The network maps images [N, in_channels, image_size, image_size] to logits [N, num_classes]. It carries three
-    attributes: ``feature_layer`` and ``embedding_layer``, the names of the layers whose outputs are the feature map and
-    the embedding (a 256-vector; of ``resnet14`` the 64 pooled channels), and ``architecture``, the arguments (without
-    the seed) that build it again. An ensemble carries ``architecture`` alone.
+    The network maps images [N, in_channels, image_size, image_size] to logits [N, num_classes]. It carries the
+    attribute ``architecture``, the arguments (without seed and weights) that build it again, and, where they are known,
+    ``feature_layer`` and ``embedding_layer``, the names of the layers whose outputs are the feature map and the
+    embedding. Built-in networks have both (the embedding is a 256-vector, of ``resnet14`` the 64 pooled channels); an
+    ensemble has ``architecture`` alone.
 
     Args:
-        name: One of :func:`available`.
-        num_classes: Number of logits, 2 to a million.
-        in_channels: Channels of the images, 1 to 4096.
-        image_size: Height and width of the images, 8 to 4096.
+        name: One of :func:`available`, or a specification: ``torchvision:NAME``, ``timm:NAME``, ``hf:NAME``,
+            ``hf:FOLDER``, ``package.module:factory`` or ``file.py:factory``. A factory is called with those of
+            ``num_classes``, ``in_channels`` and ``image_size`` that it has parameters for; naming it here runs it.
+        num_classes: Number of classes of the data, 2 to a million.
+        in_channels: Channels of the images, 1 to 4096; needed for built-in networks, otherwise 3 if not given.
+        image_size: Height and width of the images, 8 to 4096; needed for built-in networks, otherwise the network's own
+            if not given.
         seed: Seed of the weights.
         members: 1 to 1000 builds an :class:`Ensemble` of so many such networks, each with weights of its own.
         aggregate: How an ensemble combines their predictions; unused for a single network.
+        weights: A file of weights, see :func:`pymixunlearn.models.load_weights`.
+        arguments: Further arguments of the library's or the user's function; of ``hf:`` entries of the configuration.
+        outputs: Number of logits, where it is not ``num_classes``; needs ``class_map``.
+        class_map: For every class of the data, the index of its logit; the others are left out.
+        pretrained: Start from the pretrained weights of the library, which are fetched; layers for another number of
+            classes are new. Built-in ``resnet18`` takes those of torchvision.
+        feature_layer: Name of the layer for ``model.feature_layer``.
+        embedding_layer: Name of the layer for ``model.embedding_layer``.
+        description: The configuration of ``hf:`` where it is known already.
+        code_sha256: The sha256 that the file of a factory has to have.
 
     Raises:
-        UserError: An unknown name, a number out of range, or a network that needs torchvision where it is missing.
+        UserError: An unknown name, a number out of range, a library that is missing, a factory that fails, or a file of
+            weights that belongs to another network.
 
     Example:
         >>> import torch
@@ -78,18 +120,44 @@ def build(
         >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=28)
         >>> model(torch.rand(2, 1, 28, 28)).shape, model.feature_layer
         (torch.Size([2, 10]), 'features')
+        >>> net = models.build("torchvision:mobilenet_v3_small", num_classes=7)
+        >>> net.architecture["name"], net.architecture["in_channels"]
+        ('torchvision:mobilenet_v3_small', 3)
     """
-    if name not in _ENTRIES:
-        raise unknown_name("model", name, _ENTRIES)
+    specification = parse_specification(name)
+    built_in = specification.kind == "built-in"
+    if built_in and name not in _ENTRIES:
+        raise unknown_model(name)
     numbers = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+    if not built_in:
+        numbers = {**numbers, "in_channels": 3 if in_channels is None else in_channels}
     for argument, value in {**numbers, **({} if members is None else {"members": members})}.items():
         least, most = _LIMITS[argument]
+        if value is None and argument == "image_size" and not built_in:
+            continue
         if not isinstance(value, int) or not least <= value <= most:
             raise UserError(f"{argument} of model '{name}' is {value!r}; expected an integer from {least} to {most}")
-    if members is None:
-        return _single(name, numbers, seed)
-    networks = [_single(name, numbers, derive_seed(seed, "member", index)) for index in range(members)]
-    return ensemble_of(networks, None, aggregate)
+    mapped = check_class_map(name, class_map, num_classes, outputs)
+    further = {
+        "arguments": dict(arguments or {}),
+        "outputs": mapped and outputs,
+        "class_map": mapped,
+        "pretrained": bool(pretrained),
+        "feature_layer": feature_layer,
+        "embedding_layer": embedding_layer,
+        "description": None if description is None else dict(description),
+        "code_sha256": code_sha256,
+    }
+    architecture = {"name": name, **numbers, **{key: value for key, value in further.items() if value}}
+    seeds = [seed] if members is None else [derive_seed(seed, "member", index) for index in range(members)]
+    networks = [_single(specification, architecture, member) for member in seeds]
+    model = networks[0] if members is None else ensemble_of(networks, None, aggregate)
+    return model if weights is None else load_weights(model, weights)
+
+
+def unknown_model(name: str) -> UserError:
+    """Return the error for a name that is none of a network's, with the other forms that a model can have."""
+    return UserError(f"{unknown_name('model', name, _ENTRIES)} Others are written {FORMS}.")
 
 
 def ensemble_of(networks: Sequence[nn.Module], weights: Sequence[float] | None, aggregate: Aggregate) -> Ensemble:
@@ -101,20 +169,54 @@ def ensemble_of(networks: Sequence[nn.Module], weights: Sequence[float] | None, 
     return ensemble
 
 
-def _single(name: str, numbers: Mapping[str, int], seed: int) -> nn.Module:
-    entry = _ENTRIES[name]
+def _single(specification: Specification, architecture: Mapping[str, Any], seed: int) -> nn.Module:
+    name = architecture["name"]
     # Layers draw their first weights from the global generator: lend it a stream of ours and put it back.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "weights", name))
-        model = entry.make(numbers["num_classes"], numbers["in_channels"], numbers["image_size"])
-    attributes = {
-        "architecture": {"name": name, **numbers},
-        "feature_layer": entry.feature_layer,
-        "embedding_layer": entry.embedding_layer,
+        model, settled = _made(specification, architecture)
+    entry = _ENTRIES.get(name)
+    attributes: dict[str, Any] = {
+        "feature_layer": entry and entry.feature_layer,
+        "embedding_layer": entry and entry.embedding_layer,
+        **{key: settled.get(key) for key in ("feature_layer", "embedding_layer") if key in settled},
+        "class_map": settled.get("class_map"),
     }
+    model.architecture = settled  # type: ignore[assignment]
     for attribute, content in attributes.items():
-        setattr(model, attribute, content)
+        if content is not None:
+            setattr(model, attribute, content)
+    if specification.kind != "built-in":
+        model.built_structure = structure_hash(model)  # type: ignore[assignment]
     return model
+
+
+def _made(specification: Specification, architecture: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """Return a network and its architecture with what is known only now."""
+    outputs = architecture.get("outputs") or architecture["num_classes"]
+    if specification.kind == "built-in":
+        entry, name = _ENTRIES[specification.source], architecture["name"]
+        if architecture.get("arguments"):
+            raise UserError(f"model '{name}' takes no further arguments, got {', '.join(architecture['arguments'])}")
+        model = entry.make(outputs, architecture["in_channels"], architecture["image_size"])
+        if architecture.get("pretrained"):
+            start_from_pretrained(model, name)
+        return model, dict(architecture)
+    asked = Asked(
+        specification.source,
+        specification.factory,
+        outputs,
+        architecture["in_channels"],
+        architecture["image_size"],
+        architecture.get("arguments", {}),
+        architecture.get("description"),
+        architecture.get("pretrained", False),
+        architecture.get("code_sha256"),
+    )
+    made = _ORIGINS[specification.kind](asked)
+    further = {"description": made.description, "code_sha256": made.code_sha256}
+    settled = {**architecture, "image_size": made.image_size or architecture["image_size"]}
+    return made.model, {**settled, **{key: value for key, value in further.items() if value is not None}}
 
 
 def architecture_of(model: nn.Module) -> dict[str, Any] | None:
@@ -147,8 +249,11 @@ def architecture_of(model: nn.Module) -> dict[str, Any] | None:
         networks = list(model.members)
         if len(networks) != declared["members"]:
             return None
+    if single.get("name") not in available():
+        same = all(getattr(network, "architecture", None) == single and _as_built(network) for network in networks)
+        return dict(declared) if same and (networks != [model] or _as_built(model)) else None
     try:
-        expected = _structure_of(**single)
+        expected = _structure_of(canonical_json(single))
     except (TypeError, UserError):
         return None
     return dict(declared) if all(_structure(network) == expected for network in networks) else None
@@ -171,7 +276,19 @@ def _structure(model: nn.Module) -> tuple[Any, ...]:
     return classes, tensors, repr(model)
 
 
+def structure_hash(model: nn.Module) -> str:
+    """Return a sha256 of a network's structure, see :func:`_structure`."""
+    classes, tensors, text = _structure(model)
+    named = [(name, f"{kind.__module__}.{kind.__qualname__}") for name, kind in classes]
+    return json_sha256([named, tensors, text])
+
+
+def _as_built(model: nn.Module) -> bool:
+    """Tell whether a network of a library or a factory still has the structure with which it was built."""
+    return getattr(model, "built_structure", None) == structure_hash(model)
+
+
 @lru_cache(maxsize=64)
-def _structure_of(name: str, num_classes: int, in_channels: int, image_size: int) -> tuple[Any, ...]:
+def _structure_of(architecture: str) -> tuple[Any, ...]:
     with torch.device("meta"):
-        return _structure(build(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size))
+        return _structure(build(**json.loads(architecture)))

@@ -7,6 +7,8 @@ from collections import OrderedDict
 from torch import nn
 
 from pymixunlearn.data.optional import require
+from pymixunlearn.errors import UserError
+from pymixunlearn.models.origins.torchvision_models import pretrained_state, start_from
 
 _LARGEST_NATIVE = 64
 
@@ -39,6 +41,22 @@ def resnet18(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
         model.conv1 = _stem(in_channels, kernel=7, stride=2)
     model.fc = nn.Sequential(OrderedDict(embedding=nn.Linear(512, 256), head=nn.Linear(256, num_classes)))
     return model
+
+
+def start_from_pretrained(model: nn.Module, name: str) -> None:
+    """Fill a :func:`resnet18` with torchvision's pretrained weights, in place; its head stays as it is.
+
+    Raises:
+        UserError: The network is another one or has the stem for small images, or the weights cannot be fetched.
+    """
+    if name != "resnet18" or not isinstance(model.get_submodule("maxpool"), nn.MaxPool2d):
+        raise UserError(
+            f"model '{name}' has no pretrained weights here; expected resnet18 for colour images above "
+            f"{_LARGEST_NATIVE} pixels, torchvision:NAME, timm:NAME or hf:NAME"
+        )
+    state = pretrained_state("resnet18")
+    own = model.state_dict()
+    start_from(model, {**state, **{key: own[key] for key in own if key.startswith("fc.")}}, "torchvision:resnet18")
 
 
 def _stem(in_channels: int, *, kernel: int, stride: int) -> nn.Conv2d:

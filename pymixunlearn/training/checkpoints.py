@@ -19,11 +19,15 @@ from torch.nn.parameter import is_lazy
 from pymixunlearn import models
 from pymixunlearn.errors import UserError
 from pymixunlearn.files import write_atomically
-from pymixunlearn.training.weight_files import HEADER, read_tensors
-from pymixunlearn.training.weight_names import aligned
+from pymixunlearn.models.specification import parse_specification
+from pymixunlearn.models.weight_files import HEADER, read_tensors
+from pymixunlearn.models.weights import check_weights, fill
 
 _FORMAT = "pymixunlearn-model/1"
-_PRECISIONS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+
+
+class CodeNotAllowed(UserError):
+    """A file names a user's function as the maker of its model, which is not run unless that is asked for."""
 
 
 def save_model(path: str | Path, model: nn.Module, *, metadata: Mapping[str, Any] | None = None) -> None:
@@ -66,6 +70,7 @@ def load_model(
     architecture: Mapping[str, Any] | None = None,
     into: nn.Module | None = None,
     num_classes: int | None = None,
+    allow_code: bool = False,
 ) -> nn.Module:
     """Load a model onto the CPU, in evaluation mode.
 
@@ -77,11 +82,13 @@ def load_model(
             ignored when ``into`` is given.
         into: A module of the same structure to fill instead, for networks that ``models.build`` does not know.
         num_classes: When given, the number of classes the model has to have.
+        allow_code: Whether to run a user's function (``file.py:factory``) that the file names as its network's maker.
 
     Returns:
         The network. One that is built here has the floating-point type that all of the file's weights have.
 
     Raises:
+        CodeNotAllowed: The file names a user's function, and ``allow_code`` is not given.
         UserError: No such file, a file that cannot be read or holds more than tensors, an architecture that is not
             given or not the file's, or another number of classes.
 
@@ -103,16 +110,9 @@ def load_model(
         if not chosen:
             raise UserError(f"model checkpoint '{path}' does not say which network it holds; pass its architecture")
         _check_classes(path, chosen.get("num_classes"), num_classes)
-        into = _build(path, chosen)
-        kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
-        if len(kinds) == 1 and kinds <= _PRECISIONS:
-            into.to(kinds.pop())
-    tensors = _fitted(tensors, into)
-    _check_tensors(path, tensors, into)
-    # The checks above were on shapes alone; only now does a model on the meta device get memory.
-    model = into.to_empty(device="cpu") if any(p.is_meta for p in into.parameters()) else into.cpu()
-    model.load_state_dict(tensors)
-    return model.eval()
+        into = _build(path, chosen, tensors, allow_code or architecture is not None)
+        return fill(into, tensors, path).eval()
+    return fill(into, tensors, path, keep_type=True).eval()
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -136,8 +136,13 @@ def model_hash(model: nn.Module) -> str:
         >>> training.model_hash(torch.nn.ReLU()) == training.model_hash(torch.nn.Tanh())  # neither has a state
         True
     """
+    return tensors_hash(_state(model))
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Return the :func:`model_hash` of a model whose state these tensors are."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(_state(model).items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -175,11 +180,30 @@ def _is_header(header: Any) -> bool:
     return all(isinstance(header.get(part) or {}, dict) for part in ("architecture", "metadata"))
 
 
-def _build(path: Path, architecture: dict[str, Any]) -> nn.Module:
-    """Build the network on the meta device: what a file claims about itself must not claim memory."""
+def _build(path: Path, architecture: dict[str, Any], tensors: Mapping[str, Tensor], allow_code: bool) -> nn.Module:
+    """Build a network, on the meta device first: what a file claims about itself must not claim memory."""
+    name = architecture.get("name")
     try:
-        with torch.device("meta"):
-            return models.build(**architecture)
+        if not isinstance(name, str):
+            raise TypeError("no name")
+        specification = parse_specification(name)
+        if specification.runs_code and not allow_code:
+            raise CodeNotAllowed(
+                f"model checkpoint '{path}' holds a model that '{name}' makes, and code that a file names is not run "
+                "unasked; expected --allow-code (allow_code=True) once you have read it"
+            )
+        fresh = {**architecture, "pretrained": False}
+        try:
+            with torch.device("meta"):
+                sketch = models.build(**fresh)
+        except (RuntimeError, UserError):
+            if specification.kind == "built-in":
+                raise
+            sketch = None  # a network that computes while it is built; what else is wrong is told below
+        if sketch is not None:
+            check_weights(sketch, tensors, path)
+        # Built in earnest where it has tensors that no file holds.
+        return sketch if specification.kind == "built-in" and sketch is not None else models.build(**fresh)
     except TypeError as error:
         raise UserError(
             f"model checkpoint '{path}' describes its architecture as {architecture}; "
@@ -190,43 +214,3 @@ def _build(path: Path, architecture: dict[str, Any]) -> nn.Module:
 def _check_classes(path: Path, found: Any, expected: int | None) -> None:
     if expected is not None and found != expected:
         raise UserError(f"model checkpoint '{path}' has {found} classes; expected {expected}")
-
-
-def _fitted(found: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Return a file's tensors under the model's names, with the batch counters that old files lack."""
-    expected = model.state_dict()
-    fitted = aligned(found, expected)
-    for name in expected:
-        # BatchNorm has counted its batches since PyTorch 0.4.1; PyTorch itself starts them at 0 in older files.
-        if name.endswith("num_batches_tracked") and name not in fitted:
-            fitted[name] = torch.tensor(0)
-    return fitted
-
-
-def _check_tensors(path: Path, found: Mapping[str, Tensor], model: nn.Module) -> None:
-    """Compare names and shapes, and say which tensor differs first."""
-    expected = model.state_dict()
-    kind = models.architecture_name(model) or type(model).__name__
-    intro = f"model checkpoint '{path}' is not a {kind} of this shape: "
-    for name, tensor in expected.items():
-        if name not in found:
-            raise UserError(f"{intro}it has no tensor '{name}'{_names_hint(found, expected)}")
-        if not is_lazy(tensor) and found[name].shape != tensor.shape:
-            shapes = f"{list(found[name].shape)}, expected {list(tensor.shape)}"
-            raise UserError(f"{intro}tensor '{name}' is {shapes}{_classes_hint(model, name, found[name], tensor)}")
-    extra = sorted(set(found) - set(expected))
-    if extra:
-        raise UserError(f"{intro}it has a tensor '{extra[0]}' too many")
-
-
-def _names_hint(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """Name the first tensor that the file has instead."""
-    other = next((name for name in found if name not in expected), None)
-    return "" if other is None else f", but one called '{other}'"
-
-
-def _classes_hint(model: nn.Module, name: str, found: Tensor, expected: Tensor) -> str:
-    """Name the likely reason when it is the last layer alone that differs, and only in its number of rows."""
-    head = list(model.state_dict())[-2:]
-    same_inputs = found.dim() == expected.dim() and found.shape[1:] == expected.shape[1:]
-    return f" ({len(found)} classes instead of {len(expected)})" if name in head and same_inputs else ""

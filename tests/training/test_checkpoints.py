@@ -196,7 +196,7 @@ def test_programs_are_refused_with_the_way_out(tmp_path: Path) -> None:
         (b"\x89HDF\r\n", "an HDF5 file"),
         (b"\x1f\x8b\x08", "compressed with gzip"),
         (b"<!DOCTYPE html>", "a web page"),
-        (b'{"weight_map": {}}', "a JSON file, perhaps the index"),
+        (b'{"weight_map": {}}', "a JSON file without the weight_map of an index"),
         (b"PK\x03\x04 no more", "corrupt"),
     ],
     ids=["lfs", "hdf5", "gzip", "html", "index", "zip"],

@@ -33,6 +33,12 @@ _OTHER_FORMATS = {
 }
 _USUAL_KEYS = ("state_dict", "model", "model_state_dict")
 """Where several sets of tensors lie in one file, the first of these is the network."""
+_FOLDER_NAMES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 _DEEPEST = 4
 _SAVE_AGAIN = "save the network's weights alone, torch.save(model.state_dict(), FILE)"
 
@@ -43,6 +49,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     Raises:
         UserError: No such file, a file of another format, a damaged one, or one that holds more than tensors.
     """
+    path = (weights_in(path) or path) if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"model checkpoint '{path}' does not exist; expected a safetensors file or one of PyTorch")
     with path.open("rb") as file:
@@ -54,13 +61,38 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     for magic, what in _OTHER_FORMATS.items():
         if start.startswith(magic):
             raise UserError(f"model checkpoint '{path}' is {what}; expected a state dict of PyTorch or safetensors")
-    if start.startswith(b"{"):
-        raise UserError(
-            f"model checkpoint '{path}' is a JSON file, perhaps the index of a model in several parts; "
-            "expected one file that holds all weights"
-        )
+    if start.lstrip().startswith(b"{"):
+        return _read_parts(path), {}
     what = "empty" if not start else "corrupt or not a model file"
     raise UserError(f"model checkpoint '{path}' is {what}; expected a state dict of PyTorch or safetensors")
+
+
+def weights_in(folder: Path) -> Path | None:
+    """Return the file of weights in a folder of Hugging Face's form, None where there is none."""
+    return next((folder / name for name in _FOLDER_NAMES if (folder / name).is_file()), None)
+
+
+def _read_parts(path: Path) -> dict[str, Tensor]:
+    """Read the files that an index names, all beside it."""
+    try:
+        places = json.loads(path.read_text("utf-8"))["weight_map"]
+        files = sorted({str(file) for file in places.values()})
+        if not files:
+            raise ValueError("it names no part")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"model checkpoint '{path}' is a JSON file without the weight_map of an index; expected a state dict of "
+            "PyTorch or safetensors, or the index of safetensors in several parts"
+        ) from error
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        if Path(file).name != file or file.endswith(".json"):
+            raise UserError(f"index '{path}' names the part '{file}'; expected files beside it")
+        tensors |= read_tensors(path.parent / file)[0]
+    lacking = sorted(set(places) - set(tensors))
+    if lacking:
+        raise UserError(f"index '{path}' names a tensor '{lacking[0]}' that its parts do not hold")
+    return tensors
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Any]:

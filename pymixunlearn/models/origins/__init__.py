@@ -1,0 +1,55 @@
+"""Where models of a specification come from: libraries, and factories of users."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import nn
+
+
+class Asked(NamedTuple):
+    """What a network is to be like.
+
+    Attributes:
+        source: The model's name there, the module or the file.
+        factory: Of a module or file, the function or class.
+        outputs: Number of logits.
+        in_channels: Channels of the images.
+        image_size: Height and width of the images; None takes the model's own.
+        arguments: Further arguments of the library's or the user's function.
+        description: A Hugging Face configuration, where it is known already.
+        pretrained: Whether to start from the library's pretrained weights.
+        code_sha256: Hash that the factory's file has to have, if it is known already.
+    """
+
+    source: str
+    factory: str
+    outputs: int
+    in_channels: int
+    image_size: int | None
+    arguments: dict[str, Any]
+    description: dict[str, Any] | None = None
+    pretrained: bool = False
+    code_sha256: str | None = None
+
+
+class Built(NamedTuple):
+    """A network, and what has been settled meanwhile.
+
+    Attributes:
+        model: With fresh or pretrained weights.
+        image_size: Height and width of its images, None where it takes any.
+        description: Its Hugging Face configuration.
+        code_sha256: Hash of the factory's file.
+    """
+
+    model: nn.Module
+    image_size: int | None = None
+    description: dict[str, Any] | None = None
+    code_sha256: str | None = None
+
+
+def network_error(what: str, error: BaseException) -> str:
+    """Return the sentence for weights or a configuration that cannot be fetched."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{what} cannot be fetched ({reason[:200]}); expected a network, or files given by --weights or hf:FOLDER"

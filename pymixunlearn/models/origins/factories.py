@@ -1,0 +1,88 @@
+"""Networks that a user's function makes."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from pymixunlearn.errors import UserError, unknown_name
+from pymixunlearn.files import file_sha256
+from pymixunlearn.models.origins import Asked, Built
+from pymixunlearn.models.user_files import described, import_file
+
+
+def build_of_factory(asked: Asked, *, file: bool) -> Built:
+    """Call a user's function and return the network that it makes.
+
+    The function is given those of ``num_classes``, ``in_channels`` and ``image_size`` that it has parameters for, and
+    ``asked.arguments``.
+
+    Args:
+        asked: What it is to be like.
+        file: Whether the source is a file; otherwise a module.
+
+    Raises:
+        UserError: File, module or function are missing, the file is another one than it was, or the function fails or
+            returns no network.
+    """
+    what = f"'{asked.source}:{asked.factory}'"
+    path = Path(asked.source).expanduser()
+    if file and asked.code_sha256 is not None and path.is_file() and file_sha256(path) != asked.code_sha256:
+        raise UserError(f"file '{path}' was changed since the model was made with it; expected sha256 "
+                        f"{asked.code_sha256[:12]}…")  # fmt: skip
+    module = import_file(path) if file else _module(asked.source)
+    make = _find(module, asked.factory, what)
+    given = {"num_classes": asked.outputs, "in_channels": asked.in_channels, "image_size": asked.image_size}
+    arguments = {**_accepted(make, given), **asked.arguments}
+    try:
+        model = make(**arguments)
+    # Whatever a user's function raises.
+    except Exception as error:
+        place = Path(module.__file__) if module.__file__ else None
+        text = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        raise UserError(
+            f"model {what} cannot be built by {asked.factory}({text}): {described(error, place)}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model {what} is a {type(model).__name__}; expected a function that returns a torch.nn.Module")
+    return Built(model, asked.image_size, code_sha256=_hash(module))
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise UserError(f"module '{name}' of model cannot be imported ({described(error)})") from error
+
+
+def _find(module: ModuleType, name: str, what: str) -> Callable[..., Any]:
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            known = [other for other in vars(found) if callable(getattr(found, other)) and not other.startswith("_")]
+            raise unknown_name(f"function of model {what}:", part, known)
+        found = getattr(found, part)
+    if not callable(found):
+        raise UserError(f"model {what} is a {type(found).__name__}; expected a function that returns a torch.nn.Module")
+    make: Callable[..., Any] = found
+    return make
+
+
+def _accepted(make: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the arguments that the function has parameters for."""
+    try:
+        parameters = inspect.signature(make).parameters
+    except (TypeError, ValueError):  # a class of C code
+        return {}
+    return {name: value for name, value in given.items() if name in parameters and value is not None}
+
+
+def _hash(module: ModuleType) -> str | None:
+    source = module.__file__
+    return file_sha256(Path(source)) if source and Path(source).is_file() else None

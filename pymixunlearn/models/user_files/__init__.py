@@ -1,0 +1,64 @@
+"""Python files of users as modules, so that worker processes find what is defined in them.
+
+The file ``/home/me/nets.py`` is the module ``pymixunlearn.models.user_files.f_HEX`` with its path in hexadecimal: a
+worker that receives an object of it imports it by that name, from that path.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from pymixunlearn.errors import UserError
+
+_PREFIX = f"{__name__}.f_"
+
+
+def import_file(path: Path) -> ModuleType:
+    """Run a Python file, once in a process, and return it as a module; it may import files beside it.
+
+    Raises:
+        UserError: There is no such file, or running it fails.
+    """
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise UserError(f"file '{path}' does not exist; expected a Python file")
+    sys.path.insert(0, str(path.parent))
+    try:
+        return importlib.import_module(_PREFIX + str(path).encode().hex())
+    # Whatever a user's file raises: it is told in one sentence, with the place in that file.
+    except Exception as error:
+        raise UserError(f"file '{path}' cannot be imported ({described(error, path)})") from error
+    finally:
+        sys.path.remove(str(path.parent))
+
+
+def described(error: BaseException, path: Path | None = None) -> str:
+    """Return an error's type and first line, and the line of ``path`` that it comes from."""
+    line, trace = None, error.__traceback__
+    while trace is not None:
+        if path is not None and trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    text = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {text}" + ("" if line is None else f", line {line}")
+
+
+class _Finder(MetaPathFinder):
+    """Finds the modules of this package by the paths in their names."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if not fullname.startswith(_PREFIX):
+            return None
+        return spec_from_file_location(fullname, bytes.fromhex(fullname[len(_PREFIX) :]).decode())
+
+
+sys.meta_path.append(_Finder())
