@@ -31,7 +31,9 @@ _QUICK_FORGET, _QUICK_RETAIN = (128, 256), (256, 512)
 
 
 @bench.command("end-to-end")
-@inputs_options(UnlearnInputs, without=("method", "model", "architecture", *_NOT_ASKED))
+@inputs_options(
+    UnlearnInputs, without=("method", "model", "architecture", "weights", "model_config", "allow_code", *_NOT_ASKED)
+)
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: PyTorch's]")
 @click.option(
     "--part", "parts", type=click.Choice(_PARTS), multiple=True, help="Only this part.  [default: request and growth]"

@@ -11,6 +11,7 @@ import click
 _SETTINGS = "mixunlearn_cli.settings"
 _REPEATED = (
     *("method", "dataset", "data_dir", "image_size", "seed", "device", "model", "label_aware"),
+    *("weights", "model_config"),
     *("relearn", "tsne", "thumbnails", "png", "follow_links", "skip_unreadable", "validation"),
 )
 

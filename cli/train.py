@@ -18,11 +18,12 @@ from .training import show_training
 @click.command(cls=SettingsCommand, settings=("train",))
 @options.inputs_options(
     TrainInputs,
-    without=(*FORGET, "architecture"),
+    without=(*FORGET, "architecture", "weights"),
     about={
         "model": {
-            "metavar": "NAME",
-            "help": "The network: cnn, resnet14, resnet18 or vit.  [default: cnn for grey images, resnet18 for colour]",
+            "metavar": "SPEC",
+            "help": "The network: cnn, resnet14, resnet18, vit, torchvision:NAME, timm:NAME, hf:NAME, hf:FOLDER, "
+            "package.module:factory or file.py:factory.  [default: cnn for grey images, resnet18 for colour]",
         }
     },
 )

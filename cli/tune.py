@@ -25,7 +25,7 @@ _SHOWN = 10
 @click.argument("method")
 @options.inputs_options(
     TuneInputs,
-    without=("seed", "architecture", "validation_share"),
+    without=("seed", "architecture", "weights", "allow_code", "validation_share"),
     about={
         "model": {
             "metavar": "NAME",

@@ -43,10 +43,10 @@ def run_evaluation(
     split = load_split(
         inputs.data, inputs.split, inputs.checkpoint, inputs.reference, seed=inputs.seed, observer=watcher
     )
-    model = load_checkpoint(inputs.checkpoint, inputs.model.architecture, split.dataset)
+    model = load_checkpoint(inputs.checkpoint, inputs.model, split.dataset)
     reference = None
     if inputs.reference is not None:
-        reference = load_checkpoint(inputs.reference, inputs.model.architecture, split.dataset)
+        reference = load_checkpoint(inputs.reference, inputs.model, split.dataset)
     identity = _identity(inputs, split, model, reference, device)
     folder = None if out is None else RunFolder(out, identity)
     if folder is not None and folder.finished:

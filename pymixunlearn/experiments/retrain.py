@@ -14,7 +14,7 @@ from pymixunlearn.experiments.common.run_folder import Run
 from pymixunlearn.experiments.common.settings import build_training
 from pymixunlearn.experiments.common.stages import evaluate_models, train_retrain
 from pymixunlearn.experiments.common.training_run import TrainingPlan, run_training_plan
-from pymixunlearn.training import CachedModel, MeanTeacherConfig, defaults_for, resolve_device
+from pymixunlearn.training import CachedModel, MeanTeacherConfig, resolve_device
 
 
 def resolve_retraining(inputs: RetrainInputs, *, observer: Observer | None = None) -> TrainingPlan:
@@ -30,7 +30,7 @@ def resolve_retraining(inputs: RetrainInputs, *, observer: Observer | None = Non
     build_training(MeanTeacherConfig(), inputs.settings)
     split = load_split(inputs.data, inputs.split, inputs.model.model, seed=inputs.seed, observer=observer)
     initial = choose_model(inputs.model, split.dataset)
-    defaults = defaults_for(initial.name, "retrain", semi_supervised=split.unlabelled_indices is not None)
+    defaults = initial.defaults("retrain", semi_supervised=split.unlabelled_indices is not None)
     config = build_training(defaults, inputs.settings)
     return TrainingPlan("retrain", "retrain", inputs, split.dataset, split, initial, config, device)
 

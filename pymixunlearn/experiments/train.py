@@ -16,7 +16,8 @@ from pymixunlearn.experiments.common.run_folder import Run
 from pymixunlearn.experiments.common.settings import build_training
 from pymixunlearn.experiments.common.stages import train_initial
 from pymixunlearn.experiments.common.training_run import TrainingPlan, run_training_plan
-from pymixunlearn.training import CachedModel, MeanTeacherConfig, defaults_for, resolve_device
+from pymixunlearn.models.specification import FORMS
+from pymixunlearn.training import CachedModel, MeanTeacherConfig, resolve_device
 
 
 def resolve_training(inputs: TrainInputs, *, observer: Observer | None = None) -> TrainingPlan:
@@ -32,8 +33,11 @@ def resolve_training(inputs: TrainInputs, *, observer: Observer | None = None) -
     dataset = inputs.data.load(observer)
     initial = choose_model(inputs.model, dataset)
     if initial.loaded is not None:
-        raise BadRequest(f"a model is trained from a network's name, one of {', '.join(models.available())}")
-    config = build_training(defaults_for(initial.name, "initial"), inputs.settings)
+        raise BadRequest(
+            f"a model is trained from a network's name or specification ({', '.join(models.available())}, {FORMS}), "
+            "not from weights"
+        )
+    config = build_training(initial.defaults("initial"), inputs.settings)
     return TrainingPlan("train", "initial", inputs, dataset, None, initial, config, device)
 
 

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 from torch import nn
 
-from pymixunlearn.data import Dataset
+from pymixunlearn.data import Dataset, Preprocess
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import METRICS, Metrics, accuracy, predict_logits
 from pymixunlearn.evaluation.intervals import sample_counts
@@ -20,6 +20,7 @@ from pymixunlearn.experiments.common.data_origin import data_of_run, runs_code
 from pymixunlearn.experiments.common.identity import pixels_sha256
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
 from pymixunlearn.experiments.common.inputs import VerifyInputs
+from pymixunlearn.experiments.common.model_config import MODEL_CONFIG, model_config_text
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import read_json
@@ -28,6 +29,8 @@ from pymixunlearn.experiments.common.stages import cached_models, evaluate_model
 from pymixunlearn.experiments.common.threads import suited_threads
 from pymixunlearn.experiments.unlearn.report import AUDIT, HTML, SOURCES, read_pictures
 from pymixunlearn.files import file_sha256
+from pymixunlearn.models.registry import runs_code
+from pymixunlearn.models.weight_files import read_tensors
 from pymixunlearn.reporting import (
     FORMAT,
     FORMAT_1,
@@ -42,7 +45,7 @@ from pymixunlearn.reporting import (
 )
 from pymixunlearn.tasks import Split, indices_sha256, read_deletion_list
 from pymixunlearn.tasks.samples import find_samples
-from pymixunlearn.training import load_model, model_hash, resolve_device
+from pymixunlearn.training import load_model, model_hash, resolve_device, tensors_hash
 
 PERCENT_TOLERANCE = 0.1
 ATTACK_TOLERANCE = 1.0
@@ -168,6 +171,11 @@ def _check_copies(folder: Path, record: Mapping[str, Any], missing: list[str]) -
     config, split = read_json(folder / "config.json"), read_json(folder / "split.json")
     metrics = upgraded(read_json(folder / "metrics.json"))
     audit = read_json(folder / AUDIT) if (folder / AUDIT).is_file() else None
+    if (folder / MODEL_CONFIG).is_file():
+        preprocess = Preprocess.from_dict(config["preprocess"])
+        written = model_config_text(config["architecture"], config["class_names"], preprocess)
+        right = (folder / MODEL_CONFIG).read_text("utf-8") == written
+        yield Check(f"{MODEL_CONFIG}, content", right, "says what config.json says" if right else "says something else")
     times = {**metrics["times"], "written": record["times"]["written"]}
     again = deletion_record(config, metrics, split, times=times, hashes=record["files"], audit=audit)
     current = record["format"] == FORMAT and record["versions"] == {**record["versions"], **_package()}
@@ -220,7 +228,16 @@ def _check_content(
         return
     dataset = _load(inputs, config, watcher)
     found, stated = dataset.fingerprint(), record["dataset"]["fingerprint"]
-    model = load_model(folder / CHECKPOINT, num_classes=config["architecture"]["num_classes"])
+    if runs_code(config["architecture"]) and not inputs.allow_code:
+        yield from _check_unbuilt(folder, record, found == stated, f"{dataset.name}, fingerprint {found[:12]}…")
+        missing.append(
+            f"metrics: the model is made by '{config['architecture']['name']}', and code that a record names is not "
+            "run; --allow-code runs it once you have read it"
+        )
+        return
+    model = load_model(
+        folder / CHECKPOINT, num_classes=config["architecture"]["num_classes"], allow_code=inputs.allow_code
+    )
     if found != stated:
         gone = metrics.get("rest") == {"retain": pixels_sha256(dataset.train), "test": pixels_sha256(dataset.test)}
         detail = "D_f is gone, as it should be, and the rest is what the run saw"
@@ -252,8 +269,19 @@ def _check_validation(dataset: Dataset, manifest: Mapping[str, Any]) -> Iterator
     yield Check("validation set", found == stated, detail + ("" if found == stated else _expected(stated)))
 
 
+def _check_unbuilt(folder: Path, record: Mapping[str, Any], same_data: bool, data: str) -> Iterator[Check]:
+    """Check what needs no network: the data, and the hash of the unlearned model's weights."""
+    expected = "" if same_data else _expected(record["dataset"]["fingerprint"])
+    yield Check("data set", same_data, f"{data}{expected}")
+    yield _check_hash("unlearned", tensors_hash(read_tensors(folder / CHECKPOINT)[0]), record)
+
+
 def _check_model(name: str, network: nn.Module, record: Mapping[str, Any]) -> Check:
-    sha256, stated = model_hash(network), record["models"][f"{name}_sha256"]
+    return _check_hash(name, model_hash(network), record)
+
+
+def _check_hash(name: str, sha256: str, record: Mapping[str, Any]) -> Check:
+    stated = record["models"][f"{name}_sha256"]
     detail = f"sha256 of the weights {sha256[:12]}…"
     same = sha256 == stated
     return Check(f"model {row_name(name)}", same, detail + ("" if same else _expected(stated)))
@@ -269,7 +297,9 @@ def _other_models(
         if path is not None:
             file = path / CHECKPOINT if path.is_dir() else path
             classes = config["architecture"]["num_classes"]
-            found[name] = load_model(file, architecture=config["architecture"], num_classes=classes)
+            found[name] = load_model(
+                file, architecture=config["architecture"], num_classes=classes, allow_code=inputs.allow_code
+            )
     # What other versions trained here, under the same settings, need not be what they trained for this run.
     ours = all(metrics["versions"][name] == versions()[name] for name in ("pymixunlearn", "torch"))
     with suited_threads(split.dataset, torch.device(config["device"])):

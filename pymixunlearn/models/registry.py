@@ -259,6 +259,11 @@ def architecture_of(model: nn.Module) -> dict[str, Any] | None:
     return dict(declared) if all(_structure(network) == expected for network in networks) else None
 
 
+def runs_code(architecture: Mapping[str, Any]) -> bool:
+    """Tell whether building this architecture runs a user's code."""
+    return parse_specification(architecture["name"]).runs_code
+
+
 def architecture_name(model: nn.Module) -> str | None:
     """Return the name under which :func:`build` makes this network, or None for a network of another origin.
 

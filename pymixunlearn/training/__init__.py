@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from pymixunlearn.training.cache import CachedModel, ModelCache, ModelStore, training_key
-from pymixunlearn.training.checkpoints import load_model, model_hash, read_metadata, save_model
+from pymixunlearn.training.checkpoints import (
+    CodeNotAllowed,
+    load_model,
+    model_hash,
+    read_metadata,
+    save_model,
+    tensors_hash,
+)
 from pymixunlearn.training.device import resolve_device, seeded_layers
 from pymixunlearn.training.fit import fit
 from pymixunlearn.training.fresh import fresh_weights
@@ -14,6 +21,7 @@ from pymixunlearn.training.supervised import MeanTeacherConfig, TrainConfig, Tra
 __all__ = [
     "CachedModel",
     "Callback",
+    "CodeNotAllowed",
     "EndLoop",
     "MeanTeacherConfig",
     "ModelCache",
@@ -33,6 +41,7 @@ __all__ = [
     "run_epochs",
     "save_model",
     "seeded_layers",
+    "tensors_hash",
     "train",
     "train_mean_teacher",
     "training_key",

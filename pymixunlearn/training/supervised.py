@@ -145,7 +145,7 @@ def defaults_for(
     Retraining gets twice the epochs of the initial model, as in the paper.
 
     Args:
-        model_name: One of ``models.available()``.
+        model_name: One of ``models.available()``, or a specification with a colon, which gets those of ``cnn``.
         purpose: "initial" for the model that unlearns, "retrain" for the one it is compared with.
         semi_supervised: Return a :class:`MeanTeacherConfig`, for training with unlabelled images too.
 
@@ -158,6 +158,8 @@ def defaults_for(
     """
     # The paper has neither resnet14 nor this vision transformer: their settings are ours.
     settings = {"cnn": (10, 1e-3), "resnet14": (16, 1e-3), "resnet18": (20, 5e-5), "vit": (10, 1e-3)}
+    if ":" in model_name:  # of a library or a user: those of the small network
+        settings = {model_name: settings["cnn"]}
     if model_name not in settings:
         raise unknown_name("model", model_name, available())
     factors = {"initial": 1, "retrain": 2}

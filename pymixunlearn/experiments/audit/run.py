@@ -20,7 +20,7 @@ from pymixunlearn.experiments.audit.shadows import Shadows, make_shadows, margin
 from pymixunlearn.experiments.common.data_origin import data_of_run
 from pymixunlearn.experiments.common.forget_set import load_split
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity, identity_hash
-from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model, load_checkpoint
+from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model, load_checkpoint, model_path
 from pymixunlearn.experiments.common.inputs import BadRequest, ModelRequest, SplitRequest, check_name
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
@@ -30,7 +30,7 @@ from pymixunlearn.experiments.unlearn.report import AUDIT, write_report
 from pymixunlearn.methods import Method
 from pymixunlearn.reporting import RECORD
 from pymixunlearn.tasks import Split
-from pymixunlearn.training import TrainConfig, defaults_for, resolve_device
+from pymixunlearn.training import TrainConfig, resolve_device
 
 AUDIT_FORMAT = "pymixunlearn-audit/1"
 SHADOW_MODELS = 16
@@ -151,7 +151,7 @@ def run_audit(
     """
     watcher = Observer() if observer is None else observer
     identity: dict[str, Any] = json.loads(json.dumps(plan.identity))
-    folder = out or plan.inputs.run or Path("runs") / f"audit-{plan.target.name}-{identity_hash(identity)}"
+    folder = out or plan.inputs.run or Path("runs") / f"audit-{plan.target.short_name}-{identity_hash(identity)}"
     file = folder / AUDIT
     known = _read(file)
     if known is not None and known.get("identity") == identity:
@@ -189,7 +189,8 @@ def _of_run(inputs: AuditInputs, observer: Observer | None) -> _Origin:
     """Read what is audited from a run folder."""
     run = inputs.run
     assert run is not None
-    if inputs.split != SplitRequest() or inputs.model != ModelRequest() or inputs.settings:
+    choices = replace(inputs.model, allow_code=False)
+    if inputs.split != SplitRequest() or choices != ModelRequest() or inputs.settings:
         raise BadRequest("a run already says what was forgotten, from which model and how; leave these choices out")
     config = _read(run / "config.json")
     if config is None or config.get("format") != FORMAT or config.get("command") != "unlearn":
@@ -198,10 +199,10 @@ def _of_run(inputs: AuditInputs, observer: Observer | None) -> _Origin:
     data = data_of_run(config, data_dir=given.data_dir, download=given.download, stream=given.stream)
     split = Split.load(run / "split.json", data.load(observer))
     check_auditable(split)  # before its trainings are looked at: they may be of a kind that no audit repeats
-    target = load_checkpoint(run, config["architecture_name"], split.dataset)
+    target = load_checkpoint(run, replace(inputs.model, architecture=config["architecture_name"]), split.dataset)
     method = methods.get(config["method"])
     trainings = {
-        purpose: read_training(config[purpose]) if config[purpose] else defaults_for(target.name, purpose)
+        purpose: read_training(config[purpose]) if config[purpose] else target.defaults(purpose)
         for purpose in ("initial", "retrain")
     }
     return _Origin(
@@ -218,23 +219,24 @@ def _of_model(inputs: AuditInputs, observer: Observer | None) -> _Origin:
     """Take a model that never unlearned."""
     build_training(TrainConfig(), inputs.settings)
     given = inputs.model.model
-    if given is None:
+    if given is None and inputs.model.model_config is None:
         raise BadRequest("an audit needs a run folder of 'unlearn', or a trained model by --model")
     split = load_split(inputs.data, inputs.split, given, seed=inputs.seed, observer=observer)
     target = choose_model(inputs.model, split.dataset)
     if target.loaded is None:
         raise BadRequest(f"'{given}' is a network without weights; an audit needs a trained model's file or run folder")
-    config = _read(Path(given) / "config.json") or {}
+    path = model_path(inputs.model)
+    config = {} if path is None else _read(path / "config.json") or {}
     known = config.get("command") in ("train", "retrain")
     if known and config.get("task") == "semi":
         raise UserError(f"'{given}' was trained with few labels; an audit trains its shadow models with all of them")
-    defaults = read_training(config["settings"]) if known else defaults_for(target.name, "initial")
+    defaults = read_training(config["settings"]) if known else target.defaults("initial")
     return _Origin(
         split,
         target,
         None,
         build_training(defaults, inputs.settings),
-        defaults_for(target.name, "retrain"),
+        target.defaults("retrain"),
         trained_elsewhere=not known and not inputs.settings,
     )
 

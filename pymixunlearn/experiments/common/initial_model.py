@@ -1,12 +1,14 @@
-"""Initial model of a command: a network to train, or a checkpoint."""
+"""Initial model of a command: a network to train, or one with weights."""
 
 from __future__ import annotations
 
 import copy
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -15,7 +17,14 @@ from pymixunlearn.data import Dataset
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.given import GivenModel
 from pymixunlearn.experiments.common.inputs import BadRequest, ModelRequest, check_name
-from pymixunlearn.training import load_model, model_hash
+from pymixunlearn.experiments.common.model_config import ModelConfig, read_model_config
+from pymixunlearn.models.class_map import map_by_name, map_of
+from pymixunlearn.models.origins.hugging_face import read_description
+from pymixunlearn.models.registry import unknown_model
+from pymixunlearn.models.specification import Specification, parse_specification
+from pymixunlearn.models.weight_files import weights_in
+from pymixunlearn.models.weights import load_weights
+from pymixunlearn.training import CodeNotAllowed, TrainConfig, defaults_for, load_model, model_hash
 
 CHECKPOINT = "model.safetensors"
 """A model's file in any run folder."""
@@ -23,66 +32,311 @@ CHECKPOINT = "model.safetensors"
 
 @dataclass(frozen=True)
 class InitialModel:
-    """The initial model's network, and its weights where a checkpoint gives them.
+    """The initial model's network, and its weights where they are given.
 
     Attributes:
         architecture: The arguments of ``models.build``.
-        checkpoint: The file that it was loaded from, or None for a network that is to be trained.
-        loaded: The checkpoint's model, on the CPU.
+        checkpoint: The file or folder that its weights are from, or None for a network that is to be trained.
+        loaded: The model with its weights, on the CPU.
         sha256: The hash of that model's state.
+        notes: What a reader should know of how it was read.
     """
 
     architecture: dict[str, Any]
     checkpoint: Path | None = None
     loaded: nn.Module | None = None
     sha256: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """The network's name."""
+        """The network's name or specification."""
         return str(self.architecture["name"])
+
+    @property
+    def short_name(self) -> str:
+        """The name as a part of a folder's name."""
+        return re.sub(r"[^\w.-]+", "-", self.name.rpartition("/")[2])
+
+    def defaults(self, purpose: Literal["initial", "retrain"], *, semi_supervised: bool = False) -> TrainConfig:
+        """Return the default settings of the network's training."""
+        return defaults_for(self.name, purpose, semi_supervised=semi_supervised)
 
 
 def choose_model(request: ModelRequest, dataset: Dataset) -> InitialModel:
     """Find the requested model, and check that it fits the data.
 
     Raises:
-        BadRequest: No network has this name and no file is there.
-        UserError: The checkpoint is missing, corrupt, or made for other images or classes.
+        BadRequest: No network has this name and no file is there, or choices contradict each other.
+        UserError: A file is missing, corrupt, or made for other images or classes; or the model cannot be built.
     """
     if isinstance(request, GivenModel):
         return _in_memory(request.network, dataset)
     if request.architecture is not None:
         check_name("architecture", request.architecture, models.available())
+    config = config_of(request)
+    given, path = request.model, model_path(request)
+    if path is not None:
+        if path.is_dir() and is_hugging_face(path):
+            given = f"hf:{path}"
+        elif request.weights is not None:
+            raise BadRequest(
+                f"model '{given}' is a file or folder with weights, and --weights gives others; expected one of them"
+            )
+        else:
+            return load_checkpoint(path, request, dataset)
+    if request.architecture is not None:
+        if given is not None or request.weights is None:
+            raise BadRequest("an architecture is for a checkpoint that does not say its own; give a model file too")
+        given = request.architecture
+    given = given or config.model
+    if given is None and request.weights is not None:
+        return load_checkpoint(Path(request.weights).expanduser(), request, dataset)
+    if request.model is None and config.model is not None:
+        _check_allowed(config.model, request)
+    network = _network(given or default_network(dataset), config, dataset)
+    if network.weights is not None and request.weights is None:
+        model = models.build(**{**network.architecture, "pretrained": True})
+        model.architecture = dict(network.architecture)  # type: ignore[assignment]
+        return InitialModel(network.architecture, network.weights, model.eval(), model_hash(model), network.notes)
+    if request.weights is None:
+        return InitialModel(_settled(network), notes=network.notes)
+    file = Path(request.weights).expanduser()
+    fresh = {key: value for key, value in network.architecture.items() if key != "pretrained"}
+    model = load_weights(models.build(**fresh), file).eval()
+    found: dict[str, Any] = model.architecture  # type: ignore[assignment]
+    return InitialModel({**found, **_start(network.architecture)}, file, model, model_hash(model), network.notes)
+
+
+def config_of(request: ModelRequest) -> ModelConfig:
+    """Return the model config of a request, an empty one where it has none.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    return ModelConfig() if request.model_config is None else read_model_config(request.model_config)
+
+
+def model_path(request: ModelRequest) -> Path | None:
+    """Return the path that a request's model is, None for a name or specification; an existing path wins.
+
+    Raises:
+        BadRequest: It is neither, or a specification that is not written well.
+    """
     given = request.model
     if given is None or given in models.available():
-        if request.architecture is not None:
-            raise BadRequest("an architecture is for a checkpoint that does not say its own; give a model file too")
-        return InitialModel(_architecture(given or default_network(dataset), dataset))
+        return None
     path = Path(given).expanduser()
+    if path.exists() and not (path.is_file() and path.suffix == ".py"):
+        return path
+    if ":" in given or path.suffix == ".py":
+        try:
+            parse_specification(given)
+        except UserError as error:
+            raise BadRequest(str(error)) from error
+        return None
     # "resnet81" is a slip of a name, "models/a.pt" a file that is not there.
-    if not path.exists() and not path.suffix and path.name == given:
-        check_name("model", given, models.available())
-    return load_checkpoint(path, request.architecture, dataset)
+    if not path.suffix and path.name == given:
+        raise BadRequest(str(unknown_model(given)))
+    return path
 
 
-def load_checkpoint(path: Path, architecture: str | None, dataset: Dataset) -> InitialModel:
+def is_hugging_face(folder: Path) -> bool:
+    """Tell whether a folder is one of ``save_pretrained``, not a run folder."""
+    if not (folder / "config.json").is_file():
+        return False
+    try:
+        return "model_type" in read_description(str(folder))
+    except UserError:
+        return False
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network that was asked for by specification.
+
+    Attributes:
+        architecture: The arguments of ``models.build``.
+        weights: Where its weights are, for a specification that brings them along.
+        notes: As of :class:`InitialModel`.
+    """
+
+    architecture: dict[str, Any]
+    weights: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _network(given: str, config: ModelConfig, dataset: Dataset) -> _Network:
+    """Return the arguments of ``models.build`` for a specification, a model config and the data."""
+    if given in models.available():
+        specification = Specification("built-in", given)
+    else:
+        specification = parse_specification(given)
+    architecture: dict[str, Any] = _architecture(_lasting(given, specification), dataset)
+    if specification.kind == "hf":
+        architecture["description"] = dict(config.description or read_description(specification.source))
+    class_map, outputs, notes = _classes(given, config, dataset, architecture.get("description"))
+    further = {
+        "arguments": dict(config.arguments),
+        "class_map": class_map,
+        "outputs": outputs,
+        "feature_layer": config.feature_layer,
+        "embedding_layer": config.embedding_layer,
+        "code_sha256": config.code_sha256 if config.model == given else None,
+    }
+    architecture.update({key: value for key, value in further.items() if value})
+    # A library's weights are the model itself where its outputs are the classes, and the start of a training otherwise.
+    brings = specification.kind == "hf" and config.pretrained is None and _has_weights(specification.source)
+    if brings and outputs is None:
+        brings = len(architecture["description"].get("id2label") or {}) in (0, dataset.num_classes)
+        if not brings:
+            labels = len(architecture["description"]["id2label"])
+            raise UserError(
+                f"model '{given}' has {labels} outputs and the data {dataset.num_classes} classes, which its labels do "
+                "not name; expected a class_map in --model-config, or 'pretrained: true' there to train a new head"
+            )
+    known = class_map is not None or config.classes is not None
+    if brings or (config.pretrained and known):
+        return _Network(architecture, Path(specification.source), notes)
+    if config.pretrained:
+        architecture["pretrained"] = True
+    return _Network(architecture, None, notes)
+
+
+def _classes(
+    given: str, config: ModelConfig, dataset: Dataset, description: Mapping[str, Any] | None
+) -> tuple[list[int] | None, int | None, tuple[str, ...]]:
+    """Return class map, number of outputs (None where they are the classes in their order) and notes."""
+    names, classes = config.output_names, dataset.train.classes
+    outputs = config.outputs
+    if config.class_map is not None:
+        class_map = map_of(config.class_map, classes, names)
+        outputs = outputs or (len(names) if names else _labels(description) or config.num_classes or max(class_map) + 1)
+        return (None, None, ()) if class_map == list(range(outputs)) else (class_map, outputs, ())
+    if names is None and description is not None:
+        labels = description.get("id2label") or {}
+        ordered = [str(label) for _, label in sorted(labels.items(), key=lambda item: int(item[0]))]
+        if set(classes) <= set(ordered):
+            names = ordered
+        elif len(ordered) == len(classes) and not all(name.startswith("LABEL_") for name in ordered):
+            note = (
+                f"The labels of '{given}' ({', '.join(ordered[:3])}, …) are not the names of the classes "
+                f"({', '.join(classes[:3])}, …): they are taken in their order."
+            )
+            return None, None, (note,)
+    if names is None:
+        if outputs is not None and outputs != dataset.num_classes:
+            raise UserError(
+                f"model '{given}' has {outputs} outputs and the data {dataset.num_classes} classes; expected classes "
+                "or class_map in --model-config, which say what stands for what"
+            )
+        return None, None, ()
+    if list(names) == list(classes):
+        return None, None, ()
+    class_map = map_by_name(classes, names, f"model '{given}'")
+    return class_map, len(names), ()
+
+
+def _labels(description: Mapping[str, Any] | None) -> int | None:
+    return None if description is None else len(description.get("id2label") or {}) or None
+
+
+def _settled(network: _Network) -> dict[str, Any]:
+    """Return the architecture with what is known only once the network was built; a factory's weights are tried.
+
+    Raises:
+        UserError: A factory gives the same weights for every seed.
+    """
+    architecture = network.architecture
+    if architecture["name"] in models.available():
+        return architecture
+    built = models.build(**architecture, seed=0)
+    found: dict[str, Any] = built.architecture  # type: ignore[assignment]
+    if parse_specification(architecture["name"]).runs_code:
+        again = models.build(**architecture, seed=1)
+        if model_hash(built) == model_hash(again):
+            raise UserError(
+                f"model '{architecture['name']}' has the same weights for every seed, so what it was trained on would "
+                "stay in a model that is retrained; expected a factory of fresh weights, and the trained ones by "
+                "--weights"
+            )
+    return found
+
+
+def _start(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an architecture says of the weights that a training starts from."""
+    return {"pretrained": True} if architecture.get("pretrained") else {}
+
+
+def _has_weights(source: str) -> bool:
+    """Tell whether a Hugging Face model comes with weights; a name on the hub does."""
+    folder = Path(source).expanduser()
+    return not folder.is_dir() or weights_in(folder) is not None
+
+
+def _lasting(given: str, specification: Specification) -> str:
+    """Return a specification that means the same in every working directory."""
+    if specification.kind == "file":
+        return f"{Path(specification.source).expanduser().resolve()}:{specification.factory}"
+    if specification.kind == "hf" and Path(specification.source).expanduser().is_dir():
+        return f"hf:{Path(specification.source).expanduser().resolve()}"
+    return given
+
+
+def _check_allowed(name: str, request: ModelRequest) -> None:
+    """Refuse a user's function that only a file names, unless it is allowed."""
+    if parse_specification(name).runs_code and not request.allow_code:
+        raise CodeNotAllowed(
+            f"model config '{request.model_config}' names '{name}', and code that a file names is not run unasked; "
+            f"expected --allow-code once you have read it, or --model {name}"
+        )
+
+
+def load_checkpoint(path: Path, request: ModelRequest, dataset: Dataset) -> InitialModel:
     """Load a checkpoint, given as a file or as the run folder it is in.
+
+    Args:
+        path: The file or folder.
+        request: Says the network of a file that does not say its own.
+        dataset: The data that it is for.
 
     Raises:
         UserError: It is missing, corrupt, or made for other images or classes than ``dataset`` has.
     """
     file = path / CHECKPOINT if path.is_dir() else path
-    described = None if architecture is None else _architecture(architecture, dataset)
-    model = load_model(file, architecture=described, num_classes=dataset.num_classes)
+    described, config = None, config_of(request)
+    name = request.architecture or config.model
+    if name is not None:
+        if config.model is not None:
+            _check_allowed(name, request)
+        described = _network(name, config, dataset).architecture
+    try:
+        model = load_model(file, architecture=described, num_classes=dataset.num_classes, allow_code=request.allow_code)
+    except UserError as error:
+        if "pass its architecture" in str(error):
+            raise UserError(
+                f"model checkpoint '{file}' does not say which network it holds; give the network by --model "
+                f"(torchvision:NAME, file.py:factory, …) and this file by --weights"
+            ) from error
+        raise
     found: dict[str, Any] = model.architecture  # type: ignore[assignment]
     _check_fit(found, dataset, f"model checkpoint '{file}'")
     return InitialModel(found, file, model, model_hash(model))
 
 
+def model_options(request: ModelRequest, initial: InitialModel) -> dict[str, str | None]:
+    """Return the options that give the same model again, paths from the root, for config.json."""
+    given = {"weights": request.weights, "model_config": request.model_config}
+    paths = {name: None if path is None else os.path.abspath(path.expanduser()) for name, path in given.items()}
+    if request.model is None:
+        return {"model": None, **paths}
+    named = initial.checkpoint is None or request.weights is not None
+    return {"model": initial.name if named else os.path.abspath(str(initial.checkpoint)), **paths}
+
+
 def _in_memory(network: nn.Module, dataset: Dataset) -> InitialModel:
-    architecture = getattr(network, "architecture", None)
-    if not isinstance(architecture, dict):
+    architecture = models.architecture_of(network)
+    if architecture is None:
         raise UserError(
             f"model is a {type(network).__name__} of your own; expected a model of models.build, a model file or a run "
             "folder (methods.get(NAME)().unlearn(model, split) takes any)"
@@ -99,7 +353,10 @@ def _check_fit(found: Mapping[str, Any], dataset: Dataset, what: str) -> None:
         UserError: It was made for others.
     """
     wanted = _architecture(str(found["name"]), dataset)
-    for key, meaning in (("in_channels", "image channels"), ("image_size", "pixels of image height and width")):
+    meanings = {"in_channels": "image channels"}
+    if found["name"] in models.available():  # others are tried on the images
+        meanings["image_size"] = "pixels of image height and width"
+    for key, meaning in meanings.items():
         if found[key] != wanted[key]:
             raise UserError(
                 f"{what} was made for {found[key]} {meaning}, but dataset '{dataset.name}' has {wanted[key]}"

@@ -261,22 +261,43 @@ class ModelRequest:
     """Which initial model.
 
     Attributes:
-        model: A network's name (it is then trained first) or a checkpoint; None means ``cnn`` for one-channel images
-            and ``resnet18`` otherwise.
-        architecture: The network of a checkpoint that does not say its own (a plain PyTorch state dict).
+        model: A specification (it is then trained first, unless weights are given) or a checkpoint; None means ``cnn``
+            for one-channel images and ``resnet18`` otherwise.
+        architecture: The built-in network of a checkpoint that does not say its own.
+        weights: A file of weights for ``model``.
+        model_config: A file that says the rest, see :mod:`pymixunlearn.experiments.common.model_config`.
+        allow_code: Whether a user's function may be run that only a file names.
     """
 
     model: str | None = option(
         "--model",
-        metavar="CHECKPOINT|NAME",
-        help="A model file or the run folder it is in; or a network to train: cnn, resnet14, resnet18, vit.  "
-        "[default: cnn for grey images, resnet18 for colour]",
+        metavar="SPEC|RUN|FILE",
+        help="A network: cnn, resnet14, resnet18, vit, torchvision:NAME, timm:NAME, hf:NAME, hf:FOLDER, "
+        "package.module:factory or file.py:factory; with --weights as they are in a file, otherwise trained first. Or "
+        "a run folder, or a model file that says what it holds.  [default: cnn for grey images, resnet18 for colour]",
     )
     architecture: str | None = option(
         "--architecture",
         metavar="NAME",
-        help="The network (cnn, resnet14, resnet18, vit) of a checkpoint that does not say its own: a plain PyTorch "
-        "state dict.",
+        help="The network (cnn, resnet18, vit) of a checkpoint that does not say its own: a plain PyTorch state dict.",
+    )
+    weights: Path | None = option(
+        "--weights",
+        kind=Path,
+        metavar="FILE",
+        help="The weights of --model: a state dict as PyTorch saves it, safetensors, or the index of several of these.",
+    )
+    model_config: Path | None = option(
+        "--model-config",
+        kind=Path,
+        metavar="FILE.yaml",
+        help="What the weights do not say: arguments, classes, class_map, feature_layer, preprocessing. Written by "
+        "`train` and into every run folder as model.yaml.",
+    )
+    allow_code: bool = option(
+        "--allow-code",
+        default=False,
+        help="Run a function (file.py:factory) that a model file or a model config names, not only one of --model.",
     )
 
 
@@ -315,7 +336,7 @@ class RetrainInputs(Inputs):
 
 @dataclass(frozen=True)
 class EvaluateInputs(Inputs):
-    """Inputs of ``evaluate``; of ``model`` only the architecture of checkpoints that do not say their own counts.
+    """Inputs of ``evaluate``; ``model`` is the network of checkpoints that do not say their own.
 
     Attributes:
         checkpoint: A model file, or the run folder it is in.
@@ -350,6 +371,7 @@ class VerifyInputs:
         initial: The model before unlearning, whose hash and metrics are then checked too.
         retrain: Retrain's model, likewise; what compares with Retrain's predictions can be measured with it alone.
         deletion_list: The list of samples to forget, to check that these were requested.
+        allow_code: Whether to run a user's file that the record names.
         hashes_only: Neither load the data nor measure.
         device: Where to measure.
     """
@@ -371,6 +393,12 @@ class VerifyInputs:
         kind=Path,
         metavar="FILE",
         help="The list of samples that was to be forgotten: are these the ones, and their ids?",
+    )
+    allow_code: bool = option(
+        "--allow-code",
+        default=False,
+        help="Run the Python file that makes the model, where the record names one; without it, what needs the model "
+        "is not checked.",
     )
     hashes_only: bool = option("--hashes-only", default=False, help="Neither load the data nor measure anything.")
     device: str | None = option(

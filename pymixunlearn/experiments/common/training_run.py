@@ -15,8 +15,9 @@ from pymixunlearn.evaluation import Metrics
 from pymixunlearn.experiments.common.data_origin import data_origin
 from pymixunlearn.experiments.common.history import merge_histories, to_csv
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity, identity_hash
-from pymixunlearn.experiments.common.initial_model import CHECKPOINT, InitialModel
+from pymixunlearn.experiments.common.initial_model import CHECKPOINT, InitialModel, model_options
 from pymixunlearn.experiments.common.inputs import Inputs
+from pymixunlearn.experiments.common.model_config import MODEL_CONFIG, model_config_text
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import Run, RunFolder
@@ -96,7 +97,8 @@ def run_training_plan(
         UserError: The folder holds another run or cannot be written, or the training failed.
     """
     identity = plan.identity
-    name = f"{plan.command}-{plan.dataset.name}-{plan.initial.name}-seed{plan.inputs.seed}-{identity_hash(identity)}"
+    what = f"{plan.command}-{plan.dataset.name}-{plan.initial.short_name}"
+    name = f"{what}-seed{plan.inputs.seed}-{identity_hash(identity)}"
     folder = RunFolder(Path("runs") / name if out is None else out, identity)
     if folder.finished:
         return Run(folder.path, folder.read_json("metrics.json"), known=True)
@@ -121,7 +123,9 @@ def _publish(
         "hashes": {plan.purpose: model_hash(trained.model), CHECKPOINT: file_sha256(folder.partial / CHECKPOINT)},
         "versions": versions(),
     }
-    files = ["config.json", CHECKPOINT, "history.csv", "metrics.json"]
+    files = ["config.json", MODEL_CONFIG, CHECKPOINT, "history.csv", "metrics.json"]
+    text = model_config_text(plan.initial.architecture, plan.dataset.train.classes, plan.dataset.preprocess)
+    folder.write_text(MODEL_CONFIG, text)
     folder.write_json("config.json", {**identity, **_origin(plan), "command_line": command_line})
     if plan.split is not None:
         files.insert(1, "split.json")
@@ -136,7 +140,7 @@ def _origin(plan: TrainingPlan) -> dict[str, Any]:
     """Return where data and model came from, so that config.json can repeat the training."""
     inputs = plan.inputs
     return {
-        "model": str(plan.initial.checkpoint or plan.initial.name),
+        **model_options(inputs.model, plan.initial),
         "architecture_name": inputs.model.architecture,
         **data_origin(inputs.data),
         "threads": torch.get_num_threads(),

@@ -13,15 +13,13 @@ from typing import Any
 
 import yaml
 
-from pymixunlearn import methods, models
+from pymixunlearn import methods
 from pymixunlearn.data import Dataset
 from pymixunlearn.data.dataset import hold_out
 from pymixunlearn.experiments.common.forget_set import load_splits
 from pymixunlearn.experiments.common.identity import identity_hash
-from pymixunlearn.experiments.common.inputs import (
-    BadRequest,
-    check_name,
-)
+from pymixunlearn.experiments.common.initial_model import model_path
+from pymixunlearn.experiments.common.inputs import BadRequest, check_name
 from pymixunlearn.experiments.common.presets import find_preset
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.settings import split_by_target
@@ -90,9 +88,11 @@ def resolve_tuning(inputs: TuneInputs, *, observer: Observer | None = None) -> T
         raise BadRequest(f"validation is {inputs.validation}; expected a share above 0 and below 1")
     if inputs.split.indices is not None or inputs.split.manifest is not None:
         raise BadRequest("tuning makes a split of a part of the data; leave out lists of samples and saved splits")
-    if inputs.model.model is not None:
-        # A checkpoint has seen the validation part already.
-        check_name("model", inputs.model.model, models.available())
+    if inputs.model.weights is not None or model_path(inputs.model) is not None:
+        raise BadRequest(
+            "tuning trains its own models, since one that is trained has seen the validation part already; expected a "
+            "network's name or specification without weights"
+        )
     own = split_by_target(inputs.settings, methods.get(inputs.method).config_class.kinds())["method"]
     grid = make_grid(inputs.method, inputs.grid, own)
     everything = size(grid)

@@ -20,7 +20,7 @@ from pymixunlearn.experiments.common.settings import TRAININGS, build_config, bu
 from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
 from pymixunlearn.methods import Method, MethodConfig, RetrainConfig
 from pymixunlearn.tasks import Split
-from pymixunlearn.training import TrainConfig, defaults_for, resolve_device
+from pymixunlearn.training import TrainConfig, resolve_device
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,7 @@ def resolve_unlearning(inputs: UnlearnInputs, *, observer: Observer | None = Non
     semi_supervised = split.unlabelled_indices is not None
 
     def training_config(purpose: Literal["initial", "retrain"]) -> TrainConfig:
-        defaults = defaults_for(initial.name, purpose, semi_supervised=semi_supervised)
-        return build_training(defaults, targets[purpose])
+        return build_training(initial.defaults(purpose, semi_supervised=semi_supervised), targets[purpose])
 
     return Plan(
         inputs,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
+from pymixunlearn.experiments.common.model_config import MODEL_CONFIG
 from pymixunlearn.experiments.common.provenance import utc_now
 from pymixunlearn.experiments.common.run_folder import read_json, write_json
 from pymixunlearn.experiments.unlearn.figures import PICTURES
@@ -43,6 +44,8 @@ def guarded_files(folder: Path) -> Iterator[str]:
     """Yield the names of the files that the record states hashes of."""
     yield from SOURCES
     yield HTML
+    if (folder / MODEL_CONFIG).is_file():  # 0.1.0 wrote none
+        yield MODEL_CONFIG
     for path in sorted((folder / PICTURES).glob("*")):
         yield path.relative_to(folder).as_posix()
     if (folder / AUDIT).is_file():

@@ -11,7 +11,8 @@ import torch
 from pymixunlearn.experiments.common.data_origin import data_origin
 from pymixunlearn.experiments.common.history import merge_histories, to_csv
 from pymixunlearn.experiments.common.identity import identity_hash, rest_of
-from pymixunlearn.experiments.common.initial_model import CHECKPOINT
+from pymixunlearn.experiments.common.initial_model import CHECKPOINT, model_options
+from pymixunlearn.experiments.common.model_config import MODEL_CONFIG, model_config_text
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import utc_now, versions
 from pymixunlearn.experiments.common.run_folder import Run, RunFolder
@@ -28,9 +29,9 @@ from pymixunlearn.experiments.unlearn.plan import Plan
 from pymixunlearn.experiments.unlearn.report import HTML, SOURCES, write_report
 from pymixunlearn.files import file_sha256
 from pymixunlearn.reporting import MODELS, RECORD, VERSION, measured, upgraded
-from pymixunlearn.training import CachedModel, defaults_for, model_hash, save_model
+from pymixunlearn.training import CachedModel, model_hash, save_model
 
-FILES = (*SOURCES, PICTURES, HTML, RECORD)
+FILES = (*SOURCES, MODEL_CONFIG, PICTURES, HTML, RECORD)
 """What a finished run folder holds."""
 
 ORIGINAL = "original"
@@ -137,6 +138,8 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     save_model(folder.partial / CHECKPOINT, unlearned.model, metadata=_model_metadata(plan))
     record["hashes"][CHECKPOINT] = file_sha256(folder.partial / CHECKPOINT)
     folder.write_json("config.json", _config(plan, unlearned.config.to_dict(), command_line))
+    text = model_config_text(plan.initial.architecture, split.dataset.train.classes, split.preprocess)
+    folder.write_text(MODEL_CONFIG, text)
     folder.write_json("split.json", split.manifest())
     folder.write_text("history.csv", to_csv(history))
     folder.write_json("metrics.json", record)
@@ -162,7 +165,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
 
 def _training_rate(plan: Plan) -> float:
     """Return the learning rate that the initial model was trained with, or would have been."""
-    config = plan.initial_config or plan.retrain_config or defaults_for(plan.initial.name, "initial")
+    config = plan.initial_config or plan.retrain_config or plan.initial.defaults("initial")
     return config.lr
 
 
@@ -200,7 +203,7 @@ def _config(plan: Plan, settings: dict[str, Any], command_line: str) -> dict[str
         "resolved_settings": settings,
         "preset": None if plan.preset is None else plan.preset.name,
         "label_aware": plan.method.needs_labels,
-        "model": None if inputs.model.model is None else str(plan.initial.checkpoint or plan.initial.name),
+        **model_options(inputs.model, plan.initial),
         "architecture_name": inputs.model.architecture,
         **data_origin(inputs.data),
         "left_out": list(split.dataset.notes),
