@@ -19,11 +19,11 @@ from torch.nn.parameter import is_lazy
 from pymixunlearn.errors import UserError
 from pymixunlearn.models.copying import Precision
 from pymixunlearn.models.features import Untouched
-from pymixunlearn.models.logits import Found, are_probabilities, find_logits, log_probabilities
+from pymixunlearn.models.logits import Found, OutputHook, are_probabilities, find_logits, log_probabilities
 from pymixunlearn.models.registry import architecture_of, available
 
 
-class Adapter:
+class Adapter(OutputHook):
     """The hooks of one network.
 
     Args:

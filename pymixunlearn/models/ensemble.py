@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pymixunlearn.errors import UserError, unknown_name
+from pymixunlearn.models.logits import member_logits
 
 Aggregate = Literal["mean", "majority"]
 
@@ -24,7 +25,8 @@ class Ensemble(nn.Module):
     the members' softmax, with "majority" the weighted share of the members whose first choice a class is.
 
     Args:
-        members: At least one network, each mapping images [N, C, H, W] to logits [N, classes].
+        members: At least one network, each mapping images [N, C, H, W] to logits [N, classes], or to an object, tuple
+            or dict with them.
         weights: How much each member counts, above 0; they are scaled to sum to 1. None counts all the same.
         aggregate: "mean" or "majority".
 
@@ -61,7 +63,7 @@ class Ensemble(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W] to log probabilities [N, classes]."""
-        log_probabilities = torch.stack([member(images) for member in self.members]).log_softmax(
+        log_probabilities = torch.stack([member_logits(member, images) for member in self.members]).log_softmax(
             dim=2
         )  # [members, N, classes]
         weights = self.weights[:, None, None]

@@ -17,6 +17,12 @@ from torch import Tensor, nn
 
 from pymixunlearn.errors import UserError, unknown_name
 
+_REDUCTION = 16
+"""The feature map of the paper's ResNet-18 and ViT-B/16 is a sixteenth as high and wide as the image."""
+_EXTRA_TOKENS = (0, 1, 2, 5)
+"""Tokens before those of the patches: none, a class token, DeiT's distillation token too, four registers too."""
+_LISTED = 5
+
 
 class FeatureExtractor:
     """Runs a model and returns its logits together with the feature map of one layer.
@@ -27,7 +33,8 @@ class FeatureExtractor:
     Args:
         model: Maps images [N, C, H, W] to logits [N, classes].
         layer: The layer's name as in ``model.named_modules()``. Its output must be a map [N, C', h, w] or tokens
-            [N, T, D] or [N, 1 + T, D], where T is a square number; None takes ``model.feature_layer`` or, for
+            [N, T, D] after up to five others (class, distillation, registers), where T is a square number, or a map
+            [N, h, w, C']; None takes ``model.feature_layer`` or, for
             torchvision's ResNet and VisionTransformer, the layer :func:`find_feature_layer` names.
 
     Raises:
@@ -125,15 +132,19 @@ def find_feature_layer(model: nn.Module, example: Tensor) -> str:
     """Name the layer whose output serves as the feature map.
 
     In this order: the layer that ``model.feature_layer`` names; ``layer3`` of a torchvision ResNet (14 x 14 at 224);
-    the last block of a torchvision VisionTransformer; else the last layer that, in a trial run in evaluation mode,
-    returned [N, C', h, w] with C' > 1 and h w > 1.
+    the last block of a torchvision VisionTransformer; else, by a trial run in evaluation mode, the last block whose
+    output is a map at least a sixteenth as high and wide as the image (14 x 14 at 224), which is the last stage but one
+    of convolutional networks (ConvNeXt, EfficientNet) and Swin, and the last block of most vision transformers; else
+    the last block, or layer, whose output is a map of more than one pixel. A block is a module of two or more layers
+    with weights. A map is [N, C', h, w], [N, h, w, C'] or square tokens [N, T, D].
 
     Args:
         model: Maps images to logits; neither its modes nor its statistics are changed.
         example: Images [N, C, H, W] for the trial run, on the model's device.
 
     Raises:
-        UserError: No layer qualifies, so the caller has to name one.
+        UserError: No layer qualifies, so the caller has to name one; those with outputs of three or four dimensions are
+            listed.
 
     Example:
         >>> import torch
@@ -145,14 +156,36 @@ def find_feature_layer(model: nn.Module, example: Tensor) -> str:
     declared = _declared_layer(model)
     if declared is not None:
         return declared
-    found: list[str] = []
+    outputs = _layer_outputs(model, example)
+    sides = {name: side for name, tensor in outputs if (side := _side(tensor)) > 1}
+    blocks = {name for name, module in model.named_modules() if _is_block(module)}
+    enough = max(2, example.shape[-1] // _REDUCTION)
+    wanted = (
+        [name for name, _ in outputs if name in blocks and sides.get(name, 0) >= enough],
+        [name for name, _ in outputs if name in blocks and name in sides],
+        [name for name, _ in outputs if name in sides],
+    )
+    for names in wanted:
+        if names:
+            return names[-1]
+    shapes = [f"'{name}' {list(tensor.shape)}" for name, tensor in outputs if tensor.dim() in (3, 4)]
+    candidates = f" ({', '.join(shapes[-_LISTED:])} have other shapes)" if shapes else ""
+    raise UserError(
+        f"no layer of {type(model).__name__} returns a feature map [N, channels, height, width] of more than one "
+        f"pixel, or as many tokens as a square has{candidates}; pass feature_layer with the name of a layer to use"
+    )
+
+
+def _layer_outputs(model: nn.Module, example: Tensor) -> list[tuple[str, Tensor]]:
+    """Return the output of every inner layer in the order in which they end, by a trial run that changes nothing."""
+    found: list[tuple[str, Tensor]] = []
     handles = []
 
     def listen(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             tensor = first_tensor(output)
-            if tensor is not None and tensor.dim() == 4 and tensor.shape[1] > 1 and tensor[0, 0].numel() > 1:
-                found.append(name)
+            if tensor is not None:
+                found.append((name, tensor))
 
         return hook
 
@@ -165,12 +198,24 @@ def find_feature_layer(model: nn.Module, example: Tensor) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    if not found:
-        raise UserError(
-            f"no layer of {type(model).__name__} returns a feature map [N, channels, height, width]; "
-            "pass feature_layer with the name of a layer to use"
-        )
-    return found[-1]
+    return found
+
+
+def _side(output: Tensor) -> int:
+    """Return the height of the feature map in a layer's output, 0 where it is none."""
+    if output.dim() not in (3, 4) or output.shape[0] == 0 or output.numel() == 0:
+        return 0
+    try:
+        shaped = _as_map(output, "")
+    except UserError:
+        return 0
+    return 0 if shaped.shape[1] == 1 else min(shaped.shape[2:]) if shaped[0, 0].numel() > 1 else 1
+
+
+def _is_block(module: nn.Module) -> bool:
+    """Tell whether a module is made of two or more layers with weights."""
+    weighted = (inner for inner in module.modules() if any(p.dim() > 1 for p in inner.parameters(recurse=False)))
+    return next(weighted, None) is not None and next(weighted, None) is not None
 
 
 class _Tap:
@@ -233,14 +278,15 @@ def first_tensor(output: Any) -> Tensor | None:
 def _as_map(output: Tensor, layer: str) -> Tensor:
     """Return a layer's output as [N, C', h, w], laying tokens out as the square grid they came from."""
     if output.dim() == 4:
-        return output
+        _, first, second, third = output.shape
+        # Swin keeps the channels last; a square of the first two dimensions tells.
+        return output.permute(0, 3, 1, 2) if first == second != third else output
     if output.dim() == 3:
         tokens = output.shape[1]
-        # A square number and its successor are never both squares above 1, so this cannot mistake a class token.
-        extra = 0 if math.isqrt(tokens) ** 2 == tokens else 1
-        side = math.isqrt(tokens - extra)
-        if side * side == tokens - extra:
-            return output[:, extra:].transpose(1, 2).reshape(len(output), -1, side, side)
+        for extra in _EXTRA_TOKENS:
+            side = math.isqrt(max(0, tokens - extra))
+            if side > 0 and side * side == tokens - extra:
+                return output[:, extra:].transpose(1, 2).reshape(len(output), -1, side, side)
     raise UserError(
         f"feature_layer '{layer}' returns shape {list(output.shape)}; expected [N, channels, height, width], or tokens "
         "[N, T, D] with T or T - 1 a square number"

@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pymixunlearn.errors import UserError
 
 _TOLERANCE = 1e-3
 """By how much the probabilities of one image may miss a sum of 1; float16 rounds them by less."""
+
+
+class OutputHook:
+    """Hook of a network that returns its logits, picked by its class map, in place of what it returns itself."""
 
 
 class Found(NamedTuple):
@@ -56,6 +60,17 @@ def find_logits(output: Any, count: int, num_classes: int | None = None) -> Foun
         )
     others = tuple(name for name, value in parts.items() if name != chosen and isinstance(value, Tensor))
     return Found(parts[chosen], others)
+
+
+def member_logits(member: nn.Module, images: Tensor) -> Tensor:
+    """Return the logits of a network for images [N, C, H, W], whatever it returns, picked by its ``class_map``."""
+    output = member(images)
+    if any(isinstance(getattr(hook, "__self__", None), OutputHook) for hook in member._forward_hooks.values()):
+        assert isinstance(output, Tensor)
+        return output
+    logits = output if isinstance(output, Tensor) else find_logits(output, len(images)).logits
+    class_map = getattr(member, "class_map", None)
+    return logits if class_map is None else logits[:, torch.tensor(class_map, device=logits.device)]
 
 
 def are_probabilities(logits: Tensor) -> bool:

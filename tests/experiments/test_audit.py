@@ -234,7 +234,11 @@ def test_rmia_alone_needs_fewer_models(small_run: Path) -> None:
         ({"attacks": ("ulira",)}, BadRequest, "unknown attack 'ulira'; .* Did you mean 'u-lira'"),
         ({"shadow_models": 5}, BadRequest, "in pairs .* got 5"),
         ({"run": Path("nowhere")}, UserError, "'nowhere' holds no finished run of 'unlearn'"),
-        ({"run": Path("nowhere"), "shadow_models": 4}, BadRequest, "'u-lira' needs at least 8 shadow models, got 4"),
+        (
+            {"run": Path("nowhere"), "shadow_models": 4, "attacks": ("u-lira",)},
+            BadRequest,
+            "'u-lira' needs at least 8 shadow models, got 4",
+        ),
         ({"run": Path("nowhere"), "model": ModelRequest("cnn")}, BadRequest, "a run already says"),
         ({"run": Path("nowhere"), "split": SplitRequest(classes=("1",))}, BadRequest, "a run already says"),
         ({"run": Path("nowhere"), "settings": {"lr": 1}}, BadRequest, "a run already says"),

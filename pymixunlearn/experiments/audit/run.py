@@ -112,6 +112,11 @@ def resolve_audit(inputs: AuditInputs, *, observer: Observer | None = None) -> A
     # All mistakes that need no data are found before data is read.
     attacks = _attacks(inputs)
     count = _shadow_models(inputs, attacks)
+    able = tuple(name for name in attacks if count >= ATTACKS[name].min_shadows)
+    if able != attacks and observer is not None:
+        others = ", ".join(f"{name} ({ATTACKS[name].min_shadows})" for name in attacks if name not in able)
+        observer.note(f"Left out, since they need more than {count} shadow models: {others}.")
+    attacks = able
     origin = _of_run(inputs, observer) if inputs.run is not None else _of_model(inputs, observer)
     initial, retrain = origin.initial, origin.retrain
     if inputs.epochs is not None:
@@ -260,7 +265,7 @@ def _shadow_models(inputs: AuditInputs, attacks: tuple[str, ...]) -> int:
         raise BadRequest(
             f"shadow models come in pairs that see complementary halves; expected an even number, got {count}"
         )
-    for name in attacks:
+    for name in inputs.attacks or attacks[:1]:
         if count < ATTACKS[name].min_shadows:
             raise BadRequest(
                 f"attack '{name}' needs at least {ATTACKS[name].min_shadows} shadow models, got {count}; "

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from torch import nn
+
+from pymixunlearn.errors import UserError
 
 
 class Asked(NamedTuple):
@@ -47,6 +51,14 @@ class Built(NamedTuple):
     image_size: int | None = None
     description: dict[str, Any] | None = None
     code_sha256: str | None = None
+
+
+def unknown_in_library(library: str, name: str, known: Sequence[str]) -> UserError:
+    """Return the error for a name that a library does not have, with the nearest of its many."""
+    nearest = get_close_matches(name, known, n=5, cutoff=0.5) or sorted(known)[:5]
+    return UserError(
+        f"unknown model of {library} '{name}'; expected one of its {len(known)}, for example {', '.join(nearest)}"
+    )
 
 
 def network_error(what: str, error: BaseException) -> str:

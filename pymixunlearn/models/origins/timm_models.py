@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pymixunlearn.data.optional import require
-from pymixunlearn.errors import UserError, unknown_name
-from pymixunlearn.models.origins import Asked, Built, network_error
+from pymixunlearn.errors import UserError
+from pymixunlearn.models.origins import Asked, Built, network_error, unknown_in_library
 from pymixunlearn.models.origins.torchvision_models import call
 
 REMEDY = "pip install 'pymixunlearn[timm]'"
@@ -25,7 +25,7 @@ def build_timm(asked: Asked) -> Built:
     timm: Any = require("timm", purpose=f"model 'timm:{asked.source}'", remedy=REMEDY)
     name = asked.source.partition(".")[0]
     if not timm.is_model(name):
-        raise unknown_name("model of timm", name, timm.list_models())
+        raise unknown_in_library("timm", name, timm.list_models())
     for argument in asked.arguments:
         if argument in _REFUSED:
             raise UserError(f"argument '{argument}' of model 'timm:{asked.source}' is set by pymixunlearn itself")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pymixunlearn.data.optional import require
-from pymixunlearn.errors import UserError, unknown_name
-from pymixunlearn.models.origins import Asked, Built, network_error
+from pymixunlearn.errors import UserError
+from pymixunlearn.models.origins import Asked, Built, network_error, unknown_in_library
 
 _REMEDY = "install the torchvision that belongs to the installed torch"
 
@@ -22,7 +22,7 @@ def build_torchvision(asked: Asked) -> Built:
     """
     library = require("torchvision.models", purpose=f"model 'torchvision:{asked.source}'", remedy=_REMEDY)
     if asked.source not in library.list_models(module=library):
-        raise unknown_name("model of torchvision", asked.source, library.list_models(module=library))
+        raise unknown_in_library("torchvision", asked.source, library.list_models(module=library))
     arguments = dict(asked.arguments)
     if asked.source in ("googlenet", "inception_v3"):  # otherwise they warn of a slow initialisation that is to come
         arguments.setdefault("init_weights", True)

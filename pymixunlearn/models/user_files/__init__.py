@@ -10,7 +10,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -29,14 +29,11 @@ def import_file(path: Path) -> ModuleType:
     path = path.expanduser().resolve()
     if not path.is_file():
         raise UserError(f"file '{path}' does not exist; expected a Python file")
-    sys.path.insert(0, str(path.parent))
     try:
         return importlib.import_module(_PREFIX + str(path).encode().hex())
     # Whatever a user's file raises: it is told in one sentence, with the place in that file.
     except Exception as error:
         raise UserError(f"file '{path}' cannot be imported ({described(error, path)})") from error
-    finally:
-        sys.path.remove(str(path.parent))
 
 
 def described(error: BaseException, path: Path | None = None) -> str:
@@ -58,7 +55,20 @@ class _Finder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if not fullname.startswith(_PREFIX):
             return None
-        return spec_from_file_location(fullname, bytes.fromhex(fullname[len(_PREFIX) :]).decode())
+        file = bytes.fromhex(fullname[len(_PREFIX) :]).decode()
+        return spec_from_file_location(fullname, file, loader=_Loader(fullname, file))
+
+
+class _Loader(SourceFileLoader):
+    """Runs a file that may import those beside it, as a script may."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        folder = str(Path(self.path).parent)
+        sys.path.insert(0, folder)
+        try:
+            super().exec_module(module)
+        finally:
+            sys.path.remove(folder)
 
 
 sys.meta_path.append(_Finder())
