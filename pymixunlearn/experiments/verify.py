@@ -29,7 +29,7 @@ from pymixunlearn.experiments.common.stages import cached_models, evaluate_model
 from pymixunlearn.experiments.common.threads import suited_threads
 from pymixunlearn.experiments.unlearn.report import AUDIT, HTML, SOURCES, read_pictures
 from pymixunlearn.files import file_sha256
-from pymixunlearn.models.registry import runs_code
+from pymixunlearn.models.registry import model_runs_code
 from pymixunlearn.models.weight_files import read_tensors
 from pymixunlearn.reporting import (
     FORMAT,
@@ -228,7 +228,7 @@ def _check_content(
         return
     dataset = _load(inputs, config, watcher)
     found, stated = dataset.fingerprint(), record["dataset"]["fingerprint"]
-    if runs_code(config["architecture"]) and not inputs.allow_code:
+    if model_runs_code(config["architecture"]) and not inputs.allow_code:
         yield from _check_unbuilt(folder, record, found == stated, f"{dataset.name}, fingerprint {found[:12]}…")
         missing.append(
             f"metrics: the model is made by '{config['architecture']['name']}', and code that a record names is not "

@@ -259,7 +259,7 @@ def architecture_of(model: nn.Module) -> dict[str, Any] | None:
     return dict(declared) if all(_structure(network) == expected for network in networks) else None
 
 
-def runs_code(architecture: Mapping[str, Any]) -> bool:
+def model_runs_code(architecture: Mapping[str, Any]) -> bool:
     """Tell whether building this architecture runs a user's code."""
     return parse_specification(architecture["name"]).runs_code
 

@@ -16,7 +16,7 @@ from pymixunlearn import models
 from pymixunlearn.errors import UserError
 from pymixunlearn.models.adapter import adapted
 from pymixunlearn.models.class_map import check_class_map, map_of
-from pymixunlearn.models.registry import runs_code
+from pymixunlearn.models.registry import model_runs_code
 from pymixunlearn.models.specification import parse_specification
 from pymixunlearn.training import CodeNotAllowed, fresh_weights, load_model, model_hash, save_model
 
@@ -71,7 +71,7 @@ def factory(tmp_path: Path) -> Path:
 )
 def test_a_specification_says_where_a_model_comes_from(text: str, kind: str) -> None:
     assert parse_specification(text).kind == kind
-    assert runs_code({"name": text}) == (kind in ("module", "file"))
+    assert model_runs_code({"name": text}) == (kind in ("module", "file"))
 
 
 @pytest.mark.parametrize("text", ["torchvision:", "nets.py", "a b:c", "nets.py:", "nets.py:1x", "nowhere:"])

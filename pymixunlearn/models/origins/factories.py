@@ -14,7 +14,7 @@ from torch import nn
 from pymixunlearn.errors import UserError, unknown_name
 from pymixunlearn.files import file_sha256
 from pymixunlearn.models.origins import Asked, Built
-from pymixunlearn.models.user_files import described, import_file
+from pymixunlearn.user_files import described, import_file
 
 
 def build_of_factory(asked: Asked, *, file: bool) -> Built:
