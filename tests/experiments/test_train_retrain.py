@@ -32,7 +32,7 @@ def trained(out: Path, *, command: str, **fields: object) -> Run:
 
 def test_train_writes_a_checkpoint_with_its_accuracies(tmp_path: Path) -> None:
     outcome = trained(tmp_path / "run", command="train")
-    names = ["config.json", "history.csv", "metrics.json", "model.safetensors"]
+    names = ["config.json", "history.csv", "metrics.json", "model.safetensors", "model.yaml"]
     assert sorted(path.name for path in outcome.folder.iterdir()) == names
     assert set(outcome.record["metrics"]["initial"]) == {"train", "test"}
     assert outcome.record["metrics"]["initial"]["test"] > 70
