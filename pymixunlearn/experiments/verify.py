@@ -221,9 +221,10 @@ def _check_content(
     config, metrics = read_json(folder / "config.json"), upgraded(read_json(folder / "metrics.json"))
     record = upgraded_record(record)
     device = resolve_device(inputs.device)
-    if runs_code(config):
+    if runs_code(config) and not inputs.allow_code:
         missing.append(
-            f"data set, models and metrics: loading the data runs '{config['dataset_spec']}', which the record names"
+            f"data set, models and metrics: loading the data runs '{config['dataset_spec']}', which the record names; "
+            "--allow-code runs it once you have read it"
         )
         return
     dataset = _load(inputs, config, watcher)
