@@ -44,6 +44,7 @@ from pymixunlearn.reporting import (
     upgraded_record,
 )
 from pymixunlearn.tasks import Split, indices_sha256, read_deletion_list
+from pymixunlearn.tasks.known_samples import same_data
 from pymixunlearn.tasks.samples import find_samples
 from pymixunlearn.training import load_model, model_hash, resolve_device, tensors_hash
 
@@ -229,8 +230,9 @@ def _check_content(
         return
     dataset = _load(inputs, config, watcher)
     found, stated = dataset.fingerprint(), record["dataset"]["fingerprint"]
+    known = same_data(dataset, read_json(folder / "split.json"))
     if model_runs_code(config["architecture"]) and not inputs.allow_code:
-        yield from _check_unbuilt(folder, record, found == stated, f"{dataset.name}, fingerprint {found[:12]}…")
+        yield from _check_unbuilt(folder, record, known is not None, f"{dataset.name}, fingerprint {found[:12]}…")
         missing.append(
             f"metrics: the model is made by '{config['architecture']['name']}', and code that a record names is not "
             "run; --allow-code runs it once you have read it"
@@ -239,7 +241,7 @@ def _check_content(
     model = load_model(
         folder / CHECKPOINT, num_classes=config["architecture"]["num_classes"], allow_code=inputs.allow_code
     )
-    if found != stated:
+    if known is None:
         gone = metrics.get("rest") == {"retain": pixels_sha256(dataset.train), "test": pixels_sha256(dataset.test)}
         detail = "D_f is gone, as it should be, and the rest is what the run saw"
         yield Check(
@@ -250,7 +252,9 @@ def _check_content(
             yield from _check_test_accuracy(model, dataset, config, metrics, read_json(folder / "split.json"), device)
             missing.append("metrics that need the forgotten samples: they are deleted")
         return
-    yield Check("data set", True, f"{dataset.name}, fingerprint {found[:12]}…")
+    where = "" if known is dataset else f", by their ids among {len(dataset.train)} training images of today"
+    dataset = known
+    yield Check("data set", True, f"{dataset.name}, fingerprint {stated[:12]}…{where}")
     yield from _check_validation(dataset, read_json(folder / "split.json"))
     split = Split.load(folder / "split.json", dataset)
     if inputs.deletion_list is not None:

@@ -54,7 +54,12 @@ def deletion_record(
             "task": split["task"],
             "classes": [config["class_names"][label] for label in split["params"].get("classes", [])],
             "fraction": split["params"].get("fraction"),
-            "forgotten": {"count": split["forget"]["count"], "indices_sha256": split["forget"]["sha256"], "ids": ids},
+            "forgotten": {
+                "count": split["forget"]["count"],
+                "indices_sha256": split["forget"]["sha256"],
+                "ids": ids,
+                **_sample_ids(split),
+            },
             "remaining": {"count": split["retain"]["count"], "indices_sha256": split["retain"]["sha256"]},
             **_further_samples(split),
         },
@@ -89,6 +94,16 @@ def deletion_record(
         "files": dict(sorted(hashes.items())),
     }
     return {**content, "sha256": record_sha256(content)}
+
+
+def _sample_ids(split: Mapping[str, Any]) -> dict[str, Any]:
+    """Return by what kind of id the forgotten samples are known, and a hash of them; nothing of an older manifest."""
+    names = split["forget"].get("ids")
+    if names is None:
+        return {}
+    text = "".join(f"{name}\n" for name in names)
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return {"sample_ids": {"kind": split["samples"]["kind"], "sha256": digest}}
 
 
 def _further_samples(split: Mapping[str, Any]) -> dict[str, Any]:

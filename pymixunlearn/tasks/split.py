@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,6 +20,7 @@ from pymixunlearn.data.training_set import TrainingSet
 from pymixunlearn.errors import UserError, unknown_name
 from pymixunlearn.files import atomic_path
 from pymixunlearn.tasks.indices import indices_sha256, to_indices
+from pymixunlearn.tasks.known_samples import ids_at, same_data, samples_entry
 from pymixunlearn.tasks.manifest import JSON, MANIFEST_FORMAT, read_manifest
 
 TASKS = ("class", "data", "noisy", "semi", "indices")
@@ -233,10 +235,10 @@ class Split:
         if self.unlabelled_indices is not None:
             special["unlabelled"] = _listed(self.unlabelled_indices)
         if self.excluded_indices is not None:
-            special["excluded"] = _listed(self.excluded_indices)
-        if self.removed:
-            special["removed"] = {part: _listed(indices) for part, indices in self.removed.items()}
+            special["excluded"] = _named(self.excluded_indices, self.train)
         origin = self.origin or self.dataset
+        if self.removed:
+            special["removed"] = {part: _named(indices, _part(origin, part)) for part, indices in self.removed.items()}
         if origin.validation is not None:
             special["validation"] = {"count": len(origin.validation), "sha256": origin.validation.fingerprint()}
         if self.copies:
@@ -252,7 +254,8 @@ class Split:
             "task": self.task,
             "params": self.params,
             "seed": self.seed,
-            "forget": _listed(self.forget_indices),
+            "samples": samples_entry(origin),
+            "forget": _named(self.forget_indices, self.train),
             "retain": {"count": len(self.retain_indices), "sha256": indices_sha256(self.retain_indices)},
             **special,
         }
@@ -264,7 +267,9 @@ class Split:
 
     @classmethod
     def load(cls, path: Path | str, dataset: Dataset) -> Split:
-        """Read a manifest and apply it to ``dataset``.
+        """Read a manifest and apply it to ``dataset``, which may have grown or changed its order since.
+
+        Samples are found by their ids; those that came later are in no part of the split.
 
         Raises:
             UserError: The file is missing or not a manifest, was made for other data, or its indices or labels do not
@@ -273,11 +278,19 @@ class Split:
         path = Path(path)
         manifest = read_manifest(path)
         stated = manifest["dataset"]
-        if stated["fingerprint"] != dataset.fingerprint():
+        known = same_data(dataset, manifest)
+        if known is None:
             raise UserError(
                 f"'{path}' was made for other data: expected the dataset '{stated['name']}' with fingerprint "
                 f"{str(stated['fingerprint'])[:12]}…, got '{dataset.name}' with {dataset.fingerprint()[:12]}…"
             )
+        if known is not dataset:
+            warnings.warn(
+                f"'{path}' was made for {len(known.train)} of the {len(dataset.train)} training images of "
+                f"'{dataset.name}', or for another order of them: it is read by their ids, others are left out",
+                stacklevel=2,
+            )
+        dataset = known
         indices = to_indices(manifest["forget"]["indices"], f"'{path}'")
         excluded = unlabelled = None
         if "excluded" in manifest:
@@ -318,6 +331,10 @@ def _part(dataset: Dataset, part: str) -> ImageSet:
     if images is None:
         raise UserError(f"'{dataset.name}' has no {part} set to take images out of")
     return images
+
+
+def _named(indices: Tensor, images: ImageSet) -> dict[str, JSON]:
+    return {**_listed(indices), "ids": list(ids_at(images, indices))}
 
 
 def _listed(indices: Tensor) -> dict[str, JSON]:

@@ -38,10 +38,13 @@ from pymixunlearn.experiments import (
     run_evaluation,
     run_unlearning,
 )
+from pymixunlearn.experiments.common.forget_set import load_split
+from pymixunlearn.experiments.common.given import GivenData
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.verify import run_verification
 from pymixunlearn.reporting.deletion_record import schema
 from pymixunlearn.tasks import Split
+from pymixunlearn.tasks.manifest import read_manifest
 from pymixunlearn.training import save_model
 
 Make = Callable[..., Plan]
@@ -192,7 +195,21 @@ def test_what_is_not_known_of_an_earlier_request_is_said(tmp_path: Path, first_r
         data=DataRequest("digits@500"), model=ModelRequest(str(first_run)), device="cpu", settings={"epochs": 1}
     )
     notes = Notes()
-    assert resolve_unlearning(other, observer=notes).split.excluded_indices is None
+    split = resolve_unlearning(other, observer=notes).split  # those that are in this part are found by their pixels
+    before = read_manifest(first_run / "split.json")["forget"]["ids"]
+    assert split.excluded_indices is not None
+    assert {split.train.ids[index] for index in split.excluded_indices.tolist()} == set(before) & set(split.train.ids)
+    assert "that the model of" in notes.text and "forgot are not in these data, by their ids" in notes.text
+
+    images, targets = split.train.images[:, :, :7, :7], split.train.targets
+    foreign = GivenData(dataset="other", loaded=data.from_tensors(images, targets, images, targets))
+    folder = tmp_path / "older"
+    shutil.copytree(first_run, folder)
+    manifest = json.loads((folder / "split.json").read_text())
+    del manifest["samples"]  # as an earlier version wrote it
+    (folder / "split.json").write_text(json.dumps(manifest))
+    notes = Notes()
+    load_split(foreign, SplitRequest(), folder, seed=0, observer=notes)
     assert "forgot samples of other data ('digits')" in notes.text
 
 

@@ -22,6 +22,7 @@ from pymixunlearn.experiments.common.initial_model import CHECKPOINT
 from pymixunlearn.experiments.common.inputs import DataRequest, SplitRequest
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.tasks import Split
+from pymixunlearn.tasks.known_samples import indices_of
 from pymixunlearn.tasks.manifest import read_manifest
 from pymixunlearn.training import read_metadata
 
@@ -141,20 +142,32 @@ def _purpose(file: Path) -> object:
 def _without(split: Split, folder: Path, said: dict[str, None]) -> Split:
     manifest: Any = read_manifest(folder / _MANIFEST)
     origin = split.dataset if split.origin is None else split.origin
-    if manifest["dataset"]["fingerprint"] != origin.fingerprint():
-        said[
-            f"The model of '{folder}' forgot samples of other data ('{manifest['dataset']['name']}'): which of these "
-            "data they are is not known, and those that are among them count as remaining."
-        ] = None
-        return split
-    before = Split.load(folder / _MANIFEST, origin)
-    earlier = {*before.forget_indices.tolist(), *_listed(before.excluded_indices)} - set(split.forget_indices.tolist())
+    if manifest["dataset"]["fingerprint"] == origin.fingerprint():
+        before = Split.load(folder / _MANIFEST, origin)
+        forgotten = {*before.forget_indices.tolist(), *_listed(before.excluded_indices)}
+        removed = before.removed
+    else:
+        found = indices_of(manifest, origin)
+        if found is None:
+            said[
+                f"The model of '{folder}' forgot samples of other data ('{manifest['dataset']['name']}'): which of "
+                "these data they are is not known, and those that are among them count as remaining."
+            ] = None
+            return split
+        forgotten = set(found.pop("train").tolist())
+        removed = {part: indices for part, indices in found.items() if len(indices)}
+        gone = manifest["forget"]["count"] + manifest.get("excluded", {}).get("count", 0) - len(forgotten)
+        if gone:
+            said[f"{gone} of the samples that the model of '{folder}' forgot are not in these data, by their ids."] = (
+                None
+            )
+    earlier = forgotten - set(split.forget_indices.tolist())
     if earlier:
         split = _excluding(split, torch.tensor(sorted(earlier | set(_listed(split.excluded_indices)))))
         said[
             f"The model of '{folder}' forgot {len(earlier)} other samples before: they are left out of the retain set."
         ] = None
-    return split.without(before.removed)
+    return split.without(removed)
 
 
 def _excluding(split: Split, excluded: Tensor) -> Split:
