@@ -26,6 +26,8 @@ class Dataset:
         preprocess: Preprocessing from stored images to network inputs.
         validation: Validation set V, which no model is trained or tested on; None where the data have none.
         notes: What was left out when the files were read, one sentence part each.
+        source: Where the data were read from: a registered name, a path, or what else names the place; None for data
+            that were made in memory.
 
     Raises:
         UserError: The parts differ in image shape, dtype or classes, or one of them is empty.
@@ -45,6 +47,7 @@ class Dataset:
     preprocess: Preprocess
     validation: ImageSet | None = None
     notes: tuple[str, ...] = ()
+    source: str | None = None
 
     def __post_init__(self) -> None:
         """Check that one network can be trained on ``train`` and evaluated on the other parts."""
@@ -82,6 +85,11 @@ class Dataset:
     def image_size(self) -> int:
         """Height of a network input, in pixels."""
         return self.preprocess.size if self.preprocess.size is not None else self.train.images.shape[2]
+
+    @property
+    def place(self) -> str:
+        """Where the data came from: ``source``, and for data that were made in memory their name and hash."""
+        return self.source or f"in memory: {self.name}, {self.fingerprint()[:12]}"
 
     def fingerprint(self) -> str:
         """Return a sha256 (hex) over the content of train and test."""

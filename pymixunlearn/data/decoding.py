@@ -19,6 +19,7 @@ import torch
 
 from pymixunlearn.cores import usable_cores
 from pymixunlearn.data.cache import cache_dir
+from pymixunlearn.data.cache_origin import note_origin
 from pymixunlearn.data.decode import Pixels, common_shape, decode_square, fitted, quiet_decoding
 from pymixunlearn.data.image_file import MappedImages, map_images, write_images
 from pymixunlearn.data.listing import FILE_LIMIT, Member
@@ -75,6 +76,7 @@ def decode_files(files: Files, request: Request) -> MappedImages:
     cached = folder / "images" / f"{_digest(f'{options} {files.key}')}.safetensors"
     found = map_images(cached)
     if found is not None:
+        note_origin(cached, {"source": request.source})
         return found
     if cached.exists():
         warnings.warn(f"the cached images of {files.where} are damaged and are decoded again", stacklevel=6)
@@ -87,12 +89,17 @@ def decode_files(files: Files, request: Request) -> MappedImages:
             warnings.warn(f"the decoded images could not be cached in '{folder}' ({error})", stacklevel=6)
             temporary = tempfile.TemporaryDirectory(prefix="pymixunlearn-", ignore_cleanup_errors=True)
             place = Path(stack.enter_context(temporary))
-        spool = stack.enter_context(open_spool(place / _digest(f"{request.image_size} {files.key}")))
+        unfinished = place / _digest(f"{request.image_size} {files.key}")
+        note_origin(unfinished / "images", {"source": request.source})
+        spool = stack.enter_context(open_spool(unfinished))
         found = map_images(cached)  # another process may have been at it
         if found is not None:
             return found
         names, notes = _decode(files, request, spool)
-        return _write(spool, names, notes, cached, request)
+        written = _write(spool, names, notes, cached, request)
+        if cached.is_file():
+            note_origin(cached, {"source": request.source})
+        return written
 
 
 def _write(spool: Spool, names: list[str], notes: list[str], cached: Path, request: Request) -> MappedImages:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pymixunlearn.data.classes import with_classes
@@ -36,6 +36,7 @@ class Request:
     skip_unreadable: bool = False
     reference: str = ""
     id_column: str | None = None
+    source: str | None = None
 
     def resize_from(self, stored: int) -> int | None:
         """Return the side to resize images of side ``stored`` to; None where ``image_size`` is that or not given."""
@@ -166,6 +167,7 @@ def load(
     folder = found.path if data_dir is None else Path(data_dir).expanduser()
     loader = _LOADERS[found.text] if found.kind == "name" else _SOURCES[found.kind]
     called = f"{found.name}-folder" if found.kind != "name" and found.name in _LOADERS else found.name
+    source = source_of(name, data_dir)
     whole = loader(
         Request(
             called,
@@ -178,13 +180,28 @@ def load(
             skip_unreadable,
             reference=found.text,
             id_column=id_column,
+            source=source,
         )
     )
+    whole = replace(whole, source=source)
     if classes is not None:
         whole = with_classes(whole, classes)
     whole = with_validation(whole, validation)
     # Once more: what a part leaves out is no validation set where none is wanted.
     return whole if found.count is None else with_none(part_of(whole, found.count), validation)
+
+
+def source_of(name: str, data_dir: Path | str | None = None) -> str:
+    """Return ``Dataset.source`` of the data set that :func:`load` loads: the same for all its parts.
+
+    Raises:
+        UserError: There is no such data set.
+    """
+    found = specification(name, data_dir)
+    folder = found.path if data_dir is None else Path(data_dir).expanduser()
+    if folder is not None and (found.kind != "name" or found.text in _STREAMING):
+        return str(folder.resolve())
+    return replace(found, count=None).absolute()
 
 
 def specification(text: str, data_dir: Path | str | None = None) -> Specification:

@@ -61,6 +61,7 @@ def _train(plan: TrainingPlan, observer: Observer) -> tuple[CachedModel, dict[st
         device=plan.device,
         seed=plan.inputs.seed,
         observer=observer,
+        of=plan.dataset,
     )
     return trained, {"initial": Metrics(_accuracies(trained.model.to(plan.device), plan, observer))}
 

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -70,7 +71,8 @@ def _checked(label: int, dataset: Dataset) -> int:
     return index
 
 
-class Sample(NamedTuple):
+@dataclass(frozen=True)
+class Sample:
     """Training sample: its index, the name of its class, and the path of its file, "" where it has none."""
 
     index: int

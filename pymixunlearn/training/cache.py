@@ -1,7 +1,8 @@
 """Cache of trained models on disk, so that no model is trained twice.
 
-An entry is three files named by the sha256 of its key: ``.safetensors`` (weights), ``.json`` (the key in full, seconds,
-history, and the hashes of both files) and ``.lock``. While a training runs, ``.partial`` holds its last epoch.
+An entry is files named by the sha256 of its key: ``.safetensors`` (weights), ``.json`` (the key in full, seconds,
+history, and the hashes of both files), ``.about`` (which data) and ``.lock``. While a training runs, ``.partial`` holds
+its last epoch.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from pymixunlearn.data import ImageSet, Preprocess, TrainingSet
+from pymixunlearn.data.cache_origin import note_origin
 from pymixunlearn.errors import UserError
 from pymixunlearn.files import canonical_json, file_sha256, json_sha256, sha256, write_atomically
 from pymixunlearn.training.checkpoints import load_model, model_hash, save_model
@@ -147,6 +149,7 @@ class ModelCache:
 
     Args:
         root: The folder; created when first written to.
+        origin: What the models are made of, JSON-able; noted beside each that is trained, stored or found.
 
     Example:
         >>> import tempfile
@@ -161,9 +164,10 @@ class ModelCache:
         (2.0, True)
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, *, origin: Mapping[str, Any] | None = None) -> None:
         """Remember the folder."""
         self.root = Path(root)
+        self._origin = origin
 
     def get_or_train(self, key: Mapping[str, Any], build: Trainer, *, into: nn.Module | None = None) -> CachedModel:
         """Return the model of ``key``, training it when the cache has none that is intact.
@@ -183,6 +187,7 @@ class ModelCache:
         """
         entry = _Entry(self.root, canonical_json(key))
         with entry.locked():
+            self._note(entry)
             cached = entry.read(into)
             if cached is not None:
                 return cached
@@ -211,7 +216,12 @@ class ModelCache:
         """
         entry = _Entry(self.root, canonical_json(key))
         with entry.locked():
+            self._note(entry)
             entry.write(result.model, result)
+
+    def _note(self, entry: _Entry) -> None:
+        if self._origin is not None:
+            note_origin(entry.record, self._origin)
 
 
 class _Entry:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from pymixunlearn import data
 from pymixunlearn.data import decode, decoding
+from pymixunlearn.data.cache_origin import read_origin
 from pymixunlearn.data.streamed import StreamedImageSet
 from pymixunlearn.errors import UserError
 
@@ -98,8 +99,9 @@ def test_the_second_load_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(decoding, "_decode", None)
         assert [load(source).fingerprint() for source in sources] == first
-    kept = sorted((own_cache / "images").iterdir())
-    assert [path.suffix for path in kept] == [".safetensors"] * 2
+    kept = sorted((own_cache / "images").glob("*.safetensors"))
+    assert len(kept) == 2
+    assert sorted(read_origin(path)["source"] for path in kept) == sorted(map(str, sources))  # type: ignore[index]
 
     # What was kept is worth nothing once it is damaged, or once the images change.
     for path in kept:

@@ -11,6 +11,7 @@ import torch
 
 from pymixunlearn import data
 from pymixunlearn.data import download, optional, registry
+from pymixunlearn.data.registry import source_of
 from pymixunlearn.errors import UserError
 
 
@@ -77,7 +78,8 @@ def test_a_dataset_of_ones_own_can_be_registered(monkeypatch: pytest.MonkeyPatch
     images = torch.zeros(2, 1, 8, 8)
     toy = data.from_tensors(images, torch.tensor([0, 1]), images, torch.tensor([0, 1]), name="toy")
     data.register("toy")(lambda request: toy)
-    assert data.load("toy") is toy and "toy" in data.available()
+    loaded = data.load("toy")
+    assert loaded.train is toy.train and loaded.source == "toy" and "toy" in data.available()
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -149,3 +151,16 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the XDG standard has relative paths ignored
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert data.cache_dir() == tmp_path / "home" / ".cache" / "pymixunlearn"
+
+
+def test_the_source_of_data_is_one_for_all_ways_to_name_it(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    place = str((tmp_path / "photos").resolve())
+    assert source_of("imagefolder", tmp_path / "photos") == source_of(str(tmp_path / "link")) == place
+    assert source_of(f"{tmp_path / 'photos'}@100") == place
+    assert source_of("mnist@10000") == source_of("mnist", tmp_path) == "mnist"
+    images = torch.zeros(2, 1, 8, 8)
+    made = data.from_tensors(images, torch.tensor([0, 1]), images, torch.tensor([0, 1]), name="toy")
+    assert made.source is None and made.place.startswith("in memory: toy, ")
+    assert data.load("digits@100").place == "digits"

@@ -254,7 +254,12 @@ def test_a_class_that_could_be_another_is_refused(name: Any, message: str) -> No
 
 def test_the_samples_of_a_data_set_are_listed_by_index() -> None:
     listed = list(tasks.list_samples(photos()))
-    assert listed[2] == (2, "cat", "train/dog/2.png") and [sample.index for sample in listed] == [0, 1, 2, 3]
+    assert listed[2] == tasks.Sample(2, "cat", "train/dog/2.png") and [sample.index for sample in listed] == [
+        0,
+        1,
+        2,
+        3,
+    ]
     assert [sample.index for sample in tasks.list_samples(photos(), ["dog"])] == [1, 3]
     assert [sample.index for sample in tasks.list_samples(photos(), [0, "index:1"])] == [0, 1, 2, 3]
     with pytest.raises(UserError, match="unknown class of 'photos' 'bird'"):

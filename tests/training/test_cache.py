@@ -18,6 +18,7 @@ from torch import nn
 
 from pymixunlearn import models
 from pymixunlearn.data import ImageSet, Preprocess
+from pymixunlearn.data.cache_origin import read_origin
 from pymixunlearn.errors import UserError
 from pymixunlearn.training import (
     Callback,
@@ -359,3 +360,19 @@ def test_a_kept_model_that_is_damaged_is_not_found(tmp_path: Path) -> None:
     weights = next(tmp_path.glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1])
     assert cache.get(KEY) is None
+
+
+def test_what_a_model_is_made_of_is_noted_beside_it(tmp_path: Path) -> None:
+    origin = {"dataset": "pets", "source": "/pets", "model": "initial"}
+    cache = ModelCache(tmp_path, origin=origin)
+    cache.put({"a": 1}, TrainResult(fresh(), 1.0, []))
+    cache.get_or_train({"b": 1}, lambda **_: TrainResult(fresh(), 1.0, []))
+    for record in tmp_path.glob("*.json"):
+        assert read_origin(record) == origin
+    assert len(list(tmp_path.glob("*.about"))) == 2
+    (note,) = list(tmp_path.glob("*.about"))[:1]
+    note.write_bytes(note.read_bytes() + b" ")  # a note that is damaged is none, and the next use writes it again
+    assert read_origin(note) is None
+    cache.get_or_train({"a": 1}, lambda **_: pytest.fail("is cached"))
+    cache.get_or_train({"b": 1}, lambda **_: pytest.fail("is cached"))
+    assert read_origin(note) == origin

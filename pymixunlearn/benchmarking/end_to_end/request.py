@@ -96,6 +96,7 @@ def measure_request(plan: Plan, *, machine: Machine, observer: Observer) -> list
         device=device,
         seed=seed,
         observer=observer,
+        of=split,
     ).model
     retrain = Retrain(RetrainConfig.of(plan.retrain_config))
     observer.phase_started("bench end-to-end", REPEATS + 2)

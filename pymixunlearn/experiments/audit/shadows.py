@@ -64,6 +64,7 @@ class Shadows:
             device=self.device,
             seed=seed,
             observer=observer,
+            of=split,
         ).model
         if self.method is not None:
             shadow = unlearn_cached(self.method, shadow, split, device=self.device, seed=seed, observer=observer).model

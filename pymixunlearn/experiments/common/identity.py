@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pymixunlearn.data import Dataset
 from pymixunlearn.data.image_set import ImageSet, UnlabelledImages, image_hashes
 from pymixunlearn.files import json_sha256, sha256
-from pymixunlearn.tasks import Split
+from pymixunlearn.tasks import Split, indices_sha256
 
 FORMAT = "pymixunlearn-run/1"
 
@@ -28,6 +29,29 @@ def data_identity(split: Split) -> dict[str, Any]:
             if part in manifest
         },
         **{f"removed_{part}_sha256": entry["sha256"] for part, entry in manifest.get("removed", {}).items()},
+    }
+
+
+def origin_of(data: Split | Dataset, model: str = "", *, forgotten: bool = False) -> dict[str, Any]:
+    """Return what a cached file was made of, for ``mixunlearn-cli cache``, JSON-able.
+
+    Args:
+        data: The data set, or the split of it.
+        model: What was trained, in a few words.
+        forgotten: Whether a model was trained without D_f and without what had been forgotten before.
+    """
+    split = data if isinstance(data, Split) else None
+    dataset = data if isinstance(data, Dataset) else data.origin or data.dataset
+    left_out = None
+    if split is not None and forgotten:
+        unseen = (split.forget_indices, split.excluded_indices)
+        left_out = [indices_sha256(indices) for indices in unseen if indices is not None]
+    return {
+        "dataset": dataset.name,
+        "source": dataset.place,
+        "fingerprint": dataset.fingerprint(),
+        "model": model,
+        "without": left_out,
     }
 
 

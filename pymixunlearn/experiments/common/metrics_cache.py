@@ -20,10 +20,11 @@ from safetensors.torch import load, save
 from torch import nn
 
 from pymixunlearn.data import cache_dir
+from pymixunlearn.data.cache_origin import note_origin
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import Metrics
 from pymixunlearn.evaluation.predictions import Predictions
-from pymixunlearn.experiments.common.identity import data_identity
+from pymixunlearn.experiments.common.identity import data_identity, origin_of
 from pymixunlearn.files import read_with_hash, write_with_hash
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import model_hash
@@ -62,6 +63,7 @@ def cached_metrics(
     }
     text = json.dumps(key, sort_keys=True)
     path = cache_dir() / "metrics" / f"{hashlib.sha256(text.encode()).hexdigest()}.safetensors"
+    note_origin(path, origin_of(split, "predictions"))
     found = _read(path, text, split, measured)
     if found is None:
         found = measure()

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from pymixunlearn import models
-from pymixunlearn.data import Preprocess, TrainingSet, cache_dir
+from pymixunlearn.data import Dataset, Preprocess, TrainingSet, cache_dir
 from pymixunlearn.evaluation import ATTACKERS, Metrics, Resurfacing, acceptances, evaluate, forget_accuracy, predict
+from pymixunlearn.experiments.common.identity import origin_of
 from pymixunlearn.experiments.common.metrics_cache import cached_metrics
 from pymixunlearn.experiments.common.progress import MethodCallback, Observer, PhaseCallback
 from pymixunlearn.methods import Method, Retrain, RetrainConfig, UnlearnResult
@@ -33,9 +34,9 @@ from pymixunlearn.training import (
 from pymixunlearn.training.snapshots import SnapshotFile
 
 
-def model_cache() -> ModelCache:
-    """Return the user's cache of trained models."""
-    return ModelCache(cache_dir() / "models")
+def model_cache(origin: Mapping[str, Any] | None = None) -> ModelCache:
+    """Return the user's cache of trained models; ``origin`` says of which data those are that are added."""
+    return ModelCache(cache_dir() / "models", origin=origin)
 
 
 def train_initial(
@@ -47,8 +48,9 @@ def train_initial(
     device: torch.device,
     seed: int,
     observer: Observer,
+    of: Dataset | Split | None = None,
 ) -> CachedModel:
-    """Train a network on ``images``, or take it from the cache."""
+    """Train a network on ``images``, or take it from the cache; ``of`` are the data that they are a part of."""
     stream = derive_seed(seed, "initial")
     model, key = _initial_key(architecture, images, preprocess, config, device=device, stream=stream)
 
@@ -66,7 +68,8 @@ def train_initial(
             name="initial",
         )
 
-    return _cached("initial", key, build, observer)
+    origin = None if of is None else origin_of(of, f"initial {architecture['name']}")
+    return _cached("initial", key, build, observer, origin)
 
 
 def train_retrain(
@@ -158,7 +161,8 @@ def _cached_result(
         result = method.unlearn(initial, split, device=device, seed=seed, callbacks=watched, resume=resume)
         return TrainResult(result.model, result.seconds, result.history)
 
-    return _cached(phase, key, build, observer)
+    origin = origin_of(split, phase if phase == method.name else f"{phase} {method.name}", forgotten=phase == "retrain")
+    return _cached(phase, key, build, observer, origin)
 
 
 def run_method(
@@ -177,7 +181,13 @@ def run_method(
     def attempt(resume: StateDict | None) -> UnlearnResult:
         callbacks = [MethodCallback(observer, "unlearn", method.name), file]
         return method.unlearn(
-            initial, split, device=device, seed=seed, callbacks=callbacks, resume=resume, store=model_cache()
+            initial,
+            split,
+            device=device,
+            seed=seed,
+            callbacks=callbacks,
+            resume=resume,
+            store=model_cache(origin_of(split, f"part of {method.name}")),
         )
 
     result = file.run(attempt, observer.note)
@@ -284,8 +294,9 @@ def _cached(
     key: Mapping[str, Any],
     build: Callable[..., TrainResult],
     observer: Observer,
+    origin: Mapping[str, Any] | None,
 ) -> CachedModel:
-    model = model_cache().get_or_train(key, build)
+    model = model_cache(origin).get_or_train(key, build)
     epochs = f"{len(model.history)} epochs"
     where = f"from the cache ({epochs}, trained in {model.seconds:.1f} s)"
     observer.phase_finished(phase, where if model.hit else f"{epochs}, {model.seconds:.1f} s")

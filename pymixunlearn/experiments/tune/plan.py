@@ -129,7 +129,7 @@ def validation_dataset(dataset: Dataset, fraction: float) -> Dataset:
     Its name says so: neither a run nor a preset can take it for the data set itself.
     """
     train, validation = hold_out(dataset.train, fraction=fraction, purpose="tuning")
-    return replace(dataset, name=f"{dataset.name}{_TUNING}", train=train, test=validation)
+    return replace(dataset, name=f"{dataset.name}{_TUNING}", train=train, test=validation, source=dataset.place)
 
 
 def default_tuning_folder(plan: TuningPlan) -> Path:

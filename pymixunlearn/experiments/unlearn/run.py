@@ -191,6 +191,7 @@ def _initial(plan: Plan, observer: Observer) -> CachedModel:
         device=plan.device,
         seed=plan.inputs.seed,
         observer=observer,
+        of=plan.split,
     )
 
 
