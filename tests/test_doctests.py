@@ -11,12 +11,12 @@ from types import FunctionType, ModuleType
 import pytest
 
 import pymixunlearn
-from pymixunlearn import data, methods, nn, ops, tasks
+from pymixunlearn import data, evaluation, methods, models, nn, ops, tasks, training
 from pymixunlearn.data import registry
 
 ROOT = Path(pymixunlearn.__file__).parent
 #: Packages whose public classes and functions all have an example.
-COMPLETE = (data, methods, nn, ops, tasks)
+COMPLETE = (data, evaluation, methods, models, nn, ops, tasks, training)
 
 
 def with_examples() -> list[str]:

@@ -51,6 +51,10 @@ class Resurfacing:
         samples: Retain images that are shown, at most.
         batch_size: Images per step.
         lr: Learning rate: the one that the model was trained with.
+
+    Example:
+        >>> Resurfacing(lr=5e-5).steps
+        40
     """
 
     steps: int = 40
@@ -77,6 +81,10 @@ class Acceptance:
         auc: Probability that a forget sample's margin is above an unseen image's; not part of the decision.
         accuracy_unseen: Accuracy on V's images of D_f's classes, in percent.
         accuracy_others: Accuracy on V's images of the other classes, in percent; None where there are none.
+
+    Example:
+        >>> Acceptance("refused", "The forgotten samples are still known.", ks=0.4, bound=0.1).to_dict()["decision"]
+        'refused'
     """
 
     decision: Decision
@@ -169,6 +177,16 @@ def acceptances(
 
     Raises:
         UserError: As there.
+
+    Example:
+        >>> from pymixunlearn import data, evaluation, models, tasks
+        >>> split = tasks.class_split(data.load("digits@1000"))
+        >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+
+        >>> fresh = models.build("cnn", num_classes=10, in_channels=1, image_size=8, seed=1)
+        >>> found = evaluation.acceptances({"initial": model, "fresh": fresh}, split, initial=model, device="cpu")
+        >>> found["fresh"].decision  # the test refuses neither, so that it shows nothing
+        'cannot tell'
     """
     if not 0 < alpha < 1:
         raise UserError(f"alpha is {alpha}; expected a value above 0 and below 1")

@@ -50,6 +50,13 @@ def predict_logits(
 
     Returns:
         Logits ``[len(images), classes]`` in float32 on the CPU; ``[0, 0]`` for an empty set.
+
+    Example:
+        >>> from pymixunlearn import data, models
+        >>> digits = data.load("digits")
+        >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+        >>> predict_logits(model, digits.test, digits.preprocess, device="cpu").shape
+        torch.Size([359, 10])
     """
     parts: list[Tensor] = []
     order: list[Tensor] = []
@@ -84,6 +91,11 @@ def accuracy(logits: Tensor, targets: Tensor) -> float | None:
 
     Returns:
         A percentage, or None when there is no row to count.
+
+    Example:
+        >>> import torch
+        >>> accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
+        50.0
     """
     if len(targets) == 0:
         return None

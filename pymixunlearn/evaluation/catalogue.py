@@ -18,6 +18,11 @@ class MetricInfo:
         unit: "%" for percentages, "" for plain numbers, "steps" for counts.
         ideal: The value to be close to, or None: then it is Retrain's, whatever that is.
         needs_retrain: Whether it is defined only beside Retrain.
+
+    Example:
+        >>> from pymixunlearn import evaluation
+        >>> evaluation.METRICS["test_f"].meaning
+        'test accuracy on the forgotten classes'
     """
 
     key: str

@@ -40,6 +40,15 @@ def attack_success_rate(predictions: Predictions, *, seed: int = 0, attacker: st
 
     Raises:
         UserError: The attacker is unknown or not installed, or the test set is too small to attack with.
+
+    Example:
+        >>> from pymixunlearn import data, evaluation, models, tasks
+        >>> split = tasks.class_split(data.load("digits"))
+        >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+
+        >>> predictions = evaluation.predict(model, split, device="cpu")
+        >>> 0 <= evaluation.attack_success_rate(predictions, seed=0) <= 100
+        True
     """
     members, learn_unseen, score_unseen = _choose_samples(predictions.split, seed)
     classifier = _build_attacker(attacker, derive_seed(seed, "asr", "attacker") % 2**31)

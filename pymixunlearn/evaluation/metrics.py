@@ -27,7 +27,12 @@ MAX_CONFUSION_CLASSES = 100
 
 
 def metric_keys(task: str) -> tuple[str, ...]:
-    """Return the keys of the metrics that the paper reports for ``task``, in its order."""
+    """Return the keys of the metrics that the paper reports for ``task``, in its order.
+
+    Example:
+        >>> metric_keys("class")
+        ('test_r', 'test_f', 'asr')
+    """
     return ("test_r", "test_f", "asr") if task == "class" else ("train_r", "train_f", "test", "asr")
 
 
@@ -44,6 +49,11 @@ class Metrics(dict[str, "float | None"]):
             percent), "class_samples" (test samples of every class) and, up to 100 classes, "confusion" (test samples by
             class and prediction).
         predictions: What the metrics were computed from; None for metrics that were read from a file.
+
+    Example:
+        >>> retrain = Metrics({"test_r": 97.0, "test_f": 0.0})
+        >>> Metrics({"test_r": 95.0, "test_f": 1.0}, retrain).gap
+        {'test_r': 2.0, 'test_f': 1.0, 'mean': 1.5}
     """
 
     def __init__(
@@ -113,6 +123,15 @@ def evaluate(
     Raises:
         UserError: The device or the attacker is not available, the test set is too small to attack with, or the model
             cannot process the images, gives no logits for the split's classes, or NaN.
+
+    Example:
+        >>> from pymixunlearn import data, evaluation, models, tasks
+        >>> split = tasks.class_split(data.load("digits"))
+        >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+
+        >>> metrics = evaluation.evaluate(model, split, device="cpu")
+        >>> sorted(metrics.keys() & {"test_r", "test_f", "asr"}), metrics.gap is None
+        (['asr', 'test_f', 'test_r'], True)
     """
     where = resolve_device(device)
     if isinstance(reference, nn.Module):
@@ -144,7 +163,16 @@ def evaluate(
 
 
 def forget_accuracy(predictions: Predictions) -> float:
-    """Return the accuracy on D_f without augmentation, in percent."""
+    """Return the accuracy on D_f without augmentation, in percent.
+
+    Example:
+        >>> from pymixunlearn import data, evaluation, models, tasks
+        >>> split = tasks.class_split(data.load("digits"))
+        >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+
+        >>> 0 <= evaluation.forget_accuracy(evaluation.predict(model, split, device="cpu")) <= 100
+        True
+    """
     measured = accuracy(predictions.forget, predictions.forget_targets)
     assert measured is not None  # a split has something to forget
     return measured

@@ -28,6 +28,15 @@ class Predictions:
         train: Of the training images as stored, ``[N, classes]``.
         test: Of the test images, ``[M, classes]``.
         augmented: Of the training images under the training augmentation, ``[N, classes]``; None where there is none.
+
+    Example:
+        >>> from pymixunlearn import data, evaluation, models, tasks
+        >>> split = tasks.class_split(data.load("digits"))
+        >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+
+        >>> predictions = evaluation.predict(model, split, device="cpu")
+        >>> predictions.train.shape, predictions.forget.shape
+        (torch.Size([1438, 10]), torch.Size([142, 10]))
     """
 
     split: Split
@@ -99,6 +108,14 @@ def predict(
     Raises:
         UserError: The model cannot process the images or gives no logits for the split's classes; or a logit is NaN or
             infinite: only -inf, which masks a class, may stand beside finite ones.
+
+    Example:
+        >>> from pymixunlearn import data, evaluation, models, tasks
+        >>> split = tasks.class_split(data.load("digits"))
+        >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+
+        >>> evaluation.predict(model, split, device="cpu").test.shape
+        torch.Size([359, 10])
     """
 
     def logits_of_train(augment_seed: int | None) -> Tensor:

@@ -34,6 +34,10 @@ class Relearning:
         batch_size: Samples per step.
         interval: Steps between two measurements of the accuracy; the result is a multiple of it.
         max_steps: Where to give up.
+
+    Example:
+        >>> Relearning(max_steps=100).interval
+        5
     """
 
     lr: float = 1e-4
@@ -63,6 +67,15 @@ def relearn_steps(
 
     Returns:
         0 if the accuracy is there already, None if it is not after ``settings.max_steps``.
+
+    Example:
+        >>> from pymixunlearn import data, evaluation, models, tasks
+        >>> split = tasks.class_split(data.load("digits"))
+        >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+
+        >>> settings = evaluation.Relearning(lr=1e-2, max_steps=100)
+        >>> evaluation.relearn_steps(model, split, 99.0, device="cpu", settings=settings) <= 100
+        True
     """
     settings = Relearning() if settings is None else settings
     where = torch.device(device)

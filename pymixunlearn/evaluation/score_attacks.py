@@ -24,7 +24,12 @@ MAX_SAMPLES = 10000
 
 
 class Estimate(NamedTuple):
-    """A percentage with its 95 % confidence interval."""
+    """A percentage with its 95 % confidence interval.
+
+    Example:
+        >>> Estimate(56.0, 52.5, 59.5).high
+        59.5
+    """
 
     value: float
     low: float
@@ -39,6 +44,15 @@ def score_attacks(predictions: Predictions, *, seed: int = 0) -> dict[str, Estim
     Returns:
         Accuracies in percent under the keys "mia_loss", "mia_confidence" and "mia_entropy"; None where either side has
         fewer than :data:`MIN_SAMPLES` samples.
+
+    Example:
+        >>> from pymixunlearn import data, evaluation, models, tasks
+        >>> split = tasks.class_split(data.load("digits"))
+        >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+
+        >>> estimates = evaluation.score_attacks(evaluation.predict(model, split, device="cpu"))
+        >>> sorted(estimates), estimates["mia_loss"].low <= estimates["mia_loss"].value
+        (['mia_confidence', 'mia_entropy', 'mia_loss'], True)
     """
     split, unseen = predictions.split, predictions.unseen_like_forget
     count = attacked_samples(predictions)

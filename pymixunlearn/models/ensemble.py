@@ -76,7 +76,14 @@ class Ensemble(nn.Module):
 
 
 def first_member(model: nn.Module) -> nn.Module:
-    """Return the first member of an ensemble, and any other network as it is: what a single network looks like."""
+    """Return the first member of an ensemble, and any other network as it is: what a single network looks like.
+
+    Example:
+        >>> from pymixunlearn import models
+        >>> networks = [models.build("cnn", num_classes=10, in_channels=1, image_size=8, seed=seed) for seed in (0, 1)]
+        >>> first_member(models.ensemble_of(networks, None, "mean")) is networks[0]
+        True
+    """
     if isinstance(model, Ensemble):
         return first_member(model.members[0])
     return model

@@ -57,7 +57,12 @@ _LIMITS = {"num_classes": (2, 1_000_000), "in_channels": (1, 4096), "image_size"
 
 
 def available() -> list[str]:
-    """Return the names of the built-in networks."""
+    """Return the names of the built-in networks.
+
+    Example:
+        >>> {"cnn", "resnet18", "vit"} <= {*available()}
+        True
+    """
     return sorted(_ENTRIES)
 
 
@@ -161,7 +166,15 @@ def unknown_model(name: str) -> UserError:
 
 
 def ensemble_of(networks: Sequence[nn.Module], weights: Sequence[float] | None, aggregate: Aggregate) -> Ensemble:
-    """Return the ensemble of ``networks``; of networks that :func:`build` knows, one that it knows too."""
+    """Return the ensemble of ``networks``; of networks that :func:`build` knows, one that it knows too.
+
+    Example:
+        >>> import torch
+        >>> networks = [build("cnn", num_classes=10, in_channels=1, image_size=8, seed=seed) for seed in (0, 1)]
+        >>> ensemble = ensemble_of(networks, None, "mean")
+        >>> ensemble(torch.rand(2, 1, 8, 8)).shape, ensemble.architecture["members"]
+        (torch.Size([2, 10]), 2)
+    """
     ensemble = Ensemble(networks, weights, aggregate)
     single = architecture_of(networks[0])
     if single is not None:
@@ -268,6 +281,13 @@ def architecture_name(model: nn.Module) -> str | None:
     """Return the name under which :func:`build` makes this network, or None for a network of another origin.
 
     See :func:`architecture_of`.
+
+    Example:
+        >>> import torch
+        >>> architecture_name(build("cnn", num_classes=10, in_channels=1, image_size=8))
+        'cnn'
+        >>> architecture_name(torch.nn.Linear(2, 2)) is None
+        True
     """
     architecture = architecture_of(model)
     return None if architecture is None else str(architecture["name"])

@@ -120,6 +120,15 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
     Raises:
         UserError: No such file, or a file that cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from pymixunlearn import models, training
+        >>> network = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     training.save_model(f"{folder}/model.safetensors", network, metadata={"seed": 3})
+        ...     training.read_metadata(f"{folder}/model.safetensors")
+        {'seed': 3}
     """
     return dict(_read(Path(path))[1].get("metadata") or {})
 

@@ -32,6 +32,14 @@ def fresh_weights(model: nn.Module, seed: int) -> nn.Module:
 
     Raises:
         UserError: A layer holds parameters but cannot reset them, so that old knowledge would remain.
+
+    Example:
+        >>> import torch
+        >>> from pymixunlearn import models, training
+        >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+        >>> fresh = training.fresh_weights(model, seed=1)
+        >>> fresh.architecture == model.architecture, training.model_hash(fresh) == training.model_hash(model)
+        (True, False)
     """
     architecture = models.architecture_of(model)
     if architecture is not None:

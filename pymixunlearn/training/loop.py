@@ -29,6 +29,17 @@ class EndLoop(Exception):
     """Raised by a callback at the end of a step: the loop ends there, in the middle of its epoch, without an error.
 
     What the epoch measured is lost, and the weights stay as they are: for looking at a loop, not for results.
+
+    Example:
+        >>> class FirstStep(Callback):
+        ...     def on_step_end(self, step):
+        ...         raise EndLoop
+        >>> def run_epoch(epoch, step_done):
+        ...     for _ in range(100):
+        ...         step_done()
+        ...     return {}
+        >>> run_epochs("example", 1, 100, run_epoch, state=dict, load_state=len, callbacks=[FirstStep()])
+        []
     """
 
 

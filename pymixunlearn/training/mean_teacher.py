@@ -81,6 +81,18 @@ def train_mean_teacher(
 
     Raises:
         UserError: One of the sets is empty, a loss is no longer finite, or the snapshot is of another training.
+
+    Example:
+        >>> from pymixunlearn import data, models, tasks, training
+        >>> images = tasks.semi_supervised_split(data.load("digits")).training_set
+        >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+        >>> device, config = training.resolve_device("cpu"), training.MeanTeacherConfig(epochs=1)
+        >>> preprocess = data.load("digits").preprocess
+        >>> result = training.train_mean_teacher(
+        ...     model, images.labelled, images.unlabelled, preprocess, config, device=device
+        ... )
+        >>> sorted(result.history[0])
+        ['accuracy', 'consistency', 'epoch', 'loss', 'seconds']
     """
     for kind, images in (("labelled", labelled), ("unlabelled", unlabelled)):
         if len(images) == 0:

@@ -204,6 +204,15 @@ def train(
     Raises:
         UserError: An empty training set, targets outside the logits, a loss that is no longer finite, or a snapshot of
             another training.
+
+    Example:
+        >>> from pymixunlearn import data, models, training
+        >>> digits = data.load("digits")
+        >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+        >>> device, config = training.resolve_device("cpu"), training.TrainConfig(epochs=2)
+        >>> result = training.train(model, digits.train, digits.preprocess, config, device=device)
+        >>> result.history[-1]["accuracy"] > 70
+        True
     """
     if len(images) == 0:
         raise UserError("the training set is empty; expected at least one image")
