@@ -27,7 +27,13 @@ _FORMAT = "pymixunlearn-model/1"
 
 
 class CodeNotAllowed(UserError):
-    """A file names a user's function as the maker of its model, which is not run unless that is asked for."""
+    """A file names a user's function as the maker of its model, which is not run unless that is asked for.
+
+    Example:
+        >>> from pymixunlearn.errors import UserError
+        >>> issubclass(CodeNotAllowed, UserError)
+        True
+    """
 
 
 def save_model(path: str | Path, model: nn.Module, *, metadata: Mapping[str, Any] | None = None) -> None:
@@ -149,7 +155,13 @@ def model_hash(model: nn.Module) -> str:
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
-    """Return the :func:`model_hash` of a model whose state these tensors are."""
+    """Return the :func:`model_hash` of a model whose state these tensors are.
+
+    Example:
+        >>> import torch
+        >>> tensors_hash({"a": torch.zeros(2)}) == tensors_hash({"a": torch.ones(2)})
+        False
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
