@@ -73,7 +73,13 @@ def _checked(label: int, dataset: Dataset) -> int:
 
 @dataclass(frozen=True)
 class Sample:
-    """Training sample: its index, the name of its class, and the path of its file, "" where it has none."""
+    """Training sample: its index, the name of its class, and the path of its file, "" where it has none.
+
+    Example:
+        >>> from pymixunlearn import data, tasks
+        >>> next(iter(tasks.list_samples(data.load("digits")))).index
+        0
+    """
 
     index: int
     class_name: str
