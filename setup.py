@@ -170,7 +170,8 @@ from torch.utils.cpp_extension import BuildExtension, CUDAExtension, include_pat
 
 def sources(*groups: str) -> list[str]:
     """Paths of source groups, relative to this file as setuptools wants them."""
-    return [f"csrc/{name}" for group in groups for name in CSRC[group]]
+    found = [sorted((ROOT / "csrc").glob(pattern)) for group in groups for pattern in CSRC[group]]
+    return [path.relative_to(ROOT).as_posix() for paths in found for path in paths]
 
 
 def extensions() -> list[Extension]:
@@ -212,12 +213,24 @@ def extensions() -> list[Extension]:
     return [*built, introspection]
 
 
+class Build(BuildExtension.with_options(no_python_abi_suffix=True)):
+    """Compiles each extension in a folder of its own: they share sources, which they compile differently.
+
+    Libraries have plain ".so" names: two of the three are shared libraries for the dispatcher, not Python modules.
+    """
+
+    def build_extension(self, ext: Extension) -> None:
+        together = self.build_temp
+        self.build_temp = os.path.join(together, ext.name)
+        super().build_extension(ext)
+        self.build_temp = together
+
+
 packages = find_packages(include=["pymixunlearn*"])
 packages += ["mixunlearn_cli", *(f"mixunlearn_cli.{name}" for name in find_packages("cli"))]
 
 setup(
     packages=packages,
     ext_modules=extensions() if build_extensions else [],
-    # Plain ".so" names: two of the three are shared libraries for the dispatcher, not Python modules.
-    cmdclass={"build_ext": BuildExtension.with_options(no_python_abi_suffix=True)},
+    cmdclass={"build_ext": Build},
 )

@@ -12,7 +12,7 @@ foreach(found PYMIXUNLEARN_TORCH_INCLUDE PYMIXUNLEARN_TORCH_CPU PYMIXUNLEARN_C10
   endif()
 endforeach()
 
-read_list(ops_cpu ops_cpu)
+read_sources(ops_cpu csrc ops_cpu)
 list(TRANSFORM ops_cpu PREPEND csrc/)
 string(JSON torch_target GET "${sources_json}" torch_target)
 add_library(pymixunlearn_ops SHARED ${ops_cpu})

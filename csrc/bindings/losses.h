@@ -6,7 +6,7 @@
 //     contrast(pass, terms, contrast, states, lse, loss, out)     states, loss and, unless out is null, the gradient
 //     sharpen_forward / sharpen_backward
 //
-// Guards cover memory safety alone. The Python wrapper explains a refused call (ops/_checks.py).
+// Guards cover memory safety alone. The Python wrapper explains a refused call (ops/reference.py).
 #pragma once
 
 #include "../core/losses.h"
@@ -382,19 +382,5 @@ struct LossOperators {
     return allocate<1>(rows.logits(), {0}, rows.logits().scalar_type());
   }
 };
-
-// Registers every loss operator of a backend under its schema's name.
-#define PMX_REGISTER_LOSSES(library, Backend)                               \
-  PMX_REGISTER_LOSS(library, Backend, sharpen);                             \
-  PMX_REGISTER_LOSS(library, Backend, sharpen_backward);                    \
-  PMX_REGISTER_LOSS(library, Backend, sim_loss);                            \
-  PMX_REGISTER_LOSS(library, Backend, sim_loss_backward);                   \
-  PMX_REGISTER_LOSS(library, Backend, mix_contrastive_loss);                \
-  PMX_REGISTER_LOSS(library, Backend, mix_contrastive_loss_and_gradient);   \
-  PMX_REGISTER_LOSS(library, Backend, mix_contrastive_loss_backward);       \
-  PMX_REGISTER_LOSS(library, Backend, real_contrastive_loss);               \
-  PMX_REGISTER_LOSS(library, Backend, real_contrastive_loss_and_gradients); \
-  PMX_REGISTER_LOSS(library, Backend, real_contrastive_loss_backward)
-#define PMX_REGISTER_LOSS(library, Backend, name) library.impl(#name, TORCH_BOX(&pmx::LossOperators<Backend>::name))
 
 }  // namespace pmx

@@ -1,4 +1,4 @@
-// What MixBlock's cross-attention computes, shared by the CPU and the CUDA kernels.
+// What MixBlock's cross-attention computes, shared by the CPU and the CUDA kernels, and the signatures of these.
 //
 // Two directions of the same kind: forget queries over retain keys with forget values, and the reverse. With the scores
 // s_nm = <q_n, k_m> of one direction, t = 1 / sqrt(d) and the scalar values v_m,
@@ -18,6 +18,7 @@
 #include <cstdint>
 
 #include "scalar.h"
+#include "stream.h"
 
 namespace pmx {
 
@@ -66,5 +67,53 @@ struct AttentionGradients {
 
   PMX_HD bool wanted(int k) const { return query[k] != nullptr || key[k] != nullptr || value[k] != nullptr; }
 };
+
+// Pairs of a grid in rounds whose pairs share no image: within a round every pair may add to the gradients of its
+// images, and over the rounds an image meets its partners in a fixed order. In zip pairing one round has all pairs.
+struct GridRounds {
+  int64_t rounds;
+  int64_t pairs;  // in each round
+
+  explicit GridRounds(const Attention& in) : rounds(1), pairs(in.images[0]), retain_(in.images[1]), grid_(in.grid) {
+    if (!in.grid) return;
+    rounds = in.images[0] > retain_ ? in.images[0] : retain_;
+    pairs = in.images[0] < retain_ ? in.images[0] : retain_;
+  }
+  int64_t pair(int64_t round, int64_t i) const {
+    if (!grid_) return i;
+    const int64_t partner = (i + round) % rounds;
+    return pairs == retain_ ? partner * retain_ + i : i * retain_ + partner;
+  }
+
+ private:
+  int64_t retain_;
+  bool grid_;
+};
+
+// The CPU kernels. Each call handles units [begin, end), in `scratch_bytes` of memory of its own, aligned to 64 bytes.
+// `states` is as above, in accumulation type; `grad` and `out` are [pairs, tokens] contiguous. The backward writes
+// gradients in accumulation type and, in grid pairing, adds them to what is there: units of a round in any order,
+// rounds in turn.
+struct AttentionKernels {
+  int64_t (*scratch_bytes)(const Attention& in, bool backward);
+  int64_t (*forward_units)(const Attention& in);
+  void (*forward)(const Attention& in, int64_t begin, int64_t end, void* scratch, void* states, void* out);
+  void (*backward)(const Attention& in, int64_t round, int64_t begin, int64_t end, const void* grad, const void* states,
+                   void* scratch, const AttentionGradients& to);
+};
+
+// The launchers of the CUDA kernels: raw device pointers, sizes and a stream. Nothing here waits for the device.
+namespace cuda {
+
+// `states` is as above, in accumulation type; `out` [pairs, tokens] in `dtype`. Positions of all maps are
+// neighbours in memory. `tf32` lets float32 use TF32.
+void attention_forward(const Attention& in, Dtype dtype, bool tf32, void* states, void* out, Stream stream);
+
+// `grad` is [pairs, tokens] contiguous; gradients are in `dtype`; `of_values` is scratch memory of [pairs, 2, tokens]
+// in accumulation type, needed if the gradient of a value is wanted.
+void attention_backward(const Attention& in, Dtype dtype, bool tf32, const void* grad, const void* states,
+                        const AttentionGradients& to, void* of_values, Stream stream);
+
+}  // namespace cuda
 
 }  // namespace pmx

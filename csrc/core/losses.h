@@ -16,6 +16,7 @@
 #include <cstdint>
 
 #include "scalar.h"
+#include "stream.h"
 
 namespace pmx {
 
@@ -286,5 +287,68 @@ ContrastTerms<A> real_terms(const A* forget_states, int64_t n_forget, const A* r
   const int width = state_width(1);
   return {{forget_states, width, sim_slot(0), n_forget, 1}, {retain_states, width, sim_slot(0), n_retain, 1}, false};
 }
+
+// The CPU kernels, over rows [begin, end). `states` is [rows, state_width] in the accumulation type of the logits;
+// `sim`, if not null, receives the losses of the first target, [rows] in the dtype of the logits; `contrast` and `grad`
+// point to a Contrast and a RowScalar of that type; `out` is [rows, classes] contiguous in the dtype of the logits.
+struct CosineKernels {
+  void (*forward)(const CosineRows& in, int64_t begin, int64_t end, void* states, void* sim);
+  void (*backward)(const CosineRows& in, int64_t begin, int64_t end, const void* states, RowRole role,
+                   const void* contrast, const void* grad, void* out);
+};
+
+struct SharpenKernels {
+  void (*forward)(const void* logits, int64_t classes, double inverse_T, int64_t begin, int64_t end, void* out);
+  void (*backward)(const void* grad, const void* logits, int64_t classes, double inverse_T, int64_t begin, int64_t end,
+                   void* out);
+};
+
+// What the terms [begin, end) of a column contribute to a contrastive loss.
+template <class A>
+using ColumnKernel = ColumnSum<A> (*)(const ContrastTerms<A>& terms, const Contrast<A>& contrast, int64_t column,
+                                      int64_t begin, int64_t end);
+
+// The launchers of the CUDA kernels: raw device pointers, sizes and a stream. Nothing here waits for the device.
+namespace cuda {
+
+// The logits and targets of a launch and how to read them.
+struct RowsLaunch {
+  RowSets sets;
+  Dtype dtype;
+  Dtype target_dtype;
+  TargetKind kind;
+  int targets;
+  RowRole role;  // of the first set
+  Stream stream;
+};
+
+// `states` is [rows, state_width] in accumulation type; `sim`, if not null, [rows] in the dtype of the logits.
+void cosine_forward(const RowsLaunch& launch, void* states, void* sim);
+
+template <class A>
+void cosine_backward(const RowsLaunch& launch, const A* states, const Contrast<A>& contrast, const RowScalar<A>& grad,
+                     void* out_first, void* out_second);
+
+// States, loss and, if asked for, the gradient in a single launch. False, and nothing done, if the
+// problem is too large for that. `scratch` is as for `reduce`.
+template <class A>
+bool at_once(const RowsLaunch& launch, const ContrastTerms<A>& terms, const Contrast<A>& contrast, A* states, A* lse,
+             void* loss, void* scratch, bool with_gradient, void* out_first, void* out_second);
+
+// Bytes of scratch memory that `reduce` needs.
+template <class A>
+int64_t reduce_scratch(const ContrastTerms<A>& terms, const Contrast<A>& contrast);
+
+// `lse` is [columns]; `loss` one value of `dtype`.
+template <class A>
+void reduce(const ContrastTerms<A>& terms, const Contrast<A>& contrast, A* lse, void* loss, Dtype dtype, void* scratch,
+            Stream stream);
+
+void sharpen_forward(Dtype dtype, const void* logits, int64_t rows, int64_t classes, double inverse_T, void* out,
+                     Stream stream);
+void sharpen_backward(Dtype dtype, const void* grad, const void* logits, int64_t rows, int64_t classes,
+                      double inverse_T, void* out, Stream stream);
+
+}  // namespace cuda
 
 }  // namespace pmx

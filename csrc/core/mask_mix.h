@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "scalar.h"
+#include "stream.h"
 
 namespace pmx {
 
@@ -113,5 +114,28 @@ PMX_HD Shares<A> shares_of(A logit) {
   const A e = std::exp(logit < A(0) ? logit : -logit), larger = A(1) / (A(1) + e), smaller = e * larger;
   return logit < A(0) ? Shares<A>{smaller, larger} : Shares<A>{larger, smaller};
 }
+
+struct MaskMixPlan;  // cpu/mask_mix.h
+
+// The CPU kernels. Tasks [begin, end) of a plan, with its workspace in the type that the kernels compute in.
+struct MaskMixKernels {
+  void (*forward)(const MaskMixPlan& plan, int64_t begin, int64_t end, void* workspace);
+  void (*mask_gradient)(const MaskMixPlan& plan, int64_t begin, int64_t end, void* workspace);
+  void (*image_gradient)(const MaskMixPlan& plan, int64_t begin, int64_t end, void* workspace);
+};
+
+// The launchers of the CUDA kernels: raw device pointers, sizes and a stream. Nothing here waits for the device.
+namespace cuda {
+
+void mask_mix_forward(const MaskMixShape& shape, const MaskMixOperands& operands, Stream stream);
+
+// Bytes of scratch memory that `mask_mix_mask_gradient` needs.
+int64_t mask_mix_mask_gradient_scratch(const MaskMixShape& shape, const MaskMixOperands& operands);
+void mask_mix_mask_gradient(const MaskMixShape& shape, const MaskMixOperands& operands, void* scratch, Stream stream);
+
+void mask_mix_image_gradient(const MaskMixShape& shape, const MaskMixOperands& operands, bool retain_side,
+                             Stream stream);
+
+}  // namespace cuda
 
 }  // namespace pmx

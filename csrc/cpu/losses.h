@@ -1,5 +1,5 @@
-// The loss kernels of the CPU as raw function pointers, and what couples their rows: the log-sum-exp of every column
-// and the loss, from the rows' cosines.
+// How rows are shared out to threads, and what couples them: the log-sum-exp of every column and the loss, from the
+// rows' cosines.
 #pragma once
 
 #include <algorithm>
@@ -9,26 +9,6 @@
 #include "../core/losses.h"
 
 namespace pmx {
-
-// `states` is [rows, state_width] in the accumulation type of the logits; `sim`, if not null, receives the losses of
-// the first target, [rows] in the dtype of the logits; `contrast` and `grad` point to a Contrast and a RowScalar of
-// that type; `out` is [rows, classes] contiguous in the dtype of the logits.
-struct CosineKernels {
-  void (*forward)(const CosineRows& in, int64_t begin, int64_t end, void* states, void* sim);
-  void (*backward)(const CosineRows& in, int64_t begin, int64_t end, const void* states, RowRole role,
-                   const void* contrast, const void* grad, void* out);
-};
-
-struct SharpenKernels {
-  void (*forward)(const void* logits, int64_t classes, double inverse_T, int64_t begin, int64_t end, void* out);
-  void (*backward)(const void* grad, const void* logits, int64_t classes, double inverse_T, int64_t begin, int64_t end,
-                   void* out);
-};
-
-// What the terms [begin, end) of a column contribute to a contrastive loss.
-template <class A>
-using ColumnKernel = ColumnSum<A> (*)(const ContrastTerms<A>& terms, const Contrast<A>& contrast, int64_t column,
-                                      int64_t begin, int64_t end);
 
 // Rows given to one thread at the least: about 10 microseconds of work, several times what waking a thread costs.
 inline int64_t row_grain(int64_t classes) { return std::max<int64_t>(1, 16384 / (classes + 16)); }

@@ -94,11 +94,4 @@ class MaskMixTaps {
   MaskMixPlan plan_;
 };
 
-// Tasks [begin, end) of a plan, with its workspace in the type that the kernels compute in.
-struct MaskMixKernels {
-  void (*forward)(const MaskMixPlan& plan, int64_t begin, int64_t end, void* workspace);
-  void (*mask_gradient)(const MaskMixPlan& plan, int64_t begin, int64_t end, void* workspace);
-  void (*image_gradient)(const MaskMixPlan& plan, int64_t begin, int64_t end, void* workspace);
-};
-
 }  // namespace pmx

@@ -1,7 +1,6 @@
 #include <type_traits>
 
 #include "attention.cuh"
-#include "attention.h"
 
 namespace pmx::cuda {
 namespace {

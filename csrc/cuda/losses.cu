@@ -1,5 +1,4 @@
 #include "launch_plan.h"
-#include "losses.h"
 #include "losses_at_once.cuh"
 #include "losses_columns.cuh"
 #include "losses_rows.cuh"

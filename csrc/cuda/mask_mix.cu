@@ -1,5 +1,4 @@
 #include "mask_mix.cuh"
-#include "mask_mix.h"
 
 namespace pmx::cuda {
 namespace {

@@ -106,13 +106,12 @@ def compile_all() -> str:
     """The output of compiling every CUDA source for every architecture."""
     targets = [f"-gencode=arch=compute_{arch[3:]},code={arch}" for arch in architectures()]
     output = ""
-    for source in SOURCES["ops_cuda"]:
-        if source.endswith(".cu"):
-            command = ["nvcc", *SOURCES["nvcc_flags"], *targets, "-Xptxas=-v", "-fatbin", "-o", "/dev/null"]
-            result = subprocess.run([*command, str(CSRC / source)], capture_output=True, text=True)
-            output += result.stdout + result.stderr
-            if result.returncode != 0:
-                sys.exit(f"{source} does not compile:\n{result.stderr}")
+    for source in sorted(CSRC.glob("cuda/*.cu")):
+        command = ["nvcc", *SOURCES["nvcc_flags"], *targets, "-Xptxas=-v", "-fatbin", "-o", "/dev/null"]
+        result = subprocess.run([*command, str(source)], capture_output=True, text=True)
+        output += result.stdout + result.stderr
+        if result.returncode != 0:
+            sys.exit(f"{source.name} does not compile:\n{result.stderr}")
     return output
 
 

@@ -5,14 +5,11 @@ The functions here run compiled C++/CUDA kernels where they are available and th
 ``torch.compile`` graphs or C++, are ``torch.ops.pymixunlearn.*``.
 """
 
-from pymixunlearn.ops import reference
+from pymixunlearn.ops import _attention, _losses, _mask_mix, reference
 from pymixunlearn.ops._attention import mixblock_attention
 from pymixunlearn.ops._losses import mix_contrastive_loss, real_contrastive_loss, sharpen, sim_loss
 from pymixunlearn.ops._mask_mix import mask_mix
-from pymixunlearn.ops._torch import attention as _attention_rules
 from pymixunlearn.ops._torch import library as _library
-from pymixunlearn.ops._torch import losses as _losses_rules
-from pymixunlearn.ops._torch import mask_mix as _mask_mix_rules
 from pymixunlearn.ops._torch.library import LibraryStatus, Status
 
 __all__ = [
@@ -40,8 +37,8 @@ def status() -> Status:
     return _library.STATUS
 
 
-_RULES = (_losses_rules, _mask_mix_rules, _attention_rules)
-_library.check_fit([fake for rules in _RULES for fake in rules.FAKES])
+_OPERATORS = (_losses, _mask_mix, _attention)
+_library.check_fit([fake for operator in _OPERATORS for fake in operator.FAKES])
 if status().available:
-    for _rules in _RULES:
-        _rules.register()
+    for _operator in _OPERATORS:
+        _operator.register()

@@ -8,8 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from pymixunlearn.ops import _checks as checks
+from pymixunlearn.ops import _losses_rules as functions
 from pymixunlearn.ops import reference
-from pymixunlearn.ops._torch import losses as functions
+from pymixunlearn.ops._losses_rules import FAKES as FAKES
+from pymixunlearn.ops._losses_rules import register as register
 from pymixunlearn.ops._torch.call import compiled, in_float32, ops, run, scalar
 
 
@@ -57,7 +59,7 @@ def sharpen(logits: Tensor, T: float = 0.3) -> Tensor:
         functions.Sharpen,
         logits.requires_grad,
         (logits, T),
-        lambda: checks.check_sharpen(logits, T),
+        lambda: reference.check_sharpen(logits, T),
     )
     return result
 
@@ -93,7 +95,7 @@ def sim_loss(logits: Tensor, target: Tensor, *, sharpen_T: float | None = None) 
         functions.SimLoss,
         logits.requires_grad,
         (logits, target, sharpen_T),
-        lambda: checks.check_sim_loss(logits, target, sharpen_T),
+        lambda: reference.check_sim_loss(logits, target, sharpen_T),
     )
     return _first(output)
 
@@ -177,7 +179,7 @@ def mix_contrastive_loss(
             reduction == "mean",
             sharpen_T,
         ),
-        lambda: checks.check_mix_contrastive_loss(
+        lambda: reference.check_mix_contrastive_loss(
             logits, target_forget, target_retain, lam, tau, pairing, reduction, sharpen_T
         ),
         functions.MixAtOnce,
@@ -254,7 +256,7 @@ def real_contrastive_loss(
             reduction == "mean",
             sharpen_T,
         ),
-        lambda: checks.check_real_contrastive_loss(
+        lambda: reference.check_real_contrastive_loss(
             logits_forget, logits_retain, target_forget, target_retain, tau, reduction, sharpen_T
         ),
         functions.RealAtOnce,

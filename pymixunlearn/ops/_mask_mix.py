@@ -1,16 +1,131 @@
-"""MixBlock's blending of images as a function: compiled where a library serves the device, the reference elsewhere."""
+"""MixBlock's blending of images: the function, compiled where a library serves the device, and its dispatcher rules.
+
+Its derivative serves eager calls and tracing; fake kernels give shapes, dtypes and devices without data.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pymixunlearn.ops import _checks as checks
 from pymixunlearn.ops import reference
-from pymixunlearn.ops._torch import mask_mix as functions
-from pymixunlearn.ops._torch.call import compiled, ops, run
+from pymixunlearn.ops._torch.call import below_autograd, compiled, eager_function, ops, run, twice_differentiable
+from pymixunlearn.ops._torch.register import register_derivative, register_fakes, register_no_derivative
+
+
+def _dense(images: Tensor, order: tuple[int, ...]) -> bool:
+    """Whether each image lies without gaps, ``order`` naming its dimensions from the innermost on."""
+    step: int | torch.SymInt = 1
+    for dim in order:
+        if images.shape[dim] != 1 and images.stride(dim) != step:
+            return False
+        step = step * images.shape[dim]
+    return True
+
+
+def channels_last(x_forget: Tensor, x_retain: Tensor) -> bool:
+    """Whether the kernels mix in channels_last: both images are, and in no other way (csrc/bindings)."""
+    return all(not _dense(x, (3, 2, 1)) and _dense(x, (1, 3, 2)) for x in (x_forget, x_retain))
+
+
+def mask_mix_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients of ``mask_mix`` for its images and mask logits, each only where it is needed."""
+    x_forget, x_retain, mask_logits = ctx.saved_tensors
+    grid, mean, std, dtype = ctx.settings
+    constants = (None,) * 4
+    if torch.is_grad_enabled():  # the kernels have no second derivative
+        twice = twice_differentiable(
+            lambda *tensors: reference.mask_mix(
+                *tensors, pairing="grid" if grid else "zip", mean=mean or None, std=std or None, dtype=dtype
+            ),
+            (x_forget, x_retain, mask_logits),
+            grad,
+        )
+        return *twice, *constants
+    need_forget, need_retain, need_mask = ctx.needs_input_grad[:3]
+    sizes = x_forget.shape[0], x_retain.shape[0], x_forget.dtype
+    last = (need_forget or need_retain) and channels_last(x_forget, x_retain)
+    by_image, by_mask = ops.mask_mix_backward_image.default, ops.mask_mix_backward_mask.default
+    with below_autograd():
+        grads = (
+            by_image(grad, mask_logits, grid, False, *sizes, last) if need_forget else None,
+            by_image(grad, mask_logits, grid, True, *sizes, last) if need_retain else None,
+            by_mask(grad, x_forget, x_retain, mask_logits, grid, mean, std) if need_mask else None,
+        )
+    return *grads, *constants
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.settings = inputs[3:]
+
+
+MaskMix = eager_function("mask_mix", mask_mix_gradients, _save)
+
+
+# Fake kernels: shapes, dtypes and devices of the outputs, for tracing without data.
+
+
+def _images(like: Tensor, sizes: Sequence[int], dtype: torch.dtype, last: bool) -> Tensor:
+    count, channels, height, width = sizes
+    if last:
+        return like.new_empty((count, height, width, channels), dtype=dtype).permute(0, 3, 1, 2)
+    return like.new_empty((count, channels, height, width), dtype=dtype)
+
+
+def _mask_mix(
+    x_forget: Tensor,
+    x_retain: Tensor,
+    mask_logits: Tensor,
+    grid: bool,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+) -> Tensor:
+    # The numbers of mean and std were checked in Python: here they may be symbols.
+    reference.check_mask_mix(x_forget, x_retain, mask_logits, "grid" if grid else "zip", None, None, dtype)
+    pairs = x_forget.shape[0] * x_retain.shape[0] if grid else x_forget.shape[0]
+    return _images(x_forget, (pairs, *x_forget.shape[1:]), dtype, channels_last(x_forget, x_retain))
+
+
+def _mask_mix_backward_mask(
+    grad: Tensor,
+    x_forget: Tensor,
+    x_retain: Tensor,
+    mask_logits: Tensor,
+    grid: bool,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Tensor:
+    return mask_logits.new_empty(mask_logits.shape)
+
+
+def _mask_mix_backward_image(
+    grad: Tensor,
+    mask_logits: Tensor,
+    grid: bool,
+    retain_side: bool,
+    n_forget: int,
+    n_retain: int,
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> Tensor:
+    return _images(grad, (n_retain if retain_side else n_forget, *grad.shape[1:]), dtype, channels_last)
+
+
+FAKES = (_mask_mix, _mask_mix_backward_mask, _mask_mix_backward_image)
+
+
+def register() -> None:
+    """Register fake kernels and the derivative. Autocast changes nothing: the images decide the dtype."""
+    register_fakes(FAKES)
+    register_derivative("mask_mix", 3, mask_mix_gradients, _save)
+    for name in ("mask_mix_backward_mask", "mask_mix_backward_image"):
+        register_no_derivative(name)
 
 
 def mask_mix(
@@ -65,13 +180,13 @@ def mask_mix(
         return reference.mask_mix(x_forget, x_retain, mask_logits, pairing=pairing, mean=mean, std=std, dtype=dtype)
 
     def check() -> None:
-        checks.check_mask_mix(x_forget, x_retain, mask_logits, pairing, mean, std, dtype)
+        reference.check_mask_mix(x_forget, x_retain, mask_logits, pairing, mean, std, dtype)
 
     if mean is not None:
         check()  # numbers that the compiled code would divide by, or misread
     result: Tensor = run(
         ops.mask_mix.default,
-        functions.MaskMix,
+        MaskMix,
         x_forget.requires_grad or x_retain.requires_grad or mask_logits.requires_grad,
         (
             x_forget,

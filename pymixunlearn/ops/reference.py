@@ -31,9 +31,20 @@ def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def check_sharpen(logits: Tensor, T: float) -> None:
+    """Arguments of ``sharpen``."""
+    checks.check_floating("logits", logits)
+    if logits.dim() == 0:
+        raise ValueError("logits must have shape [..., C], got a 0-d tensor")
+    checks.check_classes("logits", logits)
+    if isinstance(T, bool) or not isinstance(T, (int, float)):
+        raise TypeError(f"T must be a float, got {type(T).__name__}")
+    checks.check_positive("T", T)
+
+
 def sharpen(logits: Tensor, T: float = 0.3) -> Tensor:
     """``softmax(logits / T)``; see :func:`pymixunlearn.ops.sharpen`."""
-    checks.check_sharpen(logits, T)
+    check_sharpen(logits, T)
     probabilities = torch.softmax(logits.to(_compute_dtype(logits.dtype)) / T, dim=-1)
     return probabilities.to(logits.dtype)
 
@@ -86,10 +97,42 @@ def _column_lse(terms: Tensor) -> Tensor:
     return torch.logsumexp(terms, dim=0) if terms.shape[0] else terms.sum(dim=0)
 
 
+def check_sim_loss(logits: Tensor, target: Tensor, sharpen_T: float | None) -> None:
+    """Arguments of ``sim_loss``."""
+    checks.check_floating("logits", logits)
+    checks.check_dims("logits", logits, "[N, C]")
+    checks.check_classes("logits", logits)
+    checks.check_target("target", target, logits.shape[0], logits.shape[1], logits, sharpen_T)
+
+
 def sim_loss(logits: Tensor, target: Tensor, *, sharpen_T: float | None = None) -> Tensor:
     """``1 - cos(softmax(logits), target)`` per row; see :func:`pymixunlearn.ops.sim_loss`."""
-    checks.check_sim_loss(logits, target, sharpen_T)
+    check_sim_loss(logits, target, sharpen_T)
     return (1 - _cosine(logits, target, sharpen_T)).to(logits.dtype)
+
+
+def check_mix_contrastive_loss(
+    logits: Tensor,
+    target_forget: Tensor,
+    target_retain: Tensor,
+    lam: float | Tensor,
+    tau: float | Tensor,
+    pairing: str,
+    reduction: str,
+    sharpen_T: float | None,
+) -> None:
+    """Arguments of ``mix_contrastive_loss``."""
+    checks.check_choice("pairing", pairing, checks.PAIRINGS)
+    checks.check_choice("reduction", reduction, checks.REDUCTIONS)
+    checks.check_floating("logits", logits)
+    checks.check_dims("logits", logits, "[N, C]" if pairing == "zip" else "[N_f, N_r, C]")
+    checks.check_classes("logits", logits)
+    n_forget, n_retain = logits.shape[0], logits.shape[0] if pairing == "zip" else logits.shape[1]
+    checks.check_target("target_forget", target_forget, n_forget, logits.shape[-1], logits, sharpen_T)
+    checks.check_target("target_retain", target_retain, n_retain, logits.shape[-1], logits, sharpen_T)
+    checks.check_target_kinds(target_forget, target_retain)
+    checks.check_ratio("lam", lam, logits)
+    checks.check_temperature("tau", tau, "logits", logits)
 
 
 def mix_contrastive_loss(
@@ -104,7 +147,7 @@ def mix_contrastive_loss(
     sharpen_T: float | None = None,
 ) -> Tensor:
     """Eq. 5 on mixed samples; see :func:`pymixunlearn.ops.mix_contrastive_loss`."""
-    checks.check_mix_contrastive_loss(logits, target_forget, target_retain, lam, tau, pairing, reduction, sharpen_T)
+    check_mix_contrastive_loss(logits, target_forget, target_retain, lam, tau, pairing, reduction, sharpen_T)
     dtype = _compute_dtype(logits.dtype)
     ratio, temperature = _number(lam, dtype), _number(tau, dtype)
     if pairing == "zip":
@@ -124,6 +167,40 @@ def mix_contrastive_loss(
     return loss.to(logits.dtype)
 
 
+def check_real_contrastive_loss(
+    logits_forget: Tensor,
+    logits_retain: Tensor,
+    target_forget: Tensor,
+    target_retain: Tensor,
+    tau: float | Tensor,
+    reduction: str,
+    sharpen_T: float | None,
+) -> None:
+    """Arguments of ``real_contrastive_loss``."""
+    checks.check_choice("reduction", reduction, checks.REDUCTIONS)
+    checks.check_floating("logits_forget", logits_forget)
+    checks.check_floating("logits_retain", logits_retain)
+    checks.check_dims("logits_forget", logits_forget, "[N_f, C]")
+    checks.check_dims("logits_retain", logits_retain, "[N_r, C]")
+    checks.check_classes("logits_retain", logits_retain)
+    if logits_forget.shape[1] != logits_retain.shape[1]:
+        raise ValueError(
+            "logits_forget and logits_retain must have the same number of classes, "
+            f"got {logits_forget.shape[1]} and {logits_retain.shape[1]}"
+        )
+    if logits_forget.dtype != logits_retain.dtype:
+        raise TypeError(
+            f"logits_forget and logits_retain must have the same dtype, got {logits_forget.dtype} "
+            f"and {logits_retain.dtype}"
+        )
+    checks.check_same_device("logits_forget", logits_forget, "logits_retain", logits_retain)
+    classes = logits_retain.shape[1]
+    checks.check_target("target_forget", target_forget, logits_forget.shape[0], classes, logits_retain, sharpen_T)
+    checks.check_target("target_retain", target_retain, logits_retain.shape[0], classes, logits_retain, sharpen_T)
+    checks.check_target_kinds(target_forget, target_retain)
+    checks.check_temperature("tau", tau, "logits_retain", logits_retain)
+
+
 def real_contrastive_loss(
     logits_forget: Tensor,
     logits_retain: Tensor,
@@ -135,9 +212,7 @@ def real_contrastive_loss(
     sharpen_T: float | None = None,
 ) -> Tensor:
     """Eq. 6 on real samples; see :func:`pymixunlearn.ops.real_contrastive_loss`."""
-    checks.check_real_contrastive_loss(
-        logits_forget, logits_retain, target_forget, target_retain, tau, reduction, sharpen_T
-    )
+    check_real_contrastive_loss(logits_forget, logits_retain, target_forget, target_retain, tau, reduction, sharpen_T)
     dtype = _compute_dtype(logits_retain.dtype)
     temperature = _number(tau, dtype)
     s_forget = 1 - _cosine(logits_forget, target_forget, sharpen_T)
@@ -155,11 +230,32 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return (torch.softmax(scores, dim=-1) * value.unsqueeze(-2)).sum(dim=-1)
 
 
+def check_mixblock_attention(
+    q_f: Tensor, k_f: Tensor, v_f: Tensor, q_r: Tensor, k_r: Tensor, v_r: Tensor, pairing: str
+) -> None:
+    """Arguments of ``mixblock_attention``."""
+    named = {"q_f": q_f, "k_f": k_f, "v_f": v_f, "q_r": q_r, "k_r": k_r, "v_r": v_r}
+    for name, tensor in named.items():
+        checks.check_floating(name, tensor)
+        checks.check_dims(name, tensor, "[N, h, w]" if name.startswith("v") else "[N, d, h, w]")
+        if tensor.dtype != q_f.dtype:
+            raise TypeError(f"{name} must have the dtype of q_f ({q_f.dtype}), got {tensor.dtype}")
+        checks.check_same_device(name, tensor, "q_f", q_f)
+    checks.check_pairing(q_f.shape[0], q_r.shape[0], pairing)
+    for name, tensor in named.items():
+        samples = (q_f if name.endswith("f") else q_r).shape[0]
+        expected = [samples, *q_f.shape[2:]] if name.startswith("v") else [samples, *q_f.shape[1:]]
+        if checks.shape_of(tensor) != expected:
+            raise ValueError(f"{name} must have shape {expected}, got {checks.shape_of(tensor)}")
+    if q_f.shape[1] == 0 or q_f.shape[2] == 0 or q_f.shape[3] == 0:
+        raise ValueError(f"q_f must have d, h and w of at least 1, got shape {checks.shape_of(q_f)}")
+
+
 def mixblock_attention(
     q_f: Tensor, k_f: Tensor, v_f: Tensor, q_r: Tensor, k_r: Tensor, v_r: Tensor, *, pairing: str = "zip"
 ) -> Tensor:
     """Mask logits ``l_f - l_r`` of MixBlock; see :func:`pymixunlearn.ops.mixblock_attention`."""
-    checks.check_mixblock_attention(q_f, k_f, v_f, q_r, k_r, v_r, pairing)
+    check_mixblock_attention(q_f, k_f, v_f, q_r, k_r, v_r, pairing)
     h, w = q_f.shape[-2:]
     forget = [tensor.flatten(-2) for tensor in (q_f, k_f, v_f)]
     retain = [tensor.flatten(-2) for tensor in (q_r, k_r, v_r)]
@@ -186,6 +282,62 @@ def _image_values(
     return torch.stack(channels, dim=-3)
 
 
+def check_mask_mix(
+    x_forget: Tensor,
+    x_retain: Tensor,
+    mask_logits: Tensor,
+    pairing: str,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    dtype: torch.dtype | None,
+) -> None:
+    """Arguments of ``mask_mix``."""
+    checks.check_floating("mask_logits", mask_logits)
+    checks.check_dims("mask_logits", mask_logits, "[P, h, w]")
+    for name, image in (("x_forget", x_forget), ("x_retain", x_retain)):
+        checks.check_tensor(name, image)
+        if image.dtype not in (*checks.FLOATING, torch.uint8):
+            raise TypeError(f"{name} must be float32, float64, bfloat16, float16 or uint8, got {image.dtype}")
+        checks.check_dims(name, image, "[N, C, H, W]")
+        checks.check_same_device(name, image, "mask_logits", mask_logits)
+        if 0 in image.shape[1:]:
+            raise ValueError(f"{name} must have C, H and W of at least 1, got shape {checks.shape_of(image)}")
+    if x_retain.dtype != x_forget.dtype:
+        raise TypeError(f"x_retain must have the dtype of x_forget ({x_forget.dtype}), got {x_retain.dtype}")
+    if x_retain.shape[1:] != x_forget.shape[1:]:
+        raise ValueError(
+            f"x_retain must have images of shape {checks.shape_of(x_forget)[1:]}, got {checks.shape_of(x_retain)[1:]}"
+        )
+    pairs = checks.check_pairing(x_forget.shape[0], x_retain.shape[0], pairing)
+    if mask_logits.shape[0] != pairs:
+        raise ValueError(f"mask_logits must have {pairs} rows, one per pair, got {mask_logits.shape[0]}")
+    if 0 in mask_logits.shape[1:]:
+        raise ValueError(f"mask_logits must have h and w of at least 1, got shape {checks.shape_of(mask_logits)}")
+    _check_normalisation(x_forget, mean, std)
+    if dtype is not None and dtype not in checks.FLOATING:
+        raise TypeError(f"dtype must be float32, float64, bfloat16 or float16, got {dtype}")
+
+
+def _check_normalisation(images: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    if mean is None and std is None:
+        return
+    if mean is None or std is None:
+        raise ValueError(f"mean and std must be given together, got mean={mean} and std={std}")
+    if images.dtype != torch.uint8:
+        raise TypeError(f"mean and std are for uint8 images, got {images.dtype}")
+    channels = images.shape[1]
+    if channels > checks.NORMALISED_CHANNELS:
+        raise ValueError(f"mean and std serve images of up to {checks.NORMALISED_CHANNELS} channels, got {channels}")
+    for name, values in (("mean", mean), ("std", std)):
+        # A tensor may live on a device, whose numbers cannot be read without waiting for it.
+        if isinstance(values, Tensor) or not all(type(value) in (int, float) for value in values):
+            raise TypeError(f"{name} must be a sequence of numbers, got {values!r}")
+        if len(values) != channels:
+            raise ValueError(f"{name} must have {channels} values, one per channel, got {len(values)}")
+    if not min(std) > 0:
+        raise ValueError(f"std must be above 0, got {list(std)}")
+
+
 def mask_mix(
     x_forget: Tensor,
     x_retain: Tensor,
@@ -197,7 +349,7 @@ def mask_mix(
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """``x_f * M + x_r * (1 - M)``, ``M = sigmoid(upsample(mask_logits))``; see :func:`pymixunlearn.ops.mask_mix`."""
-    checks.check_mask_mix(x_forget, x_retain, mask_logits, pairing, mean, std, dtype)
+    check_mask_mix(x_forget, x_retain, mask_logits, pairing, mean, std, dtype)
     result = mixed_dtype(x_forget, dtype)
     compute = torch.float64 if torch.float64 in (x_forget.dtype, result) else torch.float32
     size = x_forget.shape[-2:]

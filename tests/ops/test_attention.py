@@ -14,6 +14,7 @@ from torch import Tensor
 from pymixunlearn import ops
 from pymixunlearn.ops import reference
 from tests.ops.agreement import TOLERANCE, compare_with_truth, gradients
+from tests.ops.problem import Problem, Refusal
 
 DTYPES = list(TOLERANCE)
 # Positions: one, a part of a vector, MixBlock's own, a multiple of every tile, one more, more than a chunk of keys.
@@ -194,3 +195,84 @@ def test_random_problems_agree_with_the_reference(device: str, problem: dict[str
     )
     for own, truth in zip([value, *grads], [true_value, *true_grads], strict=True):
         assert (own.double() - truth).abs().max() <= ROUNDED_WEIGHTS[dtype] * truth.abs().max().clamp(min=1e-3)
+
+
+# --- what all operators are tested for ------------------------------------------------------------------------------
+
+
+def _attention(pairing: str) -> Problem:
+    def tensors(size: tuple[int, ...], dtype: torch.dtype, device: str, seed: int) -> list[Tensor]:
+        n_forget, n_retain, *rest = size
+        n_retain = n_retain if pairing == "grid" else n_forget
+        return inputs_of(n_forget, n_retain, *rest, dtype=dtype, device=device, seed=seed)
+
+    def call(module: Any, *x: Tensor) -> Tensor:
+        logits: Tensor = module.mixblock_attention(*x, pairing=pairing)
+        return logits
+
+    sizes = ((2, 3, 3, 2, 3), (3, 4, 5, 6, 7), (5, 6, 8, 7, 9), (8, 9, 6, 4, 3), (7, 8, 19, 12, 5), (3, 3, 16, 7, 7))
+    empty = ((0, 0, 4, 3, 3), (0, 2, 4, 3, 3), (2, 0, 4, 3, 3)) if pairing == "grid" else ((0, 0, 4, 3, 3),)
+    return Problem(f"attention-{pairing}", 6, sizes, empty, tensors, call)
+
+
+PROBLEMS = [_attention("zip"), _attention("grid")]
+NAMES = ("q_f", "k_f", "v_f", "q_r", "k_r", "v_r")
+
+
+def attend(module: Any, change: dict[str, Any]) -> Tensor:
+    """The attention of two pairs, with some arguments exchanged."""
+    own = {name: torch.zeros((2, 4, 4) if name[0] == "v" else (2, 3, 4, 4)) for name in NAMES}
+    mask_logits: Tensor = module.mixblock_attention(**(own | change))
+    return mask_logits
+
+
+BAD_ARGUMENTS: list[Refusal] = [
+    (lambda f: attend(f, {"q_r": [1.0]}), TypeError, "q_r must be a tensor, got list"),
+    (lambda f: attend(f, {"q_f": torch.zeros(2, 3, 4, 4).int()}), TypeError, "q_f must be float32, .* got torch.int32"),
+    (
+        lambda f: attend(f, {"k_r": torch.zeros(2, 3, 4, 4).double()}),
+        TypeError,
+        r"k_r must have the dtype of q_f \(torch.float32\)",
+    ),
+    (
+        lambda f: attend(f, {"k_r": torch.zeros(2, 3, 16)}),
+        ValueError,
+        r"k_r must have shape \[N, d, h, w\], got \[2, 3, 16\]",
+    ),
+    (
+        lambda f: attend(f, {"v_f": torch.zeros(2, 1, 4, 4)}),
+        ValueError,
+        r"v_f must have shape \[N, h, w\], got \[2, 1, 4, 4\]",
+    ),
+    (
+        lambda f: attend(f, {"k_f": torch.zeros(2, 5, 4, 4)}),
+        ValueError,
+        r"k_f must have shape \[2, 3, 4, 4\], got \[2, 5, 4, 4\]",
+    ),
+    (
+        lambda f: attend(f, {"v_r": torch.zeros(2, 2, 8)}),
+        ValueError,
+        r"v_r must have shape \[2, 4, 4\], got \[2, 2, 8\]",
+    ),
+    (
+        lambda f: attend(f, {"q_r": torch.zeros(3, 3, 4, 4)}),
+        ValueError,
+        "as many forget as retain samples, got 2 and 3",
+    ),
+    (
+        lambda f: attend(f, {"v_r": torch.zeros(2, 4, 4, device="meta")}),
+        ValueError,
+        r"v_r must be on the device of q_f \(cpu\)",
+    ),
+    (lambda f: attend(f, {"pairing": "all"}), ValueError, "pairing must be one of 'zip', 'grid', got 'all'"),
+    (
+        lambda f: attend(f, {name: torch.zeros((2, 3, 0, 4) if name[0] != "v" else (2, 0, 4)) for name in NAMES}),
+        ValueError,
+        r"q_f must have d, h and w of at least 1, got shape \[2, 3, 0, 4\]",
+    ),
+    (
+        lambda f: attend(f, {"k_f": torch.zeros(2, 3, 4, 4).to_sparse()}),
+        TypeError,
+        "k_f must be a dense tensor, got layout torch.sparse",
+    ),
+]

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from pymixunlearn import ops
+from pymixunlearn.ops import reference
 from tests.ops.agreement import assert_close
+from tests.ops.problem import Problem
+from tests.ops.problems import PROBLEMS
 
 F, R = 3, 5  # forget and retain images
 
@@ -56,6 +59,16 @@ def losses(kind: str, classes: int, inputs: torch.dtype, compute: torch.dtype, d
     if kind == "probabilities":
         results += with_gradients(ops.sharpen(grid_z, 0.5), random(F, R, classes, seed=4), grid_z)
     return results
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=[problem.name for problem in PROBLEMS])
+def test_every_operator(device: str, problem: Problem) -> None:
+    """A new operator is here by itself; the tests below reach every launch of those that there are."""
+    tensors = problem.draw(problem.sizes[1], grad=False)
+    truth = problem.results(*(x.double() if x.is_floating_point() else x for x in tensors), module=reference)
+    actual = problem.results(*(x.to(device) for x in tensors))
+    for n, (result, expected) in enumerate(zip(actual, truth, strict=True)):
+        assert_close(f"result {n}", result, expected, torch.float32)
 
 
 @pytest.mark.parametrize("kind", ["probabilities", "wide", "labels", "teacher"])

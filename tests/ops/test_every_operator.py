@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pymixunlearn import ops
-from pymixunlearn.ops import _RULES, reference
+from pymixunlearn.ops import _OPERATORS, reference
 from tests.ops.agreement import agree_with_truth, second_gradients
-from tests.ops.bad_arguments import BAD_ARGUMENTS, BAD_VALUES
 from tests.ops.gpu import compare_graph_replays, needs_a_second_gpu, on_a_late_stream
-from tests.ops.problems import ATTENTIONS, LOSSES, MIXES, PROBLEMS, SHARPEN, Problem
+from tests.ops.problem import Problem
+from tests.ops.problems import BAD_ARGUMENTS, BAD_VALUES, COMPILED, PROBLEMS
 from tests.ops.tracing import check_compiled
 
 every = pytest.mark.parametrize("problem", PROBLEMS, ids=[problem.name for problem in PROBLEMS])
@@ -138,14 +138,9 @@ def test_opcheck(device: str, dtype: torch.dtype, problem: Problem) -> None:
 def test_opcheck_reaches_every_operator() -> None:
     made = [calls_of(problem, dtype, "cpu") for problem in PROBLEMS for dtype in (torch.float32, torch.bfloat16)]
     names = {operator.name().removeprefix("pymixunlearn::") for calls in made for operator, _ in calls}
-    assert names == {fake.__name__.removeprefix("_") for rules in _RULES for fake in rules.FAKES}
+    assert names == {fake.__name__.removeprefix("_") for operator in _OPERATORS for fake in operator.FAKES}
 
 
-#: Compiled together, for compiling is slow; what has images or maps alone, for its strides.
-COMPILED = {
-    **{kind: [SHARPEN, *losses] for kind, losses in LOSSES.items()},
-    **{problem.name: [problem] for problem in (*MIXES, *ATTENTIONS)},
-}
 compiled_together = pytest.mark.parametrize("problems", COMPILED.values(), ids=COMPILED)
 
 
@@ -321,7 +316,7 @@ def test_work_goes_to_the_device_of_the_tensors(problem: Problem) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("problem", [p for p in PROBLEMS if p is not SHARPEN], ids=lambda problem: problem.name)
+@pytest.mark.parametrize("problem", [p for p in PROBLEMS if p.name != "sharpen"], ids=lambda problem: problem.name)
 def test_mixed_devices_are_refused(problem: Problem) -> None:
     first, *others = problem.draw(problem.sizes[1])
     with pytest.raises(ValueError, match="must be on the device of"):

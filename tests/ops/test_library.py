@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from pymixunlearn import ops
-from pymixunlearn.ops import _RULES, reference
+from pymixunlearn.ops import _OPERATORS, reference
 from pymixunlearn.ops._torch import call, library
 
-FAKES = [fake for rules in _RULES for fake in rules.FAKES]
+FAKES = [fake for operator in _OPERATORS for fake in operator.FAKES]
 
 
 @pytest.fixture(autouse=True)

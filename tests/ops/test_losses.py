@@ -13,24 +13,11 @@ from torch import Tensor
 from pymixunlearn import ops
 from pymixunlearn.ops import reference
 from tests.ops.agreement import TOLERANCE, agree_with_truth, compare_with_truth, gradients
+from tests.ops.losses_calls import KINDS, logits_of, targets_of
 
 DTYPES = list(TOLERANCE)
 CLASSES = [1, 2, 10, 37, 64, 65, 1000]
-KINDS = ["probabilities", "labels", "teacher"]
 LOSSES = ["sim", "zip", "grid", "real"]
-
-
-def logits_of(*shape: int, seed: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return (3 * torch.randn(*shape, generator=generator, dtype=torch.float64)).to(dtype).to(device)
-
-
-def targets_of(kind: str, rows: int, classes: int, seed: int, dtype: torch.dtype, device: str) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    if kind == "labels":
-        return torch.randint(0, classes, (rows,), generator=generator).to(device)
-    raw = 2 * torch.randn(rows, classes, generator=generator, dtype=torch.float64)
-    return (raw if kind == "teacher" else raw.softmax(1)).to(dtype).to(device)
 
 
 def keywords(kind: str) -> dict[str, Any]:

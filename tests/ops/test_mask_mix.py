@@ -12,6 +12,7 @@ from torch import Tensor
 from pymixunlearn import ops
 from pymixunlearn.ops import reference
 from tests.ops.agreement import TOLERANCE, agree_with_truth, assert_close, compare_with_truth
+from tests.ops.problem import Problem, Refusal
 
 DTYPES = list(TOLERANCE)
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -302,3 +303,97 @@ def test_channels_last_out_where_both_images_are(device: str, x_f_layout: str, x
     grads = torch.autograd.grad(mixed, leaves, torch.ones_like(mixed))
     for tensor in (mixed, *grads):
         assert tensor.is_contiguous(memory_format=LAYOUTS["channels_last" if both else "contiguous"])
+
+
+# --- what all operators are tested for ------------------------------------------------------------------------------
+
+
+def _mask_mix(pairing: str, images: str) -> Problem:
+    grid = pairing == "grid"
+
+    def tensors(
+        size: tuple[int, int, tuple[int, int], tuple[int, int]], dtype: torch.dtype, device: str, seed: int
+    ) -> list[Tensor]:
+        n_forget, n_retain, image, mask = size
+        counts = (n_forget, n_retain if grid else n_forget)
+        pairs = counts[0] * counts[1] if grid else n_forget
+        logits = draw(pairs, *mask, seed=seed, dtype=dtype, device=device, scale=3)
+        if images == "bytes":
+            return [logits, *(pixels(n, 3, image, seed + i, device) for i, n in enumerate(counts, 1))]
+        both = [
+            draw(n, 3, *image, seed=seed + i, dtype=dtype, device=device).contiguous(memory_format=LAYOUTS[images])
+            for i, n in enumerate(counts, 1)
+        ]
+        return [*both, logits]
+
+    def mix(module: Any, *x: Tensor) -> Tensor:
+        mixed: Tensor = module.mask_mix(*x, pairing=pairing)
+        return mixed
+
+    def mix_bytes(module: Any, logits: Tensor, x_f: Tensor, x_r: Tensor) -> Tensor:
+        # Numbers written out, as above.
+        mixed: Tensor = module.mask_mix(
+            x_f, x_r, logits, pairing=pairing, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), dtype=logits.dtype
+        )
+        return mixed
+
+    sizes = (
+        (2, 3, (4, 3), (2, 2)),
+        # Sizes that are all different: equal ones would be traced as one and the same.
+        (4, 5, (12, 10), (6, 7)),
+        (6, 7, (16, 14), (8, 9)),
+        (7, 8, (20, 22), (5, 11)),
+        (9, 10, (31, 18), (12, 13)),
+        (4, 5, (32, 32), (8, 8)),
+    )
+    sizeless = ((4, 4), (2, 2))
+    empty = ((0, 0, *sizeless), (0, 3, *sizeless), (3, 0, *sizeless)) if grid else ((0, 0, *sizeless),)
+    names = f"mask_mix-{pairing}-{images}"
+    if images == "bytes":
+        return Problem(names, 1, sizes, empty, tensors, mix_bytes)
+    return Problem(names, 3, sizes, empty, tensors, mix)
+
+
+PROBLEMS = [
+    _mask_mix(*each) for each in (("zip", "contiguous"), ("grid", "channels_last"), ("zip", "bytes"), ("grid", "bytes"))
+]
+
+B = torch.zeros(2, 3, 8, 6, dtype=torch.uint8)
+X, M = torch.zeros(2, 3, 8, 6), torch.zeros(2, 2, 3)
+WIDE = torch.zeros(2, 65, 2, 2, dtype=torch.uint8)
+
+BAD_ARGUMENTS: list[Refusal] = [
+    (lambda f: f.mask_mix([1.0], X, M), TypeError, "x_forget must be a tensor, got list"),
+    (lambda f: f.mask_mix(X.int(), X, M), TypeError, "x_forget must be float32, .* or uint8, got torch.int32"),
+    (lambda f: f.mask_mix(X[0], X, M), ValueError, r"x_forget must have shape \[N, C, H, W\], got \[3, 8, 6\]"),
+    (lambda f: f.mask_mix(X, X.double(), M), TypeError, "x_retain must have the dtype of x_forget"),
+    (lambda f: f.mask_mix(X, B, M), TypeError, "x_retain must have the dtype of x_forget"),
+    (lambda f: f.mask_mix(X, X[..., :5], M), ValueError, r"images of shape \[3, 8, 6\], got \[3, 8, 5\]"),
+    (lambda f: f.mask_mix(X[..., :0], X[..., :0], M), ValueError, "x_forget must have C, H and W of at least 1"),
+    (lambda f: f.mask_mix(X, X[:1], M), ValueError, "zip pairing needs as many .* got 2 and 1"),
+    (lambda f: f.mask_mix(X, X, M, pairing="grid"), ValueError, "mask_logits must have 4 rows, .* got 2"),
+    (lambda f: f.mask_mix(X, X, M, pairing="all"), ValueError, "pairing must be one of 'zip', 'grid', got 'all'"),
+    (lambda f: f.mask_mix(X, X, M[0]), ValueError, r"mask_logits must have shape \[P, h, w\], got \[2, 3\]"),
+    (lambda f: f.mask_mix(X, X, M.int()), TypeError, "mask_logits must be float32, .* got torch.int32"),
+    (lambda f: f.mask_mix(X, X, M[:, :0]), ValueError, "mask_logits must have h and w of at least 1"),
+    (lambda f: f.mask_mix(X, X, M.to("meta")), ValueError, "x_forget must be on the device of mask_logits"),
+    (lambda f: f.mask_mix(X, X, M, mean=(0,) * 3), ValueError, "mean and std must be given together"),
+    (lambda f: f.mask_mix(X, X, M, mean=(0,) * 3, std=(1,) * 3), TypeError, "mean and std are for uint8 images"),
+    (lambda f: f.mask_mix(B, B, M, mean=(0, 0), std=(1,) * 3), ValueError, "mean must have 3 values, .* got 2"),
+    (lambda f: f.mask_mix(B, B, M, mean=(0,) * 3, std=(1, 0, 1)), ValueError, r"std must be above 0, got \[1, 0"),
+    (lambda f: f.mask_mix(B, B, M, mean=M[0, 0], std=(1,) * 3), TypeError, "mean must be a sequence of numbers"),
+    (lambda f: f.mask_mix(B, B, M, mean=("a",) * 3, std=(1,) * 3), TypeError, "mean must be a sequence of numbers"),
+    (lambda f: f.mask_mix(B, B, M, dtype=torch.uint8), TypeError, "dtype must be float32, .* got torch.uint8"),
+    (
+        lambda f: f.mask_mix(WIDE, WIDE, M, mean=(0.0,) * 65, std=(1.0,) * 65),
+        ValueError,
+        "up to 64 channels, got 65",
+    ),
+    *(
+        (lambda f, call=call: call(f), TypeError, f"{name} must be a dense tensor, got layout torch.sparse")
+        for name, call in (
+            ("x_retain", lambda f: f.mask_mix(X, X.to_sparse(), M)),
+            ("mask_logits", lambda f: f.mask_mix(X, X, M.to_sparse())),
+        )
+    ),
+]

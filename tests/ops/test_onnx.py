@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pymixunlearn import ops
-from tests.ops.problems import PROBLEMS, Problem
+from tests.ops.problem import Problem
+from tests.ops.problems import PROBLEMS
 
 pytestmark = pytest.mark.extras
 

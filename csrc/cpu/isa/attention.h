@@ -6,7 +6,7 @@
 // are read, in accumulation type: strides and element types end there.
 #pragma once
 
-#include "../attention.h"
+#include "../../core/attention.h"
 #include "matrix_product.h"
 #include "simd.h"
 

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "../losses.h"
+#include "../../core/losses.h"
 #include "row_loops.h"
 
 namespace pmx {

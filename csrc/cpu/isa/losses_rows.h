@@ -3,7 +3,7 @@
 // of the result.
 #pragma once
 
-#include "../losses.h"
+#include "../../core/losses.h"
 #include "row_loops.h"
 
 namespace pmx {

@@ -10,8 +10,6 @@
 #include <type_traits>
 #include <utility>
 
-#include "../../core/attention.h"
-#include "../../core/losses.h"
 #include "../kernel_table.h"
 
 #if defined(__clang__)
@@ -22,18 +20,11 @@
 #endif
 #define PMX_ISA avx2
 #define PMX_VECTOR_BYTES 32
-#include "attention.h"
-#include "losses_columns.h"
-#include "losses_rows.h"
-#include "mask_mix.h"
+#define PMX_TABLE avx2_kernels
+#include "../kernel_table.h"
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
 #pragma GCC pop_options
 #endif
-
-namespace pmx {
-const KernelTable avx2_kernels = {cosine_kernels,    sharpen_kernels,   mask_mix_kernels,
-                                  attention_kernels, column_sum<float>, column_sum<double>};
-}
 #endif

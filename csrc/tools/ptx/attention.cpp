@@ -1,5 +1,5 @@
 // The launchers of the attention, against the equations of csrc/README.md in double precision.
-#include "cuda/attention.h"
+#include "core/attention.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,5 @@
 // The launchers of the losses and of sharpen, against the equations in double precision (tests/cpp/reference.h).
-#include "cuda/losses.h"
+#include "core/losses.h"
 
 #include <cmath>
 

@@ -1,5 +1,5 @@
 // The launchers of mask_mix, against the equations of csrc/README.md in double precision.
-#include "cuda/mask_mix.h"
+#include "core/mask_mix.h"
 
 #include <cmath>
 

@@ -2,7 +2,7 @@
 
 ::
 
-    python csrc/tools/ptx/run.py [losses mask_mix attention] [--case TEXT]
+    python csrc/tools/ptx/run.py [OPERATOR ...] [--case TEXT]
 
 nvcc compiles each ``csrc/cuda/OPERATOR.cu`` to PTX and to host code. The PTX becomes C++ (translate.py) that runs on
 the thread block emulator of ``tests/cpp``; the host code launches it through a stand-in for libcudart (driver.cpp), so
@@ -28,7 +28,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parents[1]
 TESTS = CSRC.parent / "tests" / "cpp"
-OPERATORS = ("losses", "mask_mix", "attention")
+OPERATORS = tuple(sorted(path.stem for path in (CSRC / "cuda").glob("*.cu")))
 ARCHITECTURE = "compute_90"
 
 sys.path.insert(0, str(HERE))

@@ -37,7 +37,7 @@ def _exporting_to_onnx() -> bool:
     return onnx is not None and bool(onnx.is_in_onnx_export())
 
 
-_exporting_to_onnx._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as tf32_allowed in ops/_attention.py
+_exporting_to_onnx._dynamo_marked_constant = True  # type: ignore[attr-defined]  # what torch.compiler.assume_constant_result does
 
 
 def compiled(*tensors: object) -> bool:
@@ -67,7 +67,7 @@ def in_float32(tensor: Tensor) -> Tensor:
 
 
 def in_autocast_dtype(tensor: Tensor) -> Tensor:
-    """Under autocast the attention runs in its dtype, as PyTorch's matrix products do; float64 is left alone."""
+    """Under autocast matrices are multiplied in its dtype, as by PyTorch's own products; float64 is left alone."""
     if tensor.dtype == torch.float64 or not tensor.is_floating_point():
         return tensor
     return tensor.to(torch.get_autocast_dtype(tensor.device.type))

@@ -5,15 +5,21 @@
 //     mask_mix_mask_gradient(shape, operands)                  result [P, h, w]
 //     mask_mix_image_gradient(shape, operands, retain_side)    result like the images of that side
 //
-// Guards cover memory safety alone. The Python wrapper explains a refused call (ops/_checks.py).
-#pragma once
+// Guards cover memory safety alone. The Python wrapper explains a refused call (ops/reference.py).
+#include "../core/mask_mix.h"
 
 #include <vector>
 
-#include "../core/mask_mix.h"
 #include "tensors.h"
 
+#if defined(USE_CUDA)
+#include "cuda_queue.h"
+#else
+#include "../cpu/mask_mix_run.h"
+#endif
+
 namespace pmx {
+namespace {
 
 // A [N, C, H, W] tensor whose images are dense in the wanted layout; the step from image to image may be anything.
 class DenseImages {
@@ -53,7 +59,7 @@ class DenseImages {
 };
 
 // Channels last where both images are; a layout that can be read either way counts as contiguous. The fake kernels
-// follow the same rule (ops/_mixing_fake.py).
+// follow the same rule (ops/_mask_mix.py).
 inline bool channels_last(const Tensor& forget, const Tensor& retain) {
   const auto last = [](const Tensor& x) { return DenseImages::dense(x, true) && !DenseImages::dense(x, false); };
   return last(forget) && last(retain);
@@ -201,10 +207,78 @@ struct MaskMixOperators {
   }
 };
 
-// Registers every operator of a backend under its schema's name.
-#define PMX_REGISTER_MASK_MIX(library, Backend)                                                               \
-  library.impl("mask_mix", TORCH_BOX(&pmx::MaskMixOperators<Backend>::mask_mix));                             \
-  library.impl("mask_mix_backward_mask", TORCH_BOX(&pmx::MaskMixOperators<Backend>::mask_mix_backward_mask)); \
-  library.impl("mask_mix_backward_image", TORCH_BOX(&pmx::MaskMixOperators<Backend>::mask_mix_backward_image))
+// --- the backend of this library -------------------------------------------------------------------------------------
 
+#if defined(USE_CUDA)
+class CudaMaskMix : public CudaQueue {
+ public:
+  using CudaQueue::CudaQueue;
+
+  void mask_mix_forward(const MaskMixShape& shape, const MaskMixOperands& operands) const {
+    cuda::mask_mix_forward(shape, operands, stream());
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+
+  void mask_mix_mask_gradient(const MaskMixShape& shape, const MaskMixOperands& operands) const {
+    const int64_t words = cuda::mask_mix_mask_gradient_scratch(shape, operands) / static_cast<int64_t>(sizeof(float));
+    const Tensor partial = scratch(words, ScalarType::Float);
+    cuda::mask_mix_mask_gradient(shape, operands, partial.data_ptr(), stream());
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+
+  void mask_mix_image_gradient(const MaskMixShape& shape, const MaskMixOperands& operands, bool retain_side) const {
+    cuda::mask_mix_image_gradient(shape, operands, retain_side, stream());
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+};
+
+using Backend = CudaMaskMix;
+#else
+struct CpuMaskMix {
+  explicit CpuMaskMix(const Tensor& like) { STD_TORCH_CHECK(like.is_cpu(), "expected a CPU tensor"); }
+
+  void mask_mix_forward(const MaskMixShape& shape, const MaskMixOperands& operands) const {
+    pmx::mask_mix_forward(shape, operands, parallel);
+  }
+  void mask_mix_mask_gradient(const MaskMixShape& shape, const MaskMixOperands& operands) const {
+    pmx::mask_mix_mask_gradient(shape, operands, parallel);
+  }
+  void mask_mix_image_gradient(const MaskMixShape& shape, const MaskMixOperands& operands, bool retain_side) const {
+    pmx::mask_mix_image_gradient(shape, operands, retain_side, parallel);
+  }
+
+ private:
+  static constexpr auto parallel = [](int64_t count, int64_t grain, const auto& body) {
+    torch::stable::parallel_for(0, count, grain, body);
+  };
+};
+
+using Backend = CpuMaskMix;
+#endif
+
+}  // namespace
 }  // namespace pmx
+
+#if defined(USE_CUDA)
+STABLE_TORCH_LIBRARY_IMPL(pymixunlearn, CUDA, m) {
+#else
+// The CPU library, which every installation has, holds the schemas too.
+STABLE_TORCH_LIBRARY_FRAGMENT(pymixunlearn, m) {
+  // `mean` and `std` are empty, or hold one value for each channel of uint8 images.
+  m.def(
+      "mask_mix(Tensor x_forget, Tensor x_retain, Tensor mask_logits, bool grid, float[] mean, float[] std, "
+      "ScalarType dtype) -> Tensor");
+  m.def(
+      "mask_mix_backward_mask(Tensor grad, Tensor x_forget, Tensor x_retain, Tensor mask_logits, bool grid, "
+      "float[] mean, float[] std) -> Tensor");
+  m.def(
+      "mask_mix_backward_image(Tensor grad, Tensor mask_logits, bool grid, bool retain_side, SymInt n_forget, "
+      "SymInt n_retain, ScalarType dtype, bool channels_last) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(pymixunlearn, CPU, m) {
+#endif
+  m.impl("mask_mix", TORCH_BOX(&pmx::MaskMixOperators<pmx::Backend>::mask_mix));
+  m.impl("mask_mix_backward_mask", TORCH_BOX(&pmx::MaskMixOperators<pmx::Backend>::mask_mix_backward_mask));
+  m.impl("mask_mix_backward_image", TORCH_BOX(&pmx::MaskMixOperators<pmx::Backend>::mask_mix_backward_image));
+}

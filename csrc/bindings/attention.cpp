@@ -6,15 +6,26 @@
 //     forward(in, dtype, allow_tf32, states, out)
 //     backward(in, dtype, allow_tf32, grad, states, to)
 //
-// Guards cover memory safety alone. The Python wrapper explains a refused call (ops/_checks.py).
-#pragma once
+// Guards cover memory safety alone. The Python wrapper explains a refused call (ops/reference.py).
+#include "../core/attention.h"
 
 #include <cmath>
 
-#include "../core/attention.h"
 #include "tensors.h"
 
+#if defined(USE_CUDA)
+#include "cuda_queue.h"
+#else
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+#include "../cpu/kernel_table.h"
+#endif
+
 namespace pmx {
+namespace {
 
 // The six inputs in kernel layout, with the tensors that own the memory.
 class AttentionInputs {
@@ -122,8 +133,119 @@ struct AttentionOperators {
   }
 };
 
-#define PMX_REGISTER_ATTENTION(library, Backend)                                             \
-  library.impl("mixblock_attention", TORCH_BOX(&pmx::AttentionOperators<Backend>::forward)); \
-  library.impl("mixblock_attention_backward", TORCH_BOX(&pmx::AttentionOperators<Backend>::backward))
+// --- the backend of this library -------------------------------------------------------------------------------------
 
+#if defined(USE_CUDA)
+class CudaAttention : public CudaQueue {
+ public:
+  static constexpr bool position_stride_is_free = false;
+
+  static ScalarType gradient_type(ScalarType own) { return own; }
+
+  using CudaQueue::CudaQueue;
+
+  void forward(const Attention& in, Dtype dtype, bool tf32, void* states, void* out) const {
+    cuda::attention_forward(in, dtype, tf32, states, out, stream());
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+
+  void backward(const Attention& in, Dtype dtype, bool tf32, const void* grad, const void* states,
+                const AttentionGradients& to) const {
+    std::optional<Tensor> of_values;
+    if (to.value[0] != nullptr || to.value[1] != nullptr) {
+      of_values = scratch(in.pairs() * 2 * in.tokens, accumulation_type(dtype));
+    }
+    cuda::attention_backward(in, dtype, tf32, grad, states, to, of_values ? of_values->data_ptr() : nullptr, stream());
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+};
+
+using Backend = CudaAttention;
+#else
+struct Free {
+  void operator()(void* memory) const { std::free(memory); }
+};
+
+std::unique_ptr<void, Free> scratch_of(int64_t bytes) {
+  const size_t rounded = static_cast<size_t>(bytes + 63) / 64 * 64;
+  std::unique_ptr<void, Free> memory(std::aligned_alloc(64, rounded));
+  STD_TORCH_CHECK(memory != nullptr, "out of memory for the attention's tiles");
+  return memory;
+}
+
+// Units given to one thread at the least: several times the work that waking a thread costs.
+int64_t unit_grain(const Attention& in) {
+  const double operations = 4.0 * in.tokens * in.tokens * (in.dim + 16);
+  return std::max<int64_t>(1, static_cast<int64_t>(5e5 / operations));
+}
+
+struct CpuAttention {
+  static constexpr bool position_stride_is_free = true;
+
+  // Accumulation type, because in grid pairing gradients are sums over the partners of an image.
+  static ScalarType gradient_type(ScalarType own) {
+    return own == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  }
+
+  explicit CpuAttention(const Tensor& like) { STD_TORCH_CHECK(like.is_cpu(), "expected a CPU tensor"); }
+
+  void forward(const Attention& in, Dtype dtype, bool, void* states, void* out) const {
+    const AttentionKernels table = kernels().attention(dtype);
+    const int64_t bytes = table.scratch_bytes(in, false);
+    torch::stable::parallel_for(0, table.forward_units(in), unit_grain(in), [&](int64_t begin, int64_t end) {
+      table.forward(in, begin, end, scratch_of(bytes).get(), states, out);
+    });
+  }
+
+  void backward(const Attention& in, Dtype dtype, bool, const void* grad, const void* states,
+                const AttentionGradients& to) const {
+    const AttentionKernels table = kernels().attention(dtype);
+    const int64_t bytes = table.scratch_bytes(in, true);
+    const size_t element = dtype == Dtype::f64 ? sizeof(double) : sizeof(float);
+    if (in.grid) clear(in, element, to);
+    const GridRounds rounds(in);
+    for (int64_t round = 0; round < rounds.rounds; ++round) {
+      torch::stable::parallel_for(0, 2 * rounds.pairs, unit_grain(in), [&](int64_t begin, int64_t end) {
+        table.backward(in, round, begin, end, grad, states, scratch_of(bytes).get(), to);
+      });
+    }
+  }
+
+ private:
+  static void clear(const Attention& in, size_t element, const AttentionGradients& to) {
+    for (int k = 0; k < 2; ++k) {
+      const size_t mine = in.images[k] * in.tokens * element, other = in.images[1 - k] * in.tokens * element;
+      if (to.query[k] != nullptr) std::memset(to.query[k], 0, mine * in.dim);
+      if (to.key[k] != nullptr) std::memset(to.key[k], 0, other * in.dim);
+      if (to.value[k] != nullptr) std::memset(to.value[k], 0, mine);
+    }
+  }
+};
+
+using Backend = CpuAttention;
+#endif
+
+}  // namespace
 }  // namespace pmx
+
+#if defined(USE_CUDA)
+STABLE_TORCH_LIBRARY_IMPL(pymixunlearn, CUDA, m) {
+#else
+// The CPU library, which every installation has, holds the schemas too.
+STABLE_TORCH_LIBRARY_FRAGMENT(pymixunlearn, m) {
+  // `state` holds three numbers per query (core/attention.h). The backward returns the gradients that the bits of
+  // `wanted` ask for, in the order of the inputs; the others are empty.
+  m.def(
+      "mixblock_attention(Tensor q_f, Tensor k_f, Tensor v_f, Tensor q_r, Tensor k_r, Tensor v_r, bool grid, "
+      "bool allow_tf32) -> (Tensor mask_logits, Tensor state)");
+  m.def(
+      "mixblock_attention_backward(Tensor grad, Tensor q_f, Tensor k_f, Tensor v_f, Tensor q_r, Tensor k_r, "
+      "Tensor v_r, Tensor state, bool grid, bool allow_tf32, int wanted) -> (Tensor grad_q_f, Tensor grad_k_f, "
+      "Tensor grad_v_f, Tensor grad_q_r, Tensor grad_k_r, Tensor grad_v_r)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(pymixunlearn, CPU, m) {
+#endif
+  m.impl("mixblock_attention", TORCH_BOX(&pmx::AttentionOperators<pmx::Backend>::forward));
+  m.impl("mixblock_attention_backward", TORCH_BOX(&pmx::AttentionOperators<pmx::Backend>::backward));
+}

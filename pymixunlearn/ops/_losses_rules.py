@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pymixunlearn.ops import _checks as checks
 from pymixunlearn.ops import reference
 from pymixunlearn.ops._torch.call import AtOnce, below_autograd, eager_function, ops, twice_differentiable
 from pymixunlearn.ops._torch.register import (
@@ -165,7 +164,7 @@ def _state_width(targets: int) -> int:
 
 
 def _sharpen(logits: Tensor, T: float) -> Tensor:
-    checks.check_sharpen(logits, T)
+    reference.check_sharpen(logits, T)
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
@@ -174,7 +173,7 @@ def _sharpen_backward(grad: Tensor, logits: Tensor, T: float) -> Tensor:
 
 
 def _sim_loss(logits: Tensor, target: Tensor, sharpen_T: float | None) -> tuple[Tensor, Tensor]:
-    checks.check_sim_loss(logits, target, sharpen_T)
+    reference.check_sim_loss(logits, target, sharpen_T)
     rows = logits.shape[0]
     return logits.new_empty((rows,)), _state(logits, rows * _state_width(1))
 
@@ -195,7 +194,7 @@ def _mix_contrastive_loss(
     mean: bool,
     sharpen_T: float | None,
 ) -> tuple[Tensor, Tensor]:
-    checks.check_mix_contrastive_loss(
+    reference.check_mix_contrastive_loss(
         logits,
         target_forget,
         target_retain,
@@ -252,7 +251,7 @@ def _real_contrastive_loss(
     mean: bool,
     sharpen_T: float | None,
 ) -> tuple[Tensor, Tensor]:
-    checks.check_real_contrastive_loss(
+    reference.check_real_contrastive_loss(
         logits_forget,
         logits_retain,
         target_forget,

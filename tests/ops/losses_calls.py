@@ -1,29 +1,96 @@
-"""Calls that compiled operators and the reference refuse alike: the call, the error, and what it says."""
+"""The losses in every way that they are called, and the calls that are refused."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tests.ops.problem import Problem, Refusal
+
+KINDS = ["probabilities", "labels", "teacher"]
+
+
+def logits_of(*shape: int, seed: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (3 * torch.randn(*shape, generator=generator, dtype=torch.float64)).to(dtype).to(device)
+
+
+def targets_of(kind: str, rows: int, classes: int, seed: int, dtype: torch.dtype, device: str) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    if kind == "labels":
+        return torch.randint(0, classes, (rows,), generator=generator).to(device)
+    raw = 2 * torch.randn(rows, classes, generator=generator, dtype=torch.float64)
+    return (raw if kind == "teacher" else raw.softmax(1)).to(dtype).to(device)
+
+
+def _loss(name: str, kind: str, numbers: bool = False) -> Problem:
+    """A loss; with ``numbers`` its ratio and temperature are no tensors."""
+
+    def tensors(size: tuple[int, int, int], dtype: torch.dtype, device: str, seed: int) -> list[Tensor]:
+        n_forget, n_retain, classes = size
+        if name == "zip":
+            n_retain = n_forget
+        shapes = {"grid": [(n_forget, n_retain, classes)], "real": [(n_forget, classes), (n_retain, classes)]}
+        logits = [
+            logits_of(*shape, seed=seed + i, dtype=dtype, device=device)
+            for i, shape in enumerate(shapes.get(name, [(n_forget, classes)]))
+        ]
+        forget, retain = (
+            targets_of(kind, n, classes, seed + i, dtype, device) for i, n in ((5, n_forget), (6, n_retain))
+        )
+        generator = torch.Generator().manual_seed(seed)
+        lam = torch.rand(logits[0].shape[:-1], generator=generator).to(device, dtype)
+        tau = (1 + torch.rand((), generator=generator)).to(device, dtype)
+        constants = {"sim": [forget], "real": [forget, retain, tau]}.get(name, [forget, retain, lam, tau])
+        return [*logits, *(constants[:2] if numbers else constants)]
+
+    def call(module: Any, *x: Tensor) -> Tensor:
+        # Written out: dynamic=True makes symbols of numbers from elsewhere at first, which is a graph more.
+        extra: dict[str, Any] = {"sharpen_T": 0.3} if kind == "teacher" else {}
+        value: Tensor
+        if numbers:
+            x = (*x, 2.0) if name == "real" else (*x, 0.3, 2.0)  # type: ignore[assignment]
+        if name == "sim":
+            value = module.sim_loss(*x, **extra)
+        elif name == "real":
+            value = module.real_contrastive_loss(*x, reduction="mean", **extra)
+        else:
+            value = module.mix_contrastive_loss(
+                *x, pairing=name, reduction="mean" if name == "grid" else "sum", **extra
+            )
+        return value
+
+    sizes = ((3, 5, 4), (4, 7, 5), (7, 10, 5), (12, 15, 5), (33, 36, 5), (300, 310, 5))
+    large = (60, 50, 33) if name == "grid" else (20_000, 15_000, 33)
+    empty = ((0, 0, 4),) if name in ("sim", "zip") else ((0, 0, 4), (0, 3, 4), (3, 0, 4))
+    own = f"{name}-{kind}-numbers" if numbers else f"{name}-{kind}"
+    return Problem(own, 2 if name == "real" else 1, (*sizes, large), empty, tensors, call)
+
+
+def _sharpen() -> Problem:
+    def tensors(size: tuple[int, int, int], dtype: torch.dtype, device: str, seed: int) -> list[Tensor]:
+        return [logits_of(*size, seed=seed, dtype=dtype, device=device)]
+
+    sizes = ((3, 2, 4), (4, 7, 5), (7, 10, 5), (12, 15, 5), (33, 36, 5), (300, 310, 33))
+    return Problem("sharpen", 1, sizes, ((0, 3, 4), (3, 0, 4)), tensors, lambda module, z: module.sharpen(z, 0.4))
+
+
+BY_KIND = {kind: [_loss(name, kind) for name in ("sim", "zip", "grid", "real")] for kind in KINDS}
+SHARPEN = _sharpen()
+PROBLEMS = [
+    SHARPEN,
+    *(problem for losses in BY_KIND.values() for problem in losses),
+    *(_loss(name, "probabilities", numbers=True) for name in ("zip", "real")),
+]
+#: Compiled together, for compiling is slow.
+COMPILED = {kind: [SHARPEN, *losses] for kind, losses in BY_KIND.items()}
+
 Z, P, Y = torch.zeros(4, 5), torch.full((4, 5), 0.2), torch.zeros(4, dtype=torch.int64)
-X, M = torch.zeros(2, 3, 8, 6), torch.zeros(2, 2, 3)
-B = X.to(torch.uint8)
-WIDE = torch.zeros(2, 65, 2, 2, dtype=torch.uint8)
-NAMES = ("q_f", "k_f", "v_f", "q_r", "k_r", "v_r")
 
-
-def attend(module: Any, change: dict[str, Any]) -> Tensor:
-    """The attention of two pairs, with some arguments exchanged."""
-    own = {name: torch.zeros((2, 4, 4) if name[0] == "v" else (2, 3, 4, 4)) for name in NAMES}
-    mask_logits: Tensor = module.mixblock_attention(**(own | change))
-    return mask_logits
-
-
-BAD_ARGUMENTS: list[tuple[Callable[[Any], Tensor], type[Exception], str]] = [
+BAD_ARGUMENTS: list[Refusal] = [
     (lambda f: f.sim_loss([1.0], P), TypeError, "logits must be a tensor, got list"),
     (lambda f: f.sim_loss(Z.int(), P), TypeError, "logits must be float32, .* got torch.int32"),
     (lambda f: f.sim_loss(Z[0], P), ValueError, r"logits must have shape \[N, C\], got \[5\]"),
@@ -71,76 +138,6 @@ BAD_ARGUMENTS: list[tuple[Callable[[Any], Tensor], type[Exception], str]] = [
         "must have the same dtype, got torch.float64 and torch.float32",
     ),
     (lambda f: f.sim_loss(Z, P.to("meta")), ValueError, "target must be on the device of logits .* got meta"),
-    (lambda f: f.mask_mix([1.0], X, M), TypeError, "x_forget must be a tensor, got list"),
-    (lambda f: f.mask_mix(X.int(), X, M), TypeError, "x_forget must be float32, .* or uint8, got torch.int32"),
-    (lambda f: f.mask_mix(X[0], X, M), ValueError, r"x_forget must have shape \[N, C, H, W\], got \[3, 8, 6\]"),
-    (lambda f: f.mask_mix(X, X.double(), M), TypeError, "x_retain must have the dtype of x_forget"),
-    (lambda f: f.mask_mix(X, B, M), TypeError, "x_retain must have the dtype of x_forget"),
-    (lambda f: f.mask_mix(X, X[..., :5], M), ValueError, r"images of shape \[3, 8, 6\], got \[3, 8, 5\]"),
-    (lambda f: f.mask_mix(X[..., :0], X[..., :0], M), ValueError, "x_forget must have C, H and W of at least 1"),
-    (lambda f: f.mask_mix(X, X[:1], M), ValueError, "zip pairing needs as many .* got 2 and 1"),
-    (lambda f: f.mask_mix(X, X, M, pairing="grid"), ValueError, "mask_logits must have 4 rows, .* got 2"),
-    (lambda f: f.mask_mix(X, X, M, pairing="all"), ValueError, "pairing must be one of 'zip', 'grid', got 'all'"),
-    (lambda f: f.mask_mix(X, X, M[0]), ValueError, r"mask_logits must have shape \[P, h, w\], got \[2, 3\]"),
-    (lambda f: f.mask_mix(X, X, M.int()), TypeError, "mask_logits must be float32, .* got torch.int32"),
-    (lambda f: f.mask_mix(X, X, M[:, :0]), ValueError, "mask_logits must have h and w of at least 1"),
-    (lambda f: f.mask_mix(X, X, M.to("meta")), ValueError, "x_forget must be on the device of mask_logits"),
-    (lambda f: f.mask_mix(X, X, M, mean=(0,) * 3), ValueError, "mean and std must be given together"),
-    (lambda f: f.mask_mix(X, X, M, mean=(0,) * 3, std=(1,) * 3), TypeError, "mean and std are for uint8 images"),
-    (lambda f: f.mask_mix(B, B, M, mean=(0, 0), std=(1,) * 3), ValueError, "mean must have 3 values, .* got 2"),
-    (lambda f: f.mask_mix(B, B, M, mean=(0,) * 3, std=(1, 0, 1)), ValueError, r"std must be above 0, got \[1, 0"),
-    (lambda f: f.mask_mix(B, B, M, mean=M[0, 0], std=(1,) * 3), TypeError, "mean must be a sequence of numbers"),
-    (lambda f: f.mask_mix(B, B, M, mean=("a",) * 3, std=(1,) * 3), TypeError, "mean must be a sequence of numbers"),
-    (lambda f: f.mask_mix(B, B, M, dtype=torch.uint8), TypeError, "dtype must be float32, .* got torch.uint8"),
-    (
-        lambda f: f.mask_mix(WIDE, WIDE, M, mean=(0.0,) * 65, std=(1.0,) * 65),
-        ValueError,
-        "up to 64 channels, got 65",
-    ),
-    (lambda f: attend(f, {"q_r": [1.0]}), TypeError, "q_r must be a tensor, got list"),
-    (lambda f: attend(f, {"q_f": torch.zeros(2, 3, 4, 4).int()}), TypeError, "q_f must be float32, .* got torch.int32"),
-    (
-        lambda f: attend(f, {"k_r": torch.zeros(2, 3, 4, 4).double()}),
-        TypeError,
-        r"k_r must have the dtype of q_f \(torch.float32\)",
-    ),
-    (
-        lambda f: attend(f, {"k_r": torch.zeros(2, 3, 16)}),
-        ValueError,
-        r"k_r must have shape \[N, d, h, w\], got \[2, 3, 16\]",
-    ),
-    (
-        lambda f: attend(f, {"v_f": torch.zeros(2, 1, 4, 4)}),
-        ValueError,
-        r"v_f must have shape \[N, h, w\], got \[2, 1, 4, 4\]",
-    ),
-    (
-        lambda f: attend(f, {"k_f": torch.zeros(2, 5, 4, 4)}),
-        ValueError,
-        r"k_f must have shape \[2, 3, 4, 4\], got \[2, 5, 4, 4\]",
-    ),
-    (
-        lambda f: attend(f, {"v_r": torch.zeros(2, 2, 8)}),
-        ValueError,
-        r"v_r must have shape \[2, 4, 4\], got \[2, 2, 8\]",
-    ),
-    (
-        lambda f: attend(f, {"q_r": torch.zeros(3, 3, 4, 4)}),
-        ValueError,
-        "as many forget as retain samples, got 2 and 3",
-    ),
-    (
-        lambda f: attend(f, {"v_r": torch.zeros(2, 4, 4, device="meta")}),
-        ValueError,
-        r"v_r must be on the device of q_f \(cpu\)",
-    ),
-    (lambda f: attend(f, {"pairing": "all"}), ValueError, "pairing must be one of 'zip', 'grid', got 'all'"),
-    (
-        lambda f: attend(f, {name: torch.zeros((2, 3, 0, 4) if name[0] != "v" else (2, 0, 4)) for name in NAMES}),
-        ValueError,
-        r"q_f must have d, h and w of at least 1, got shape \[2, 3, 0, 4\]",
-    ),
-    # What kernels would read as something else, or not at all.
     *(
         (lambda f, bad=bad, call=call: call(f, bad), TypeError, f"{name} must be floating .* got {bad.dtype}")
         for bad in (P.to(torch.complex64), P > 0, P.to(torch.float8_e4m3fn), Y.bool(), P.int())
@@ -184,15 +181,12 @@ BAD_ARGUMENTS: list[tuple[Callable[[Any], Tensor], type[Exception], str]] = [
             ("logits", lambda f: f.sim_loss(Z.to_sparse_csr(), P)),
             ("target", lambda f: f.sim_loss(Z, P.to_sparse())),
             ("lam", lambda f: f.mix_contrastive_loss(Z, P, P, Z[:, 0].to_sparse(), 1.0)),
-            ("x_retain", lambda f: f.mask_mix(X, X.to_sparse(), M)),
-            ("mask_logits", lambda f: f.mask_mix(X, X, M.to_sparse())),
-            ("k_f", lambda f: attend(f, {"k_f": torch.zeros(2, 3, 4, 4).to_sparse()})),
         )
     ),
 ]
 
 #: Numbers out of range in CPU tensors. A traced graph, and a GPU, would have to wait for them.
-BAD_VALUES: list[tuple[Callable[[Any], Tensor], type[Exception], str]] = [
+BAD_VALUES: list[Refusal] = [
     (
         lambda f: f.mix_contrastive_loss(Z, P, P, torch.tensor(1.5), 1.0),
         ValueError,
