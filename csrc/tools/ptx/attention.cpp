@@ -16,6 +16,7 @@ struct Problem {
   Dtype dtype;
   bool tf32;
   int64_t shift;
+  bool bench = false;  // a case of the benches, which is counted
 };
 
 // Both sides' maps, and the gradients of one call; index 0 is the forget side.
@@ -91,7 +92,13 @@ void check(const Problem& p, bool backward) {
   const Expected expected = equations(p, in, side, grad);
   const double allowed = 1.5 * (p.tf32 ? 4e-3 : tolerance(p.dtype));
 
+  const int64_t element = static_cast<int64_t>(size_of(p.dtype)), masks = in.pairs() * p.tokens;
+  const int64_t projections = (in.images[0] + in.images[1]) * p.tokens * (2 * p.dim + 1);
+  const std::string counted = p.bench ? std::string("mixblock_attention zip ") + std::to_string(p.tokens) + "x" +
+                                            std::to_string(p.dim) + " " + name_of(p.dtype) + (p.tf32 ? " tf32" : "")
+                                      : "";
   expect_outputs({states.output("states"), out.output("mask logits")});
+  count_as(counted, "forward", masks, (projections + masks) * element);
   cuda::attention_forward(in, p.dtype, p.tf32, states.data(), out.data(), nullptr);
   check_launch("the forward");
   compare("mask logits", out, expected.out, allowed);
@@ -110,6 +117,7 @@ void check(const Problem& p, bool backward) {
   }
   for (const Array& gradient : gradients) outputs.push_back(gradient.output("gradient"));
   expect_outputs(outputs);
+  count_as(counted, "backward", masks, (2 * projections + masks) * element);
   const Array of_values(in.pairs() * 2 * p.tokens, accumulated);
   cuda::attention_backward(in, p.dtype, p.tf32, grad.data(), states.data(), to, of_values.data(), nullptr);
   check_launch("the backward");
@@ -121,9 +129,10 @@ void check(const Problem& p, bool backward) {
 }
 
 Case case_of(const Problem& p, bool backward = true) {
-  const std::string name = std::string(name_of(p.dtype)) + (p.tf32 ? " tf32" : "") + (p.grid ? " grid" : " zip") +
-                           ", d " + std::to_string(p.dim) + ", " + std::to_string(p.tokens) + " tokens" +
-                           (p.shift > 0 ? ", shifted" : "") + (backward ? "" : ", forward");
+  const std::string name = (p.bench ? "bench " : "") + std::string(name_of(p.dtype)) + (p.tf32 ? " tf32" : "") +
+                           (p.grid ? " grid" : " zip") + ", d " + std::to_string(p.dim) + ", " +
+                           std::to_string(p.tokens) + " tokens" + (p.shift > 0 ? ", shifted" : "") +
+                           (backward ? "" : ", forward");
   return {name, [=] { check(p, backward); }};
 }
 
@@ -141,6 +150,12 @@ std::vector<Case> all_cases() {
     }
   }
   cases.push_back(case_of({{2, 2}, false, 128, 1, Dtype::f16, false, 0}));
+  for (Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+    for (bool tf32 : {false, true}) {
+      if (tf32 && dtype != Dtype::f32) continue;
+      cases.push_back(case_of({{1, 1}, false, 128, 196, dtype, tf32, 0, true}));
+    }
+  }
   for (bool backward : {false, true}) cases.push_back(case_of({{1, 2}, true, 64, 96, Dtype::bf16, false, 0}, backward));
   return cases;
 }

@@ -5,8 +5,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <set>
 #include <stdexcept>
@@ -41,6 +43,71 @@ struct Configuration {
 };
 std::vector<Configuration> configurations;
 
+// Executions by warps. A warp executes a basic block as often as that of its lanes that does so most often: lanes that
+// take different branches of the same loop take them one after the other.
+class Counts {
+ public:
+  uint32_t* lane(const Block& block, size_t basic_blocks) {
+    const auto thread = static_cast<size_t>(block.thread()), threads = static_cast<size_t>(block.threads());
+    if (started_.size() != threads || block.index() != block_ || started_[thread]) {
+      flush();
+      block_ = block.index();
+      basic_blocks_ = basic_blocks;
+      started_.assign(threads, false);
+      lanes_.assign(threads * basic_blocks, 0);
+      total_.resize(basic_blocks);
+    }
+    started_[thread] = true;
+    return &lanes_[thread * basic_blocks];
+  }
+
+  // The sums over the blocks that ran since the last call, and how many these were.
+  std::pair<std::vector<uint64_t>, int64_t> take() {
+    flush();
+    std::pair<std::vector<uint64_t>, int64_t> taken = {std::move(total_), runs_};
+    total_ = {};
+    runs_ = 0;
+    return taken;
+  }
+
+ private:
+  void flush() {
+    if (started_.empty()) return;
+    for (size_t begin = 0; begin < started_.size(); begin += emulator::lanes) {
+      const size_t end = std::min(started_.size(), begin + emulator::lanes);
+      for (size_t i = 0; i < basic_blocks_; ++i) {
+        uint32_t most = 0;
+        for (size_t lane = begin; lane < end; ++lane) most = std::max(most, lanes_[lane * basic_blocks_ + i]);
+        total_[i] += most;
+      }
+    }
+    ++runs_;
+    started_.clear();
+  }
+
+  int64_t block_ = -1, runs_ = 0;
+  size_t basic_blocks_ = 0;
+  std::vector<bool> started_;
+  std::vector<uint32_t> lanes_;
+  std::vector<uint64_t> total_;
+};
+
+Counts counts;
+std::string counted_as;  // the beginning of a line
+std::vector<std::string> counted_lines;
+
+void keep_counts(const Kernel& kernel, dim3 grid, dim3 block, size_t shared) {
+  const auto [executions, runs] = counts.take();
+  if (counted_as.empty() || runs == 0) return;
+  std::string line = counted_as + ", \"kernel\": \"" + kernel.name + "\", \"blocks\": " + std::to_string(grid.x) +
+                     ", \"threads\": " + std::to_string(block.x) + ", \"shared\": " + std::to_string(shared) +
+                     ", \"executions\": [";
+  for (size_t i = 0; i < executions.size(); ++i) {  // every launch runs its grid several times
+    line += (i > 0 ? ", " : "") + std::to_string(executions[i] * grid.x / static_cast<uint64_t>(runs));
+  }
+  counted_lines.push_back(line + "]}");
+}
+
 cudaError_t report(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
   return error;
@@ -72,6 +139,7 @@ cudaError_t launch(const Kernel* kernel, dim3 grid, dim3 block, void** arguments
   launched.insert(kernel);
   emulator::launch({grid.x, static_cast<int>(block.x), shared}, expected_outputs,
                    [&](Block& of_thread) { kernel->run(of_thread, parameters); });
+  keep_counts(*kernel, grid, block, shared);
   return cudaSuccess;
 }
 
@@ -97,6 +165,20 @@ std::vector<std::string> never_launched() {
     if (launched.count(&kernel) == 0) names.push_back(readable(kernel.name));
   }
   return names;
+}
+
+uint32_t* count(const Block& block, size_t basic_blocks) { return counts.lane(block, basic_blocks); }
+
+void count_as(std::string name, std::string mode, int64_t results, int64_t bytes) {
+  counted_as = name.empty()
+                   ? ""
+                   : "{\"case\": \"" + name + "\", \"mode\": \"" + mode +
+                         "\", \"results\": " + std::to_string(results) + ", \"bytes\": " + std::to_string(bytes);
+}
+
+void write_counts(const std::string& path) {
+  std::ofstream file(path);
+  for (const std::string& line : counted_lines) file << line << '\n';
 }
 
 void* guarded(size_t bytes) {

@@ -19,7 +19,14 @@ struct Problem {
   Dtype dtype, target_dtype;
   TargetKind kind;
   int64_t shift;
+  const char* bench = nullptr;  // the case of the benches that it stands for
 };
+
+// Launches from here on as the counts of a case: `arrays` of the size of the logits are read and written.
+void count_rows(const char* bench, Dtype dtype, const char* mode, int64_t elements, int64_t arrays) {
+  const std::string name = bench != nullptr ? std::string(bench) + " " + ptx::name_of(dtype) : "";
+  count_as(name, mode, elements, arrays * elements * static_cast<int64_t>(size_of(dtype)));
+}
 
 constexpr double lam = 0.3, tau = 0.7, inverse_T = 2;
 
@@ -147,12 +154,17 @@ void launch(const Problem& p, const RowSets& sets, const Array& loss, const Arra
       cuda::at_once(rows, terms, contrast, states, lse, loss.data(), scratch, true, first.data(), second.data());
   check_launch("the loss in one launch");
   if (one_launch) return;
+  const int64_t elements = sets.rows() * p.classes;
+  const int own_targets = p.loss == Loss::grid ? 0 : targets;  // a grid has far more pairs than targets
   expect_outputs({memory.output("states")});
+  count_rows(p.bench, p.dtype, "forward", elements, 1 + own_targets);
   cuda::cosine_forward(rows, states, nullptr);
   check_launch("the forward");
   expect_outputs({loss.output("loss")});
+  count_as("");  // one value for each row: next to nothing beside many rows, and far more than its share beside few
   cuda::reduce(terms, contrast, lse, loss.data(), p.dtype, scratch, nullptr);
   check_launch("the columns");
+  count_rows(p.bench, p.dtype, "backward", elements, 2 + own_targets);
   expect_outputs({first.output("gradient"), second.output("gradient of the retain rows")});
   cuda::cosine_backward(rows, static_cast<const A*>(states), contrast, RowScalar<A>{nullptr, 0, A(1)}, first.data(),
                         second.data());
@@ -191,9 +203,11 @@ void check_sim(const Problem& p) {
       out(z.count(), p.dtype);
   const Array grad = random_array(p.n_forget, accumulation(p.dtype));
   expect_outputs({states.output("states"), sim.output("losses")});
+  count_rows(p.bench, p.dtype, "forward", z.count(), 2);
   cuda::cosine_forward(rows, states.data(), sim.data());
   check_launch("the forward");
   expect_outputs({out.output("gradient")});
+  count_rows(p.bench, p.dtype, "backward", z.count(), 3);
   const auto backward = [&](auto zero) {
     using A = decltype(zero);
     const RowScalar<A> incoming = {static_cast<const A*>(grad.data()), 1, A(0)};
@@ -211,13 +225,15 @@ void check_sim(const Problem& p) {
   compare("gradient", out, gradient, 2 * tolerance(p.dtype));
 }
 
-void check_sharpen(int64_t rows, int64_t classes, Dtype dtype) {
+void check_sharpen(int64_t rows, int64_t classes, Dtype dtype, const char* bench = nullptr) {
   const Array z = random_array(rows * classes, dtype), grad = random_array(rows * classes, dtype);
   const Array out(z.count(), dtype), gradient(z.count(), dtype);
   expect_outputs({out.output("probabilities")});
+  count_rows(bench, dtype, "forward", z.count(), 2);
   cuda::sharpen_forward(dtype, z.data(), rows, classes, inverse_T, out.data(), nullptr);
   check_launch("the forward");
   expect_outputs({gradient.output("gradient")});
+  count_rows(bench, dtype, "backward", z.count(), 3);
   cuda::sharpen_backward(dtype, grad.data(), z.data(), rows, classes, inverse_T, gradient.data(), nullptr);
   check_launch("the backward");
   std::vector<double> probabilities, of_logits;
@@ -271,6 +287,17 @@ std::vector<Case> all_cases() {
       cases.push_back({"sharpen " + std::string(ptx::name_of(dtype)) + ", rows of " + std::to_string(classes),
                        [=] { check_sharpen(5, classes, dtype); }});
     }
+  }
+  for (Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+    const auto named = [&](const char* bench) { return "bench " + std::string(bench) + " " + ptx::name_of(dtype); };
+    const auto kind = TargetKind::probabilities;
+    const auto bench = [&](const Problem& p) { cases.push_back({named(p.bench), [=] { check(p); }}); };
+    bench({Loss::zip, 64, 64, 1000, dtype, dtype, kind, 0, "mix_contrastive_loss zip 1000"});
+    bench({Loss::grid, 8, 8, 1000, dtype, dtype, kind, 0, "mix_contrastive_loss grid 1000"});
+    bench({Loss::real, 32, 32, 1000, dtype, dtype, kind, 0, "real_contrastive_loss 1000"});
+    const Problem sim = {Loss::zip, 64, 64, 1000, dtype, dtype, kind, 0, "sim_loss 1000"};
+    cases.push_back({named(sim.bench), [=] { check_sim(sim); }});
+    cases.push_back({named("sharpen 1000"), [=] { check_sharpen(64, 1000, dtype, "sharpen 1000"); }});
   }
   add({Loss::real, 5000, 4100, 10, Dtype::f64, Dtype::f64, TargetKind::probabilities, 0});  // several stretches
   return cases;

@@ -1,5 +1,5 @@
 // Runs the cases of an operator whose names contain the argument, or all of them, and then names the kernels that none
-// of them launched. Exits with 0 if there is nothing to report.
+// of them launched. Exits with 0 if there is nothing to report. A second argument is the file for what was counted.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -107,12 +107,13 @@ void check_launch(const char* what) {
 
 int main(int count, char** arguments) {
   using namespace pmx::ptx;
-  const std::string only = count > 1 ? arguments[1] : "";
+  const std::string only = count > 1 ? arguments[1] : "", counts = count > 2 ? arguments[2] : "";
   const auto start = std::chrono::steady_clock::now();
   int run = 0, failed = 0;
   for (const Case& one : all_cases()) {
     if (one.name.find(only) == std::string::npos) continue;
     ++run;
+    count_as("");
     try {
       one.run();
     } catch (const std::exception& error) {
@@ -120,6 +121,7 @@ int main(int count, char** arguments) {
       std::printf("FAILED %s: %s\n", one.name.c_str(), error.what());
     }
   }
+  if (!counts.empty()) write_counts(counts);
   const std::vector<std::string> missed = only.empty() ? never_launched() : std::vector<std::string>{};
   for (const std::string& kernel : missed) std::printf("never launched: %s\n", kernel.c_str());
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;

@@ -15,6 +15,7 @@ struct Problem {
   Dtype dtype;
   bool interleaved, bytes;
   int64_t shift;
+  const char* bench = nullptr;  // the case of the benches that it stands for; these have no gradients of images
 };
 
 // The images of one side, as floating-point numbers or as bytes.
@@ -74,14 +75,21 @@ void check(const Problem& p) {
     operands.result = result.data();
     expect_outputs({result.output(name)});
   };
+  // In a grid of the benches every image has 32 partners.
+  const int64_t moved = (p.grid ? pairs * size + pairs * size / 16 : 3 * pairs * size) + mask.count();
+  const int64_t element = static_cast<int64_t>(size_of(p.dtype));
+  const std::string counted = p.bench != nullptr ? std::string("mask_mix ") + p.bench + " " + name_of(p.dtype) : "";
+  count_as(counted, "forward", out.count(), moved * element);
   writing(out, "mixed images");
   cuda::mask_mix_forward(shape, operands, nullptr);
   check_launch("the forward");
+  count_as(counted, "backward", out.count(), (moved + mask.count()) * element);
   writing(mask_gradient, "gradient of the mask logits");
   void* scratch = guarded(static_cast<size_t>(cuda::mask_mix_mask_gradient_scratch(shape, operands)));
   cuda::mask_mix_mask_gradient(shape, operands, scratch, nullptr);
   check_launch("the gradient of the mask logits");
-  if (!p.bytes) {
+  const bool of_images = !p.bytes && p.bench == nullptr;
+  if (of_images) {
     operands.forget = operands.retain = nullptr;
     for (bool retain_side : {false, true}) {
       writing(retain_side ? retain_gradient : forget_gradient, "gradient of the images");
@@ -120,17 +128,17 @@ void check(const Problem& p) {
   }
   compare("mixed images", out, mixed, tolerance(p.dtype));
   compare("gradient of the mask logits", mask_gradient, of_mask, tolerance(p.dtype));
-  if (p.bytes) return;
+  if (!of_images) return;
   compare("gradient of the forget images", forget_gradient, of_forget, tolerance(p.dtype));
   compare("gradient of the retain images", retain_gradient, of_retain, tolerance(p.dtype));
 }
 
 Case case_of(const Problem& p) {
-  const std::string name = std::string(name_of(p.dtype)) + (p.bytes ? " from bytes" : "") +
-                           (p.grid ? " grid " : " zip ") + std::to_string(p.channels) + "x" + std::to_string(p.height) +
-                           "x" + std::to_string(p.width) + ", mask " + std::to_string(p.mask_height) + "x" +
-                           std::to_string(p.mask_width) + (p.interleaved ? ", channels last" : "") +
-                           (p.shift > 0 ? ", shifted" : "");
+  const std::string name = (p.bench != nullptr ? "bench " : "") + std::string(name_of(p.dtype)) +
+                           (p.bytes ? " from bytes" : "") + (p.grid ? " grid " : " zip ") + std::to_string(p.channels) +
+                           "x" + std::to_string(p.height) + "x" + std::to_string(p.width) + ", mask " +
+                           std::to_string(p.mask_height) + "x" + std::to_string(p.mask_width) +
+                           (p.interleaved ? ", channels last" : "") + (p.shift > 0 ? ", shifted" : "");
   return {name, [=] { check(p); }};
 }
 
@@ -151,6 +159,12 @@ std::vector<Case> all_cases() {
       cases.push_back(case_of({grid ? 2 : 3, 3, grid, 5, 12, 16, 30, 40, dtype, false, false, 0}));
     }
     cases.push_back(case_of({2, 2, false, 4, 8, 8, 1, 1, dtype, true, false, 0}));
+  }
+  for (Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+    cases.push_back(case_of({1, 1, false, 3, 224, 224, 14, 14, dtype, false, false, 0, "zip 224"}));
+    cases.push_back(case_of({1, 4, true, 3, 224, 224, 14, 14, dtype, false, false, 0, "grid 224"}));
+    cases.push_back(case_of({2, 2, false, 3, 32, 32, 8, 8, dtype, false, false, 0, "zip 32"}));
+    cases.push_back(case_of({1, 4, true, 3, 32, 32, 8, 8, dtype, false, false, 0, "grid 32"}));
   }
   return cases;
 }

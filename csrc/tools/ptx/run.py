@@ -2,12 +2,15 @@
 
 ::
 
-    python csrc/tools/ptx/run.py [OPERATOR ...] [--case TEXT]
+    python csrc/tools/ptx/run.py [OPERATOR ...] [--case TEXT] [--counts FILE] [--bound FILE]
 
 nvcc compiles each ``csrc/cuda/OPERATOR.cu`` to PTX and to host code. The PTX becomes C++ (translate.py) that runs on
 the thread block emulator of ``tests/cpp``; the host code launches it through a stand-in for libcudart (driver.cpp), so
 that the choice of kernels, grids and shared memory is nvcc's too. Every launch runs in several orders of threads and
 blocks, whose results must agree bit for bit. A kernel that no case launches is a failure.
+
+The cases named "bench" are those of the benches, cut to a few blocks. Of them ``--counts`` writes what the kernels
+execute (counts.py says what the columns are), and ``--bound`` fails where that is more than a stored table says.
 
 What this cannot show: what ptxas makes of the PTX, timing, the accuracy of approximate instructions, weak memory order.
 """
@@ -17,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,8 +35,10 @@ TESTS = CSRC.parent / "tests" / "cpp"
 OPERATORS = tuple(sorted(path.stem for path in (CSRC / "cuda").glob("*.cu")))
 ARCHITECTURE = "compute_90"
 
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import counts  # noqa: E402
+import cuda_resources  # noqa: E402
 from translate import translate  # noqa: E402
 
 
@@ -104,12 +110,35 @@ class Build:
         return self.folder / name
 
 
-def check(build: Build, shared: list[Path], operator: str, case: str) -> tuple[int, str]:
-    """Build an operator's program and run its cases; exit code and output."""
+@dataclass
+class Result:
+    """Of running an operator's cases: exit code, output, and the rows of the table of counts."""
+
+    code: int
+    output: str
+    rows: list[dict[str, object]]
+
+
+def check(build: Build, shared: list[Path], operator: str, case: str, only: str = "") -> Result:
+    """Build an operator's program and run its cases; ``only`` leaves out kernels that do not match."""
     ptx, host = build.nvcc(operator)
-    objects = [build.kernels(operator, ptx), build.compile(HERE / f"{operator}.cpp"), host, *shared]
-    result = subprocess.run([build.link(operator, objects), case], capture_output=True, text=True)
-    return result.returncode, f"{operator}: {result.stdout}{result.stderr}".strip()
+    objects = [build.kernels(operator, ptx, only), build.compile(HERE / f"{operator}.cpp"), host, *shared]
+    counted = build.folder / f"{operator}.counts.jsonl"
+    counted.unlink(missing_ok=True)
+    program = build.link(operator, objects)
+    result = subprocess.run([program, case, counted], capture_output=True, text=True)
+    lines = counted.read_text().splitlines() if counted.exists() else []
+    rows = counts.rows_of(ptx, lines, readable(ptx), build.folder)
+    return Result(result.returncode, f"{operator}: {result.stdout}{result.stderr}".strip(), rows)
+
+
+def readable(ptx: str) -> dict[str, str]:
+    """Names of kernels as people read them, by their mangled names."""
+    mangled = re.findall(r"\.entry\s+(\w+)", ptx)
+    plain = subprocess.run(["c++filt"], input="\n".join(mangled), capture_output=True, text=True, check=True).stdout
+    enums = cuda_resources.enumerators()
+    names = [cuda_resources.readable(name, enums) for name in plain.splitlines()]
+    return dict(zip(mangled, names, strict=True))
 
 
 def main() -> None:
@@ -118,6 +147,9 @@ def main() -> None:
     parser.add_argument("operators", nargs="*", metavar="OPERATOR", help=f"of {', '.join(OPERATORS)}; default all")
     parser.add_argument("--case", default="", help="only cases whose names contain this text")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="operators at the same time")
+    parser.add_argument("--counts", type=Path, metavar="FILE", help="write what the cases of the benches execute")
+    parser.add_argument("--bound", type=Path, metavar="FILE", help="fail where they execute more than this table says")
+    parser.add_argument("--kernels", default="", metavar="PATTERN", help="only kernels whose mangled names match")
     parser.add_argument("--work", type=Path, help="a folder that keeps what is built")
     arguments = parser.parse_args()
     if unknown := set(arguments.operators) - set(OPERATORS):
@@ -132,12 +164,18 @@ def main() -> None:
             shared = build.shared()
             with ThreadPoolExecutor(arguments.jobs) as pool:
                 checked = pool.map(
-                    lambda one: check(build, shared, one, arguments.case), arguments.operators or OPERATORS
+                    lambda one: check(build, shared, one, arguments.case, arguments.kernels),
+                    arguments.operators or OPERATORS,
                 )
-                codes = [code for code, output in checked if not print(output, flush=True)]
+                results = [result for result in checked if not print(result.output, flush=True)]
         except BuildError as error:
             sys.exit(str(error))
-    sys.exit(int(any(codes)))
+    rows = [row for result in results for row in result.rows]
+    if arguments.counts:
+        counts.write(rows, arguments.counts)
+    problems = counts.heavier(rows, arguments.bound) if arguments.bound else []
+    print("\n".join(problems), end="\n" if problems else "")
+    sys.exit(int(bool(problems) or any(result.code for result in results)))
 
 
 if __name__ == "__main__":

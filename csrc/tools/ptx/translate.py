@@ -78,6 +78,8 @@ class Kernel:
     max_threads: int
     parameters: list[tuple[int, int]] = field(default_factory=list)  # offset and size of each
     body: list[str] = field(default_factory=list)
+    #: Opcodes of each basic block, in the order in which the translated code counts their executions.
+    blocks: list[list[str]] = field(default_factory=list)
 
     @property
     def parameter_bytes(self) -> int:
@@ -431,8 +433,25 @@ def kernels(ptx: str, only: str = "") -> Iterator[Kernel]:
             offsets[parameter], end = begin, begin + size
             kernel.parameters.append((begin, size))
         translator = Translator(offsets, found[1] if found else None)
-        kernel.body = [translator.statement(statement) for statement in statements(body)]
+        begins = True
+        for statement in statements(body):
+            code = translator.statement(statement)
+            opcode = opcode_of(statement)
+            if begins and opcode:
+                kernel.body.append(f"++counted[{len(kernel.blocks)}];")
+                kernel.blocks.append([])
+                begins = False
+            kernel.body.append(code)
+            if opcode:
+                kernel.blocks[-1].append(opcode)
+            begins = begins or statement.endswith(":") or opcode.split(".")[0] in ("bra", "ret")
         yield kernel
+
+
+def opcode_of(statement: str) -> str:
+    """The opcode of an instruction, without its guard; nothing for labels, braces and declarations."""
+    words = re.sub(r"^@!?%\w+\s+", "", statement).split()
+    return "" if not words or words[0][0] in "{}." or statement.endswith(":") else words[0]
 
 
 def translate(ptx: str, only: str = "") -> str:
@@ -443,6 +462,7 @@ def translate(ptx: str, only: str = "") -> str:
         text.append(
             f"void kernel_{i}([[maybe_unused]] const Block& block, [[maybe_unused]] unsigned char* parameters) {{"
         )
+        text += [f"uint32_t* counted = count(block, {len(kernel.blocks)});"]
         text += ["[[maybe_unused]] Copies copies;", *kernel.body, "}", ""]
         places = ", ".join(f"{{{begin}, {size}}}" for begin, size in kernel.parameters)
         rows.append(f'{{"{kernel.name}", kernel_{i}, {kernel.parameter_bytes}, {kernel.max_threads}, {{{places}}}}},')
