@@ -138,8 +138,18 @@ def test_an_audit_of_a_run_writes_its_file_into_the_folder(small_run: Path, trai
 def test_a_finished_audit_is_not_run_again_and_another_one_replaces_it(small_run: Path, trainings: list[str]) -> None:
     first = audited(small_run)
     done = len(trainings)
+    report, renewed = small_run / "report.json", (small_run / "report.json").read_bytes()
     again = audited(small_run)
     assert again.known and again.record == json.loads(json.dumps(first.record)) and len(trainings) == done
+    assert report.read_bytes() == renewed
+
+    # One that was killed before it renewed the report.
+    before = json.loads(renewed) | {"audit": None}
+    report.write_text(json.dumps(before))
+    assert audited(small_run).known and len(trainings) == done
+    assert json.loads(report.read_text())["audit"] == json.loads(json.dumps(first.record))
+    assert all(check.holds for check in run_verification(VerifyInputs(small_run, hashes_only=True)))
+
     more = audited(small_run, shadow_models=10)
     assert not more.known and len(trainings) == done + 6  # two more of each kind
     assert json.loads(more.file.read_text())["shadow_models"] == 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -160,6 +161,7 @@ def run_audit(
     file = folder / AUDIT
     known = _read(file)
     if known is not None and known.get("identity") == identity:
+        _renew_report(plan, folder, known)  # where an audit was killed before it did that
         return AuditOutcome(file, known, known=True)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"output folder '{folder}' is a file; give the name of a folder")
@@ -185,9 +187,16 @@ def run_audit(
         "command_line": command_line,
     }
     write_json(file, record)
-    if folder == plan.inputs.run and (folder / RECORD).is_file():
-        write_report(folder)
+    _renew_report(plan, folder, record)
     return AuditOutcome(file, record, known=False)
+
+
+def _renew_report(plan: AuditPlan, folder: Path, record: Mapping[str, Any]) -> None:
+    """Take an audit into the report of the run folder that it lies in, if it is not there yet."""
+    if folder == plan.inputs.run and (folder / RECORD).is_file():
+        report = _read(folder / RECORD)
+        if report is None or report.get("audit") != record:
+            write_report(folder)
 
 
 def _of_run(inputs: AuditInputs, observer: Observer | None) -> _Origin:
