@@ -61,9 +61,10 @@ def unlearn(
     """Make a model forget, compare it with one retrained without the forgotten data, and write the run folder.
 
     Args:
-        model: A network's name, which is then trained first; a model file or run folder; or a model of
-            ``models.build``, which is left as it is. None is the paper's network for the images.
-        data: A data set's name, or a :class:`pymixunlearn.data.Dataset`.
+        model: A network's name, which is then trained first; a model file or run folder; or any model in memory, which
+            is left as it is. None is the paper's network for the images.
+        data: A data set's specification, or a :class:`pymixunlearn.data.Dataset`. The record of a run from objects says
+            that it cannot be rebuilt from names; :func:`verify` takes them.
         forget: A file of indices, indices themselves, or a :class:`pymixunlearn.tasks.Split`; None leaves it to the
             options ``task``, ``forget_class``, ``forget_fraction`` and ``split``.
         method: The method's name.
@@ -140,7 +141,7 @@ def retrain(
 
 
 def evaluate(
-    model: str | Path,
+    model: str | Path | nn.Module,
     data: Data = "digits",
     forget: Forget = None,
     reference: str | Path | None = None,
@@ -149,10 +150,10 @@ def evaluate(
     observer: Observer | None = None,
     **options: Any,
 ) -> Run:
-    """Measure a model file or the model of a run folder; arguments as of :func:`unlearn`.
+    """Measure a model; arguments as of :func:`unlearn`.
 
     Args:
-        model: A model file or run folder. A model in memory is measured by :func:`pymixunlearn.evaluation.evaluate`.
+        model: A model file, a run folder, or a model in memory.
         data: As of :func:`unlearn`.
         forget: As of :func:`unlearn`.
         reference: Another file or folder, usually Retrain's, to measure the gap to.
@@ -162,8 +163,9 @@ def evaluate(
     """
     from pymixunlearn.experiments import run_evaluation
 
-    given = {"checkpoint": Path(model), "reference": _path(reference)}
-    inputs = _inputs(EvaluateInputs, options, None, data, forget, **given)
+    named = isinstance(model, (str, Path))
+    given = {"checkpoint": _path(model) if named else None, "reference": _path(reference)}  # type: ignore[arg-type]
+    inputs = _inputs(EvaluateInputs, options, None if named else model, data, forget, **given)
     return run_evaluation(inputs, _path(out), observer=observer)
 
 
@@ -187,15 +189,32 @@ def audit(
     return run_audit(resolve_audit(inputs, observer=observer), _path(out), observer=observer)
 
 
-def verify(run: str | Path, *, observer: Observer | None = None, **options: Any) -> Verification:
+def verify(
+    run: str | Path,
+    model: nn.Module | None = None,
+    data: Dataset | None = None,
+    *,
+    observer: Observer | None = None,
+    **options: Any,
+) -> Verification:
     """Check a run folder against its ``report.json``; options as of the command.
+
+    Args:
+        run: The run folder.
+        model: For a run of a model in memory, that model, or another of the same structure: with the weights before
+            unlearning, they are checked too.
+        data: For a run of data in memory, the data set.
+        observer: Receives the progress.
+        options: Options of ``mixunlearn-cli verify``.
 
     Returns:
         Everything that was looked at and whether it holds, and what could not be checked.
     """
     from pymixunlearn.experiments import run_verification
 
-    return run_verification(_filled(VerifyInputs, dict(options), folder=Path(run)), observer=observer)
+    return run_verification(
+        _filled(VerifyInputs, dict(options), folder=Path(run), network=model, dataset=data), observer=observer
+    )
 
 
 def compare(

@@ -49,8 +49,60 @@ def test_data_split_and_model_may_be_objects() -> None:
     other = data.from_tensors(images[:40], torch.arange(40) % 2, images[40:], torch.arange(20) % 2)
     with pytest.raises(UserError, match="expected one of the data given"):
         pymixunlearn.retrain("cnn", other, split)
-    with pytest.raises(UserError, match="a Linear of your own; expected a model of models.build"):
-        pymixunlearn.unlearn(torch.nn.Linear(2, 2), own)
+
+
+class OwnNet(torch.nn.Module):
+    """Network that ``models.build`` does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU())
+        self.head = torch.nn.Linear(4 * 36, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(images).flatten(1))
+
+
+def test_the_whole_pipeline_takes_any_model_and_data_in_memory() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(90, 1, 8, 8, generator=generator)
+    images[::2] += 0.5
+    own = data.from_tensors(images[:50], torch.arange(50) % 2, images[50:], torch.arange(40) % 2)
+    model = OwnNet()
+    few = {"epochs": 1, "retrain.epochs": 1}
+    options = {"settings": few, "thumbnails": False, "device": "cpu"}
+    run = pymixunlearn.unlearn(model, own, list(range(12)), "neggrad", "r", **options)  # type: ignore[arg-type]
+    assert run.record["metrics"]["retrain"] is not None
+    record = json.loads(Path("r/report.json").read_text())
+    assert record["in_memory"] == ["data", "model"]
+    assert "verify(run, model=…, data=…)" in Path("r/report.html").read_text("utf-8")
+
+    whole = pymixunlearn.verify("r", model=model, data=own, device="cpu")
+    assert whole.holds and len(whole.not_checked) == 1, list(whole)
+    subjects = {check.subject for check in whole}
+    assert {"data set", "model initial", "model unlearned", "model Retrain", "metrics of Retrain"} <= subjects
+    without_model = pymixunlearn.verify("r", data=own, device="cpu")
+    assert without_model.holds and any("cannot be rebuilt from names" in text for text in without_model.not_checked)
+    assert "model unlearned" in {check.subject for check in without_model}
+    without_data = pymixunlearn.verify("r", device="cpu")
+    assert without_data.holds and any("made from data in memory" in text for text in without_data.not_checked)
+    other = data.from_tensors(images[:50] + 1, torch.arange(50) % 2, images[50:], torch.arange(40) % 2)
+    assert not pymixunlearn.verify("r", model=model, data=other, device="cpu").holds
+
+    measured = pymixunlearn.evaluate(model, own, list(range(12)), device="cpu")
+    again, before = measured.record["metrics"]["model"], run.record["metrics"]["initial"]
+    assert {key: again[key] for key in ("test", "train_r", "train_f")} == {
+        key: before[key] for key in ("test", "train_r", "train_f")
+    }
+    settings = {"retrain": {"epochs": 1}, "neggrad": {"epochs": 1}}
+    compared = pymixunlearn.compare(["neggrad"], model, own, list(range(12)), [0], "c", settings=settings, device="cpu")
+    assert compared.finished == 1
+    found = pymixunlearn.audit("r", model, own, shadow_models=4, epochs=1, jobs=1, device="cpu")
+    assert found.record["shadow_models"] == 4
+    with pytest.raises(UserError, match="expected its name or specification, not a model in memory"):
+        pymixunlearn.tune("neggrad", model, own)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="cannot be rebuilt from names; expected it as model="):
+        pymixunlearn.audit("r", None, own, shadow_models=4, epochs=1, jobs=1, device="cpu")
 
 
 def test_compare_and_tune() -> None:

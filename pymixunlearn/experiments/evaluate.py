@@ -12,7 +12,7 @@ from pymixunlearn.evaluation import ATTACKERS
 from pymixunlearn.experiments.common.data_origin import data_origin
 from pymixunlearn.experiments.common.forget_set import load_split
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity
-from pymixunlearn.experiments.common.initial_model import InitialModel, load_checkpoint
+from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model, load_checkpoint
 from pymixunlearn.experiments.common.inputs import EvaluateInputs, check_name
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
@@ -43,7 +43,10 @@ def run_evaluation(
     split = load_split(
         inputs.data, inputs.split, inputs.checkpoint, inputs.reference, seed=inputs.seed, observer=watcher
     )
-    model = load_checkpoint(inputs.checkpoint, inputs.model, split.dataset)
+    if inputs.checkpoint is None:
+        model = choose_model(inputs.model, split.dataset)
+    else:
+        model = load_checkpoint(inputs.checkpoint, inputs.model, split.dataset)
     reference = None
     if inputs.reference is not None:
         reference = load_checkpoint(inputs.reference, inputs.model, split.dataset)

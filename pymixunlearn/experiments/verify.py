@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from pymixunlearn.data import Dataset, Preprocess
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import METRICS, Metrics, accuracy, predict_logits
 from pymixunlearn.evaluation.intervals import sample_counts
-from pymixunlearn.experiments.common.data_origin import data_of_run, runs_code
+from pymixunlearn.experiments.common.data_origin import IN_MEMORY, data_of_run, runs_code
 from pymixunlearn.experiments.common.identity import pixels_sha256
+from pymixunlearn.experiments.common.in_memory import is_object
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
 from pymixunlearn.experiments.common.inputs import VerifyInputs
 from pymixunlearn.experiments.common.model_config import MODEL_CONFIG, model_config_text
@@ -222,25 +224,38 @@ def _check_content(
     config, metrics = read_json(folder / "config.json"), upgraded(read_json(folder / "metrics.json"))
     record = upgraded_record(record)
     device = resolve_device(inputs.device)
-    if runs_code(config) and not inputs.allow_code:
+    in_memory = config.get(IN_MEMORY, ())
+    if "data" in in_memory and inputs.dataset is None:
+        missing.append(
+            f"data set, models and metrics: the run was made from data in memory ('{config['dataset']}'), which cannot "
+            "be rebuilt from names; pymixunlearn.verify(run, model=…, data=…) checks it"
+        )
+        return
+    if runs_code(config) and inputs.dataset is None and not inputs.allow_code:
         missing.append(
             f"data set, models and metrics: loading the data runs '{config['dataset_spec']}', which the record names; "
             "--allow-code runs it once you have read it"
         )
         return
-    dataset = _load(inputs, config, watcher)
+    dataset = _load(inputs, config, watcher) if inputs.dataset is None else inputs.dataset
     found, stated = dataset.fingerprint(), record["dataset"]["fingerprint"]
     known = same_data(dataset, read_json(folder / "split.json"))
-    if model_runs_code(config["architecture"]) and not inputs.allow_code:
+    unknown = is_object(config["architecture"])
+    if unknown and inputs.network is None:
+        yield from _check_unbuilt(folder, record, known is not None, f"{dataset.name}, fingerprint {found[:12]}…")
+        missing.append(
+            f"metrics: the model was in memory ('{config['architecture']['name']}') and cannot be rebuilt from names; "
+            "pymixunlearn.verify(run, model=…) checks them"
+        )
+        return
+    if not unknown and model_runs_code(config["architecture"]) and not inputs.allow_code:
         yield from _check_unbuilt(folder, record, known is not None, f"{dataset.name}, fingerprint {found[:12]}…")
         missing.append(
             f"metrics: the model is made by '{config['architecture']['name']}', and code that a record names is not "
             "run; --allow-code runs it once you have read it"
         )
         return
-    model = load_model(
-        folder / CHECKPOINT, num_classes=config["architecture"]["num_classes"], allow_code=inputs.allow_code
-    )
+    model = _loaded(folder / CHECKPOINT, inputs, config)
     if known is None:
         gone = metrics.get("rest") == {"retain": pixels_sha256(dataset.train), "test": pixels_sha256(dataset.test)}
         detail = "D_f is gone, as it should be, and the rest is what the run saw"
@@ -263,6 +278,20 @@ def _check_content(
     for name, network in networks.items():
         yield _check_model(name, network, record)
     yield from _check_metrics(networks, split, metrics, device, watcher)
+
+
+def _loaded(file: Path, inputs: VerifyInputs, config: Mapping[str, Any]) -> nn.Module:
+    """Load a model of the run's architecture.
+
+    Raises:
+        UserError: The file is missing, cannot be read, or is of another architecture.
+    """
+    architecture = config["architecture"]
+    if is_object(architecture):
+        return load_model(file, into=copy.deepcopy(inputs.network))
+    return load_model(
+        file, architecture=architecture, num_classes=architecture["num_classes"], allow_code=inputs.allow_code
+    )
 
 
 def _check_validation(dataset: Dataset, manifest: Mapping[str, Any]) -> Iterator[Check]:
@@ -300,11 +329,10 @@ def _other_models(
     given = {"initial": inputs.initial, "retrain": inputs.retrain}
     for name, path in given.items():
         if path is not None:
-            file = path / CHECKPOINT if path.is_dir() else path
-            classes = config["architecture"]["num_classes"]
-            found[name] = load_model(
-                file, architecture=config["architecture"], num_classes=classes, allow_code=inputs.allow_code
-            )
+            found[name] = _loaded(path / CHECKPOINT if path.is_dir() else path, inputs, config)
+    stated = metrics["hashes"].get("initial")
+    if "initial" not in found and inputs.network is not None and model_hash(inputs.network) == stated:
+        found["initial"] = copy.deepcopy(inputs.network).cpu()
     # What other versions trained here, under the same settings, need not be what they trained for this run.
     ours = all(metrics["versions"][name] == versions()[name] for name in ("pymixunlearn", "torch"))
     with suited_threads(split.dataset, torch.device(config["device"])):
@@ -314,6 +342,7 @@ def _other_models(
             *(read_training(config[name]) if config[name] and name not in found and ours else None for name in given),
             device=torch.device(config["device"]),
             seed=config["seed"],
+            network=inputs.network,
         )
     found = {**cached, **found}
     for name in given:

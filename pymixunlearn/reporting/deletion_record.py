@@ -67,6 +67,7 @@ def deletion_record(
             **split["dataset"],
             **({"validation": dict(split["validation"])} if "validation" in split else {}),
         },
+        **({"in_memory": list(config["objects"])} if config.get("objects") else {}),
         "method": {
             "name": record["method"],
             "label_aware": config["label_aware"],

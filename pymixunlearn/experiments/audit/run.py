@@ -18,11 +18,20 @@ from pymixunlearn.evaluation.audit.limits import findings, limits
 from pymixunlearn.evaluation.audit.rmia import REFERENCES
 from pymixunlearn.experiments.audit.inputs import AuditInputs
 from pymixunlearn.experiments.audit.shadows import Shadows, make_shadows, margins_of
-from pymixunlearn.experiments.common.data_origin import data_of_run
+from pymixunlearn.experiments.common.data_origin import data_of_run, runs_code
 from pymixunlearn.experiments.common.forget_set import load_split
+from pymixunlearn.experiments.common.given import GivenData, GivenModel
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity, identity_hash
-from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model, load_checkpoint, model_path
-from pymixunlearn.experiments.common.inputs import BadRequest, ModelRequest, SplitRequest, check_name
+from pymixunlearn.experiments.common.in_memory import is_object
+from pymixunlearn.experiments.common.initial_model import (
+    CHECKPOINT,
+    InitialModel,
+    choose_model,
+    filled_object,
+    load_checkpoint,
+    model_path,
+)
+from pymixunlearn.experiments.common.inputs import BadRequest, DataRequest, ModelRequest, SplitRequest, check_name
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import write_json
@@ -131,6 +140,7 @@ def resolve_audit(inputs: AuditInputs, *, observer: Observer | None = None) -> A
         retrain if both_kinds else None,
         device,
         inputs.seed,
+        network=origin.target.loaded if is_object(origin.target.architecture) else None,
     )
     jobs = inputs.jobs or (4 if device.type == "cuda" else usable_cores())
     return AuditPlan(inputs, origin.target, attacks, shadows, min(jobs, count), _mismatch(inputs, origin))
@@ -203,17 +213,28 @@ def _of_run(inputs: AuditInputs, observer: Observer | None) -> _Origin:
     """Read what is audited from a run folder."""
     run = inputs.run
     assert run is not None
-    choices = replace(inputs.model, allow_code=False)
+    network = inputs.model.network if isinstance(inputs.model, GivenModel) else None
+    choices = ModelRequest() if network is not None else replace(inputs.model, allow_code=False)
     if inputs.split != SplitRequest() or choices != ModelRequest() or inputs.settings:
         raise BadRequest("a run already says what was forgotten, from which model and how; leave these choices out")
     config = _read(run / "config.json")
     if config is None or config.get("format") != FORMAT or config.get("command") != "unlearn":
         raise UserError(f"'{run}' holds no finished run of 'unlearn'; expected its folder, or a model by --model")
     given = inputs.data
-    data = data_of_run(config, data_dir=given.data_dir, download=given.download, stream=given.stream)
+    data: DataRequest = given
+    if not isinstance(given, GivenData):
+        if runs_code(config) and not inputs.model.allow_code:
+            raise UserError(
+                f"'{run}' has data that '{config['dataset_spec']}' makes, and code that a record names is not run "
+                "unasked; expected --allow-code (allow_code=True) once you have read it"
+            )
+        data = data_of_run(config, data_dir=given.data_dir, download=given.download, stream=given.stream)
     split = Split.load(run / "split.json", data.load(observer))
     check_auditable(split)  # before its trainings are looked at: they may be of a kind that no audit repeats
-    target = load_checkpoint(run, replace(inputs.model, architecture=config["architecture_name"]), split.dataset)
+    if is_object(config["architecture"]):
+        target = filled_object(run / CHECKPOINT, network, config["architecture"])
+    else:
+        target = load_checkpoint(run, replace(choices, architecture=config["architecture_name"]), split.dataset)
     method = methods.get(config["method"])
     trainings = {
         purpose: read_training(config[purpose]) if config[purpose] else target.defaults(purpose)
@@ -233,7 +254,7 @@ def _of_model(inputs: AuditInputs, observer: Observer | None) -> _Origin:
     """Take a model that never unlearned."""
     build_training(TrainConfig(), inputs.settings)
     given = inputs.model.model
-    if given is None and inputs.model.model_config is None:
+    if given is None and inputs.model.model_config is None and not isinstance(inputs.model, GivenModel):
         raise BadRequest("an audit needs a run folder of 'unlearn', or a trained model by --model")
     split = load_split(inputs.data, inputs.split, given, seed=inputs.seed, observer=observer)
     target = choose_model(inputs.model, split.dataset)

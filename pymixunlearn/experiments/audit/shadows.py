@@ -34,6 +34,7 @@ class Shadows:
         retrain: How to train the models that never saw a candidate; None where no attack needs them.
         device: Where to compute.
         seed: Fixes the models.
+        network: A network of the architecture, where ``models.build`` does not know it.
     """
 
     plan: ShadowPlan
@@ -43,6 +44,7 @@ class Shadows:
     retrain: TrainConfig | None
     device: torch.device
     seed: int
+    network: nn.Module | None = None
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -65,6 +67,7 @@ class Shadows:
             seed=seed,
             observer=observer,
             of=split,
+            network=self.network,
         ).model
         if self.method is not None:
             shadow = unlearn_cached(self.method, shadow, split, device=self.device, seed=seed, observer=observer).model

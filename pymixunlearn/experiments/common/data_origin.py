@@ -11,8 +11,8 @@ from typing import Any
 from pymixunlearn.data.registry import available, specification
 from pymixunlearn.data.specification import HUB, parse_specification
 from pymixunlearn.errors import UserError
-from pymixunlearn.experiments.common.given import GivenData
-from pymixunlearn.experiments.common.inputs import DataRequest
+from pymixunlearn.experiments.common.given import GivenData, GivenModel
+from pymixunlearn.experiments.common.inputs import DataRequest, ModelRequest
 
 _PART = re.compile(r"@\d+$")
 
@@ -23,7 +23,7 @@ IN_MEMORY = "objects"
 def data_origin(data: DataRequest) -> dict[str, Any]:
     """Return what :func:`data_of_run` needs to load the data again, JSON-able; paths are absolute."""
     if isinstance(data, GivenData):
-        return {**dict.fromkeys(("dataset_spec", "data_dir", "image_size", "validation")), IN_MEMORY: ["data"]}
+        return dict.fromkeys(("dataset_spec", "data_dir", "image_size", "validation"))
     return {
         "dataset_spec": specification(data.dataset, data.data_dir).absolute(),
         "data_dir": None if data.data_dir is None else os.path.abspath(data.data_dir),
@@ -33,6 +33,13 @@ def data_origin(data: DataRequest) -> dict[str, Any]:
         "skip_unreadable": data.skip_unreadable,
         "class_list": None if data.class_list is None else os.path.abspath(data.class_list),
     }
+
+
+def in_memory_parts(data: DataRequest, model: ModelRequest) -> dict[str, list[str]]:
+    """Return the entry of config.json that says what the caller had in memory; nothing where all has a name."""
+    given = {"data": isinstance(data, GivenData), "model": isinstance(model, GivenModel)}
+    parts = [name for name, in_memory in given.items() if in_memory]
+    return {IN_MEMORY: parts} if parts else {}
 
 
 def runs_code(config: Mapping[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from pymixunlearn import models
 from pymixunlearn.data import Dataset
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.given import GivenModel
+from pymixunlearn.experiments.common.in_memory import object_architecture
 from pymixunlearn.experiments.common.inputs import BadRequest, ModelRequest, check_name
 from pymixunlearn.experiments.common.model_config import ModelConfig, read_model_config
 from pymixunlearn.models.class_map import map_by_name, map_of
@@ -52,6 +53,11 @@ class InitialModel:
     def name(self) -> str:
         """The network's name or specification."""
         return str(self.architecture["name"])
+
+    @property
+    def origin(self) -> str:
+        """Where the weights are from, for a reader."""
+        return "memory" if self.checkpoint is None else f"the checkpoint {self.checkpoint}"
 
     @property
     def short_name(self) -> str:
@@ -336,14 +342,32 @@ def model_options(request: ModelRequest, initial: InitialModel) -> dict[str, str
 
 def _in_memory(network: nn.Module, dataset: Dataset) -> InitialModel:
     architecture = models.architecture_of(network)
-    if architecture is None:
-        raise UserError(
-            f"model is a {type(network).__name__} of your own; expected a model of models.build, a model file or a run "
-            "folder (methods.get(NAME)().unlearn(model, split) takes any)"
-        )
-    _check_fit(architecture, dataset, "model")
     copied = copy.deepcopy(network).cpu()
+    if architecture is None:
+        architecture = object_architecture(network, dataset)
+    else:
+        _check_fit(architecture, dataset, "model")
     return InitialModel(architecture, None, copied, model_hash(copied))
+
+
+def filled_object(file: Path, network: nn.Module | None, architecture: Mapping[str, Any]) -> InitialModel:
+    """Load a file of a network that only the caller has.
+
+    Args:
+        file: The weights.
+        network: A network of the same structure; it is left as it is.
+        architecture: What the record says of it.
+
+    Raises:
+        UserError: ``network`` is None, or of another structure.
+    """
+    if network is None:
+        raise UserError(
+            f"'{file}' holds a model that was in memory ('{architecture['name']}') and cannot be rebuilt from names; "
+            "expected it as model=… in Python"
+        )
+    model = load_model(file, into=copy.deepcopy(network).cpu())
+    return InitialModel(dict(architecture), file, model, model_hash(model))
 
 
 def _check_fit(found: Mapping[str, Any], dataset: Dataset, what: str) -> None:

@@ -16,6 +16,8 @@ from pymixunlearn.errors import UserError, unknown_name
 from pymixunlearn.experiments.common.options import option
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from pymixunlearn.data import Dataset
     from pymixunlearn.experiments.common.progress import Observer
     from pymixunlearn.tasks import DeletionList, Split
@@ -339,12 +341,12 @@ class EvaluateInputs(Inputs):
     """Inputs of ``evaluate``; ``model`` is the network of checkpoints that do not say their own.
 
     Attributes:
-        checkpoint: A model file, or the run folder it is in.
+        checkpoint: A model file, or the run folder it is in; None for a ``model`` in memory.
         reference: Another, usually Retrain's, to show the gap to.
         attacker: The membership attack's classifier.
     """
 
-    checkpoint: Path
+    checkpoint: Path | None
     reference: Path | None = option(
         "--reference",
         kind=Path,
@@ -373,6 +375,8 @@ class VerifyInputs:
         deletion_list: The list of samples to forget, to check that these were requested.
         allow_code: Whether to run a user's file that the record names.
         hashes_only: Neither load the data nor measure.
+        dataset: The data of a run that was made from data in memory.
+        network: A network of the structure of the run's, where that was in memory; the initial model, or one like it.
         device: Where to measure.
     """
 
@@ -400,6 +404,8 @@ class VerifyInputs:
         help="Run the Python file that makes the model, where the record names one; without it, what needs the model "
         "is not checked.",
     )
+    dataset: Dataset | None = None
+    network: nn.Module | None = None
     hashes_only: bool = option("--hashes-only", default=False, help="Neither load the data nor measure anything.")
     device: str | None = option(
         "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."

@@ -15,6 +15,7 @@ import yaml
 
 from pymixunlearn.data import Preprocess
 from pymixunlearn.errors import UserError, reason_of, unknown_name
+from pymixunlearn.experiments.common.in_memory import is_object
 from pymixunlearn.experiments.common.preprocessing import read_preprocessing
 
 MODEL_CONFIG = "model.yaml"
@@ -116,7 +117,9 @@ def model_config_text(architecture: Mapping[str, Any], classes: Sequence[str], p
         preprocess: How images become the network's inputs.
     """
     known = {one.name for one in fields(ModelConfig)}
-    content = {"model": architecture["name"], **{key: value for key, value in architecture.items() if key in known}}
+    content = {key: value for key, value in architecture.items() if key in known}
+    if not is_object(architecture):
+        content = {"model": architecture["name"], **content}
     if "class_map" in architecture:
         content["class_map"] = dict(zip(classes, architecture["class_map"], strict=True))
     else:

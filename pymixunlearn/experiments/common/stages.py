@@ -15,6 +15,7 @@ from pymixunlearn import models
 from pymixunlearn.data import Dataset, Preprocess, TrainingSet, cache_dir
 from pymixunlearn.evaluation import ATTACKERS, Metrics, Resurfacing, acceptances, evaluate, forget_accuracy, predict
 from pymixunlearn.experiments.common.identity import origin_of
+from pymixunlearn.experiments.common.in_memory import untrained
 from pymixunlearn.experiments.common.metrics_cache import cached_metrics
 from pymixunlearn.experiments.common.progress import MethodCallback, Observer, PhaseCallback
 from pymixunlearn.methods import Method, Retrain, RetrainConfig, UnlearnResult
@@ -49,10 +50,15 @@ def train_initial(
     seed: int,
     observer: Observer,
     of: Dataset | Split | None = None,
+    network: nn.Module | None = None,
 ) -> CachedModel:
-    """Train a network on ``images``, or take it from the cache; ``of`` are the data that they are a part of."""
+    """Train a network on ``images``, or take it from the cache.
+
+    ``of`` are the data that they are a part of; ``network`` is one like it, needed for an architecture that
+    ``models.build`` does not know.
+    """
     stream = derive_seed(seed, "initial")
-    model, key = _initial_key(architecture, images, preprocess, config, device=device, stream=stream)
+    model, key = _initial_key(architecture, images, preprocess, config, device=device, stream=stream, network=network)
 
     def build(*, callbacks: Sequence[Callback], resume: StateDict | None) -> TrainResult:
         return fit(
@@ -69,7 +75,7 @@ def train_initial(
         )
 
     origin = None if of is None else origin_of(of, f"initial {architecture['name']}")
-    return _cached("initial", key, build, observer, origin)
+    return _cached("initial", key, build, observer, origin, like=model)
 
 
 def train_retrain(
@@ -89,6 +95,7 @@ def cached_models(
     *,
     device: torch.device,
     seed: int,
+    network: nn.Module | None = None,
 ) -> dict[str, nn.Module]:
     """Return the models "initial" and "retrain" of a run, as far as its trainings are in the cache; nothing is trained.
 
@@ -99,16 +106,24 @@ def cached_models(
         retrain: How Retrain was trained; None where it was not.
         device: Of the run.
         seed: Of the run.
+        network: A network of the architecture, where ``models.build`` does not know it.
     """
     keys = {}
     if initial is not None:
         stream = derive_seed(seed, "initial")
         _, keys["initial"] = _initial_key(
-            architecture, split.training_set, split.preprocess, initial, device=device, stream=stream
+            architecture,
+            split.training_set,
+            split.preprocess,
+            initial,
+            device=device,
+            stream=stream,
+            network=network,
         )
     if retrain is not None:
-        keys["retrain"] = _retrain_key(models.build(**architecture), split, retrain, device=device, seed=seed)
-    found = {name: model_cache().get(key) for name, key in keys.items()}
+        like = untrained(architecture, network, 0)
+        keys["retrain"] = _retrain_key(like, split, retrain, device=device, seed=seed)
+    found = {name: model_cache().get(key, into=_to_fill(network)) for name, key in keys.items()}
     return {name: cached.model for name, cached in found.items() if cached is not None}
 
 
@@ -120,9 +135,10 @@ def _initial_key(
     *,
     device: torch.device,
     stream: int,
+    network: nn.Module | None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Return the untrained network and what determines its training."""
-    model = models.build(**architecture, seed=stream)
+    model = untrained(architecture, network, stream)
     return model, training_key(model, images, preprocess, config, device=device, seed=stream)
 
 
@@ -162,7 +178,7 @@ def _cached_result(
         return TrainResult(result.model, result.seconds, result.history)
 
     origin = origin_of(split, phase if phase == method.name else f"{phase} {method.name}", forgotten=phase == "retrain")
-    return _cached(phase, key, build, observer, origin)
+    return _cached(phase, key, build, observer, origin, like=initial)
 
 
 def run_method(
@@ -289,14 +305,21 @@ def judge_forgetting(
     return {name: acceptance.to_dict() for name, acceptance in found.items()}
 
 
+def _to_fill(network: nn.Module | None) -> nn.Module | None:
+    """Return a module to load weights into, where they do not say themselves which network they are of."""
+    return None if network is None or models.architecture_of(network) is not None else copy.deepcopy(network)
+
+
 def _cached(
     phase: str,
     key: Mapping[str, Any],
     build: Callable[..., TrainResult],
     observer: Observer,
     origin: Mapping[str, Any] | None,
+    *,
+    like: nn.Module,
 ) -> CachedModel:
-    model = model_cache(origin).get_or_train(key, build)
+    model = model_cache(origin).get_or_train(key, build, into=_to_fill(like))
     epochs = f"{len(model.history)} epochs"
     where = f"from the cache ({epochs}, trained in {model.seconds:.1f} s)"
     observer.phase_finished(phase, where if model.hit else f"{epochs}, {model.seconds:.1f} s")

@@ -12,7 +12,7 @@ import torch
 
 from pymixunlearn.data import Dataset, ImageSet
 from pymixunlearn.evaluation import Metrics
-from pymixunlearn.experiments.common.data_origin import data_origin
+from pymixunlearn.experiments.common.data_origin import data_origin, in_memory_parts
 from pymixunlearn.experiments.common.history import merge_histories, to_csv
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity, identity_hash
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT, InitialModel, model_options
@@ -143,5 +143,6 @@ def _origin(plan: TrainingPlan) -> dict[str, Any]:
         **model_options(inputs.model, plan.initial),
         "architecture_name": inputs.model.architecture,
         **data_origin(inputs.data),
+        **in_memory_parts(inputs.data, inputs.model),
         "threads": torch.get_num_threads(),
     }

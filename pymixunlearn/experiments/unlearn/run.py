@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pymixunlearn.experiments.common.data_origin import data_origin
+from pymixunlearn.experiments.common.data_origin import data_origin, in_memory_parts
 from pymixunlearn.experiments.common.history import merge_histories, to_csv
 from pymixunlearn.experiments.common.identity import identity_hash, rest_of
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT, model_options
@@ -180,7 +180,7 @@ def _draw(plan: Plan, folder: RunFolder, figures: Figures, observer: Observer) -
 
 def _initial(plan: Plan, observer: Observer) -> CachedModel:
     if plan.initial.loaded is not None:
-        observer.phase_finished("initial", f"from the checkpoint {plan.initial.checkpoint}")
+        observer.phase_finished("initial", f"from {plan.initial.origin}")
         return CachedModel(plan.initial.loaded, 0.0, [], hit=True)
     assert plan.initial_config is not None  # a plan has either weights or a way to train them
     return train_initial(
@@ -207,6 +207,7 @@ def _config(plan: Plan, settings: dict[str, Any], command_line: str) -> dict[str
         **model_options(inputs.model, plan.initial),
         "architecture_name": inputs.model.architecture,
         **data_origin(inputs.data),
+        **in_memory_parts(inputs.data, inputs.model),
         "left_out": list(split.dataset.notes),
         "class_names": list(split.dataset.train.classes),
         "threads": torch.get_num_threads(),
