@@ -20,6 +20,7 @@ from pymixunlearn.errors import UserError, unknown_name
 from . import bench_end_to_end, bench_step  # noqa: F401 (importing adds them to the group)
 from .audit import audit
 from .bench import bench
+from .cache import cache
 from .checks import add_checks
 from .compare import compare
 from .endings import FAILED, INTERRUPTED, PROGRAM, WRONG_USAGE, any_encoding, rare_collections
@@ -127,6 +128,6 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (unlearn, compare, tune, train, retrain, evaluate, audit, verify, bench, info, list_names):
+for _command in (unlearn, compare, tune, train, retrain, evaluate, audit, verify, bench, info, list_names, cache):
     add_checks(_command)
     main.add_command(_command)

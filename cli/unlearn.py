@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
     "--dry-run",
     is_flag=True,
     help="Say what would be forgotten and trained, and estimate time and memory by a few steps; write nothing.",
+)
+@click.option(
+    "--purge",
+    is_flag=True,
+    help="When the run is complete, delete from the cache what is made of its data; the deletion record says so.",
 )
 @click.pass_context
 def unlearn(ctx: click.Context, /, **values: Any) -> None:
@@ -68,7 +75,23 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
     if outcome.known:
         console.print("This run is finished already; its saved result:", soft_wrap=True)
     print_table(console, result_rows(outcome.record))
+    for line in _end(outcome.folder, purge=values["purge"]):
+        say(console, line)
     say(console, f"Run folder: {outcome.folder}")
+
+
+def _end(folder: Path, *, purge: bool) -> Iterator[str]:
+    """Yield where the forgotten data are still, having purged the cache of them if that is asked for."""
+    from pymixunlearn.experiments.cache import purge_run, remains_of
+
+    from .cache import kept_lines, purged_lines, remains_lines
+
+    if purge:
+        remains = remains_of(folder)
+        yield from purged_lines(purge_run(folder))
+        yield from kept_lines(remains)
+    else:
+        yield from remains_lines(remains_of(folder), folder)
 
 
 def describe(plan: Plan) -> list[str]:

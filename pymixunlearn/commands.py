@@ -55,6 +55,7 @@ def unlearn(
     method: str = "mixunlearn",
     out: str | Path | None = None,
     *,
+    purge: bool = False,
     observer: Observer | None = None,
     **options: Any,
 ) -> Run:
@@ -69,6 +70,8 @@ def unlearn(
             options ``task``, ``forget_class``, ``forget_fraction`` and ``split``.
         method: The method's name.
         out: The run folder; None makes one in ``runs/``.
+        purge: Delete from the cache, once the run is complete, what is made of its data, as
+            ``mixunlearn-cli cache purge --run``.
         observer: Receives the progress.
         options: Options of ``mixunlearn-cli unlearn``, and ``settings``.
 
@@ -86,9 +89,13 @@ def unlearn(
         78.3...
     """
     from pymixunlearn.experiments import resolve_unlearning, run_unlearning
+    from pymixunlearn.experiments.cache import purge_run
 
     inputs = _inputs(UnlearnInputs, options, model, data, forget, method=method)
-    return run_unlearning(resolve_unlearning(inputs, observer=observer), _path(out), observer=observer)
+    run = run_unlearning(resolve_unlearning(inputs, observer=observer), _path(out), observer=observer)
+    if purge:
+        purge_run(run.folder)
+    return run
 
 
 def dry_run(

@@ -29,7 +29,7 @@ from pymixunlearn.experiments.common.run_folder import read_json
 from pymixunlearn.experiments.common.settings import read_training
 from pymixunlearn.experiments.common.stages import cached_models, evaluate_models
 from pymixunlearn.experiments.common.threads import suited_threads
-from pymixunlearn.experiments.unlearn.report import AUDIT, HTML, SOURCES, read_pictures
+from pymixunlearn.experiments.unlearn.report import AUDIT, HTML, PURGE, SOURCES, read_further, read_pictures
 from pymixunlearn.files import file_sha256
 from pymixunlearn.models.registry import model_runs_code
 from pymixunlearn.models.weight_files import read_tensors
@@ -173,14 +173,14 @@ def _check_copies(folder: Path, record: Mapping[str, Any], missing: list[str]) -
     """Compare what the record and the report repeat with the files that they are from."""
     config, split = read_json(folder / "config.json"), read_json(folder / "split.json")
     metrics = upgraded(read_json(folder / "metrics.json"))
-    audit = read_json(folder / AUDIT) if (folder / AUDIT).is_file() else None
+    audit, purge = (read_further(folder, name) for name in (AUDIT, PURGE))
     if (folder / MODEL_CONFIG).is_file():
         preprocess = Preprocess.from_dict(config["preprocess"])
         written = model_config_text(config["architecture"], config["class_names"], preprocess)
         right = (folder / MODEL_CONFIG).read_text("utf-8") == written
         yield Check(f"{MODEL_CONFIG}, content", right, "says what config.json says" if right else "says something else")
     times = {**metrics["times"], "written": record["times"]["written"]}
-    again = deletion_record(config, metrics, split, times=times, hashes=record["files"], audit=audit)
+    again = deletion_record(config, metrics, split, times=times, hashes=record["files"], audit=audit, purge=purge)
     current = record["format"] == FORMAT and record["versions"] == {**record["versions"], **_package()}
     ours = upgraded_record(record)
     unlike = {"format", "sha256", *(() if current else ("verdict", "intervals", "gap"))}
@@ -189,7 +189,7 @@ def _check_copies(folder: Path, record: Mapping[str, Any], missing: list[str]) -
     yield Check(f"{RECORD}, content", not wrong, detail)
     if current:
         pictures = read_pictures(folder)
-        right = (folder / HTML).read_text("utf-8") == render_report(config, metrics, split, pictures, audit)
+        right = (folder / HTML).read_text("utf-8") == render_report(config, metrics, split, pictures, audit, purge)
         yield Check(f"{HTML}, content", right, "is made of the files beside it" if right else "says something else")
     else:
         missing.append("verdict and report.html: another version of pymixunlearn wrote them")

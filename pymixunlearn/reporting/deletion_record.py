@@ -35,6 +35,7 @@ def deletion_record(
     times: Mapping[str, str],
     hashes: Mapping[str, str],
     audit: Mapping[str, Any] | None = None,
+    purge: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the content of ``report.json``, sealed.
 
@@ -45,6 +46,7 @@ def deletion_record(
         times: "started", "finished" and "written", in UTC by ISO 8601.
         hashes: The sha256 of every other file of the folder, by its name there.
         audit: The content of ``audit.json``, if there is one.
+        purge: The content of ``purge.json``, likewise.
     """
     models = record["hashes"]
     ids = split["params"].get("ids")
@@ -88,6 +90,7 @@ def deletion_record(
         "acceptance": record["acceptance"],
         "verdict": list(verdict(record)),
         "audit": audit,
+        **({} if purge is None else {"purge": purge}),
         "seconds": record["seconds"],
         "times": dict(times),
         "versions": record["versions"],

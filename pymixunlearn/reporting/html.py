@@ -41,6 +41,7 @@ def render_report(
     split: Mapping[str, Any],
     pictures: Mapping[str, str],
     audit: Mapping[str, Any] | None = None,
+    purge: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the report as HTML text.
 
@@ -50,6 +51,7 @@ def render_report(
         split: The content of ``split.json``.
         pictures: SVG documents by name.
         audit: The content of ``audit.json``, if there is one.
+        purge: The content of ``purge.json``, likewise.
     """
     rows = result_rows(record)
     further = further_rows(rows)
@@ -73,6 +75,7 @@ def render_report(
             figures=[figure for figure in shown if figure.name != "forgotten"],
             acceptance=_acceptance(record["acceptance"]),
             audit=audit,
+            purge=purge,
             attacks=None if audit is None else _attacks(audit),
             klom=[] if audit is None else klom_lines(audit),
         )

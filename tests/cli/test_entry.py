@@ -11,7 +11,7 @@ import pytest
 from mixunlearn_cli.endings import any_encoding
 
 HEAVY = ("torch", "numpy", "scipy", "sklearn", "matplotlib", "PIL", "jinja2", "rich", "torchvision")
-COMMANDS = ("unlearn", "compare", "tune", "train", "retrain", "evaluate", "audit", "verify", "bench", "info", "list")
+COMMANDS = ("unlearn", "compare", "tune", "train", "retrain", "evaluate", "audit", "verify", "bench", "info", "list", "cache")
 QUICK = (
     [],
     ["--version"],
@@ -19,6 +19,7 @@ QUICK = (
     *([command, "--help"] for command in COMMANDS),
     *(["bench", part, "--help"] for part in ("ops", "step", "end-to-end")),
     *(["list", kind] for kind in ("methods", "models", "datasets", "metrics")),
+    *(["cache", command, "--help"] for command in ("list", "purge", "verify")),
     ["unlaern"],
     ["unlearn", "--methodd", "mixunlearn"],
     ["unlearn", "--seed", "one"],

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from click.testing import Result
-from mixunlearn_cli.preview import _table, _time
+from mixunlearn_cli.columns import table
+from mixunlearn_cli.preview import _time
 
 Invoke = Callable[..., Result]
 
@@ -29,7 +30,7 @@ def test_it_says_what_and_how_long_in_80_columns_and_writes_nothing(invoke: Invo
 
 
 def test_a_long_name_is_folded_and_times_have_no_more_digits_than_they_are_worth() -> None:
-    lines = list(_table(("phase", "work", "steps", "time"), [("initial", "word " * 40, "450", "3 min")]))
+    lines = list(table(("phase", "work", "steps", "time"), [("initial", "word " * 40, "450", "3 min")], fold=1))
     assert max(map(len, lines)) <= 80 and len(lines) > 3 and "".join(lines).count("word") == 40
     assert [_time(seconds) for seconds in (None, 0.0, 0.4, 12.3, 99.4, 600.0, 9000.0, 1e6)] == [
         "?", "0 s", "< 1 s", "12 s", "99 s", "10 min", "2 h 30 min", "11.6 days"

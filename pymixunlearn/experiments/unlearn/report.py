@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
 from pymixunlearn.experiments.common.model_config import MODEL_CONFIG
@@ -15,24 +16,32 @@ from pymixunlearn.reporting import RECORD, deletion_record, render_report, upgra
 
 HTML = "report.html"
 AUDIT = "audit.json"
+PURGE = "purge.json"
 SOURCES = ("config.json", "split.json", CHECKPOINT, "history.csv", "metrics.json")
 """What every run folder holds besides its report."""
 
 
 def write_report(folder: Path) -> None:
-    """Write ``report.html`` and ``report.json`` of a run folder, or renew them after ``audit.json`` has come into it.
+    """Write ``report.html`` and ``report.json`` of a run folder, or renew them after an audit or a purge of the cache.
 
     Raises:
         UserError: A file that they are made from is missing or damaged, or the folder cannot be written.
     """
     config, split = (read_json(folder / name) for name in ("config.json", "split.json"))
     record = upgraded(read_json(folder / "metrics.json"))
-    audit = read_json(folder / AUDIT) if (folder / AUDIT).is_file() else None
-    html = render_report(config, record, split, read_pictures(folder), audit)
+    audit, purge = (read_further(folder, name) for name in (AUDIT, PURGE))
+    html = render_report(config, record, split, read_pictures(folder), audit, purge)
     write_atomically(folder / HTML, html.encode())
     hashes = {name: file_sha256(folder / name) for name in guarded_files(folder)}
     times = {**record["times"], "written": utc_now()}
-    write_json(folder / RECORD, deletion_record(config, record, split, times=times, hashes=hashes, audit=audit))
+    write_json(
+        folder / RECORD, deletion_record(config, record, split, times=times, hashes=hashes, audit=audit, purge=purge)
+    )
+
+
+def read_further(folder: Path, name: str) -> dict[str, Any] | None:
+    """Return the content of ``audit.json`` or ``purge.json``; None where the run has none."""
+    return read_json(folder / name) if (folder / name).is_file() else None
 
 
 def read_pictures(folder: Path) -> dict[str, str]:
@@ -48,8 +57,7 @@ def guarded_files(folder: Path) -> Iterator[str]:
         yield MODEL_CONFIG
     for path in sorted((folder / PICTURES).glob("*")):
         yield path.relative_to(folder).as_posix()
-    if (folder / AUDIT).is_file():
-        yield AUDIT
+    yield from (name for name in (AUDIT, PURGE) if (folder / name).is_file())
 
 
 def _in_order(folder: Path) -> list[Path]:
