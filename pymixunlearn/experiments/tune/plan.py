@@ -17,6 +17,7 @@ from pymixunlearn import methods
 from pymixunlearn.data import Dataset
 from pymixunlearn.data.dataset import hold_out
 from pymixunlearn.experiments.common.forget_set import load_splits
+from pymixunlearn.experiments.common.given import GivenModel
 from pymixunlearn.experiments.common.identity import identity_hash
 from pymixunlearn.experiments.common.initial_model import model_path
 from pymixunlearn.experiments.common.inputs import BadRequest, check_name
@@ -88,6 +89,8 @@ def resolve_tuning(inputs: TuneInputs, *, observer: Observer | None = None) -> T
         raise BadRequest(f"validation is {inputs.validation}; expected a share above 0 and below 1")
     if inputs.split.indices is not None or inputs.split.manifest is not None:
         raise BadRequest("tuning makes a split of a part of the data; leave out lists of samples and saved splits")
+    if isinstance(inputs.model, GivenModel):
+        raise BadRequest("tuning trains a network anew; expected its name or specification, not a model in memory")
     if inputs.model.weights is not None or model_path(inputs.model) is not None:
         raise BadRequest(
             "tuning trains its own models, since one that is trained has seen the validation part already; expected a "
