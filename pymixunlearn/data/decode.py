@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pymixunlearn.data.geometry import Geometry
 from pymixunlearn.data.optional import require
 from pymixunlearn.errors import UserError
 
@@ -34,7 +35,11 @@ _UPRIGHT = 1
 Pixels = NDArray[np.uint8]
 
 
-def decode_square(content: bytes, limit: int | None) -> Pixels:
+Limit = int | Geometry | None
+"""Largest side that is of use, or the resizing that makes every image the network's input; None keeps all pixels."""
+
+
+def decode_square(content: bytes, limit: Limit) -> Pixels:
     """Decode one image file, upright as its EXIF orientation says, and cut it to its middle square.
 
     It may run in several threads at once, under :func:`quiet_decoding`: Pillow decodes and resizes outside Python's
@@ -43,7 +48,8 @@ def decode_square(content: bytes, limit: int | None) -> Pixels:
     Args:
         content: The file.
         limit: The largest side that is of use, or None; a larger image shrinks to it, so that photographs are never
-            held at full size.
+            held at full size. A :class:`~pymixunlearn.data.geometry.Geometry` is applied, unless the image is so
+            small that it waits.
 
     Returns:
         uint8 [S, S] for a grey image, [S, S, 3] for a coloured one.
@@ -77,24 +83,27 @@ def quiet_decoding() -> Iterator[None]:
         yield
 
 
-def common_shape(shapes: Iterable[tuple[int, ...]]) -> tuple[int, int, int]:
+def common_shape(shapes: Iterable[tuple[int, ...]], limit: Limit = None) -> tuple[int, int, int]:
     """Return (C, S, S) for images of ``shapes`` as :func:`decode_square` gives them.
 
-    S is the commonest side; C is 1 if every image is grey, else 3.
+    S is the commonest side, or that of ``limit`` where a geometry left images of several sizes; C is 1 if every image
+    is grey, else 3.
     """
     counts = Counter(shapes)
     sides: Counter[int] = Counter()
     for shape, count in counts.items():  # in the order of their first image, which decides between equals
         sides[shape[0]] += count
-    side = sides.most_common(1)[0][0]
+    side = limit.size if isinstance(limit, Geometry) and len(sides) > 1 else sides.most_common(1)[0][0]
     return (3 if any(len(shape) == 3 for shape in counts) else 1, side, side)
 
 
-def fitted(image: Pixels, shape: tuple[int, int, int]) -> Pixels:
+def fitted(image: Pixels, shape: tuple[int, int, int], limit: Limit = None) -> Pixels:
     """Return an image of :func:`decode_square` as uint8 [C, S, S]; a grey one fills all three channels alike."""
     channels, side, _ = shape
     if len(image) != side:
-        image = np.asarray(_pillow("PIL.Image").fromarray(image).resize((side, side), _BILINEAR))
+        small = _pillow("PIL.Image").fromarray(image)
+        resized = isinstance(limit, Geometry)
+        image = limit.apply(small) if resized else np.asarray(small.resize((side, side), _BILINEAR))
     return np.broadcast_to(image.transpose(2, 0, 1) if image.ndim == 3 else image, (channels, side, side))
 
 
@@ -102,7 +111,7 @@ def _pillow(module: str) -> Any:
     return require(module, purpose="decoding images", remedy="install Pillow")
 
 
-def square_of(image: Any, limit: int | None) -> Pixels:
+def square_of(image: Any, limit: Limit) -> Pixels:
     """Return the middle square of an image of Pillow, as :func:`decode_square` does that of a file.
 
     Raises:
@@ -133,8 +142,10 @@ def _plain(image: Any) -> Any:
     return upright.convert("L" if image.mode in _GREY_MODES else "RGB")
 
 
-def _square(image: Any, limit: int | None) -> Pixels:
+def _square(image: Any, limit: Limit) -> Pixels:
     width, height = image.size
+    if isinstance(limit, Geometry):
+        return np.asarray(image) if limit.waits(width, height) else limit.apply(image)
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     if width != height:

@@ -20,7 +20,7 @@ import torch
 from pymixunlearn.cores import usable_cores
 from pymixunlearn.data.cache import cache_dir
 from pymixunlearn.data.cache_origin import note_origin
-from pymixunlearn.data.decode import Pixels, common_shape, decode_square, fitted, quiet_decoding
+from pymixunlearn.data.decode import Limit, Pixels, common_shape, decode_square, fitted, quiet_decoding
 from pymixunlearn.data.image_file import MappedImages, map_images, write_images
 from pymixunlearn.data.listing import FILE_LIMIT, Member
 from pymixunlearn.data.spool import Spool, open_spool
@@ -72,7 +72,7 @@ def decode_files(files: Files, request: Request) -> MappedImages:
         OSError: Images that are to be streamed can be written nowhere.
     """
     folder = cache_dir()
-    options = f"{request.image_size} {request.skip_unreadable}"
+    options = f"{request.limit} {request.skip_unreadable}"
     cached = folder / "images" / f"{_digest(f'{options} {files.key}')}.safetensors"
     found = map_images(cached)
     if found is not None:
@@ -89,7 +89,7 @@ def decode_files(files: Files, request: Request) -> MappedImages:
             warnings.warn(f"the decoded images could not be cached in '{folder}' ({error})", stacklevel=6)
             temporary = tempfile.TemporaryDirectory(prefix="pymixunlearn-", ignore_cleanup_errors=True)
             place = Path(stack.enter_context(temporary))
-        unfinished = place / _digest(f"{request.image_size} {files.key}")
+        unfinished = place / _digest(f"{request.limit} {files.key}")
         note_origin(unfinished / "images", {"source": request.source})
         spool = stack.enter_context(open_spool(unfinished))
         found = map_images(cached)  # another process may have been at it
@@ -108,11 +108,11 @@ def _write(spool: Spool, names: list[str], notes: list[str], cached: Path, reque
     Raises:
         OSError: Images that are to be streamed can be written nowhere.
     """
-    size = common_shape(spool.entries[spool.rows[name]].shape for name in names)
+    size = common_shape((spool.entries[spool.rows[name]].shape for name in names), request.limit)
     shape = (len(names), *size)
 
     def images() -> Iterator[Pixels]:
-        return (fitted(spool.read(name), size) for name in names)
+        return (fitted(spool.read(name), size, request.limit) for name in names)
 
     def write(path: Path) -> MappedImages | None:
         write_images(path, images(), shape, names, notes)
@@ -167,7 +167,7 @@ def _decode(files: Files, request: Request, spool: Spool) -> tuple[list[str], li
             for member in files.members():
                 ready = member.link is not None or str(member.path) in before
                 before.discard(str(member.path))
-                image = None if ready else pool.submit(_decode_member, member, request.image_size)
+                image = None if ready else pool.submit(_decode_member, member, request.limit)
                 waiting.append((member, image))
                 while waiting and (len(waiting) > _AHEAD * workers or (waiting[0][1] or _DONE).done()):
                     take(*waiting.popleft())
@@ -196,7 +196,7 @@ def by_path(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: name.split("/"))
 
 
-def _decode_member(member: Member, limit: int | None) -> Pixels:
+def _decode_member(member: Member, limit: Limit) -> Pixels:
     """Read and decode one file; what a thread of the pool runs.
 
     Raises:

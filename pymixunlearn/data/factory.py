@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pymixunlearn.data.dataset import Dataset
-from pymixunlearn.data.decode import common_shape, fitted, square_of
+from pymixunlearn.data.decode import Limit, common_shape, fitted, square_of
 from pymixunlearn.data.image_file import map_images, write_images
 from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.data.preprocess import Preprocess, natural_images
@@ -81,6 +81,7 @@ def load_factory(request: Request) -> Dataset:
         parts.get("validation"),
         name=request.name,
         image_size=request.image_size,
+        preprocess=request.preprocess,
         progress=request.progress,
         stream=request.stream,
     )
@@ -136,13 +137,15 @@ def from_dataset(
     for part in by_part:
         if part not in parts:
             raise UserError(f"ids are given for the part '{part}'; expected some of {', '.join(parts)}")
-    read = {part: _Samples(part, data, image_size, progress) for part, data in parts.items()}
+    geometry = None if preprocess is None else preprocess.geometry
+    limit: Limit = image_size if geometry is None else geometry
+    read = {part: _Samples(part, data, limit, progress) for part, data in parts.items()}
     pillow = {samples.pillow for samples in read.values()}
     if len(pillow) > 1:
         raise UserError("some parts give Pillow's images and others arrays or tensors; expected one kind in all")
     labels = sorted({label for samples in read.values() for label in samples.labels})
     names = _classes(classes, train, labels)
-    shape = common_shape(shape for samples in read.values() for shape in samples.shapes) if pillow == {True} else None
+    shape = common_shape((s for samples in read.values() for s in samples.shapes), limit) if pillow == {True} else None
     made = {
         part: samples.image_set(names, shape, stream, _paths(parts[part], len(samples.labels)), by_part.get(part))
         for part, samples in read.items()
@@ -193,8 +196,8 @@ class _Samples:
         shapes: The shape of each of Pillow's images.
     """
 
-    def __init__(self, part: str, data: Any, limit: int | None, progress: Progress | None) -> None:
-        self.part = part
+    def __init__(self, part: str, data: Any, limit: Limit, progress: Progress | None) -> None:
+        self.part, self._limit = part, limit
         try:
             count = len(data)
         except TypeError:
@@ -237,7 +240,7 @@ class _Samples:
                 assert self._images is not None
                 return ImageSet(self._images, targets, classes, paths, sample_ids=ids)
             count = len(targets)
-            images = (fitted(self._spool.read(str(index)), shape) for index in range(count))
+            images = (fitted(self._spool.read(str(index)), shape, self._limit) for index in range(count))
             size = count * int(np.prod(shape))
             if not (size > IN_MEMORY_LIMIT if stream is None else stream):
                 return ImageSet(torch.from_numpy(np.stack(list(images))), targets, classes, paths, sample_ids=ids)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pymixunlearn.data.geometry import INTERPOLATIONS, Geometry
 from pymixunlearn.errors import UserError, unknown_name
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -36,10 +37,15 @@ class Preprocess:
         random_crop: In training, a random box of each image (8 to 100 % of its area, width / height from 3/4 to 4/3)
             is enlarged to the network's input size.
         flip: In training, each image is mirrored left to right with probability one half.
+        resize: With ``interpolation``, the length that an image's shorter side is brought to before the middle square
+            of side ``size`` is cut out; None takes ``size``.
+        interpolation: "bilinear", "bicubic", "nearest" or "lanczos": resize as torchvision, timm and transformers do
+            with Pillow, to the same 8-bit pixels. None resizes the stored square bilinearly in floating point.
+        squash: With ``interpolation``, bring both sides to ``resize``, whatever the image's shape.
 
     Raises:
-        UserError: A size below 1, ``mean`` without ``std`` or the reverse, different lengths, a ``std`` that is not
-            positive.
+        UserError: A size below 1, a ``resize`` below it, an unknown ``interpolation`` or one without ``size``, ``mean``
+            without ``std`` or the reverse, different lengths, a ``std`` that is not positive.
 
     Example:
         >>> import torch
@@ -55,6 +61,9 @@ class Preprocess:
     std: tuple[float, ...] | None = None
     random_crop: bool = False
     flip: bool = False
+    resize: int | None = None
+    interpolation: str | None = None
+    squash: bool = False
 
     def __post_init__(self) -> None:
         """Check the values and how they fit together."""
@@ -64,6 +73,16 @@ class Preprocess:
                 object.__setattr__(self, name, tuple(float(value) for value in values))
         if self.size is not None and self.size < 1:
             raise UserError(f"size must be at least 1, got {self.size}")
+        if self.interpolation is None and (self.resize is not None or self.squash):
+            raise UserError("resize and squash are given without interpolation; expected it too, for example bilinear")
+        if self.interpolation is not None:
+            if self.interpolation not in INTERPOLATIONS:
+                raise unknown_name("interpolation", str(self.interpolation), INTERPOLATIONS)
+            if self.size is None or (self.resize or self.size) < self.size:
+                raise UserError(
+                    f"interpolation needs size, and a resize of at least that, got size={self.size} and "
+                    f"resize={self.resize}"
+                )
         if (self.mean is None) != (self.std is None):
             raise UserError(f"mean and std must be given together, got mean={self.mean} and std={self.std}")
         if self.mean is not None and self.std is not None:
@@ -71,6 +90,13 @@ class Preprocess:
                 raise UserError(f"mean and std must have one value per channel each, got {self.mean} and {self.std}")
             if min(self.std) <= 0:
                 raise UserError(f"std must be positive, got {self.std}")
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """The resizing that image files get when they are decoded, None where the stored squares are resized."""
+        if self.interpolation is None or self.size is None:
+            return None
+        return Geometry(self.size, self.resize or self.size, self.interpolation, self.squash)
 
     @property
     def augments(self) -> bool:
@@ -90,7 +116,7 @@ class Preprocess:
         Raises:
             UserError: As many channels as ``mean`` has values were expected.
         """
-        return self._normalise(_resize(_unit_range(images), self._input_size(images)))
+        return self._normalise(_resize(self._unit_range(images), self._input_size(images)))
 
     def training(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Like :meth:`evaluation`, with the random augmentation of every image.
@@ -120,7 +146,7 @@ class Preprocess:
         if uniform is None:
             return self.evaluation(images)
         height, width = self._input_size(images)
-        inputs = _unit_range(images)
+        inputs = self._unit_range(images)
         uniform = uniform.to(inputs.device)
         mirrored = None
         if self.flip:
@@ -138,7 +164,11 @@ class Preprocess:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-able values; :meth:`from_dict` reads them back."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        content = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        if self.interpolation is None:  # as 0.1.0 wrote it
+            for key in ("resize", "interpolation", "squash"):
+                del content[key]
+        return content
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
@@ -152,6 +182,11 @@ class Preprocess:
     def _input_size(self, images: Tensor) -> tuple[int, int]:
         """Height and width of the network input."""
         return (self.size, self.size) if self.size is not None else (images.shape[-2], images.shape[-1])
+
+    def _unit_range(self, images: Tensor) -> Tensor:
+        """Return images as float32, uint8 ones in [0, 1], resized where the geometry is a library's."""
+        geometry = self.geometry
+        return _unit_range(images) if geometry is None else geometry.apply_to(images)
 
     def _normalise(self, inputs: Tensor) -> Tensor:
         if self.mean is None or self.std is None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from pymixunlearn.data.classes import with_classes
 from pymixunlearn.data.dataset import Dataset, part_of
+from pymixunlearn.data.decode import Limit
+from pymixunlearn.data.preprocess import Preprocess
 from pymixunlearn.data.specification import Specification, parse_specification
 from pymixunlearn.data.validation import with_none, with_validation
 from pymixunlearn.errors import UserError
@@ -36,7 +38,14 @@ class Request:
     skip_unreadable: bool = False
     reference: str = ""
     id_column: str | None = None
+    preprocess: Preprocess | None = None
     source: str | None = None
+
+    @property
+    def limit(self) -> Limit:
+        """How image files are resized when they are decoded."""
+        geometry = None if self.preprocess is None else self.preprocess.geometry
+        return self.image_size if geometry is None else geometry
 
     def resize_from(self, stored: int) -> int | None:
         """Return the side to resize images of side ``stored`` to; None where ``image_size`` is that or not given."""
@@ -106,6 +115,7 @@ def load(
     validation: float | str | None = None,
     classes: Sequence[str] | None = None,
     id_column: str | None = None,
+    preprocess: Preprocess | None = None,
 ) -> Dataset:
     """Load a data set by its specification.
 
@@ -130,6 +140,7 @@ def load(
             class and by a hash of their paths where they have some; "none" leaves the data without a validation set.
         classes: All classes in their order, so that one whose last image is gone keeps its place; None takes those of
             the data.
+        preprocess: How images become inputs, where a model says it; None for the data set's own, at ``image_size``.
         id_column: For tables and ``hf:``, the column of the images' ids; None takes a table's column "id", if any.
 
     Returns:
@@ -180,10 +191,13 @@ def load(
             skip_unreadable,
             reference=found.text,
             id_column=id_column,
+            preprocess=preprocess,
             source=source,
         )
     )
     whole = replace(whole, source=source)
+    if preprocess is not None:
+        whole = replace(whole, preprocess=preprocess)
     if classes is not None:
         whole = with_classes(whole, classes)
     whole = with_validation(whole, validation)
