@@ -12,10 +12,16 @@ from pymixunlearn.experiments.common.inputs import EvaluateInputs
 
 from . import options
 
+_ABOUT = {
+    "metavar": "SPEC",
+    "help": "The network of checkpoints that do not say their own, for example torchvision:resnet18, timm:NAME or "
+    "file.py:factory.",
+}
+
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@options.inputs_options(EvaluateInputs, without=("model",))
+@options.inputs_options(EvaluateInputs, without=("weights",), about={"model": _ABOUT})
 @options.out_option("nothing is written")
 @click.pass_context
 def evaluate(ctx: click.Context, /, checkpoint: Path, **values: Any) -> None:

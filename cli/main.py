@@ -23,7 +23,7 @@ from .bench import bench
 from .cache import cache
 from .checks import add_checks
 from .compare import compare
-from .endings import FAILED, INTERRUPTED, PROGRAM, WRONG_USAGE, any_encoding, rare_collections
+from .endings import FAILED, INTERRUPTED, PROGRAM, REFUSED, WRONG_USAGE, any_encoding, rare_collections
 from .evaluate import evaluate
 from .info import info
 from .list import list_names
@@ -105,9 +105,9 @@ def describe(error: Exception) -> tuple[int, str]:
         code, message = error.exit_code, error.format_message()
     elif isinstance(error, UserError):
         # Whatever raised it has imported the library already; click's own errors need not wait for that.
-        from pymixunlearn.experiments.common.inputs import BadRequest
+        from pymixunlearn.experiments.common.inputs import AnswerIsNo, BadRequest
 
-        code = WRONG_USAGE if isinstance(error, BadRequest) else FAILED
+        code = WRONG_USAGE if isinstance(error, BadRequest) else REFUSED if isinstance(error, AnswerIsNo) else FAILED
     elif isinstance(error, OSError) and error.strerror:
         message = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     else:

@@ -52,6 +52,7 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
       mixunlearn-cli unlearn --dataset photos/ --model my.safetensors --forget ids.txt
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
     from pymixunlearn.experiments import default_folder, preview_unlearning, resolve_unlearning, run_unlearning
+    from pymixunlearn.experiments.common.known_accuracy import question
     from pymixunlearn.reporting import result_rows
 
     from .progress import make_console, print_table, say, watching
@@ -75,6 +76,9 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
     if outcome.known:
         console.print("This run is finished already; its saved result:", soft_wrap=True)
     print_table(console, result_rows(outcome.record))
+    known = outcome.record.get("initial_accuracy")
+    if known is not None and known["expected"] is None:
+        say(console, question(known["test"], known["count"]))
     for line in _end(outcome.folder, purge=values["purge"]):
         say(console, line)
     say(console, f"Run folder: {outcome.folder}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -161,6 +161,13 @@ class Preprocess:
             if mirrored is not None:
                 inputs = torch.where(mirrored.view(-1, 1, 1, 1), inputs.flip(-1), inputs)
         return self._normalise(inputs)
+
+    def for_channels(self, channels: int) -> Preprocess:
+        """Return the same for images of so many channels: where they are others, all get the average mean and std."""
+        if self.mean is None or self.std is None or len(self.mean) == channels:
+            return self
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return replace(self, mean=(mean,) * channels, std=(std,) * channels)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-able values; :meth:`from_dict` reads them back."""

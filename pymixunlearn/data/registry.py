@@ -197,7 +197,7 @@ def load(
     )
     whole = replace(whole, source=source)
     if preprocess is not None:
-        whole = replace(whole, preprocess=preprocess)
+        whole = replace(whole, preprocess=preprocess.for_channels(whole.in_channels))
     if classes is not None:
         whole = with_classes(whole, classes)
     whole = with_validation(whole, validation)

@@ -14,6 +14,8 @@ from pymixunlearn.experiments.common.forget_set import load_split
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity
 from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model, load_checkpoint
 from pymixunlearn.experiments.common.inputs import EvaluateInputs, check_name
+from pymixunlearn.experiments.common.known_accuracy import known_accuracy
+from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import Run, RunFolder
@@ -40,9 +42,8 @@ def run_evaluation(
     for path in (inputs.checkpoint, inputs.reference):
         if path is not None and not path.exists():
             raise UserError(f"model checkpoint '{path}' does not exist")
-    split = load_split(
-        inputs.data, inputs.split, inputs.checkpoint, inputs.reference, seed=inputs.seed, observer=watcher
-    )
+    data = fed(inputs.data, inputs.model, inputs.checkpoint)
+    split = load_split(data, inputs.split, inputs.checkpoint, inputs.reference, seed=inputs.seed, observer=watcher)
     if inputs.checkpoint is None:
         model = choose_model(inputs.model, split.dataset)
     else:
@@ -50,6 +51,9 @@ def run_evaluation(
     reference = None
     if inputs.reference is not None:
         reference = load_checkpoint(inputs.reference, inputs.model, split.dataset)
+    assert model.loaded is not None
+    if inputs.expect_accuracy is not None:
+        known_accuracy(model.loaded, split.dataset, inputs.expect_accuracy, device=device, observer=watcher)
     identity = _identity(inputs, split, model, reference, device)
     folder = None if out is None else RunFolder(out, identity)
     if folder is not None and folder.finished:

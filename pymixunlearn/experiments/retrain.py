@@ -9,6 +9,7 @@ from pymixunlearn.evaluation import Metrics
 from pymixunlearn.experiments.common.forget_set import load_split
 from pymixunlearn.experiments.common.initial_model import choose_model
 from pymixunlearn.experiments.common.inputs import RetrainInputs
+from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.run_folder import Run
 from pymixunlearn.experiments.common.settings import build_training
@@ -28,7 +29,9 @@ def resolve_retraining(inputs: RetrainInputs, *, observer: Observer | None = Non
     # A bad setting is found before data is read. The network's own defaults, and whether the task has the setting,
     # follow later.
     build_training(MeanTeacherConfig(), inputs.settings)
-    split = load_split(inputs.data, inputs.split, inputs.model.model, seed=inputs.seed, observer=observer)
+    split = load_split(
+        fed(inputs.data, inputs.model), inputs.split, inputs.model.model, seed=inputs.seed, observer=observer
+    )
     initial = choose_model(inputs.model, split.dataset)
     defaults = initial.defaults("retrain", semi_supervised=split.unlabelled_indices is not None)
     config = build_training(defaults, inputs.settings)

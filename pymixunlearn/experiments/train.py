@@ -11,6 +11,7 @@ from pymixunlearn.data import TrainingSet
 from pymixunlearn.evaluation import Metrics, accuracy, predict_logits
 from pymixunlearn.experiments.common.initial_model import choose_model
 from pymixunlearn.experiments.common.inputs import BadRequest, TrainInputs
+from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.run_folder import Run
 from pymixunlearn.experiments.common.settings import build_training
@@ -30,7 +31,7 @@ def resolve_training(inputs: TrainInputs, *, observer: Observer | None = None) -
     device = resolve_device(inputs.device)
     # A bad setting is found before data is read. The network's own defaults, and that all images have labels, follow.
     build_training(MeanTeacherConfig(), inputs.settings)
-    dataset = inputs.data.load(observer)
+    dataset = fed(inputs.data, inputs.model).load(observer)
     initial = choose_model(inputs.model, dataset)
     if initial.loaded is not None:
         raise BadRequest(

@@ -32,6 +32,7 @@ from pymixunlearn.experiments.common.initial_model import (
     model_path,
 )
 from pymixunlearn.experiments.common.inputs import BadRequest, DataRequest, ModelRequest, SplitRequest, check_name
+from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import write_json
@@ -256,7 +257,7 @@ def _of_model(inputs: AuditInputs, observer: Observer | None) -> _Origin:
     given = inputs.model.model
     if given is None and inputs.model.model_config is None and not isinstance(inputs.model, GivenModel):
         raise BadRequest("an audit needs a run folder of 'unlearn', or a trained model by --model")
-    split = load_split(inputs.data, inputs.split, given, seed=inputs.seed, observer=observer)
+    split = load_split(fed(inputs.data, inputs.model), inputs.split, given, seed=inputs.seed, observer=observer)
     target = choose_model(inputs.model, split.dataset)
     if target.loaded is None:
         raise BadRequest(f"'{given}' is a network without weights; an audit needs a trained model's file or run folder")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pymixunlearn.data.preprocess import Preprocess
 from pymixunlearn.data.registry import available, specification
 from pymixunlearn.data.specification import HUB, parse_specification
 from pymixunlearn.errors import UserError
@@ -85,6 +86,7 @@ def data_of_run(
         stream=stream,
         follow_links=config.get("follow_links", False),
         skip_unreadable=config.get("skip_unreadable", False),
+        preprocess=Preprocess.from_dict(config["preprocess"]) if "preprocess" in config else None,
         validation_share=config.get("validation"),
         class_list=None if config.get("class_list") is None else Path(config["class_list"]),
     )

@@ -25,7 +25,7 @@ from pymixunlearn.models.registry import unknown_model
 from pymixunlearn.models.specification import Specification, parse_specification
 from pymixunlearn.models.weight_files import weights_in
 from pymixunlearn.models.weights import load_weights
-from pymixunlearn.training import CodeNotAllowed, TrainConfig, defaults_for, load_model, model_hash
+from pymixunlearn.training import CodeNotAllowed, TrainConfig, defaults_for, load_model, model_hash, read_metadata
 
 CHECKPOINT = "model.safetensors"
 """A model's file in any run folder."""
@@ -41,6 +41,7 @@ class InitialModel:
         loaded: The model with its weights, on the CPU.
         sha256: The hash of that model's state.
         notes: What a reader should know of how it was read.
+        trained_elsewhere: Whether another program trained it, so that only its owner knows how accurate it is.
     """
 
     architecture: dict[str, Any]
@@ -48,6 +49,7 @@ class InitialModel:
     loaded: nn.Module | None = None
     sha256: str | None = None
     notes: tuple[str, ...] = ()
+    trained_elsewhere: bool = False
 
     @property
     def name(self) -> str:
@@ -104,14 +106,15 @@ def choose_model(request: ModelRequest, dataset: Dataset) -> InitialModel:
     if network.weights is not None and request.weights is None:
         model = models.build(**{**network.architecture, "pretrained": True})
         model.architecture = dict(network.architecture)  # type: ignore[assignment]
-        return InitialModel(network.architecture, network.weights, model.eval(), model_hash(model), network.notes)
+        return InitialModel(network.architecture, network.weights, model.eval(), model_hash(model), network.notes, True)
     if request.weights is None:
         return InitialModel(_settled(network), notes=network.notes)
     file = Path(request.weights).expanduser()
     fresh = {key: value for key, value in network.architecture.items() if key != "pretrained"}
     model = load_weights(models.build(**fresh), file).eval()
     found: dict[str, Any] = model.architecture  # type: ignore[assignment]
-    return InitialModel({**found, **_start(network.architecture)}, file, model, model_hash(model), network.notes)
+    settled = {**found, **_start(network.architecture)}
+    return InitialModel(settled, file, model, model_hash(model), network.notes, True)
 
 
 def config_of(request: ModelRequest) -> ModelConfig:
@@ -311,9 +314,10 @@ def load_checkpoint(path: Path, request: ModelRequest, dataset: Dataset) -> Init
     """
     file = path / CHECKPOINT if path.is_dir() else path
     described, config = None, config_of(request)
-    name = request.architecture or config.model
+    asked = request.model if model_path(request) is None else None
+    name = request.architecture or asked or config.model
     if name is not None:
-        if config.model is not None:
+        if name == config.model and asked is None:
             _check_allowed(name, request)
         described = _network(name, config, dataset).architecture
     try:
@@ -327,7 +331,8 @@ def load_checkpoint(path: Path, request: ModelRequest, dataset: Dataset) -> Init
         raise
     found: dict[str, Any] = model.architecture  # type: ignore[assignment]
     _check_fit(found, dataset, f"model checkpoint '{file}'")
-    return InitialModel(found, file, model, model_hash(model))
+    elsewhere = "preprocess" not in read_metadata(file) and not path.is_dir()
+    return InitialModel(found, file, model, model_hash(model), (), elsewhere)
 
 
 def model_options(request: ModelRequest, initial: InitialModel) -> dict[str, str | None]:

@@ -18,7 +18,7 @@ from pymixunlearn.experiments.common.options import option
 if TYPE_CHECKING:
     from torch import nn
 
-    from pymixunlearn.data import Dataset
+    from pymixunlearn.data import Dataset, Preprocess
     from pymixunlearn.experiments.common.progress import Observer
     from pymixunlearn.tasks import DeletionList, Split
 
@@ -30,6 +30,10 @@ LABELS = "--label-aware/--label-agnostic"
 
 class BadRequest(UserError):
     """Inputs that name something unknown or contradict each other: wrong usage rather than a failed run."""
+
+
+class AnswerIsNo(UserError):
+    """The command ran, and what it was to find out is not so."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ class DataRequest:
         help="All classes in their order, one name a line, so that a class whose last image is gone keeps its place.  "
         "[default: the data's]",
     )
+    preprocess: Preprocess | None = None
+    """How images become inputs, where the model says it."""
 
     def load(self, observer: Observer | None = None) -> Dataset:
         """Load it; where images have to be decoded, ``observer`` receives the progress as the phase "data".
@@ -121,6 +127,7 @@ class DataRequest:
             skip_unreadable=self.skip_unreadable,
             validation=self.validation_share,
             classes=None if self.class_list is None else read_classes(self.class_list),
+            preprocess=self.preprocess,
         )
         progress.finish()
         return dataset
@@ -343,6 +350,7 @@ class EvaluateInputs(Inputs):
     Attributes:
         checkpoint: A model file, or the run folder it is in; None for a ``model`` in memory.
         reference: Another, usually Retrain's, to show the gap to.
+        expect_accuracy: The model's test accuracy in percent, as its owner knows it.
         attacker: The membership attack's classifier.
     """
 
@@ -352,6 +360,15 @@ class EvaluateInputs(Inputs):
         kind=Path,
         metavar="CHECKPOINT",
         help="Another model, usually Retrain's, to show the gap to.",
+    )
+    expect_accuracy: float | None = option(
+        "--expect-accuracy",
+        kind=float,
+        least=0,
+        most=100,
+        metavar="P",
+        help="The test accuracy that you know of the model, in percent: the command ends with 3 where it finds "
+        "another, off by more than 0.5.",
     )
     attacker: str = option(
         "--attacker",

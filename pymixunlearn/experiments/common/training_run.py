@@ -113,7 +113,8 @@ def _publish(
     """Write the files of a finished training; returns the content of metrics.json."""
     identity = plan.identity
     facts: dict[str, Any] = {key: identity[key] for key in ("dataset", "task", "seed") if key in identity}
-    save_model(folder.partial / CHECKPOINT, trained.model, metadata={"purpose": plan.command, **facts})
+    about = {"purpose": plan.command, "preprocess": identity["preprocess"], **facts}
+    save_model(folder.partial / CHECKPOINT, trained.model, metadata=about)
     record: dict[str, Any] = {
         "version": VERSION,
         "method": plan.command,

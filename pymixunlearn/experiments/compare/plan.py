@@ -16,6 +16,7 @@ from pymixunlearn.experiments.common.inputs import (
     BadRequest,
     check_name,
 )
+from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.settings import TRAININGS, build_config, split_by_target
 from pymixunlearn.experiments.compare.inputs import CompareInputs
@@ -119,7 +120,9 @@ def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = Non
     device = resolve_device(inputs.device)
     settings = _by_row(inputs.settings, list(named))
 
-    splits = load_splits(inputs.data, inputs.split, inputs.model.model, seeds=inputs.seeds, observer=observer)
+    splits = load_splits(
+        fed(inputs.data, inputs.model), inputs.split, inputs.model.model, seeds=inputs.seeds, observer=observer
+    )
     rows = [name for name, by_name in named.items() if by_name or _can_do(name, splits[inputs.seeds[0]])]
     if len(rows) < len(named) and observer is not None:
         observer.note(

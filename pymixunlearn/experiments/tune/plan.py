@@ -21,6 +21,7 @@ from pymixunlearn.experiments.common.given import GivenModel
 from pymixunlearn.experiments.common.identity import identity_hash
 from pymixunlearn.experiments.common.initial_model import model_path
 from pymixunlearn.experiments.common.inputs import BadRequest, check_name
+from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.presets import find_preset
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.settings import split_by_target
@@ -104,7 +105,7 @@ def resolve_tuning(inputs: TuneInputs, *, observer: Observer | None = None) -> T
     require_optuna()
 
     splits = load_splits(
-        inputs.data,
+        fed(inputs.data, inputs.model),
         inputs.split,
         seeds=inputs.seeds,
         observer=observer,

@@ -21,6 +21,7 @@ class UnlearnInputs(Inputs):
         tsne: Whether to draw the t-SNE of representations.
         thumbnails: Whether images of the data may be in the report; None allows them where whole classes are forgotten.
         png: Whether every picture is written as PNG too.
+        expect_accuracy: The initial model's test accuracy in percent, as its owner knows it.
     """
 
     method: str = option(
@@ -57,3 +58,12 @@ class UnlearnInputs(Inputs):
         "thumbnails for task class, no-thumbnails where single samples are forgotten]",
     )
     png: bool = option("--png", default=False, help="Write every picture as PNG too, beside the SVG.")
+    expect_accuracy: float | None = option(
+        "--expect-accuracy",
+        kind=float,
+        least=0,
+        most=100,
+        metavar="P",
+        help="The test accuracy that you know of the model, in percent: the command ends with 3 before it unlearns "
+        "where it finds another, off by more than 0.5.",
+    )

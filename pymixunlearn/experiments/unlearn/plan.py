@@ -14,6 +14,7 @@ from pymixunlearn.experiments.common.forget_set import load_split
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity
 from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model
 from pymixunlearn.experiments.common.inputs import BadRequest, check_name
+from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.presets import Preset, find_preset
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.settings import TRAININGS, build_config, build_training, split_by_target
@@ -101,7 +102,9 @@ def resolve_unlearning(inputs: UnlearnInputs, *, observer: Observer | None = Non
         build_config(RetrainConfig, requested[training])
 
     if split is None:
-        split = load_split(inputs.data, inputs.split, inputs.model.model, seed=inputs.seed, observer=observer)
+        split = load_split(
+            fed(inputs.data, inputs.model), inputs.split, inputs.model.model, seed=inputs.seed, observer=observer
+        )
     preset = find_preset(inputs.method, split.dataset.name, split.task, label_aware=bool(label_aware))
     shipped = split_by_target(preset.settings if preset else {}, method_class.config_class.kinds())
     targets: dict[str, dict[str, Any]] = {name: {**shipped[name], **requested[name]} for name in requested}
@@ -119,6 +122,8 @@ def resolve_unlearning(inputs: UnlearnInputs, *, observer: Observer | None = Non
     method.check_split(split)
 
     initial = choose_model(inputs.model, split.dataset)
+    for note in initial.notes if observer is not None else ():
+        observer.note(note)
     semi_supervised = split.unlabelled_indices is not None
 
     def training_config(purpose: Literal["initial", "retrain"]) -> TrainConfig:

@@ -12,6 +12,7 @@ from pymixunlearn.experiments.common.data_origin import data_origin, in_memory_p
 from pymixunlearn.experiments.common.history import merge_histories, to_csv
 from pymixunlearn.experiments.common.identity import identity_hash, rest_of
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT, model_options
+from pymixunlearn.experiments.common.known_accuracy import known_accuracy
 from pymixunlearn.experiments.common.model_config import MODEL_CONFIG, model_config_text
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import utc_now, versions
@@ -77,6 +78,11 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     """Do everything and publish the folder; returns the content of metrics.json."""
     split, device, seed = plan.split, plan.device, plan.inputs.seed
     initial = _initial(plan, watcher)
+    known = None
+    if plan.initial.trained_elsewhere or plan.inputs.expect_accuracy is not None:
+        known = known_accuracy(
+            initial.model, split.dataset, plan.inputs.expect_accuracy, device=device, observer=watcher
+        )
     unlearned = run_method(
         plan.method,
         initial.model,
@@ -113,6 +119,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         "seed": seed,
         **found,
         "acceptance": acceptance,
+        "initial_accuracy": known,
         "unchanged": model_hash(initial.model) == model_hash(unlearned.model),
         "rest": rest_of(split),
         "seconds": {
@@ -218,5 +225,5 @@ def _config(plan: Plan, settings: dict[str, Any], command_line: str) -> dict[str
 def _model_metadata(plan: Plan) -> dict[str, Any]:
     """Return what the checkpoint says about itself; nothing that differs between two equal runs."""
     identity = plan.identity
-    named = ("method", "dataset", "fingerprint", "task", "params", "forget_sha256", "seed")
+    named = ("method", "dataset", "fingerprint", "preprocess", "task", "params", "forget_sha256", "seed")
     return {"purpose": "unlearned", **{key: identity[key] for key in named}}
