@@ -235,7 +235,8 @@ def _of_run(inputs: AuditInputs, observer: Observer | None) -> _Origin:
     if is_object(config["architecture"]):
         target = filled_object(run / CHECKPOINT, network, config["architecture"])
     else:
-        target = load_checkpoint(run, replace(choices, architecture=config["architecture_name"]), split.dataset)
+        asked = replace(inputs.model, architecture=config["architecture_name"])
+        target = load_checkpoint(run, asked, split.dataset)
     method = methods.get(config["method"])
     trainings = {
         purpose: read_training(config[purpose]) if config[purpose] else target.defaults(purpose)
