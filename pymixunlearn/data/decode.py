@@ -102,8 +102,10 @@ def fitted(image: Pixels, shape: tuple[int, int, int], limit: Limit = None) -> P
     channels, side, _ = shape
     if len(image) != side:
         small = _pillow("PIL.Image").fromarray(image)
-        resized = isinstance(limit, Geometry)
-        image = limit.apply(small) if resized else np.asarray(small.resize((side, side), _BILINEAR))
+        if isinstance(limit, Geometry):
+            image = limit.apply(small)
+        else:
+            image = np.asarray(small.resize((side, side), _BILINEAR))
     return np.broadcast_to(image.transpose(2, 0, 1) if image.ndim == 3 else image, (channels, side, side))
 
 

@@ -122,8 +122,9 @@ def resolve_unlearning(inputs: UnlearnInputs, *, observer: Observer | None = Non
     method.check_split(split)
 
     initial = choose_model(inputs.model, split.dataset)
-    for note in initial.notes if observer is not None else ():
-        observer.note(note)
+    if observer is not None:
+        for note in initial.notes:
+            observer.note(note)
     semi_supervised = split.unlabelled_indices is not None
 
     def training_config(purpose: Literal["initial", "retrain"]) -> TrainConfig:
