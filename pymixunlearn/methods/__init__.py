@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pymixunlearn.methods.base import Method, UnlearnResult
+from pymixunlearn.methods.base import Method, Recipe, UnlearnResult
 from pymixunlearn.methods.boundary_expand import BoundaryExpandConfig
 from pymixunlearn.methods.boundary_shrink import BoundaryShrinkConfig
 from pymixunlearn.methods.config import MethodConfig, setting
@@ -110,6 +110,7 @@ __all__ = [
     "PruneResetConfig",
     "RandLabel",
     "RandLabelConfig",
+    "Recipe",
     "Retrain",
     "RetrainConfig",
     "SalUn",

@@ -228,11 +228,13 @@ class NegGrad(neggrad.NegGrad):
 
 class PruneResetSettings(TypedDict, total=False):
     batch_size: int
+    label_aware: bool
+    weight_decay: float
     share: float | None
     select: Literal["magnitude", "fisher"]
-    epochs: int
-    lr: float
-    weight_decay: float
+    schedule: Literal["close", "quick"]
+    epochs: int | None
+    lr: float | None
 
 class PruneReset(prune_reset.PruneReset):
     def __init__(self, config: PruneResetConfig | None = None, **fields: Unpack[PruneResetSettings]) -> None: ...

@@ -10,16 +10,18 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pymixunlearn.errors import UserError
+from pymixunlearn.methods.choosing import Chooser, Search
 from pymixunlearn.methods.config import MethodConfig
 from pymixunlearn.methods.stopping import AutoStop, Stopping, StoppingConfig
 from pymixunlearn.methods.view import SplitView
+from pymixunlearn.models import architecture_name
 from pymixunlearn.models.adapter import adapted, check_kind, release
 from pymixunlearn.models.copying import Layout, Precision, private_copy
 from pymixunlearn.models.normalisation import hold_norms, release_norms
@@ -27,6 +29,7 @@ from pymixunlearn.tasks import Split
 from pymixunlearn.training.cache import ModelStore
 from pymixunlearn.training.device import resolve_device
 from pymixunlearn.training.loop import Callback, StateDict
+from pymixunlearn.training.supervised import TrainConfig, defaults_for
 
 __all__ = [
     "Means",
@@ -34,6 +37,7 @@ __all__ = [
     "MethodConfig",
     "MethodOutput",
     "Preparation",
+    "Recipe",
     "UnlearnJob",
     "UnlearnResult",
     "held_fixed",
@@ -55,6 +59,30 @@ class Preparation(NamedTuple):
     history: list[dict[str, float]]
 
 
+class Recipe(NamedTuple):
+    """How the models around an unlearning are trained.
+
+    Attributes:
+        initial: The model that unlearns.
+        retrain: Retrain.
+
+    Example:
+        >>> from pymixunlearn import models
+        >>> recipe = Recipe.published(models.build("cnn", num_classes=10, in_channels=1, image_size=8))
+        >>> recipe.initial.epochs, recipe.retrain.epochs
+        (10, 20)
+    """
+
+    initial: TrainConfig
+    retrain: TrainConfig
+
+    @classmethod
+    def published(cls, model: nn.Module) -> Recipe:
+        """Return the settings of a network of ``models.build``; any other gets those of the small one."""
+        name = architecture_name(model) or "cnn"
+        return cls(defaults_for(name, "initial"), defaults_for(name, "retrain"))
+
+
 class UnlearnResult(NamedTuple):
     """What :meth:`Method.unlearn` returns.
 
@@ -66,6 +94,7 @@ class UnlearnResult(NamedTuple):
         stopping: How the run ended, with ``stop="auto"``; otherwise None.
         generator: What mixed images in the end, for methods that train such a network.
         preparation: For methods that do not start from the model they are given; otherwise None.
+        search: What was tried, for methods that choose a setting by the acceptance test; otherwise None.
 
     Example:
         >>> from pymixunlearn import methods
@@ -81,6 +110,7 @@ class UnlearnResult(NamedTuple):
     stopping: Stopping | None = None
     generator: nn.Module | None = None
     preparation: Preparation | None = None
+    search: Search | None = None
 
 
 class MethodOutput(NamedTuple):
@@ -95,6 +125,7 @@ class MethodOutput(NamedTuple):
     generator: nn.Module | None = None
     preparation: Preparation | None = None
     earlier: float = 0.0
+    search: Search | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +133,9 @@ class UnlearnJob:
     """One request to unlearn. ``model`` is a private copy on ``device`` that the method may change.
 
     A method whose settings derive from ``StoppingConfig`` changes ``model`` in place and gives ``stop`` to its loop;
-    what ``stop`` judges by is no longer in ``split``. ``store`` holds networks that a later run can go on from.
+    what ``stop`` judges by is no longer in ``split``. ``store`` holds networks that a later run can go on from,
+    ``recipe`` says how the models were trained, and ``chooser`` makes the acceptance test where there is a validation
+    set.
     """
 
     model: nn.Module
@@ -113,6 +146,13 @@ class UnlearnJob:
     resume: StateDict | None
     stop: AutoStop | None = None
     store: ModelStore | None = None
+    given_recipe: Recipe | None = None
+    chooser: Chooser | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the models were trained: as was said, or as is published for the network."""
+        return Recipe.published(self.model) if self.given_recipe is None else self.given_recipe
 
 
 class Method(ABC):
@@ -138,6 +178,8 @@ class Method(ABC):
     config: MethodConfig
     semi_supervised: ClassVar[bool] = False
     """Whether a method that needs labels also learns from images without them."""
+    chooses: ClassVar[bool] = False
+    """Whether a setting may be chosen by the acceptance test, on half of the validation set."""
 
     def __init__(self, config: MethodConfig | None = None, **fields: Any) -> None:
         """Check the settings."""
@@ -175,6 +217,7 @@ class Method(ABC):
         callbacks: Sequence[Callback] = (),
         resume: StateDict | None = None,
         store: ModelStore | None = None,
+        recipe: Recipe | None = None,
     ) -> UnlearnResult:
         """Unlearn ``split.forget`` from ``model``, which is left as it is.
 
@@ -188,6 +231,8 @@ class Method(ABC):
             resume: A state that an earlier, interrupted run of the same job gave to ``Callback.on_epoch_end``.
             store: Where a method that trains networks of its own (SISA) looks for them and leaves them; a
                 :class:`pymixunlearn.training.ModelCache` saves them in files. None trains them anew.
+            recipe: How the model was trained, and Retrain would be, for methods that train likewise; None takes the
+                published settings of the network.
 
         Returns:
             The unlearned network with the time, the history and the settings of the run.
@@ -219,7 +264,11 @@ class Method(ABC):
             if isinstance(self.config, StoppingConfig) and self.config.stop == "auto":
                 stop = AutoStop(private, view, split.forget_classes, self.config, device=where, seed=seed)
                 view = stop.split
-            done = self._run(UnlearnJob(private, view, where, seed, [set_up, *callbacks], resume, stop, store))
+            job = UnlearnJob(private, view, where, seed, [set_up, *callbacks], resume, stop, store, recipe)
+            if self.chooses and split.validation_halves is not None:
+                choosing, lr = split.validation_halves.choosing, job.recipe.initial.lr
+                job = replace(job, chooser=Chooser(model, split, choosing, lr=lr, device=where, seed=seed))
+            done = self._run(job)
         done.model.zero_grad(set_to_none=True)
         release_norms(done.model)
         release(done.model)
@@ -228,7 +277,14 @@ class Method(ABC):
         seconds = done.earlier + set_up.seconds + sum(record["seconds"] for record in done.history)
         stopping = None if stop is None else stop.result()
         return UnlearnResult(
-            done.model.eval(), seconds, done.history, done.config, stopping, done.generator, done.preparation
+            done.model.eval(),
+            seconds,
+            done.history,
+            done.config,
+            stopping,
+            done.generator,
+            done.preparation,
+            done.search,
         )
 
     @abstractmethod

@@ -29,7 +29,7 @@ from pymixunlearn.methods.config import PAPER, MethodConfig, setting
 from pymixunlearn.methods.view import Images, labelled
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.training.device import seeded_layers
-from pymixunlearn.training.loop import StateDict, StepDone, run_epochs
+from pymixunlearn.training.loop import StateDict, StepDone, Stop, run_epochs
 from pymixunlearn.training.optimizers import OptimizerName, load_optimizer, make_optimizer
 from pymixunlearn.training.supervised import drops_lone_image
 
@@ -116,6 +116,7 @@ class Loop(Method, Generic[C]):
         parts: Everything that changes from epoch to epoch, by name, for snapshots.
         means: The means of the present epoch, for what is not measured in every step.
         closing: What is undone when the run ends, such as hooks.
+        stop: What can end the run before its last epoch; None runs all.
 
     Raises:
         UserError: In :meth:`begin`: the model's logits do not fit the split.
@@ -146,6 +147,7 @@ class Loop(Method, Generic[C]):
     parts: dict[str, Stateful]
     means: Means
     closing: ExitStack
+    stop: Stop | None
     epoch_of: ClassVar[EpochOf] = "pairs"
     step: Callable[..., Measured]
     """One optimisation step on the batch, or the two batches (D_f's first), that ``epoch_of`` says."""
@@ -157,7 +159,8 @@ class Loop(Method, Generic[C]):
     def begin(self, job: UnlearnJob) -> Self:
         """Return a copy of this object, set up for one run."""
         run = copy.copy(self)
-        run.config, run.job = self.resolve(job.model), job
+        run.job = job
+        run.config, run.stop = run.resolve(job.model), job.stop
         run.device, run.seed = job.device, job.seed
         run.preprocess, run.num_classes = job.split.preprocess, job.split.num_classes
         run.forget_set, run.retain_set = job.split.forget.to(job.device), job.split.retain.to(job.device)
@@ -247,7 +250,7 @@ class Loop(Method, Generic[C]):
             load_state=self.load_state,
             callbacks=self.job.callbacks,
             resume=self.job.resume,
-            stop=self.job.stop,
+            stop=self.stop,
         )
 
     def load_state(self, state: StateDict) -> None:

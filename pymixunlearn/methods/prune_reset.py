@@ -7,138 +7,167 @@ weights, and does not come back when these grow again on other samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from pymixunlearn.data.batches import Batch
 from pymixunlearn.methods.config import setting
-from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Stage, Tensors, cross_entropy, descend
+from pymixunlearn.methods.loop import Measured, Stage, Tensors
 from pymixunlearn.methods.registry import method
+from pymixunlearn.methods.search import Attempt, SearchConfig, SearchedLoop
 from pymixunlearn.methods.view import Images
 
 RISE = 0.2
 """Share of the steps in which the learning rate rises; over the others it falls to zero."""
 
+SHARES = {"magnitude": (0.95, 0.98, 0.99), "fisher": (0.5, 0.8, 0.95)}
+"""Shares that are tried, in order, where there is a test."""
+UNTESTED = {"magnitude": 0.98, "fisher": 0.5}
+"""Share where there is none."""
+
+SCHEDULES = {"close": (0.5, 1.0), "quick": (0.25, 3.0)}
+"""Epochs as a share of the initial model's, and learning rate as a multiple of its own."""
+
 
 @dataclass(frozen=True)
-class PruneResetConfig(LoopConfig):
+class PruneResetConfig(SearchConfig):
     """Settings of :class:`PruneReset`.
 
     Example:
         >>> from pymixunlearn import methods
-        >>> methods.PruneResetConfig.from_mapping({"epochs": "7"}).epochs
-        7
+        >>> methods.PruneResetConfig.from_mapping({"share": "0.9"}).share
+        0.9
     """
 
     share: float | None = setting(
-        None, "share of the weights that is reset; none takes 0.98 by magnitude, 0.5 by fisher", above=0, below=1
+        None,
+        "share of the weights that is reset; none tries 0.95, 0.98, 0.99 (fisher: 0.5, 0.8, 0.95) and Retrain by the "
+        "acceptance test, and without a validation set takes 0.98 (0.5)",
+        above=0,
+        below=1,
     )
     select: Literal["magnitude", "fisher"] = setting(
         "magnitude", "reset the smallest weights, or those that matter most to D_f beside D_r"
     )
-    epochs: int = setting(6, "passes over the retain set: about half of the initial model's", low=1)
-    lr: float = setting(1e-3, "highest learning rate (Adam): the initial model's, or up to three times that", above=0)
-    weight_decay: float = setting(1e-4, "coefficient of the squared norm's gradient", low=0)
+    schedule: Literal["close", "quick"] = setting(
+        "close",
+        "close: half of the initial model's epochs at its learning rate, nearer to Retrain; quick: a quarter at three "
+        "times the rate, D_r less known by heart",
+    )
+    epochs: int | None = setting(None, "passes over the retain set; none leaves it to the schedule", low=1)
+    lr: float | None = setting(None, "highest learning rate (Adam); none leaves it to the schedule", above=0)
 
 
-@method("prune-reset", summary="sets most weights to zero and lets them grow again on the remaining data")
-class PruneReset(Loop[PruneResetConfig]):
-    """Reset of the smallest weights, and cross entropy on the retain set; needs its labels.
+C = TypeVar("C", bound=PruneResetConfig)
 
-    With ``select="fisher"`` the forget set chooses the weights, by gradients, and is not trained on either.
 
-    Example:
-        >>> from pymixunlearn import methods
-        >>> methods.PruneReset(select="fisher").config.epochs
-        6
-    """
-
-    config_class = PruneResetConfig
-    epoch_of = "retain"
+class Resetting(SearchedLoop[C]):
+    """Resets of a share of the weights, each followed by a training on D_r."""
 
     def setup(self) -> None:
-        """Reset the smallest weights, or make room for the importances that choose others; set up the optimiser."""
+        """Fill in the schedule, and make room for importances where they choose the weights."""
+        share, factor = SCHEDULES[self.config.schedule]
+        initial = self.job.recipe.initial
+        self.config = self.config.replace(
+            epochs=self.config.epochs or math.ceil(share * initial.epochs), lr=self.config.lr or factor * initial.lr
+        )
         # Biases and the parameters of normalisation layers, of one dimension, stay as they are.
         self.weights = {
             name: weight for name, weight in self.model.named_parameters() if weight.requires_grad and weight.dim() > 1
         }
         self.importance: dict[str, Tensors] = {}
-        if self.config.select == "magnitude":
-            self.reset({name: -weight.abs() for name, weight in self.weights.items()})
-        else:
+        if self.config.select == "fisher":
             for side in ("forget", "retain"):
                 zeros = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
                 self.importance[side] = self.parts[f"importance_{side}"] = Tensors(zeros)
-        self.optimizer = self.add_optimizer("adam", self.config.lr, weight_decay=self.config.weight_decay)
+        super().setup()
 
-    def stages(self) -> list[Stage]:
-        """Return the passes that choose weights, if there are any, and the training."""
-        (training,) = super().stages()
+    @property
+    def fixed(self) -> bool:
+        """Whether the share is given."""
+        return self.config.share is not None
+
+    def tries(self) -> list[Attempt]:
+        """Return a reset of each share."""
+        return [self._attempt(share) for share in SHARES[self.config.select]]
+
+    def untested(self) -> Attempt:
+        """Return the reset of the given share, or of the one that serves without a test."""
+        return self._attempt(self.config.share or UNTESTED[self.config.select])
+
+    def prologue(self) -> list[Stage]:
+        """Return the passes that measure importances, if there are any."""
         if self.config.select == "magnitude":
-            return [training]
+            return []
         return [
-            Stage(1, self.steps(self.forget_set), self._forget_importance),
-            Stage(1, self.steps(self.retain_set), self._retain_importance),
-            training,
+            Stage(1, self.steps(self.forget_set), lambda epoch: self._add_importance("forget", self.forget_set)),
+            Stage(1, self.steps(self.retain_set), lambda epoch: self._add_importance("retain", self.retain_set)),
         ]
 
-    def epoch(self, epoch: int) -> Iterator[Measured]:
-        """Go once through D_r, with the learning rate that each step has."""
-        first = epoch - (0 if self.config.select == "magnitude" else 2)  # of the training's own epochs
-        steps = self.steps(self.retain_set)
-        for step, retain in enumerate(self.retain_batches(epoch)):
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.config.lr * rate(first * steps + step, steps * self.config.epochs)
-            yield self.step(retain)
+    def _attempt(self, share: float) -> Attempt:
+        assert self.config.epochs is not None  # resolved
+        return Attempt(f"share {share:g}", self.config.epochs, partial(self._begin, share), rate)
 
-    def step(self, retain: Batch) -> Measured:
-        """CE_r."""
-        loss = cross_entropy(self.model(retain.images), retain)
-        descend(self.optimizer, loss)
-        return {"retain": loss}
-
-    def _forget_importance(self, epoch: int) -> Iterator[Measured]:
-        yield from self._add_importance("forget", self.forget_set)
-
-    def _retain_importance(self, epoch: int) -> Iterator[Measured]:
-        yield from self._add_importance("retain", self.retain_set)
-        of_forget, of_retain = self.importance["forget"], self.importance["retain"]
-        counts = len(self.forget_set), len(self.retain_set)
-        tiny = torch.finfo(torch.float32).tiny  # a weight without any gradient is not chosen
-        self.reset(
-            {name: (of_forget[name] / counts[0]) / (of_retain[name] / counts[1] + tiny) for name in self.weights}
-        )
+    def _begin(self, share: float) -> None:
+        self.reset(share)
+        assert self.config.lr is not None  # resolved
+        self.optimizer = self.add_optimizer("adam", self.config.lr, weight_decay=self.config.weight_decay)
 
     def _add_importance(self, side: str, images: Images) -> Iterator[Measured]:
         """Add up squared gradients of the cross entropy of batches, the diagonal of the empirical Fisher information.
 
-        The network is in evaluation mode, so that its statistics do not move.
+        The network is in evaluation mode, so that its statistics do not move. Without labels D_f's targets are the
+        initial model's own predictions.
         """
         self.model.eval()
         for batch in self.batches(images, "importance", side, augment=False):
-            loss = cross_entropy(self.model(batch.images), batch)
+            logits = self.model(batch.images)
+            loss = F.cross_entropy(logits, logits.argmax(1) if batch.targets is None else batch.targets)
             gradients = torch.autograd.grad(loss, list(self.weights.values()))
             for total, gradient in zip(self.importance[side].values(), gradients, strict=True):
                 total += gradient.square() * len(batch.images)
             yield {"loss": loss}
         self.model.train()
 
+    def scores(self) -> dict[str, Tensor]:
+        """Return for every weight how early it is reset: the highest first."""
+        if self.config.select == "magnitude":
+            return {name: -weight.detach().abs() for name, weight in self.weights.items()}
+        of_forget, of_retain = self.importance["forget"], self.importance["retain"]
+        counts = len(self.forget_set), len(self.retain_set)
+        tiny = torch.finfo(torch.float32).tiny  # a weight without any gradient is not chosen
+        return {name: (of_forget[name] / counts[0]) / (of_retain[name] / counts[1] + tiny) for name in self.weights}
+
     @torch.no_grad()
-    def reset(self, scores: dict[str, Tensor]) -> None:
+    def reset(self, share: float) -> None:
         """Set the share of all weights together that has the highest scores to zero."""
-        share = self.config.share
-        if share is None:
-            share = 0.98 if self.config.select == "magnitude" else 0.5
-        every = torch.cat([score.flatten() for score in scores.values()])
+        every = torch.cat([score.flatten() for score in self.scores().values()])
         chosen = torch.zeros_like(every, dtype=torch.bool)
         chosen[every.argsort(descending=True, stable=True)[: round(share * len(every))]] = True
         parts = torch.split(chosen, [weight.numel() for weight in self.weights.values()])
         for weight, part in zip(self.weights.values(), parts, strict=True):
             weight.masked_fill_(part.reshape(weight.shape), 0)
+
+
+@method("prune-reset", summary="sets most weights to zero and lets them grow again on the remaining data")
+class PruneReset(Resetting[PruneResetConfig]):
+    """Reset of the smallest weights, and cross entropy on the retain set, with its labels or without.
+
+    With ``select="fisher"`` the forget set chooses the weights, by gradients, and is not trained on either.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.PruneReset(select="fisher").config.schedule
+        'close'
+    """
+
+    config_class = PruneResetConfig
 
 
 def rate(step: int, steps: int) -> float:

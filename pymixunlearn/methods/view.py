@@ -25,6 +25,7 @@ class SplitView:
         retain: D_r.
         preprocess: What turns the stored images into network inputs.
         num_classes: The number of classes, forgotten ones included.
+        forget_classes: Classes that are to be forgotten as a whole.
         unlabelled: The images of D_r without labels, where the task is "semi" and the method needs labels; ``retain``
             are the others then.
         indices: int64 [N_f + N_r], of the samples of D_f and then of D_r in the whole training set; None without
@@ -37,15 +38,21 @@ class SplitView:
     num_classes: int
     indices: Tensor | None = None
     unlabelled: UnlabelledImages | None = None
+    forget_classes: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, split: Split, *, labels: bool) -> SplitView:
         """Return the view of ``split`` with or without ``labels``."""
+        of_task = {
+            "preprocess": split.preprocess,
+            "num_classes": split.num_classes,
+            "forget_classes": tuple(split.forget_classes),
+        }
         if labels:
             retain = split.retained_training_set
             indices = torch.cat([split.forget_indices, split.labelled_retain_indices])
-            return cls(split.forget, retain.labelled, split.preprocess, split.num_classes, indices, retain.unlabelled)
-        return cls(split.forget.unlabelled(), split.retain.unlabelled(), split.preprocess, split.num_classes)
+            return cls(split.forget, retain.labelled, indices=indices, unlabelled=retain.unlabelled, **of_task)
+        return cls(split.forget.unlabelled(), split.retain.unlabelled(), **of_task)
 
     def without(self, held_out: Tensor) -> SplitView:
         """Return the same without the retain samples at ``held_out``, int64 [M] into ``retain``."""

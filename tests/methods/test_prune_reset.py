@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from torch import nn
 
 from pymixunlearn import methods, tasks
 from pymixunlearn.evaluation import accuracy, predict_logits
+from pymixunlearn.methods.base import Recipe
 from pymixunlearn.methods.prune_reset import rate
+from pymixunlearn.training import TrainConfig
 from tests.methods.literal import ce, make_loop
 
 
@@ -22,6 +25,7 @@ def matrices(model: nn.Module) -> list[torch.Tensor]:
 def test_the_smallest_weights_of_all_layers_together_are_reset(tiny: Any) -> None:
     before = tiny.model(5).double()
     loop = methods.PruneReset(share=0.75).begin(tiny.double_job())
+    loop.start(0)
     bound = torch.cat([weight.abs().flatten() for weight in matrices(before)]).quantile(0.75)
     for now, was in zip(matrices(loop.model), matrices(before), strict=True):
         assert torch.equal(now, torch.where(was.abs() <= bound, 0.0, was))
@@ -36,6 +40,9 @@ def test_fisher_resets_what_matters_to_the_forget_set(tiny: Any) -> None:
     before, weights = copy.deepcopy(loop.model).eval(), {}
     for stage in loop.stages()[:2]:
         list(stage.run(0))
+    torch.testing.assert_close(loop.model.state_dict(), before.state_dict())
+    loop.model.load_state_dict(before.state_dict())
+    loop.reset(0.5)
     for side, images in (("forget", loop.forget_set), ("retain", loop.retain_set)):
         squares = [torch.zeros_like(weight) for weight in matrices(before)]
         for image, target in zip(images.images, images.targets, strict=True):
@@ -59,12 +66,33 @@ def test_the_rate_rises_for_a_fifth_of_the_steps_and_falls_to_zero() -> None:
 
 @pytest.mark.parametrize("select", ["magnitude", "fisher"])
 def test_the_optimiser_follows_the_rate_over_all_epochs(select: Any, tiny: Any) -> None:
-    loop, seen = make_loop(tiny, methods.PruneReset(select=select, epochs=2, batch_size=7, lr=0.5)), []
+    loop, seen = make_loop(tiny, methods.PruneReset(select=select, share=0.5, epochs=2, batch_size=7, lr=0.5)), []
     *choosing, training = loop.stages()
     loop.step = lambda retain: seen.append(loop.optimizer.param_groups[0]["lr"]) or {}
     for epoch in range(len(choosing), len(choosing) + training.epochs):
         list(training.run(epoch))
     assert seen == pytest.approx([0.5 * rate(step, 4) for step in range(4)])
+
+
+@pytest.mark.parametrize(("schedule", "epochs", "lr"), [("close", 8, 1e-3), ("quick", 4, 3e-3)])
+def test_a_schedule_is_a_share_of_the_initial_models_training(schedule: Any, epochs: int, lr: float, tiny: Any) -> None:
+    recipe = Recipe(TrainConfig(epochs=16, lr=1e-3), TrainConfig(epochs=32, lr=1e-3))
+    job = replace(tiny.job(), given_recipe=recipe)
+    config = methods.PruneReset(schedule=schedule).begin(job).config
+    assert (config.epochs, config.lr) == (epochs, pytest.approx(lr))
+    given = methods.PruneReset(schedule=schedule, epochs=3, lr=0.2).begin(job).config
+    assert (given.epochs, given.lr) == (3, 0.2)
+
+
+def test_without_labels_it_learns_the_initial_models_answers_without_the_forgotten(
+    digits_model: nn.Module, digits_class: tasks.Split
+) -> None:
+    result = methods.PruneReset(label_aware=False).unlearn(digits_model, digits_class, device="cpu")
+    assert result.search is not None and result.search.sentence() == "share 0.98, untested: there is no validation set"
+    predicted = predict_logits(result.model, digits_class.test, digits_class.preprocess, device="cpu").argmax(1)
+    forgotten = digits_class.test.targets == 0
+    assert not (predicted == 0).any()
+    assert (predicted == digits_class.test.targets)[~forgotten].double().mean() > 0.9
 
 
 def test_it_forgets_what_only_the_forget_set_shows(digits_model: nn.Module, digits_class: tasks.Split) -> None:

@@ -45,7 +45,8 @@ def test_fine_tune(tiny: Any) -> None:
 
 
 def test_prune_reset(tiny: Any) -> None:
-    loop, (_, r) = make_loop(tiny, methods.PruneReset(weight_decay=0.1)), pair()
+    loop, (_, r) = make_loop(tiny, methods.PruneReset(share=0.01, weight_decay=0.1)), pair()
+    loop.start(0)
     check_step(loop.model, lambda: loop.step(r), lambda net: ce(net(r.images), r.targets), adam(1e-3, 0.1))
 
 

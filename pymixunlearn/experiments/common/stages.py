@@ -18,7 +18,7 @@ from pymixunlearn.experiments.common.identity import origin_of
 from pymixunlearn.experiments.common.in_memory import untrained
 from pymixunlearn.experiments.common.metrics_cache import cached_metrics
 from pymixunlearn.experiments.common.progress import MethodCallback, Observer, PhaseCallback
-from pymixunlearn.methods import Method, Retrain, RetrainConfig, UnlearnResult
+from pymixunlearn.methods import Method, Recipe, Retrain, RetrainConfig, UnlearnResult
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import (
@@ -156,6 +156,8 @@ def unlearn_cached(
     """Unlearn, or take the unlearned model from the cache."""
     key = training_key(initial, split.retain, split.preprocess, method.config, device=device, seed=seed)
     key.update(method=method.name, forget=split.forget.fingerprint(), forget_classes=list(split.forget_classes))
+    if method.chooses and split.validation_halves is not None:
+        key.update(choosing=split.validation_halves.choosing.fingerprint())
     return _cached_result("unlearn", key, method, initial, split, device=device, seed=seed, observer=observer)
 
 
@@ -190,6 +192,7 @@ def run_method(
     seed: int,
     observer: Observer,
     snapshot: Path,
+    recipe: Recipe,
 ) -> UnlearnResult:
     """Unlearn, saving the last complete epoch in the file ``snapshot`` and going on from it if it is there."""
     file = SnapshotFile(snapshot, "unlearning")
@@ -204,10 +207,11 @@ def run_method(
             callbacks=callbacks,
             resume=resume,
             store=model_cache(origin_of(split, f"part of {method.name}")),
+            recipe=recipe,
         )
 
     result = file.run(attempt, observer.note)
-    ending = "" if result.stopping is None else f", {result.stopping.sentence()}"
+    ending = "".join(f", {part.sentence()}" for part in (result.stopping, result.search) if part is not None)
     observer.phase_finished("unlearn", f"{method.name}, {result.seconds:.1f} s{ending}")
     return result
 

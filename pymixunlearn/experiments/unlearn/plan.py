@@ -19,7 +19,7 @@ from pymixunlearn.experiments.common.presets import Preset, find_preset
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.settings import TRAININGS, build_config, build_training, split_by_target
 from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
-from pymixunlearn.methods import Method, MethodConfig, RetrainConfig
+from pymixunlearn.methods import Method, MethodConfig, Recipe, RetrainConfig
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import TrainConfig, resolve_device
 
@@ -35,6 +35,7 @@ class Plan:
         initial: The initial model, to be trained or loaded.
         initial_config: How to train it; None for a checkpoint.
         retrain_config: How to train Retrain; None for a run without.
+        recipe: How the initial model is or would be trained, and Retrain.
         device: Where to compute.
         preset: The shipped settings that apply, if any.
     """
@@ -45,6 +46,7 @@ class Plan:
     initial: InitialModel
     initial_config: TrainConfig | None
     retrain_config: TrainConfig | None
+    recipe: Recipe
     device: torch.device
     preset: Preset | None
 
@@ -67,6 +69,7 @@ class Plan:
             "checkpoint_sha256": self.initial.sha256,
             "initial": None if self.initial_config is None else self.initial_config.to_dict(),
             "retrain": None if self.retrain_config is None else self.retrain_config.to_dict(),
+            **({"recipe": [config.to_dict() for config in self.recipe]} if self.method.chooses else {}),
             "relearn": self.inputs.relearn,
             "tsne": self.inputs.tsne,
             "thumbnails": self.thumbnails,
@@ -130,20 +133,22 @@ def resolve_unlearning(inputs: UnlearnInputs, *, observer: Observer | None = Non
     def training_config(purpose: Literal["initial", "retrain"]) -> TrainConfig:
         return build_training(initial.defaults(purpose, semi_supervised=semi_supervised), targets[purpose])
 
+    recipe = Recipe(training_config("initial"), training_config("retrain"))
     return Plan(
         inputs,
         split,
         method,
         initial,
-        training_config("initial") if initial.loaded is None else None,
-        training_config("retrain") if inputs.retrain else None,
+        recipe.initial if initial.loaded is None else None,
+        recipe.retrain if inputs.retrain else None,
+        recipe,
         device,
         preset,
     )
 
 
 def _label_aware(inputs: UnlearnInputs, config_class: type[MethodConfig], settings: Mapping[str, Any]) -> bool | None:
-    """Settle whether labels are used: the option or the setting, whichever is given; None where there is no choice."""
+    """Settle whether labels are used: the option, the setting or its default; None where there is no choice."""
     if "label_aware" not in config_class.kinds():
         return inputs.label_aware
     setting = None
@@ -151,7 +156,9 @@ def _label_aware(inputs: UnlearnInputs, config_class: type[MethodConfig], settin
         setting = bool(build_config(config_class, {"label_aware": settings["label_aware"]}).to_dict()["label_aware"])
     if None not in (inputs.label_aware, setting) and inputs.label_aware is not setting:
         raise BadRequest(f"the setting label_aware={str(setting).lower()} contradicts the choice of labels")
-    return bool(setting if inputs.label_aware is None else inputs.label_aware)
+    if setting is None:
+        setting = bool(config_class().to_dict()["label_aware"])
+    return setting if inputs.label_aware is None else inputs.label_aware
 
 
 def _stop(method: str, stop: str, config_class: type[MethodConfig]) -> dict[str, str]:

@@ -91,6 +91,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         seed=seed,
         observer=watcher,
         snapshot=folder.partial / "unlearn.pt",
+        recipe=plan.recipe,
     )
     networks = {"initial": initial.model, "unlearned": unlearned.model}
     retrain = None
@@ -107,7 +108,9 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         cached=("initial", "retrain"),
     )
 
-    acceptance = judge_forgetting(networks, split, lr=_training_rate(plan), device=device, seed=seed, observer=watcher)
+    acceptance = judge_forgetting(
+        networks, split, lr=plan.recipe.initial.lr, device=device, seed=seed, observer=watcher
+    )
 
     before, found = unlearned.preparation, measured(metrics)
     found["metrics"] = {**dict.fromkeys((*MODELS, "second_retrain")), **found["metrics"]}
@@ -129,6 +132,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
             **({} if before is None else {ORIGINAL: before.seconds}),
         },
         "stopping": None if unlearned.stopping is None else unlearned.stopping.to_dict(),
+        **({} if unlearned.search is None else {"search": unlearned.search.to_dict()}),
         "hashes": {name: model_hash(network) for name, network in networks.items()},
         "times": {"started": folder.start_time, "finished": utc_now()},
         "versions": versions(),
@@ -168,12 +172,6 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     write_report(folder.partial)
     folder.publish(FILES)
     return record
-
-
-def _training_rate(plan: Plan) -> float:
-    """Return the learning rate that the initial model was trained with, or would have been."""
-    config = plan.initial_config or plan.retrain_config or plan.initial.defaults("initial")
-    return config.lr
 
 
 def _draw(plan: Plan, folder: RunFolder, figures: Figures, observer: Observer) -> None:
