@@ -13,6 +13,7 @@ from pymixunlearn.methods.base import Method, Recipe, UnlearnResult
 from pymixunlearn.methods.boundary_expand import BoundaryExpandConfig
 from pymixunlearn.methods.boundary_shrink import BoundaryShrinkConfig
 from pymixunlearn.methods.config import MethodConfig, setting
+from pymixunlearn.methods.eu_k import EuKConfig
 from pymixunlearn.methods.fine_tune import FineTuneConfig
 from pymixunlearn.methods.gli import GliConfig
 from pymixunlearn.methods.gradient_ascent import GradientAscentConfig
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         BoundaryExpand,
         BoundaryShrink,
         DsMixup,
+        EuK,
         FineTune,
         Gli,
         GradientAscent,
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
 else:
     from pymixunlearn.methods.boundary_expand import BoundaryExpand
     from pymixunlearn.methods.boundary_shrink import BoundaryShrink
+    from pymixunlearn.methods.eu_k import EuK
     from pymixunlearn.methods.fine_tune import FineTune
     from pymixunlearn.methods.gli import Gli
     from pymixunlearn.methods.gradient_ascent import GradientAscent
@@ -86,6 +89,8 @@ __all__ = [
     "BoundaryShrinkConfig",
     "DsMixup",
     "DsMixupConfig",
+    "EuK",
+    "EuKConfig",
     "FineTune",
     "FineTuneConfig",
     "Gli",

@@ -27,6 +27,8 @@ from pymixunlearn.methods import unroll
 from pymixunlearn.methods.base import Method
 from pymixunlearn.methods.boundary_expand import BoundaryExpandConfig
 from pymixunlearn.methods.boundary_shrink import BoundaryShrinkConfig
+from pymixunlearn.methods.eu_k import method
+from pymixunlearn.methods.eu_k.method import EuKConfig
 from pymixunlearn.methods.fine_tune import FineTuneConfig
 from pymixunlearn.methods.gli import GliConfig
 from pymixunlearn.methods.gradient_ascent import GradientAscentConfig
@@ -90,6 +92,18 @@ class DsMixupSettings(TypedDict, total=False):
 
 class DsMixup(dsmixup.DsMixup):
     def __init__(self, config: DsMixupConfig | None = None, **fields: Unpack[DsMixupSettings]) -> None: ...
+
+class EuKSettings(TypedDict, total=False):
+    batch_size: int
+    label_aware: bool
+    weight_decay: float
+    frozen: float | None
+    epochs: int | None
+    lr: float | None
+    cache_mb: int
+
+class EuK(method.EuK):
+    def __init__(self, config: EuKConfig | None = None, **fields: Unpack[EuKSettings]) -> None: ...
 
 class FineTuneSettings(TypedDict, total=False):
     batch_size: int
@@ -358,6 +372,8 @@ def get(name: Literal["boundary-expand"]) -> type[BoundaryExpand]: ...
 def get(name: Literal["boundary-shrink"]) -> type[BoundaryShrink]: ...
 @overload
 def get(name: Literal["dsmixup"]) -> type[DsMixup]: ...
+@overload
+def get(name: Literal["eu-k"]) -> type[EuK]: ...
 @overload
 def get(name: Literal["fine-tune"]) -> type[FineTune]: ...
 @overload

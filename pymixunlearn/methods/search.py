@@ -138,7 +138,12 @@ class SearchedLoop(Loop[C]):
 
     def loss(self, retain: Batch) -> Tensor:
         """Return what a step descends on."""
-        return F.cross_entropy(self.model(retain.images), self.targets(retain))
+        return F.cross_entropy(self.logits(retain), self.targets(retain))
+
+    def logits(self, retain: Batch) -> Tensor:
+        """Return the logits [N, classes] of a batch."""
+        found: Tensor = self.model(retain.images)
+        return found
 
     def targets(self, retain: Batch) -> Tensor:
         """Return labels [N], or the initial model's probabilities [N, classes]."""

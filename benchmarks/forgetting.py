@@ -1,0 +1,227 @@
+"""What forgets, and at what cost: methods judged by the acceptance test, beside Retrain and a second Retrain.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.forgetting --data-dir DATA --seed 20 --seed 21 --seed 22 \\
+        --out benchmarks/results/forgetting-cpu.csv
+
+DATA holds FashionMNIST/raw and cifar10-images (an image folder or its archives train and test). A row that is in the
+file is not measured again, so the script can be killed and repeated.
+
+Networks and data: ``cnn`` on fashion-mnist@10000, Retrain with twice the initial model's epochs, as published;
+``resnet14`` on 5000 images of CIFAR-10 at 16 pixels, standardised and not augmented, Retrain with as many epochs as the
+initial model. Tasks: "class", class 3; "data", 40 % of the samples of classes 5 to 9, on CIFAR-10 20 %.
+
+Settings are chosen on one half of the validation set, where a method chooses; the decision in the file is made on the
+other half. Seconds are those of the processor, for one thread, all attempts and their tests included. The gap is the
+mean absolute difference to Retrain of the paper's metrics of the task.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import nn
+
+from benchmarks.acceptance import BEDS, CPU, Bed, load
+from pymixunlearn import methods, tasks
+from pymixunlearn.benchmarking.machine import describe_machine
+from pymixunlearn.data import Dataset, TrainingSet
+from pymixunlearn.evaluation import Metrics, Resurfacing, acceptances, evaluate, metric_keys
+from pymixunlearn.experiments.common.presets import find_preset
+from pymixunlearn.experiments.common.progress import Observer
+from pymixunlearn.experiments.common.stages import train_initial, train_retrain
+from pymixunlearn.methods import Method, Recipe, UnlearnResult
+from pymixunlearn.tasks import Split
+from pymixunlearn.training import defaults_for
+
+TASKS = ("class", "data")
+FRACTION = {"cnn": 0.4, "resnet14": 0.2}
+RETRAIN_EPOCHS = {"cnn": 20, "resnet14": 16}
+MASKS = ("mask", "mask_error", "mask_within", "mask_between", "generator", "generator_vanilla")
+COLUMNS = (
+    "model", "dataset", "task", "seed", "subject", "settings", "decision", "ks", "ks_resurfaced", "bound", "eps", "auc",
+    "gap", "train_r", "train_f", "test", "test_r", "test_f", "asr", "seconds", "share_of_retrain", "search", *MASKS,
+    "device", "threads", "versions",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A method with settings of its own; the shipped ones for the data set stand below them."""
+
+    method: str
+    settings: dict[str, Any]
+
+
+SUBJECTS: dict[str, Subject] = {
+    "prune-reset": Subject("prune-reset", {}),
+    "prune-reset, quick": Subject("prune-reset", {"schedule": "quick"}),
+    "prune-reset, without labels": Subject("prune-reset", {"label_aware": False}),
+    "mixunlearn, aware": Subject("mixunlearn", {"label_aware": True}),
+    "mixunlearn, aware, mixblock-lam": Subject("mixunlearn", {"label_aware": True, "generator": "mixblock-lam"}),
+    "mixunlearn, aware, vanilla": Subject("mixunlearn", {"label_aware": True, "generator": "vanilla"}),
+    "mixunlearn, agnostic": Subject("mixunlearn", {"label_aware": False}),
+    "mixunlearn, agnostic, mixblock-lam": Subject("mixunlearn", {"label_aware": False, "generator": "mixblock-lam"}),
+}
+
+
+class Results:
+    """The CSV file: rows that are there are not measured again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, str]] = []
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                self.rows = list(csv.DictReader(file))
+
+    def find(self, **key: object) -> dict[str, str] | None:
+        """Return the row of a cell's subject, if it is there."""
+        return next((row for row in self.rows if all(row[name] == str(value) for name, value in key.items())), None)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a row."""
+        new = not self.path.exists()
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        self.rows.append({name: str(row.get(name, "")) for name in COLUMNS})
+
+
+class Cell:
+    """One network on its data, one task, one seed."""
+
+    def __init__(self, bed: Bed, dataset: Dataset, task: str, seed: int, results: Results) -> None:
+        self.bed, self.task, self.seed, self.results = bed, task, seed, results
+        self.split: Split = (
+            tasks.class_split(dataset, [3])
+            if task == "class"
+            else tasks.data_split(dataset, fraction=FRACTION[bed.model], seed=seed)
+        )
+        config = defaults_for(bed.model, "initial")
+        self.recipe = Recipe(config, replace(config, epochs=RETRAIN_EPOCHS[bed.model]))
+        shape = {"in_channels": dataset.in_channels, "image_size": dataset.image_size}
+        architecture = {"name": bed.model, "num_classes": dataset.num_classes, **shape}
+        self.initial = train_initial(
+            architecture,
+            TrainingSet(dataset.train),
+            dataset.preprocess,
+            config,
+            device=CPU,
+            seed=seed,
+            observer=Observer(),
+        ).model
+        self.reference: Metrics | None = None
+
+    def run(self, subjects: tuple[str, ...], *, second: bool) -> None:
+        """Measure what every other model is beside, and the subjects whose rows are missing."""
+        retrain, seconds = self.retrained(self.seed)
+        self.reference = evaluate(retrain, self.split, device=CPU, seed=self.seed)
+        for name, model in (("retrain", retrain), ("initial", self.initial)):
+            if not self.find(name):
+                self.add(name, model, seconds if name == "retrain" else None)
+        if second and not self.find("second retrain"):
+            self.add("second retrain", *self.retrained(self.seed + 1000))
+        for name in subjects:
+            if not self.find(name):
+                method, started = self.method(SUBJECTS[name]), time.process_time()
+                result = method.unlearn(self.initial, self.split, device=CPU, seed=self.seed, recipe=self.recipe)
+                self.add(name, result.model, time.process_time() - started, result)
+
+    def retrained(self, seed: int) -> tuple[nn.Module, float]:
+        """Return a Retrain, from the user's cache if it is there, and what training it took just now."""
+        started = time.process_time()
+        found = train_retrain(self.initial, self.split, self.recipe.retrain, device=CPU, seed=seed, observer=Observer())
+        return found.model, time.process_time() - started
+
+    def find(self, subject: str) -> dict[str, str] | None:
+        """Return this cell's row of a subject."""
+        return self.results.find(model=self.bed.model, task=self.task, seed=self.seed, subject=subject)
+
+    def method(self, subject: Subject) -> Method:
+        """Return the method with the settings that ship for the data, and the subject's own."""
+        method = methods.get(subject.method)
+        aware = bool(subject.settings.get("label_aware", True))
+        preset = find_preset(subject.method, self.split.dataset.name, self.task, label_aware=aware)
+        return method(method.config_class.from_mapping({**(preset.settings if preset else {}), **subject.settings}))
+
+    def add(self, name: str, model: nn.Module, seconds: float | None, result: UnlearnResult | None = None) -> None:
+        """Judge and measure a model, and add its row."""
+        judged = acceptances(
+            {name: model},
+            self.split,
+            initial=self.initial,
+            device=CPU,
+            seed=self.seed,
+            resurfacing=Resurfacing(lr=self.recipe.initial.lr),
+        )[name]
+        metrics = evaluate(model, self.split, device=CPU, seed=self.seed, reference=self.reference)
+        keys = metric_keys(self.task)
+        assert self.reference is not None
+        gaps = [abs(float(metrics[key] or 0) - float(self.reference[key] or 0)) for key in keys]
+        retrain = self.find("retrain")
+        whole = seconds if retrain is None else float(retrain["seconds"])
+        row: dict[str, Any] = {
+            "model": self.bed.model,
+            "dataset": self.bed.dataset,
+            "task": self.task,
+            "seed": self.seed,
+            "subject": name,
+            **{key: value for key, value in judged.to_dict().items() if key in COLUMNS},
+            "gap": sum(gaps) / len(gaps),
+            **{key: value for key, value in metrics.items() if key in COLUMNS},
+            "seconds": seconds,
+            "share_of_retrain": None if seconds is None or whole is None else seconds / whole,
+            **asdict(describe_machine(CPU)),
+        }
+        if result is not None:
+            row["settings"] = json.dumps(SUBJECTS[name].settings)
+            row["search"] = None if result.search is None else result.search.sentence()
+            row |= {key: value for key, value in result.history[-1].items() if key in MASKS}
+        self.results.add({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()})
+        click.echo(
+            f"{self.bed.model} {self.task} {self.seed} {name}: {judged.decision} {judged.ks:.3f} "
+            f"{judged.ks_resurfaced:.3f} (bound {judged.bound:.3f}), gap {row['gap']:.2f}, "
+            f"test {metrics.get('test', metrics.get('test_r')):.2f}, {seconds or 0:.1f} s; {row.get('search') or ''}"
+        )
+
+
+@click.command()
+@click.option("--data-dir", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--bed", "beds", multiple=True, default=[bed.model for bed in BEDS], show_default=True)
+@click.option("--task", "tasks_wanted", multiple=True, default=TASKS, show_default=True)
+@click.option("--seed", "seeds", multiple=True, type=int, required=True)
+@click.option(
+    "--subject", "subjects", multiple=True, default=list(SUBJECTS), help="Of those in the file; all if not given."
+)
+@click.option("--second", is_flag=True, help="Train a second Retrain, with other weights and order.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The CSV file; rows are appended.")
+def main(
+    data_dir: Path,
+    beds: tuple[str, ...],
+    tasks_wanted: tuple[str, ...],
+    seeds: tuple[int, ...],
+    subjects: tuple[str, ...],
+    second: bool,
+    out: Path,
+) -> None:
+    """Measure every cell, seed by seed, so that what is there after a while is of every cell."""
+    torch.set_num_threads(1)
+    results = Results(out)
+    loaded = [(bed, load(bed, data_dir)) for bed in BEDS if bed.model in beds]
+    for seed in seeds:
+        for bed, dataset in loaded:
+            for task in tasks_wanted:
+                Cell(bed, dataset, task, seed, results).run(subjects, second=second)
+
+
+if __name__ == "__main__":
+    main()
