@@ -21,7 +21,7 @@ from pymixunlearn.methods.l_mix import LMixConfig
 from pymixunlearn.methods.laf import LafConfig
 from pymixunlearn.methods.laf_repair import LafRepairConfig
 from pymixunlearn.methods.loop import Loop, LoopConfig, cross_entropy, descend
-from pymixunlearn.methods.mixunlearn import MixUnlearnConfig
+from pymixunlearn.methods.mixunlearn import MixUnlearnConfig, MixUnlearnResetConfig
 from pymixunlearn.methods.neggrad import NegGradConfig
 from pymixunlearn.methods.prune_reset import PruneResetConfig
 from pymixunlearn.methods.randlabel import RandLabelConfig
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         LafRepair,
         LMix,
         MixUnlearn,
+        MixUnlearnReset,
         NegGrad,
         PruneReset,
         RandLabel,
@@ -69,7 +70,7 @@ else:
     from pymixunlearn.methods.l_mix import LMix
     from pymixunlearn.methods.laf import Laf
     from pymixunlearn.methods.laf_repair import LafRepair
-    from pymixunlearn.methods.mixunlearn import MixUnlearn
+    from pymixunlearn.methods.mixunlearn import MixUnlearn, MixUnlearnReset
     from pymixunlearn.methods.neggrad import NegGrad
     from pymixunlearn.methods.prune_reset import PruneReset
     from pymixunlearn.methods.randlabel import RandLabel
@@ -109,6 +110,8 @@ __all__ = [
     "MethodConfig",
     "MixUnlearn",
     "MixUnlearnConfig",
+    "MixUnlearnReset",
+    "MixUnlearnResetConfig",
     "NegGrad",
     "NegGradConfig",
     "PruneReset",

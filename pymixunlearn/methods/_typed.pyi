@@ -27,8 +27,8 @@ from pymixunlearn.methods import unroll
 from pymixunlearn.methods.base import Method
 from pymixunlearn.methods.boundary_expand import BoundaryExpandConfig
 from pymixunlearn.methods.boundary_shrink import BoundaryShrinkConfig
-from pymixunlearn.methods.eu_k import method
-from pymixunlearn.methods.eu_k.method import EuKConfig
+from pymixunlearn.methods.eu_k import eu_k
+from pymixunlearn.methods.eu_k.eu_k import EuKConfig
 from pymixunlearn.methods.fine_tune import FineTuneConfig
 from pymixunlearn.methods.gli import GliConfig
 from pymixunlearn.methods.gradient_ascent import GradientAscentConfig
@@ -36,7 +36,9 @@ from pymixunlearn.methods.l_mix import LMixConfig
 from pymixunlearn.methods.laf import LafConfig
 from pymixunlearn.methods.laf_repair import LafRepairConfig
 from pymixunlearn.methods.mixunlearn import method
+from pymixunlearn.methods.mixunlearn import reset
 from pymixunlearn.methods.mixunlearn.config import MixUnlearnConfig
+from pymixunlearn.methods.mixunlearn.reset import MixUnlearnResetConfig
 from pymixunlearn.methods.neggrad import NegGradConfig
 from pymixunlearn.methods.prune_reset import PruneResetConfig
 from pymixunlearn.methods.randlabel import RandLabelConfig
@@ -102,7 +104,7 @@ class EuKSettings(TypedDict, total=False):
     lr: float | None
     cache_mb: int
 
-class EuK(method.EuK):
+class EuK(eu_k.EuK):
     def __init__(self, config: EuKConfig | None = None, **fields: Unpack[EuKSettings]) -> None: ...
 
 class FineTuneSettings(TypedDict, total=False):
@@ -226,6 +228,28 @@ class MixUnlearnSettings(TypedDict, total=False):
 
 class MixUnlearn(method.MixUnlearn):
     def __init__(self, config: MixUnlearnConfig | None = None, **fields: Unpack[MixUnlearnSettings]) -> None: ...
+
+class MixUnlearnResetSettings(TypedDict, total=False):
+    batch_size: int
+    label_aware: bool
+    weight_decay: float
+    share: float | None
+    select: Literal["magnitude", "fisher"]
+    schedule: Literal["close", "quick"]
+    epochs: int | None
+    lr: float | None
+    mixed: float
+    most: float
+    generator: Literal["mixblock-lam", "vanilla"]
+    generator_lr: float
+    generator_interval: int
+    feature_layer: str | None
+    cache_mb: int
+
+class MixUnlearnReset(reset.MixUnlearnReset):
+    def __init__(
+        self, config: MixUnlearnResetConfig | None = None, **fields: Unpack[MixUnlearnResetSettings]
+    ) -> None: ...
 
 class NegGradSettings(TypedDict, total=False):
     batch_size: int
@@ -388,6 +412,8 @@ def get(name: Literal["laf"]) -> type[Laf]: ...
 def get(name: Literal["laf+r"]) -> type[LafRepair]: ...
 @overload
 def get(name: Literal["mixunlearn"]) -> type[MixUnlearn]: ...
+@overload
+def get(name: Literal["mixunlearn-reset"]) -> type[MixUnlearnReset]: ...
 @overload
 def get(name: Literal["neggrad"]) -> type[NegGrad]: ...
 @overload

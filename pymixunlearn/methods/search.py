@@ -130,6 +130,10 @@ class SearchedLoop(Loop[C]):
         attempts = enumerate(self.attempts)
         return [*self.prologue(), *(Stage(attempt.epochs, steps, self._epoch_of(n)) for n, attempt in attempts)]
 
+    def train_epoch(self, epoch: int) -> Iterator[Batch]:
+        """Return the batches of an epoch."""
+        return self.retain_batches(epoch)
+
     def step(self, retain: Batch) -> Measured:
         """CE_r."""
         loss = self.loss(retain)
@@ -182,7 +186,7 @@ class SearchedLoop(Loop[C]):
             if epoch == first:
                 self.start(number)
             steps = self.steps(self.retain_set)
-            for step, retain in enumerate(self.retain_batches(epoch)):
+            for step, retain in enumerate(self.train_epoch(epoch)):
                 share = attempt.rate((epoch - first) * steps + step, steps * attempt.epochs)
                 for group, lr in zip(self.optimizer.param_groups, self._rates, strict=True):
                     group["lr"] = share * lr

@@ -66,5 +66,5 @@ def test_the_epochs_of_the_methods() -> None:
     words = {name: getattr(methods.get(name), "epoch_of", None) for name in methods.available()}
     expected = {"boundary-expand": "forget", "boundary-shrink": "forget", "gradient-ascent": "forget"}
     expected |= {"fine-tune": "retain", "prune-reset": "retain", "neggrad": "cycled", "gli": "cycled"}
-    expected |= {"randlabel": "pairs", "eu-k": "retain"}
+    expected |= {"randlabel": "pairs", "eu-k": "retain", "mixunlearn-reset": "retain"}
     assert {name: words[name] for name in expected} == expected

@@ -16,8 +16,8 @@ from pymixunlearn import methods, models, tasks
 from pymixunlearn.data import Preprocess
 from pymixunlearn.errors import UserError
 from pymixunlearn.methods.eu_k.cut import Cut, Cuts, Tail, outputs
-from pymixunlearn.methods.eu_k.frozen_outputs import FrozenOutputs
-from pymixunlearn.methods.eu_k.method import rate
+from pymixunlearn.methods.eu_k.eu_k import rate
+from pymixunlearn.methods.frozen_outputs import FrozenOutputs
 from pymixunlearn.training import TrainConfig
 from tests.methods.test_search import Decisions
 
@@ -249,7 +249,7 @@ def test_frozen_outputs_are_the_fronts_in_memory_and_in_a_file(budget: int, tiny
 def test_a_folder_without_room_is_named(tiny: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10})())
-    with pytest.raises(UserError, match=r"frozen layers need .* has 0.0 GB left; set TMPDIR"):
+    with pytest.raises(UserError, match=r"outputs of frozen layers need .* has 0.0 GB left; set TMPDIR"):
         methods.EuK(frozen=0.1, epochs=1, cache_mb=0)._run(resnet_job(tiny))
     assert not list(tmp_path.iterdir())
 

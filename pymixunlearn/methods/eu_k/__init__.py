@@ -1,7 +1,7 @@
-"""EU-k: where a network can be cut, the outputs of its frozen part, and the method."""
+"""EU-k: where a network can be cut, and the method."""
 
 from __future__ import annotations
 
-from pymixunlearn.methods.eu_k.method import EuK, EuKConfig
+from pymixunlearn.methods.eu_k.eu_k import EuK, EuKConfig
 
 __all__ = ["EuK", "EuKConfig"]

@@ -16,9 +16,10 @@ from torch import Tensor
 from pymixunlearn.data.batches import Batch
 from pymixunlearn.methods.config import setting
 from pymixunlearn.methods.eu_k.cut import TRACED, Cut, Cuts, Tail, outputs
-from pymixunlearn.methods.eu_k.frozen_outputs import FrozenOutputs
+from pymixunlearn.methods.frozen_outputs import FrozenOutputs
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.search import Attempt, SearchConfig, SearchedLoop
+from pymixunlearn.models.normalisation import frozen_norms
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.fresh import fresh_weights
 
@@ -138,7 +139,8 @@ class EuK(SearchedLoop[EuKConfig]):
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in renewed)
         state = self.model.state_dict()
-        buffers = {name for name, _ in fresh.named_buffers() if _belongs(name, cut)}
+        held = tuple(f"{layer}." for layer in (*cut.skipped, cut.layer, *frozen_norms(self.model)))
+        buffers = {name for name, _ in fresh.named_buffers() if not name.startswith(held)}
         taken = {name: value for name, value in fresh.state_dict().items() if name in renewed | buffers}
         self.model.load_state_dict({**state, **taken})
         assert self.config.lr is not None  # resolved
@@ -161,11 +163,6 @@ class EuK(SearchedLoop[EuKConfig]):
         self.cut = self.tail = self.frozen_outputs = None
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(self.trainable[name])
-
-
-def _belongs(name: str, cut: Cut) -> bool:
-    """Whether a buffer is one of the layers after the cut."""
-    return not any(name.startswith(f"{layer}.") for layer in (*cut.skipped, cut.layer))
 
 
 def rate(step: int, steps: int) -> float:

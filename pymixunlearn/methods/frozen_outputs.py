@@ -1,4 +1,4 @@
-"""Outputs of the frozen part for every image of D_r: computed once, in memory or, beyond a bound, in a file."""
+"""Outputs of a frozen network for every image of a set: computed once, in memory or, beyond a bound, in a file."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class FrozenOutputs:
         free = shutil.disk_usage(folder).free
         if free < sum(sizes):
             raise UserError(
-                f"the outputs of the frozen layers need {sum(sizes) / 1e9:.1f} GB, and the folder of temporary files "
+                f"the outputs of frozen layers need {sum(sizes) / 1e9:.1f} GB, and the folder of temporary files "
                 f"'{folder.parent}' has {free / 1e9:.1f} GB left; set TMPDIR to another, or raise cache_mb"
             )
         return [
