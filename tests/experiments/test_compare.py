@@ -78,7 +78,8 @@ def test_all_leaves_out_what_cannot_do_the_task_and_a_name_does_not() -> None:
     request = CompareInputs(("neggrad", "all"), (0,), split=SplitRequest(task="semi"), device="cpu")
     cells = {cell.name: cell for cell in resolve_comparison(request, observer=observer).cells}
     assert {name for name, cell in cells.items() if cell.plan is not None} == {
-        *("boundary-expand", "l-mix", "laf", "mixunlearn-agnostic", "randlabel")
+        *("boundary-expand", "l-mix", "laf", "mixunlearn-agnostic", "randlabel"),
+        *("eu-k-agnostic", "mixunlearn-reset-agnostic", "prune-reset-agnostic"),
     }
     assert set(cells) == {*(name for name in cells if cells[name].plan is not None), "neggrad"}
     assert cells["neggrad"].reason is not None and "needs labels" in cells["neggrad"].reason
