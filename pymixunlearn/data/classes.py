@@ -37,7 +37,7 @@ def with_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
     known = dataset.train.classes
     if listed == known:
         return dataset
-    used = {known[label] for part in _parts(dataset) for label in part.targets.unique().tolist()}
+    used = {known[label] for part in _parts(dataset) for label in set(part.targets.tolist())}
     missing = used - set(listed)
     if missing:
         raise UserError(

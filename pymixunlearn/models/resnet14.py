@@ -48,8 +48,8 @@ class ResNet14(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map images [N, in_channels, image_size, image_size] to logits [N, num_classes]."""
         features = F.relu(self.stem(images))
-        for stage in (self.stage1, self.stage2, self.stage3):
-            features = stage(features)
+        for number in (1, 2, 3):
+            features = self.get_submodule(f"stage{number}")(features)
         logits: Tensor = self.head(self.embedding(features))
         return logits
 
