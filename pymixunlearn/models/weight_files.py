@@ -108,11 +108,24 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Any]:
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     """Read a state dict that PyTorch saved, without running anything that the file says to run."""
+    content = load_content(path)
+    state = content
+    for key in network_place(path, content):
+        state = state[key]
+    return {str(name): tensor for name, tensor in state.items()}
+
+
+def load_content(path: Path) -> Any:
+    """Return all that a file of PyTorch holds, as far as it is tensors and plain values.
+
+    Raises:
+        UserError: It holds more, or is damaged.
+    """
     _check_archive(path)
     try:
         # Opened here: given a path, PyTorch goes by the suffix.
         with path.open("rb") as file:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         # A damaged pickle can fail in any way at all: as a missing key, a wrong type, an end of file.
         foreign = _foreign_objects(path, error)
@@ -125,7 +138,6 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
             f"model checkpoint '{path}' is corrupt or no file of torch.save ({type(error).__name__}); "
             "expected a state dict"
         ) from error
-    return {str(name): tensor for name, tensor in _find_network(path, content).items()}
 
 
 def _check_archive(path: Path) -> None:
@@ -159,17 +171,21 @@ def _foreign_objects(path: Path, error: Exception) -> list[str]:
         return re.findall(r"GLOBAL (\S+)", str(error))[:1]
 
 
-def _find_network(path: Path, content: Any) -> Mapping[str, Tensor]:
-    """Return the state dict in ``content``, which may lie under any keys, beside numbers and an optimizer's state."""
+def network_place(path: Path, content: Any) -> tuple[str, ...]:
+    """Return the keys of the state dict in ``content``, which may lie anywhere, beside an optimizer's state.
+
+    Raises:
+        UserError: There is none, or more than one that could be meant.
+    """
     if isinstance(content, Mapping) and _is_state(content):
-        return content
+        return ()
     found = dict(_states(content, ()))
     for usual in _USUAL_KEYS:
-        for place, state in found.items():
+        for place in found:
             if place and place[0] == usual:
-                return state
+                return place
     if len(found) == 1:
-        return next(iter(found.values()))
+        return next(iter(found))
     keys = ", ".join(repr(".".join(place)) for place in found)
     if found:
         raise UserError(

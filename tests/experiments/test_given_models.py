@@ -257,3 +257,52 @@ def test_train_and_retrain_take_a_specification(tmp_path: Path) -> None:
     assert run(*measured).exit_code == 0
     wrong = run(*measured, "--expect-accuracy", "1")
     assert wrong.exit_code == 3 and "expected 1 % within 0.5" in wrong.stderr
+
+
+@pytest.mark.parametrize("form", ["pt", "safetensors", "parts"])
+def test_the_unlearned_model_comes_back_in_the_form_it_came_in(form: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    nets: Any = {}
+    exec(NETS, nets)
+    torch.manual_seed(1)
+    model = nets["make"](3).to(torch.float16)
+    state = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+    given = (
+        tmp_path / {"pt": "net.ckpt", "safetensors": "net.safetensors", "parts": "model.safetensors.index.json"}[form]
+    )
+    if form == "pt":
+        optimizer = {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 0.1}]}
+        ema = {name: tensor + 1 for name, tensor in state.items()}
+        torch.save({"epoch": 7, "names": ["a"], "net": {"weights": state}, "ema": ema, "optimizer": optimizer}, given)
+    elif form == "safetensors":
+        save_file(state, given, metadata={"format": "pt"})
+    else:
+        names = [*state]
+        parts = {"a.safetensors": names[:3], "b.safetensors": names[3:]}
+        for file, inside in parts.items():
+            save_file({name: state[name] for name in inside}, tmp_path / file)
+        given.write_text(json.dumps({"weight_map": {name: file for file, part in parts.items() for name in part}}))
+    if form == "pt":
+        with pytest.raises(UserError, match="several sets of tensors, under 'net.weights', 'ema'"):
+            unlearned(tmp_path / "run", "nets.py:make", weights=given)
+        content = torch.load(given)
+        torch.save({**content, "ema": {"decay": 0.9, "count": torch.tensor(3)}, "state_dict": state}, given)
+    run = unlearned(tmp_path / "run", "nets.py:make", weights=given)
+    folder = run.folder / "original-form"
+    if form == "pt":
+        written = torch.load(folder / "net.ckpt", weights_only=True)
+        assert set(written) == {"epoch", "names", "state_dict"} and written["epoch"] == 7
+        found = written["state_dict"]
+    elif form == "safetensors":
+        found = load_file(folder / "net.safetensors")
+    else:
+        found = {**load_file(folder / "a.safetensors"), **load_file(folder / "b.safetensors")}
+    assert {name: tensor.dtype for name, tensor in found.items()} == {name: t.dtype for name, t in state.items()}
+    plain = nets["make"](3).to(torch.float16)
+    plain.load_state_dict({name.removeprefix("module."): tensor for name, tensor in found.items()})
+    assert model_hash(plain) == run.record["hashes"]["unlearned"] != run.record["hashes"]["initial"]
+    assert pymixunlearn.verify(run.folder, device="cpu").holds
+    (next(iter(folder.iterdir()))).write_bytes(b"another")
+    failed = [check.subject for check in pymixunlearn.verify(run.folder, hashes_only=True) if not check.holds]
+    assert failed == [f"original-form/{min(path.name for path in folder.iterdir() if path.read_bytes() == b'another')}"]

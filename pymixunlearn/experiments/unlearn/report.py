@@ -11,6 +11,7 @@ from pymixunlearn.experiments.common.model_config import MODEL_CONFIG
 from pymixunlearn.experiments.common.provenance import utc_now
 from pymixunlearn.experiments.common.run_folder import read_json, write_json
 from pymixunlearn.experiments.unlearn.figures import PICTURES
+from pymixunlearn.experiments.unlearn.original_form import ORIGINAL_FORM
 from pymixunlearn.files import file_sha256, write_atomically
 from pymixunlearn.reporting import RECORD, deletion_record, render_report, upgraded
 
@@ -55,8 +56,9 @@ def guarded_files(folder: Path) -> Iterator[str]:
     yield HTML
     if (folder / MODEL_CONFIG).is_file():  # 0.1.0 wrote none
         yield MODEL_CONFIG
-    for path in sorted((folder / PICTURES).glob("*")):
-        yield path.relative_to(folder).as_posix()
+    for inner in (PICTURES, ORIGINAL_FORM):
+        for path in sorted((folder / inner).glob("*")):
+            yield path.relative_to(folder).as_posix()
     yield from (name for name in (AUDIT, PURGE) if (folder / name).is_file())
 
 

@@ -26,6 +26,7 @@ from pymixunlearn.experiments.common.stages import (
 )
 from pymixunlearn.experiments.common.threads import suited_threads
 from pymixunlearn.experiments.unlearn.figures import PICTURES, Figures
+from pymixunlearn.experiments.unlearn.original_form import ORIGINAL_FORM, write_original_form
 from pymixunlearn.experiments.unlearn.plan import Plan
 from pymixunlearn.experiments.unlearn.report import HTML, SOURCES, write_report
 from pymixunlearn.files import file_sha256
@@ -151,6 +152,9 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     folder.write_json("config.json", _config(plan, unlearned.config.to_dict(), command_line))
     text = model_config_text(plan.initial.architecture, split.dataset.train.classes, split.preprocess)
     folder.write_text(MODEL_CONFIG, text)
+    form = plan.initial.trained_elsewhere and write_original_form(
+        folder.partial / ORIGINAL_FORM, unlearned.model, plan.initial.checkpoint
+    )
     folder.write_json("split.json", split.manifest())
     folder.write_text("history.csv", to_csv(history))
     folder.write_json("metrics.json", record)
@@ -170,7 +174,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         watcher,
     )
     write_report(folder.partial)
-    folder.publish(FILES)
+    folder.publish((*FILES, ORIGINAL_FORM) if form else FILES)
     return record
 
 
