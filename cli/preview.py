@@ -47,7 +47,7 @@ def _forgotten(preview: DryRun) -> Iterator[str]:
     for part, files in forgotten.removed.items():
         yield from paragraph(f"Taken out of the {part} set, as the request names them: {_some(files)}", "  ")
     for part, files in forgotten.copies.items():
-        what = {"retain": "D_r, the samples that remain", "test": "the test set"}[part]
+        what = "D_r, the samples that remain" if part == "retain" else f"the {part} set"
         yield from paragraph(f"Exact copies that stay in {what}: {_some(files)}", "  ")
     if forgotten.before:
         yield from paragraph(f"Left out too, since the model forgot them before: {forgotten.before} samples", "  ")

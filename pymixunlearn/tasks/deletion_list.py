@@ -128,7 +128,12 @@ def _read_array(path: Path) -> tuple[int, ...]:
 def _read_words(text: str, where: str) -> Iterable[int]:
     for number, line in enumerate(text.splitlines(), start=1):
         for word in line.replace(",", " ").split():
-            yield parse_integer(word, f"{where}, line {number}")
+            try:
+                yield parse_integer(word, f"{where}, line {number}")
+            except UserError as error:
+                if not any(letter.isalpha() for letter in word):
+                    raise
+                raise UserError(f"{error}; files are listed under a heading '{FILE_COLUMN}'") from error
 
 
 def _read_rows(text: str, columns: list[str], id_column: str | None, where: str) -> DeletionList:
@@ -142,7 +147,8 @@ def _read_rows(text: str, columns: list[str], id_column: str | None, where: str)
         if not by_file:
             indices.append(parse_integer(cells[INDEX_COLUMN], place))
         if by_file or FILE_COLUMN in cells:
-            files.append(_filled(cells[FILE_COLUMN], "file", place))
+            _filled(cells[FILE_COLUMN], "file", place)
+            files.append(cells[FILE_COLUMN])  # as it is: a name may begin or end with a space
         if id_column is not None:
             ids.append(_filled(cells.get(id_column, ""), "id", place))
     if files and indices and len(files) != len(indices):

@@ -115,13 +115,14 @@ def list_samples(dataset: Dataset, classes: Iterable[int | str] = ()) -> Iterato
 def find_samples(dataset: Dataset, request: DeletionList) -> dict[str, Tensor]:
     """Find the samples of a list: int64 indices into "train", "test" and "validation", sorted, each once.
 
-    A file is named by its path below the root of the data, as it is or as it is shown (:func:`printable`), or by the
-    end of it, such as its base name, where only one file has it.
+    A file is named by its path below the root of the data, as it is or as it is shown (:func:`printable`); by the end
+    of it, such as its base name, where only one file has it; or by a path that leads to it from elsewhere.
 
     Raises:
         UserError: A file is not in the data or is not the only one of its name, all such files being listed; an index
             and a file of one row differ; or a sample is listed twice without ids.
     """
+    places: list[_Place] = []
     if not request.files:
         listed = {"train": list(request.indices)}
     else:
@@ -135,10 +136,15 @@ def find_samples(dataset: Dataset, request: DeletionList) -> dict[str, Tensor]:
         listed = defaultdict(list)
         for place in places:
             listed[place.part].append(place.number)
-    for indices in listed.values():
+    for part, indices in listed.items():
         repeated = [index for index, count in Counter(indices).items() if count > 1]
         if repeated and request.id_column is None:
-            raise UserError(f"every index must be given once, got {min(repeated)} more than once")
+            paths = {place.number: place.path for place in places if place.part == part}
+            what = f"'{printable(paths[min(repeated)])}'" if paths else f"the index {min(repeated)}"
+            raise UserError(
+                f"every sample must be listed once, got {what} more than once; with an id column, rows for one sample "
+                "are one sample with several ids"
+            )
     return {part: torch.tensor(sorted(set(listed.get(part, ()))), dtype=torch.int64) for part in _PARTS}
 
 
@@ -162,11 +168,16 @@ def _found_files(dataset: Dataset, names: Iterable[str]) -> list[_Place]:
         if (shown := printable(place.path)) != place.path:  # as `list samples` and messages write it
             exact[shown].append(place)
         ends[_comparable(place.path).rpartition("/")[2]].append(place)
+    # With the folder of the data before it, so that a path that leads there from elsewhere ends alike.
+    source = _comparable(dataset.source or "").rstrip("/")
+    root = source if source.startswith("/") else "."
     found, missing, ambiguous = [], [], []
     for name in names:
-        end = "/" + _comparable(name)
+        even = _comparable(name.strip())
         candidates = exact.get(name) or [
-            place for place in ends[end.rpartition("/")[2]] if ("/" + _comparable(place.path)).endswith(end)
+            place
+            for place in ends[even.rpartition("/")[2]]
+            if (path := f"{root}/{_comparable(place.path)}") == even or path.endswith(f"/{even}")
         ]
         if len(candidates) == 1:
             found.append(candidates[0])

@@ -209,13 +209,19 @@ class Split:
 
     @cached_property
     def copies(self) -> dict[str, Tensor]:
-        """Sorted int64 indices of the images in "retain" (D_r) and "test" whose pixels are those of one in D_f.
+        """Sorted int64 indices of the images in "retain" (D_r), "test" and "validation" whose pixels are in D_f, too.
 
         Indices of D_r are into ``dataset.train``. A part without copies has no entry.
         """
         forgotten = set(image_hashes(self.forget))
         found = {}
-        for part, images, indices in (("retain", self.retain, self.retain_indices), ("test", self.test, None)):
+        for part, images, indices in (
+            ("retain", self.retain, self.retain_indices),
+            ("test", self.test, None),
+            ("validation", self.dataset.validation, None),
+        ):
+            if images is None:
+                continue
             same = torch.tensor([digest in forgotten for digest in image_hashes(images)]).nonzero().squeeze(1)
             if len(same):
                 found[part] = same if indices is None else indices[same]

@@ -160,7 +160,7 @@ def test_no_command_puts_back_what_the_model_forgot_before(
 
 
 def test_tune_takes_no_model_that_has_forgotten_anything(first_run: Path) -> None:
-    with pytest.raises(BadRequest, match="unknown model"):
+    with pytest.raises(BadRequest, match="tuning trains its own models"):
         resolve_tuning(TuneInputs(model=ModelRequest(str(first_run)), device="cpu"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,9 @@ def test_two_rows_for_one_image_are_one_image_with_two_ids(tmp_path: Path) -> No
         assert len(request) == 3 and split.forget_indices.tolist() == [1, 2]
         params: Any = split.params
         assert params["count"] == 2 and params["ids"]["count"] == 2
-    with pytest.raises(UserError, match="every index must be given once, got 1 more than once"):
+    with pytest.raises(
+        UserError, match="every sample must be listed once, got the index 1 more than once; with an id column"
+    ):
         tasks.index_split(photos(), DeletionList((1, 2, 1)))
 
 
@@ -128,7 +131,8 @@ def test_a_file_by_its_path_or_the_end_of_it(name: str, index: int) -> None:
         ),
         (("/other/train/cat/1.png",), "are not in the data"),
         (("7.png",), "none of the 1 listed samples is a training image"),
-        (("1.png", "cat/1.png"), "every index must be given once"),
+        (("/train/cat/1.png",), "are not in the data"),
+        (("1.png", "cat/1.png"), "every sample must be listed once, got 'train/cat/1.png' more than once"),
         (("1.png\x1b[31m",), "'1.png\\x1b[31m'"),
     ],
 )
@@ -136,6 +140,35 @@ def test_files_that_are_not_one_sample_are_listed(files: tuple[str, ...], messag
     with pytest.raises(UserError) as caught:
         tasks.index_split(photos(), DeletionList((), files=files))
     assert message in str(caught.value)
+
+
+def test_a_path_from_elsewhere_leads_to_the_file() -> None:
+    stored = replace(photos(), source="/home/ann/photos")
+    for name in (
+        "/home/ann/photos/train/cat/1.png",
+        "photos/train/cat/1.png",
+        "./train/cat/1.png",
+        "train\\cat\\1.png",
+    ):
+        assert tasks.index_split(stored, DeletionList((), files=(name,))).forget_indices.tolist() == [1]
+    for name in ("/home/eve/photos/train/cat/1.png", "/photos/train/cat/1.png", "tos/train/cat/1.png"):
+        with pytest.raises(UserError, match="are not in the data"):
+            tasks.index_split(stored, DeletionList((), files=(name,)))
+
+
+def test_a_name_with_spaces_around_it_is_found(tmp_path: Path) -> None:
+    dataset = Dataset(
+        "odd", part(["train/ a.png", "train/a.png", "train/b.png"], 0), part(["test/c.png"], 9), Preprocess()
+    )
+    listed = tasks.read_deletion_list(written(tmp_path, "file,person\ntrain/ a.png,p\n b.png ,q\n"), "person")
+    assert tasks.index_split(dataset, listed).forget_indices.tolist() == [0, 2]
+
+
+def test_a_plain_list_of_files_says_how_files_are_listed(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match="line 1: an index must be an integer, got 'cat/1.png'; files are listed under a"
+    ):
+        tasks.read_deletion_list(written(tmp_path, "cat/1.png\n", "list.txt"))
 
 
 def test_an_index_beside_a_file_must_be_its_own() -> None:
@@ -198,6 +231,8 @@ def test_exact_copies_that_remain_are_named() -> None:
     manifest: Any = split.manifest()
     assert manifest["copies"]["retain"]["indices"] == [4] and manifest["copies"]["test"]["count"] == 1
     assert "copies" not in tasks.index_split(dataset, [1]).manifest()
+    watched = replace(dataset, validation=dataset.train.subset(torch.tensor([3, 4])))
+    assert tasks.index_split(watched, [0, 2]).copies["validation"].tolist() == [1]
 
 
 # Classes

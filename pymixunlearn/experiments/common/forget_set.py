@@ -98,11 +98,11 @@ def notes(split: Split, forget: SplitRequest) -> Iterator[str]:
     for part, indices in split.removed.items():
         yield f"{len(indices)} of them are images of the {part} set and are taken out of it."
     for part, indices in split.copies.items():
-        images, what = (split.train, "the retain set") if part == "retain" else (split.test, "the test set")
+        images = {"retain": split.train, "test": split.test}.get(part, split.dataset.validation)
         names = [str(index) for index in indices.tolist()]
-        if images.paths is not None:
+        if images is not None and images.paths is not None:
             names = [images.paths[index] for index in indices.tolist()]
-        yield f"{len(indices)} exact copies of forgotten images stay in {what}: {shown(names)}."
+        yield f"{len(indices)} exact copies of forgotten images stay in the {part} set: {shown(names)}."
 
 
 def _forgetful_folders(given: Iterable[str | Path | None], said: dict[str, None]) -> Iterator[Path]:

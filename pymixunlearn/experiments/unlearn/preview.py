@@ -33,7 +33,7 @@ class Forgotten:
         remaining: Number of training samples in D_r.
         before: Number of training samples that the model forgot before; they are in neither set.
         removed: For "test" and "validation", the images that are taken out there: paths, or indices as text.
-        copies: For "retain" and "test", exact copies of forgotten images that stay there: likewise.
+        copies: For "retain", "test" and "validation", exact copies of forgotten images that stay there: likewise.
     """
 
     classes: tuple[tuple[str, int, int], ...]
@@ -57,7 +57,7 @@ class Forgotten:
         every = torch.bincount(targets, minlength=split.num_classes).tolist()
         forgotten = torch.bincount(targets[split.forget_indices], minlength=split.num_classes).tolist()
         removed = {"test": loaded.test, "validation": loaded.validation}
-        copies = {"retain": split.train, "test": split.test}
+        copies = {"retain": split.train, "test": split.test, "validation": split.dataset.validation}
         return cls(
             tuple(
                 (name, count, every[label])
