@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 
 import torch
 
 import pymixunlearn
 from pymixunlearn import ops
+from pymixunlearn.training.device import processor_name
 
 _COPY_BYTES = {"cpu": 256 << 20, "cuda": 2 << 30}
 _COPIES = 7
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Machine:
 
 def describe_machine(device: torch.device) -> Machine:
     """Name the device and the versions; nothing that says whose machine it is."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     facts = ops.status().facts
     versions = {
         "pymixunlearn": pymixunlearn.__version__,
@@ -47,16 +46,6 @@ def describe_machine(device: torch.device) -> Machine:
     return Machine(
         name, torch.get_num_threads(), ", ".join(f"{key} {value}" for key, value in versions.items() if value)
     )
-
-
-def _processor() -> str:
-    """Return the processor's name as Linux knows it; where there is no such file, what Python knows."""
-    try:
-        lines = _CPUINFO.read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2] for line in lines if line.startswith("model name"))
-    return " ".join(next(names, "").split()) or platform.processor() or platform.machine()
 
 
 def copy_bandwidth(device: torch.device, size: int | None = None) -> float:

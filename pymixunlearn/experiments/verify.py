@@ -333,8 +333,9 @@ def _other_models(
     stated = metrics["hashes"].get("initial")
     if "initial" not in found and inputs.network is not None and model_hash(inputs.network) == stated:
         found["initial"] = copy.deepcopy(inputs.network).cpu()
-    # What other versions trained here, under the same settings, need not be what they trained for this run.
-    ours = all(metrics["versions"][name] == versions()[name] for name in ("pymixunlearn", "torch"))
+    # What other versions or processors train, under the same settings, need not be what they trained for this run.
+    here = versions()
+    ours = all(metrics["versions"].get(name) == here[name] for name in ("pymixunlearn", "torch", "processor", "gpu"))
     with suited_threads(split.dataset, torch.device(config["device"])):
         cached = cached_models(
             config["architecture"],
@@ -347,8 +348,8 @@ def _other_models(
     found = {**cached, **found}
     for name in given:
         if name not in found and metrics["metrics"][name] is not None:
-            where = f"it is not in the cache of trained models; give it as --{name}"
-            missing.append(f"model {row_name(name)} and its metrics: {where}")
+            where = "it is not in the cache of trained models" if ours else "another version or processor trained it"
+            missing.append(f"model {row_name(name)} and its metrics: {where}; give it as --{name}")
     if "retrain" not in found and metrics["metrics"]["retrain"] is not None:
         missing.append("metrics that compare with Retrain's predictions, and every gap to Retrain")
     return {name: found[name] for name in given if name in found}

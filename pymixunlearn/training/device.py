@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pymixunlearn.errors import UserError
 from pymixunlearn.seeding import derive_seed
+
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 def resolve_device(name: str | torch.device | None = None) -> torch.device:
@@ -94,3 +98,13 @@ def _deterministic_cudnn() -> Iterator[None]:
         yield
     finally:
         cudnn.deterministic, cudnn.benchmark = before
+
+
+def processor_name() -> str:
+    """Return the processor's name as Linux knows it; where there is no such file, what Python knows."""
+    try:
+        lines = _CPUINFO.read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2] for line in lines if line.startswith("model name"))
+    return " ".join(next(names, "").split()) or platform.processor() or platform.machine()

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from pymixunlearn import ops
 from pymixunlearn.benchmarking import Machine
-from pymixunlearn.benchmarking import machine as machines
 from pymixunlearn.benchmarking.machine import copy_bandwidth, describe_machine
 from pymixunlearn.benchmarking.ops import OPERATORS, Case, Settings, measure, measure_case, rivals
+from pymixunlearn.training import device as device_module
 
 LOSS = Case("mix_contrastive_loss", "zip", "small", "float32")
 
@@ -163,7 +163,7 @@ def test_the_machine_is_described_without_its_name() -> None:
 
 def test_the_processor_has_a_name_where_linux_does_not_tell_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     listed = tmp_path / "cpuinfo"
-    monkeypatch.setattr(machines, "_CPUINFO", listed)
+    monkeypatch.setattr(device_module, "_CPUINFO", listed)
     monkeypatch.setattr(platform, "processor", lambda: "")
     assert describe_machine(torch.device("cpu")).device == platform.machine()  # no such file
     listed.write_text("processor\t: 0\n")

@@ -68,7 +68,7 @@ class Operations:
         sys.addaudithook(self.hear)
         self.sync, self.write = os.fsync, Path.write_bytes
         os.fsync = self.synced
-        Path.write_bytes = lambda path, content: self.written(path, content)  # type: ignore[method-assign,assignment]
+        Path.write_bytes = lambda path, content: self.written(path, bytes(content))  # type: ignore[method-assign]
 
     def next(self) -> None:
         self.count += 1

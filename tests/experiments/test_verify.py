@@ -15,9 +15,19 @@ from PIL import Image
 
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import Metrics
-from pymixunlearn.experiments import DataRequest, Plan, SplitRequest, UnlearnInputs, resolve_unlearning, run_unlearning
+from pymixunlearn.experiments import (
+    DataRequest,
+    Plan,
+    SplitRequest,
+    UnlearnInputs,
+    resolve_unlearning,
+    run_unlearning,
+    verify,
+)
+from pymixunlearn.experiments.common.inputs import VerifyInputs
+from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.unlearn.report import write_report
-from pymixunlearn.experiments.verify import VerifyInputs, run_verification
+from pymixunlearn.experiments.verify import run_verification
 from pymixunlearn.files import file_sha256
 from pymixunlearn.reporting import record_sha256, schema
 
@@ -305,6 +315,56 @@ def test_forgeries_are_found(folder: Path, forged: Callable[[Path], None], subje
     assert failing(folder) == []
     forged(folder)
     assert subject in failing(folder)
+
+
+def with_other_settings(folder: Path) -> None:
+    reseal(folder, lambda record: record["method"]["settings"].update(epochs=50))
+
+
+def with_another_config(folder: Path) -> None:
+    config = read(folder / "config.json")
+    config["resolved_settings"]["epochs"] = 50
+    (folder / "config.json").write_text(json.dumps(config))
+    reseal(folder)
+
+
+def with_another_seed(folder: Path) -> None:
+    reseal(folder, lambda record: record.update(seed=7))
+
+
+@pytest.mark.parametrize("forged", [with_other_settings, with_another_config, with_another_seed])
+def test_settings_that_disagree_with_the_files_beside_the_record_are_found(
+    folder: Path, forged: Callable[[Path], None]
+) -> None:
+    forged(folder)
+    checks = run_verification(VerifyInputs(folder, hashes_only=True))
+    found = {check.subject: check.detail for check in checks if not check.holds}
+    key = "seed" if forged is with_another_seed else "method"
+    assert found["report.json, content"] == f"differs from the files beside it: {key}"
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "pictures/../../outside.txt", "{absolute}"])
+def test_a_record_that_names_files_outside_of_the_folder_is_refused(folder: Path, name: str) -> None:
+    outside = folder.parent / "outside.txt"
+    outside.write_text("of somebody else")
+    name = name.format(absolute=outside)
+    record = read(folder / "report.json")
+    record["files"][name] = file_sha256(outside)  # the true hash: what is wrong is the place alone
+    (folder / "report.json").write_text(json.dumps({**record, "sha256": record_sha256(record)}))
+    assert failing(folder, hashes_only=True) == [name]
+
+
+@pytest.mark.parametrize("where", ["processor", "torch"])
+def test_what_another_machine_trained_is_no_evidence_against_a_record(
+    folder: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = {**versions(), where: "another"}
+    monkeypatch.setattr(verify, "versions", lambda: here)
+    elsewhere = run_verification(VerifyInputs(folder, device="cpu"))
+    assert elsewhere.holds and "model Retrain" not in {check.subject for check in elsewhere}
+    assert any(
+        "another version or processor trained it; give it as --retrain" in text for text in elsewhere.not_checked
+    )
 
 
 def test_what_could_not_be_checked_is_listed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

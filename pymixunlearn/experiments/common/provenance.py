@@ -1,4 +1,4 @@
-"""Which software made a result, and when."""
+"""What made a result, and when."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 import pymixunlearn
+from pymixunlearn.training.device import processor_name
 
 _LIBRARIES = ("numpy", "scikit-learn", "torchvision", "safetensors")
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions of everything that results depend on; None for a library that is not installed."""
+    """Return the versions and the hardware that results depend on; None for what is not there."""
     found: dict[str, str | None] = {
         "pymixunlearn": pymixunlearn.__version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "cuda": torch.version.cuda,
+        "processor": processor_name(),  # as versions do, it decides how sums are rounded
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
     for library in _LIBRARIES:
         try:
