@@ -66,9 +66,9 @@ class Operations:
     def __init__(self, folder: Path, deadly: int) -> None:
         self.folder, self.deadly, self.count = str(folder), deadly, 0
         sys.addaudithook(self.hear)
-        self.sync, self.write = os.fsync, Path.write_bytes
-        os.fsync = self.synced
-        Path.write_bytes = lambda path, content: self.written(path, bytes(content))  # type: ignore[method-assign]
+        self.sync = os.fsync
+        os.fsync = self.synced  # type: ignore[assignment]
+        Path.write_bytes = lambda path, content: self.written(path, bytes(content))  # type: ignore
 
     def next(self) -> None:
         self.count += 1
