@@ -13,9 +13,10 @@ from pymixunlearn.methods.config import OURS, PAPER, MethodConfig, setting
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import labelled
 from pymixunlearn.models import architecture_name
+from pymixunlearn.models.adapter import say
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.fit import fit
-from pymixunlearn.training.fresh import fresh_weights
+from pymixunlearn.training.fresh import fresh_weights, frozen_parameters
 from pymixunlearn.training.supervised import TrainConfig, defaults_for
 
 
@@ -64,6 +65,9 @@ class RetrainConfig(MethodConfig):
 class Retrain(Method):
     """Train fresh weights of the same architecture on D_r: with cross entropy, or with Mean Teacher in task "semi".
 
+    Parameters without ``requires_grad`` keep their values: the initial model's training began with them and left them
+    as they are, so retraining does too. What they had learnt of D_f before they were frozen, Retrain knows as well.
+
     Example:
         >>> from pymixunlearn import methods
         >>> methods.Retrain(epochs=5).config.batch_size
@@ -87,9 +91,13 @@ class Retrain(Method):
 
     def _run(self, job: UnlearnJob) -> MethodOutput:
         images = TrainingSet(labelled(job.split.retain), job.split.unlabelled)
+        frozen = frozen_parameters(job.model)
+        if frozen:
+            where = f"{len(frozen)} from '{frozen[0]}' on"
+            say(f"parameters of the model are frozen, {where}; the retrained model has the same")
         config = self.resolve(job.model, semi_supervised=images.unlabelled is not None)
         trained = fit(
-            fresh_weights(job.model, derive_seed(job.seed, self.name)),
+            fresh_weights(job.model, derive_seed(job.seed, self.name), keep_frozen=True),
             images,
             job.split.preprocess,
             config,

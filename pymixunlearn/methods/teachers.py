@@ -99,7 +99,7 @@ class TrainedTeachers(Loop[TeachersConfig]):
         self.teacher_optimizers: dict[str, torch.optim.Optimizer] = {}
         for side in ("forget", "retain"):
             stream = derive_seed(self.seed, NAME, side)
-            teacher = fresh_weights(copy.deepcopy(self.model), stream).to(self.device)
+            teacher = fresh_weights(copy.deepcopy(self.model), stream, keep_frozen=True).to(self.device)
             self.teachers[side] = self.parts[f"{side}_teacher"] = teacher
             self.teacher_optimizers[side] = self.add_optimizer(
                 "adam", lr, of=teacher, part=f"{side}_teacher_optimizer", weight_decay=training.weight_decay

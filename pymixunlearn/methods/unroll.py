@@ -92,7 +92,7 @@ class Unroll(Loop[UnrollConfig]):
         if self.config.point == "start":
             start = self._start
             if start is None:
-                start = fresh_weights(self.checkpoint, derive_seed(self.seed, "initial"))
+                start = fresh_weights(self.checkpoint, derive_seed(self.seed, "initial"), keep_frozen=True)
             self.checkpoint = copy.deepcopy(start).to(self.device).train()
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         pairs = zip(self.checkpoint.parameters(), self.model.parameters(), strict=True)

@@ -81,6 +81,7 @@ def deletion_record(
             "initial_sha256": models["initial"],
             "unlearned_sha256": models["unlearned"],
             "retrain_sha256": models.get("retrain"),
+            **({"frozen_parameters": config["frozen_parameters"]} if config.get("frozen_parameters") else {}),
         },
         "seed": record["seed"],
         "device": config["device"],

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.weight_norm import WeightNorm
 
 from pymixunlearn import models
 from pymixunlearn.errors import UserError
 from pymixunlearn.models.adapter import carry_over
-from pymixunlearn.models.normalisation import carry_norms
+from pymixunlearn.models.normalisation import carry_norms, frozen_norms
 from pymixunlearn.training.device import seeded_layers
 
 _LIBRARIES = ("timm", "torchvision", "transformers")
 """Their networks draw tokens, positions and scales from a narrow normal distribution, without a reset_parameters()."""
 
 
-def fresh_weights(model: nn.Module, seed: int) -> nn.Module:
+def fresh_weights(model: nn.Module, seed: int, *, keep_frozen: bool = False) -> nn.Module:
     """Return a network of the same architecture, on the CPU, with weights that know nothing of ``model``'s.
 
     Networks of :mod:`pymixunlearn.models` are built anew; ``model`` itself is kept as it is. Any other network is
@@ -29,6 +30,8 @@ def fresh_weights(model: nn.Module, seed: int) -> nn.Module:
     Args:
         model: The network to take after.
         seed: Fixes the weights.
+        keep_frozen: Whether what is frozen keeps its values, as where a training of the other weights is repeated: the
+            parameters without ``requires_grad``, where others have it, and the statistics of frozen normalisations.
 
     Raises:
         UserError: A layer holds parameters but cannot reset them, so that old knowledge would remain.
@@ -41,9 +44,10 @@ def fresh_weights(model: nn.Module, seed: int) -> nn.Module:
         >>> fresh.architecture == model.architecture, training.model_hash(fresh) == training.model_hash(model)
         (True, False)
     """
+    kept = _frozen_tensors(model) if keep_frozen else {}
     architecture = models.architecture_of(model)
+    fresh = _reset(model, seed, set(kept)) if architecture is None else models.build(**architecture, seed=seed)
     if architecture is not None:
-        fresh = models.build(**architecture, seed=seed)
         # What is frozen, and the type of every tensor, belong to the network too.
         for mine, theirs in zip(fresh.parameters(), model.parameters(), strict=True):
             mine.data = mine.data.to(theirs.dtype)
@@ -52,15 +56,54 @@ def fresh_weights(model: nn.Module, seed: int) -> nn.Module:
             own.data = own.data.to(other.dtype)
         carry_norms(model, fresh)
         carry_over(model, fresh)
-        return fresh
+    tensors = fresh.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, value in kept.items():
+            tensors[name].copy_(value)
+    return fresh
+
+
+def frozen_parameters(model: nn.Module) -> list[str]:
+    """Return the names of the parameters that cannot be trained; none where no parameter can.
+
+    Example:
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(2, 3).requires_grad_(False), nn.Linear(3, 2))
+        >>> frozen_parameters(model)
+        ['0.weight', '0.bias']
+    """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        return []
+    return [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+
+
+def _frozen_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return copies of what a training of the model leaves as it is, by name."""
+    names = set(frozen_parameters(model))
+    layers = set(frozen_norms(model))
+    for name, module in model.named_modules():
+        own = [f"{name}.{key}" if name else key for key, _ in module.named_parameters(recurse=False)]
+        if isinstance(module, _NormBase) and own and names.issuperset(own):
+            layers.add(name)
+    for name in layers:
+        names.update(f"{name}.{key}" if name else key for key, _ in model.get_submodule(name).named_buffers())
+    return {name: value.detach().clone() for name, value in model.state_dict().items() if name in names}
+
+
+def _reset(model: nn.Module, seed: int, kept: Container[str]) -> nn.Module:
+    """Reset a network in place; layers whose tensors are all ``kept`` need not be able to."""
     resets: list[Callable[[], object]] = []
     known: set[nn.Module] = set()
     for name, module in model.named_modules():
+        tensors = [f"{name}.{key}" if name else key for key in module.state_dict()]
+        if all(tensor in kept for tensor in tensors):
+            continue
         if is_parametrized(module):
             known.update(module.parametrizations.modules())
             resets.append(partial(_reset_parametrized, module))
             continue
-        if module in known or next(module.parameters(recurse=False), None) is None:
+        has_own = next(module.parameters(recurse=False), None) is not None
+        if module in known or not (has_own or isinstance(module, _NormBase)):
             continue
         reset = _reset_of(module)
         if reset is None:

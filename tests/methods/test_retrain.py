@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -46,3 +47,14 @@ def test_settings_left_open_are_those_of_the_network(tiny: Any, digits_model: nn
     }
     result = Retrain(epochs=1).unlearn(tiny.model(), tiny.split(), device="cpu")
     assert result.config == RetrainConfig(epochs=1, lr=1e-3)
+
+
+def test_what_is_frozen_stays_as_the_initial_model_has_it_and_is_said(tiny: Any) -> None:
+    model, split = tiny.model(), tiny.split()
+    first = next(name for name, _ in model.named_parameters())
+    model.get_parameter(first).requires_grad_(False)
+    with pytest.warns(UserWarning, match=f"are frozen, 1 from '{first}' on; the retrained model has the same"):
+        result = Retrain(epochs=1).unlearn(model, split, device="cpu").model
+    assert torch.equal(result.get_parameter(first), model.get_parameter(first))
+    others = [name for name, _ in model.named_parameters() if name != first]
+    assert not any(torch.equal(result.get_parameter(name), model.get_parameter(name)) for name in others)

@@ -9,7 +9,9 @@ from torch import nn
 
 from pymixunlearn import models
 from pymixunlearn.errors import UserError
+from pymixunlearn.models.normalisation import hold_norms
 from pymixunlearn.training import fresh_weights, model_hash
+from pymixunlearn.training.fresh import frozen_parameters
 
 
 def test_every_layer_of_a_users_network_is_reset() -> None:
@@ -45,6 +47,66 @@ def test_a_built_network_is_built_again_with_what_is_frozen_in_it() -> None:
     assert [name for name, parameter in fresh.named_parameters() if not parameter.requires_grad] == ["conv1.weight"]
     assert models.architecture_of(fresh) == models.architecture_of(model)
     assert not torch.equal(fresh.conv1.weight, model.conv1.weight)
+
+
+def backbone(frozen: bool = True) -> nn.Sequential:
+    """A trained network whose first half is frozen, the statistics of its normalisations included."""
+    torch.manual_seed(0)
+    first = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False))
+    model = nn.Sequential(first, nn.Flatten(), nn.BatchNorm1d(144, affine=False), nn.Linear(144, 2))
+    model(torch.rand(8, 1, 8, 8))
+    first.requires_grad_(not frozen)
+    return model
+
+
+def changed(model: nn.Module, fresh: nn.Module) -> set[str]:
+    after = fresh.state_dict()
+    return {name for name, value in model.state_dict().items() if not torch.equal(value, after[name])}
+
+
+def test_what_is_frozen_keeps_its_values_where_that_is_asked_for() -> None:
+    with torch.random.fork_rng():
+        models_ = [backbone() for _ in range(3)]
+    for model in models_:
+        hold_norms(model)  # as every method does, so that a layer without parameters is known to be frozen
+    model, kept, reset = models_
+    statistics = {"running_mean", "running_var", "num_batches_tracked"}
+    rest = {"3.weight", "3.bias", *(f"2.{name}" for name in statistics)}
+    assert changed(model, fresh_weights(kept, 1, keep_frozen=True)) == rest
+    of_first = {"0.0.weight", "0.0.bias", *(f"0.{layer}.{name}" for layer in (1, 2) for name in statistics)}
+    assert changed(model, fresh_weights(reset, 1)) == rest | of_first
+    assert [parameter.requires_grad for parameter in kept.parameters()] == [False] * 4 + [True] * 2
+
+
+def test_where_nothing_can_be_trained_nothing_counts_as_frozen() -> None:
+    with torch.random.fork_rng():
+        model, other = backbone().requires_grad_(False), backbone().requires_grad_(False)
+    assert frozen_parameters(model) == []
+    assert "0.0.weight" in changed(model, fresh_weights(other, 1, keep_frozen=True))
+
+
+def test_a_frozen_layer_need_not_be_able_to_reset_itself() -> None:
+    class Stuck(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token = nn.Parameter(torch.ones(3), requires_grad=False)
+
+    model = nn.Sequential(nn.Linear(3, 3), Stuck())
+    assert torch.equal(fresh_weights(model, 0, keep_frozen=True).get_parameter("1.token"), torch.ones(3))
+    with pytest.raises(UserError, match="'1' has parameters but no reset_parameters"):
+        fresh_weights(model, 0)
+
+
+def test_a_built_network_keeps_what_is_frozen_in_it_too() -> None:
+    model = models.build("resnet18", num_classes=3, in_channels=1, image_size=8)
+    model(torch.rand(4, 1, 8, 8))
+    for layer in (model.conv1, model.bn1):
+        layer.requires_grad_(False)
+    fresh = fresh_weights(model, 1, keep_frozen=True)
+    same = set(model.state_dict()) - changed(model, fresh)
+    of_first = {"conv1.weight", "bn1.running_mean", "bn1.running_var", "bn1.num_batches_tracked"}
+    assert of_first <= same and not {"layer1.0.conv1.weight", "layer1.0.bn1.running_mean"} & same
+    assert changed(model, fresh_weights(model, 1)) >= of_first
 
 
 @pytest.mark.parametrize(

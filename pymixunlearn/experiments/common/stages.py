@@ -19,6 +19,8 @@ from pymixunlearn.experiments.common.in_memory import untrained
 from pymixunlearn.experiments.common.metrics_cache import cached_metrics
 from pymixunlearn.experiments.common.progress import MethodCallback, Observer, PhaseCallback
 from pymixunlearn.methods import Method, Recipe, Retrain, RetrainConfig, UnlearnResult
+from pymixunlearn.models.copying import private_copy
+from pymixunlearn.models.normalisation import hold_norms
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import (
@@ -146,7 +148,9 @@ def _retrain_key(
     initial: nn.Module, split: Split, config: TrainConfig, *, device: torch.device, seed: int
 ) -> dict[str, Any]:
     stream = derive_seed(seed, Retrain.name)
-    fresh = fresh_weights(copy.deepcopy(initial), stream)
+    private = private_copy(initial)
+    hold_norms(private)  # as a method does: frozen layers are part of what it starts from
+    fresh = fresh_weights(private, stream, keep_frozen=True)
     return training_key(fresh, split.retained_training_set, split.preprocess, config, device=device, seed=stream)
 
 

@@ -32,6 +32,7 @@ from pymixunlearn.experiments.unlearn.report import HTML, SOURCES, write_report
 from pymixunlearn.files import file_sha256
 from pymixunlearn.reporting import MODELS, RECORD, VERSION, measured, upgraded
 from pymixunlearn.training import CachedModel, model_hash, save_model
+from pymixunlearn.training.fresh import frozen_parameters
 
 FILES = (*SOURCES, MODEL_CONFIG, PICTURES, HTML, RECORD)
 """What a finished run folder holds."""
@@ -213,6 +214,7 @@ def _config(plan: Plan, settings: dict[str, Any], command_line: str) -> dict[str
         "resolved_settings": settings,
         "preset": None if plan.preset is None else plan.preset.name,
         "label_aware": plan.method.needs_labels,
+        "frozen_parameters": [] if plan.initial.loaded is None else frozen_parameters(plan.initial.loaded),
         **model_options(inputs.model, plan.initial),
         "architecture_name": inputs.model.architecture,
         **data_origin(inputs.data),

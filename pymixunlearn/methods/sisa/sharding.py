@@ -149,7 +149,7 @@ class Sharding:
 
     def fresh(self, *names: str | int) -> nn.Module:
         """Return a network that knows nothing, its weights fixed by the seed and ``names``, on the device."""
-        return fresh_weights(copy.deepcopy(self._template), self.seed(*names)).to(self.setup.device)
+        return fresh_weights(copy.deepcopy(self._template), self.seed(*names), keep_frozen=True).to(self.setup.device)
 
     def seed(self, *names: str | int) -> int:
         """Return the seed of the stream ``names``."""
