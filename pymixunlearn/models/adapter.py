@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pymixunlearn.errors import UserError
-from pymixunlearn.models.copying import Precision
+from pymixunlearn.models.copying import Precision, private_copy
 from pymixunlearn.models.features import Untouched
 from pymixunlearn.models.logits import Found, OutputHook, are_probabilities, find_logits, log_probabilities
 from pymixunlearn.models.registry import architecture_of, available
@@ -122,6 +122,7 @@ def adapted(
             logits = _trial(model, example, num_classes)
             if finite:
                 _check_finite(model, logits)
+                _check_training(model, example)
             if adapter is not None:
                 adapter.trying, seen = False, adapter.seen
             if adapter is not None and seen is not None and len(seen) > 1 and are_probabilities(seen):
@@ -226,6 +227,31 @@ def _trial(model: nn.Module, example: Tensor, num_classes: int | None) -> Tensor
         return find_logits(output, len(example), num_classes).logits
     except UserError as error:
         raise UserError(f"{error}{_class_hint(model, num_classes)}") from error
+
+
+def _check_training(model: nn.Module, example: Tensor) -> None:
+    """Run a copy in training mode if it has layers that evaluation leaves out: those may need larger images."""
+    used: set[nn.Module] = set()
+    layers = [module for module in model.modules() if next(module.parameters(recurse=False), None) is not None]
+    handles = [layer.register_forward_pre_hook(lambda layer, _: used.add(layer)) for layer in layers]
+    try:
+        with Untouched(model):
+            model(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if used.issuperset(layers):
+        return
+    devices = [example.device] if example.is_cuda else []
+    with torch.random.fork_rng(devices=devices), torch.no_grad():
+        try:
+            private_copy(model).train()(example)
+        except RuntimeError as error:
+            unused = next(name for name, layer in model.named_modules() if layer in layers and layer not in used)
+            raise UserError(
+                f"model cannot process images {list(example.shape)} in training mode, where '{unused}' runs too: "
+                f"{str(error).strip().splitlines()[0]}; expected larger images, or a model without its auxiliary heads"
+            ) from error
 
 
 def _class_hint(model: nn.Module, num_classes: int | None) -> str:

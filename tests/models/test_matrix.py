@@ -136,6 +136,8 @@ ROWS: dict[str, Callable[[], nn.Module]] = {
 SLOW = {
     "resnet18": lambda: _torchvision("resnet18"),
     "googlenet": lambda: _torchvision("googlenet", aux_logits=True, init_weights=False),
+    "inception": lambda: _torchvision("inception_v3", aux_logits=True, init_weights=False),
+    "inception without auxiliary head": lambda: _torchvision("inception_v3", aux_logits=False, init_weights=False),
 }
 EXTRAS = {
     "timm vit": lambda: _timm("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2),
@@ -146,12 +148,18 @@ EXTRAS = {
     "LoRA on timm": lambda: _lora(_timm("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2), ["qkv"]),
     "LoRA on Hugging Face": lambda: _lora(_hugging_face(), ["q_proj", "query"]),
 }
-SIZES = {"googlenet": 64, **{name: 32 for name in (*EXTRAS, "mobilenet", "resnet18")}}
+SIZES = {
+    "googlenet": 64,
+    "inception": 299,
+    "inception without auxiliary head": 75,
+    **{name: 32 for name in (*EXTRAS, "mobilenet", "resnet18")},
+}
 
 
 def _split(size: int) -> tasks.Split:
-    targets = torch.arange(24) % CLASSES
-    noise = torch.randint(0, 60, (24, 3, size, size), generator=torch.Generator().manual_seed(0))
+    count = 8 if size == 299 else 24
+    targets = torch.arange(count) % CLASSES
+    noise = torch.randint(0, 60, (count, 3, size, size), generator=torch.Generator().manual_seed(0))
     images = (noise + 60 * targets[:, None, None, None]).to(torch.uint8)
     return tasks.class_split(data.from_tensors(images, targets, images, targets, classes=tuple("abcd")), [0])
 
@@ -207,6 +215,28 @@ def test_auxiliary_heads_are_ignored_and_said() -> None:
 
     with pytest.warns(UserWarning, match="further outputs, 1; they are ignored, in training too"):
         methods.get("retrain")(epochs=1).unlearn(Auxiliary(), _split(8), device="cpu")
+
+
+class _Large(Small):
+    """Has an auxiliary head that needs larger images than the network itself, as Inception v3 does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.auxiliary = nn.Conv2d(4, CLASSES, 17)
+
+    def forward(self, images: Tensor) -> Any:
+        logits = super().forward(images)
+        return (logits, self.auxiliary(self.conv(images)).flatten(1)) if self.training else logits
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["mixunlearn", "retrain"])
+def test_an_auxiliary_head_that_needs_larger_images_is_named_before_any_work(method: str) -> None:
+    told = "in training mode, where 'auxiliary' runs too: .*; expected larger images, or a model without its auxiliary"
+    with pytest.raises(UserError, match=told):
+        methods.get(method)(epochs=1).unlearn(_Large(), _split(8), device="cpu")
+    assert methods.get(method)(epochs=1).unlearn(_Large(), _split(17), device="cpu").history
+    evaluate(_Large(), _split(8), device="cpu")  # where the head does not run
 
 
 @pytest.mark.filterwarnings("ignore")
