@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
@@ -12,19 +9,7 @@ from pymixunlearn.data.batches import batches
 from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
 from pymixunlearn.data.preprocess import Preprocess
 from pymixunlearn.models.adapter import adapted
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Put ``model`` in eval mode for the block, then give every submodule its own mode back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield model
-    finally:
-        # Not `model.train(flag)`: a user may keep single layers frozen in eval mode.
-        for module, training in modes:
-            module.training = training
+from pymixunlearn.models.modes import evaluating
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pymixunlearn.data.batches import batches
 from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.data.preprocess import Preprocess
-from pymixunlearn.evaluation.accuracy import evaluating
+from pymixunlearn.models.modes import evaluating
 
 
 @torch.no_grad()

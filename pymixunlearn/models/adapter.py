@@ -18,8 +18,8 @@ from torch.nn.parameter import is_lazy
 
 from pymixunlearn.errors import UserError
 from pymixunlearn.models.copying import Precision, private_copy
-from pymixunlearn.models.features import Untouched
 from pymixunlearn.models.logits import Found, OutputHook, are_probabilities, find_logits, log_probabilities
+from pymixunlearn.models.modes import evaluating
 from pymixunlearn.models.registry import architecture_of, available
 
 
@@ -211,7 +211,7 @@ def say(note: str) -> None:
 def _trial(model: nn.Module, example: Tensor, num_classes: int | None) -> Tensor:
     """Return the logits of the example in evaluation mode; the network's state stays as it is."""
     try:
-        with Untouched(model):
+        with evaluating(model):
             output = model(example)
     except UserError as error:
         raise UserError(f"{error}{_class_hint(model, num_classes)}") from error
@@ -235,7 +235,7 @@ def _check_training(model: nn.Module, example: Tensor) -> None:
     layers = [module for module in model.modules() if next(module.parameters(recurse=False), None) is not None]
     handles = [layer.register_forward_pre_hook(lambda layer, _: used.add(layer)) for layer in layers]
     try:
-        with Untouched(model):
+        with evaluating(model):
             model(example)
     finally:
         for handle in handles:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pymixunlearn.errors import UserError, unknown_name
+from pymixunlearn.models.modes import evaluating
 
 _REDUCTION = 16
 """The feature map of the paper's ResNet-18 and ViT-B/16 is a sixteenth as high and wide as the image."""
@@ -110,7 +111,7 @@ class FeatureExtractor:
 
     def channels(self, example: Tensor) -> int:
         """Return the number of channels C' of the feature map, by a run of ``example`` that changes nothing."""
-        with Untouched(self._model):
+        with evaluating(self._model):
             return self(example)[1].shape[1]
 
     def close(self) -> None:
@@ -193,7 +194,7 @@ def _layer_outputs(model: nn.Module, example: Tensor) -> list[tuple[str, Tensor]
         for name, module in model.named_modules():
             if name:
                 handles.append(module.register_forward_hook(listen(name)))
-        with Untouched(model):
+        with evaluating(model):
             model(example)
     finally:
         for handle in handles:
@@ -231,25 +232,6 @@ class _Tap:
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         if self.listening:
             self.output = first_tensor(output)
-
-
-class Untouched:
-    """Evaluation mode without gradients for a block, each module's own mode restored afterwards."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        # One by one: a user may keep some layers in evaluation mode inside a model that trains.
-        self._modes = [(module, module.training) for module in model.modules()]
-        self._no_grad = torch.no_grad()
-
-    def __enter__(self) -> None:
-        self._no_grad.__enter__()
-        self._model.eval()
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        for module, training in self._modes:
-            module.training = training
-        self._no_grad.__exit__(kind, error, trace)
 
 
 def _declared_layer(model: nn.Module) -> str | None:

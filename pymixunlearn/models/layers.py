@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from pymixunlearn.errors import UserError
 from pymixunlearn.models.ensemble import Ensemble
-from pymixunlearn.models.features import FeatureExtractor, Untouched, first_tensor
+from pymixunlearn.models.features import FeatureExtractor, first_tensor
+from pymixunlearn.models.modes import evaluating
 
 
 class EmbeddingExtractor(FeatureExtractor):
@@ -104,7 +105,7 @@ def _trial_run(model: nn.Module, example: Tensor) -> tuple[Tensor, list[tuple[st
     try:
         for name, module in model.named_modules():
             handles.append(module.register_forward_hook(listen(name)))
-        with Untouched(model):
+        with evaluating(model):
             logits = model(example)
     finally:
         for handle in handles:

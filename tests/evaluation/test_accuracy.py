@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from pymixunlearn.data import ImageSet, Preprocess
 from pymixunlearn.evaluation import accuracy, predict_logits
-from pymixunlearn.evaluation.accuracy import evaluating
+from pymixunlearn.models.modes import evaluating
 
 CPU = torch.device("cpu")
 

@@ -15,7 +15,8 @@ from pymixunlearn import ops
 from pymixunlearn.evaluation import Metrics
 from pymixunlearn.evaluation.distances import forget_and_unseen_densities
 from pymixunlearn.evaluation.representations import representations
-from pymixunlearn.models.features import FeatureExtractor, Untouched, find_feature_layer
+from pymixunlearn.models.features import FeatureExtractor, find_feature_layer
+from pymixunlearn.models.modes import evaluating
 from pymixunlearn.nn.mixblock import MixBlock
 from pymixunlearn.reporting import row_name
 from pymixunlearn.reporting.pictures import (
@@ -123,7 +124,7 @@ class Figures:
             stored = images.gather(self._draw(len(images), count, f"mix-{name}")).to(self.device)
             sides.append((stored, split.preprocess.evaluation(stored)))
         layer = self.feature_layer or find_feature_layer(initial, sides[0][1])
-        with FeatureExtractor(initial, layer) as extract, Untouched(initial):
+        with FeatureExtractor(initial, layer) as extract, evaluating(initial):
             forget, retain = (extract(inputs)[1] for _, inputs in sides)
         logits = mixer.to(self.device).mask_logits(forget, retain, MIX_RATIO)
         shown = [F.interpolate(_unit(stored), size=sides[0][1].shape[-2:], mode="bilinear") for stored, _ in sides]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from pymixunlearn.models.features import Untouched
+from pymixunlearn.models.modes import evaluating
 
 TRACED = 2
 """Images that a network is traced with."""
@@ -143,7 +143,7 @@ class Cuts:
     def _holds(self, cut: Cut) -> bool:
         """Whether what comes after the cut gives the same logits when nothing before it runs."""
         given = [leaf.detach() for leaf in tree_flatten(self._calls[cut.layer].output)[0]]
-        with Untouched(self._model), Tail(self._model, cut, self._example.shape[1:]) as tail:
+        with evaluating(self._model), Tail(self._model, cut, self._example.shape[1:]) as tail:
             try:
                 logits = tail(given)
             except Exception:  # whatever a network does that cannot do with placeholders
