@@ -38,11 +38,20 @@ def add_checks(command: click.Command) -> None:
 def _check_name(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
     kind = parameter.name
     assert kind is not None
-    if isinstance(value, str) and _PLAIN.fullmatch(value) and not ctx.params.get("plugin"):
+    if isinstance(value, str) and _PLAIN.fullmatch(value):
         known = _KINDS[kind]
-        if value not in known and not Path(value).exists():
+        if value not in known and not Path(value).exists() and not _plugged(ctx, kind, value):
             raise click.UsageError(str(unknown_name(kind, value, known)), ctx)
     return value
+
+
+def _plugged(ctx: click.Context, kind: str, value: str) -> bool:
+    """Tell whether a name may be that of a plug-in: that of a file is known only once it has run."""
+    if any(str(word).partition("=")[0] in ("--plugin", "--config") for word in ctx.find_root().obj or ()):
+        return True
+    from importlib.metadata import entry_points
+
+    return value in {point.name for point in entry_points(group=f"pymixunlearn.{kind}s")}
 
 
 def _check_settings(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from importlib.metadata import entry_points
 from typing import Any
 
 import click
@@ -22,28 +23,52 @@ def list_names() -> None:
     """List methods, their settings, networks, data sets, metrics, and the samples of a data set."""
 
 
-@list_names.command()
-def methods() -> None:
-    """List the methods, for --method."""
-    _show(names.METHODS.items())
+_plugin_option = click.option(
+    "--plugin",
+    "files",
+    multiple=True,
+    metavar="FILE.py",
+    help="A Python file with plug-ins, which is run; repeat for several.",
+)
 
 
 @list_names.command()
-def models() -> None:
-    """List the networks that are built in, for --model."""
-    _show((name, "") for name in names.MODELS)
+@_plugin_option
+def methods(files: tuple[str, ...]) -> None:
+    """List the methods, for --method, with where each comes from."""
+    _show_all("methods", names.METHODS, files)
 
 
 @list_names.command()
-def datasets() -> None:
-    """List the data sets, for --dataset."""
-    _show((name, "") for name in names.DATASETS)
+@_plugin_option
+def models(files: tuple[str, ...]) -> None:
+    """List the networks that have a name, for --model, with where each comes from."""
+    _show_all("models", names.MODELS, files)
 
 
 @list_names.command()
-def metrics() -> None:
-    """List what is measured, by its key in metrics.json."""
-    _show(names.METRICS.items())
+@_plugin_option
+def datasets(files: tuple[str, ...]) -> None:
+    """List the data sets that have a name, for --dataset, with where each comes from."""
+    _show_all("datasets", names.DATASETS, files)
+
+
+@list_names.command()
+@_plugin_option
+def metrics(files: tuple[str, ...]) -> None:
+    """List what is measured, by its key in metrics.json, with where each comes from."""
+    _show_all("metrics", names.METRICS, files)
+
+
+def _show_all(kind: str, built_in: Mapping[str, str], files: tuple[str, ...]) -> None:
+    """Print what is built in and, where there are plug-ins, what they bring."""
+    rows = [(name, f"{meaning} [built in]") for name, meaning in built_in.items()]
+    if files or entry_points(group=f"pymixunlearn.{kind}"):
+        from pymixunlearn.experiments.common.plugins import listed, load_plugins
+
+        load_plugins(files)
+        rows += [(name, f"{meaning} [{printable(source)}]") for name, meaning, source in listed(kind)]
+    _show(rows)
 
 
 @list_names.command()

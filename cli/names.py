@@ -115,9 +115,19 @@ GRIDS: dict[str, str] = {'boundary-expand': 'lr 1e-05, 0.0001, 0.001',
 
 TASKS: tuple[str, ...] = ('class', 'data', 'noisy', 'semi', 'indices')
 
-DATASETS: tuple[str, ...] = ('cifar10', 'cifar100', 'digits', 'fashion-mnist', 'imagefolder', 'mnist', 'svhn')
+DATASETS: dict[str, str] = {'cifar10': 'CIFAR-10: 50 000 + 10 000 colour images of 32 x 32',
+ 'cifar100': 'CIFAR-100 with its 100 fine classes: 50 000 + 10 000 colour images of 32 x 32',
+ 'digits': "scikit-learn's digits; a fixed fifth of every class is the test set",
+ 'fashion-mnist': 'Fashion-MNIST: 60 000 + 10 000 pieces of clothing, 28 x 28',
+ 'imagefolder': 'images whose class is the name of the directory that they lie in',
+ 'mnist': 'MNIST: 60 000 + 10 000 digits of 28 x 28',
+ 'svhn': 'SVHN: 73 257 + 26 032 colour images of 32 x 32, the digit in the middle being the label'}
 
-MODELS: tuple[str, ...] = ('cnn', 'resnet14', 'resnet18', 'vit')
+MODELS: dict[str, str] = {'cnn': 'Two 5 x 5 convolutions, each halved by max pooling, and three linear layers without activations between',
+ 'resnet14': 'residual network of 13 convolutions and a linear head, for small images (He et al. 2016, Section 4.2, '
+             'n = 2)',
+ 'resnet18': "torchvision's ResNet-18 with random weights and the head 512 -> 256 -> num_classes",
+ 'vit': 'Pre-norm transformer over square patches with a class token and learned positions; no dropout'}
 
 METRICS: dict[str, str] = {'train_r': 'accuracy on D_r, with the training augmentation',
  'train_f': 'accuracy on D_f, with the training augmentation',

@@ -172,7 +172,7 @@ def _click_option(of: dataclasses.Field[Any], option: Option) -> Callable[[F], F
     if option.old is not None:
         about["callback"] = _renamed(option.name, option.old)
     # Eager: the help lists the settings of the method that is named beside it.
-    return click.option(*names, parameter, is_eager=of.name == "method", **about)
+    return click.option(*names, parameter, is_eager=of.name in ("method", "plugin"), **about)
 
 
 def _type(option: Option) -> Any:

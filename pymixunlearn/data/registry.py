@@ -91,6 +91,11 @@ def register(name: str, *, streams: bool = False) -> Callable[[Loader], Loader]:
     return add
 
 
+def loader_of(name: str) -> Loader:
+    """Return the loader of a registered data set."""
+    return _LOADERS[name]
+
+
 def available() -> tuple[str, ...]:
     """Return the names that :func:`load` knows, sorted.
 

@@ -5,6 +5,7 @@ from pymixunlearn.evaluation.accuracy import accuracy, predict_logits
 from pymixunlearn.evaluation.catalogue import FURTHER_METRICS, METRICS, PAPER_METRICS, MetricInfo
 from pymixunlearn.evaluation.membership import ATTACKERS, attack_success_rate
 from pymixunlearn.evaluation.metrics import Metrics, evaluate, forget_accuracy, metric_keys
+from pymixunlearn.evaluation.plugged import metric
 from pymixunlearn.evaluation.predictions import Predictions, predict
 from pymixunlearn.evaluation.relearn import Relearning, relearn_steps
 from pymixunlearn.evaluation.score_attacks import Estimate, score_attacks
@@ -27,6 +28,7 @@ __all__ = [
     "attack_success_rate",
     "evaluate",
     "forget_accuracy",
+    "metric",
     "metric_keys",
     "predict",
     "predict_logits",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -136,6 +137,25 @@ FURTHER_METRICS = (
     ),
 )
 """What researchers ask for besides."""
+
+
+def metric_info(key: str) -> MetricInfo:
+    """Return what a metric means; a key that is not ours is that of a plug-in, a plain number.
+
+    Example:
+        >>> from pymixunlearn.evaluation.catalogue import metric_info
+        >>> metric_info("test_r").label, metric_info("forget_confidence").label
+        ('Test_r', 'forget_confidence')
+    """
+    if key in METRICS:
+        return METRICS[key]
+    return MetricInfo(key, key, "a metric of a plug-in", "plug-in", "not known", unit="")
+
+
+def plugged_keys(keys: Iterable[str]) -> list[str]:
+    """Return those of ``keys`` that are metrics of plug-ins, in ascending order."""
+    return sorted({*keys} - {*METRICS, "mean", "seconds", "train"})
+
 
 METRICS = {info.key: info for info in (*PAPER_METRICS, *FURTHER_METRICS)}
 """Every metric by its key."""

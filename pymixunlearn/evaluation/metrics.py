@@ -13,6 +13,7 @@ from pymixunlearn.evaluation.accuracy import accuracy
 from pymixunlearn.evaluation.catalogue import PAPER_METRICS
 from pymixunlearn.evaluation.intervals import sample_counts, sampling_intervals
 from pymixunlearn.evaluation.membership import attack_success_rate
+from pymixunlearn.evaluation.plugged import measure_plugged
 from pymixunlearn.evaluation.predictions import Predictions, example_images, predict
 from pymixunlearn.evaluation.relearn import relearn_steps
 from pymixunlearn.evaluation.score_attacks import attacked_samples, score_attacks
@@ -151,6 +152,7 @@ def evaluate(
         values["zrf"] = distances.zero_retrain_forgetting(
             model, predictions, device=where, seed=seed, batch_size=batch_size
         )
+        values |= measure_plugged(predictions)
         values["loss_kde_distance"] = distances.loss_kde_distance(predictions, seed=seed)
         if relearn_to is not None:
             steps = relearn_steps(model, split, relearn_to, device=where, seed=seed)

@@ -16,6 +16,7 @@ from pymixunlearn.experiments.common.initial_model import InitialModel, choose_m
 from pymixunlearn.experiments.common.inputs import EvaluateInputs, check_name
 from pymixunlearn.experiments.common.known_accuracy import known_accuracy
 from pymixunlearn.experiments.common.model_inputs import fed
+from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import Run, RunFolder
@@ -36,6 +37,7 @@ def run_evaluation(
         UserError: A file is missing, corrupt or does not fit the data, or ``out`` holds another run.
     """
     watcher = Observer() if observer is None else observer
+    load_plugins(inputs.plugin)
     device = resolve_device(inputs.device)
     check_name("attacker", inputs.attacker, ATTACKERS)
     # A mistyped path should not first cost the decoding of a data set.

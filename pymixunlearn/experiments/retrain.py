@@ -10,6 +10,7 @@ from pymixunlearn.experiments.common.forget_set import load_split
 from pymixunlearn.experiments.common.initial_model import choose_model
 from pymixunlearn.experiments.common.inputs import RetrainInputs
 from pymixunlearn.experiments.common.model_inputs import fed
+from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.run_folder import Run
 from pymixunlearn.experiments.common.settings import build_training
@@ -25,6 +26,7 @@ def resolve_retraining(inputs: RetrainInputs, *, observer: Observer | None = Non
         BadRequest: A name or a setting is unknown, or a value does not fit.
         UserError: Files are missing or corrupt, or the device is not available.
     """
+    load_plugins(inputs.plugin)
     device = resolve_device(inputs.device)
     # A bad setting is found before data is read. The network's own defaults, and whether the task has the setting,
     # follow later.

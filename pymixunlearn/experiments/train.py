@@ -12,6 +12,7 @@ from pymixunlearn.evaluation import Metrics, accuracy, predict_logits
 from pymixunlearn.experiments.common.initial_model import choose_model
 from pymixunlearn.experiments.common.inputs import BadRequest, TrainInputs
 from pymixunlearn.experiments.common.model_inputs import fed
+from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.run_folder import Run
 from pymixunlearn.experiments.common.settings import build_training
@@ -28,6 +29,7 @@ def resolve_training(inputs: TrainInputs, *, observer: Observer | None = None) -
         BadRequest: A name or a setting is unknown, or a value does not fit.
         UserError: Files are missing or corrupt, or the device is not available.
     """
+    load_plugins(inputs.plugin)
     device = resolve_device(inputs.device)
     # A bad setting is found before data is read. The network's own defaults, and that all images have labels, follow.
     build_training(MeanTeacherConfig(), inputs.settings)

@@ -16,13 +16,16 @@ from torch import nn
 from pymixunlearn.data import Dataset, Preprocess
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import METRICS, Metrics, accuracy, predict_logits
+from pymixunlearn.evaluation.catalogue import metric_info, plugged_keys
 from pymixunlearn.evaluation.intervals import sample_counts
+from pymixunlearn.evaluation.plugged import plugged_metrics
 from pymixunlearn.experiments.common.data_origin import IN_MEMORY, data_of_run, runs_code
 from pymixunlearn.experiments.common.identity import pixels_sha256
 from pymixunlearn.experiments.common.in_memory import is_object
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
 from pymixunlearn.experiments.common.inputs import VerifyInputs
 from pymixunlearn.experiments.common.model_config import MODEL_CONFIG, model_config_text
+from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import read_json
@@ -274,10 +277,29 @@ def _check_content(
     split = Split.load(folder / "split.json", dataset)
     if inputs.deletion_list is not None:
         yield _check_list(inputs.deletion_list, record, dataset)
+    _load_plugged(inputs, config, metrics, missing)
     networks = {"unlearned": model, **_other_models(inputs, config, split, missing, metrics)}
     for name, network in networks.items():
         yield _check_model(name, network, record)
     yield from _check_metrics(networks, split, metrics, device, watcher)
+
+
+def _load_plugged(
+    inputs: VerifyInputs, config: Mapping[str, Any], metrics: Mapping[str, Any], missing: list[str]
+) -> None:
+    """Run the files with metrics of plug-ins that the record names, where that is allowed and they are the same."""
+    keys = plugged_keys(metrics["metrics"]["unlearned"])
+    if not keys:
+        return
+    files = config.get("plugins") or {}
+    if inputs.allow_code:
+        same = [file for file, stated in files.items() if Path(file).is_file() and file_sha256(Path(file)) == stated]
+        load_plugins(same)
+    lacking = [key for key in keys if key not in plugged_metrics()]
+    if lacking:
+        what = f"of plug-ins ({', '.join(files) or 'an installed package'})"
+        said = "not the file of the run" if inputs.allow_code else "--allow-code runs it once you have read it"
+        missing.append(f"metrics {', '.join(lacking)}: {what}; {said}")
 
 
 def _loaded(file: Path, inputs: VerifyInputs, config: Mapping[str, Any]) -> nn.Module:
@@ -411,18 +433,18 @@ def _check_metrics(
         for key, value in measured[name].items():
             stated = (metrics["metrics"][name] or {}).get(key)
             # Without Retrain's model, what compares with its predictions cannot be measured.
-            if value is None or (METRICS[key].needs_retrain and "retrain" not in networks):
+            if value is None or (metric_info(key).needs_retrain and "retrain" not in networks):
                 continue
             known += 1
             if stated is None or abs(value - stated) > tolerance(key, split):
-                wrong.append(f"{METRICS[key].label} is {value:.3f}, recorded {stated}")
+                wrong.append(f"{metric_info(key).label} is {value:.3f}, recorded {stated}")
         detail = "; ".join(wrong) if wrong else f"{known} measured again"
         yield Check(f"metrics of {row_name(name)}", not wrong, detail)
 
 
 def tolerance(key: str, split: Split) -> float:
     """Return how far a metric that is measured again may be from the recorded one."""
-    if METRICS[key].unit != "%":
+    if metric_info(key).unit != "%":
         return PLAIN_TOLERANCE
     if key == "asr" or key.startswith("mia_"):
         return ATTACK_TOLERANCE

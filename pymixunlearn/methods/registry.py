@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from pymixunlearn.errors import UserError, unknown_name
 from pymixunlearn.methods.base import Method
+from pymixunlearn.user_files import home_of
 
 _METHODS: dict[str, type[Method]] = {}
 M = TypeVar("M", bound=Method)
@@ -36,7 +37,7 @@ def method(name: str, *, summary: str) -> Callable[[type[M]], type[M]]:
     def decorate(cls: type[M]) -> type[M]:
         known = _METHODS.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise UserError(f"a method '{name}' is there already ({known.__module__}.{known.__qualname__})")
+            raise UserError(f"a method '{name}' is there already ({known.__qualname__} of {home_of(known.__module__)})")
         cls.name, cls.summary = name, summary
         _METHODS[name] = cls
         return cls

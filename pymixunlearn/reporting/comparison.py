@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from typing import Any, TypeAlias
 
 from pymixunlearn.evaluation import metric_keys
+from pymixunlearn.evaluation.catalogue import plugged_keys
 from pymixunlearn.reporting.metrics_record import row_name
 
 REFERENCE, AWARE, AGNOSTIC = "", "aware", "agnostic"
@@ -94,7 +95,8 @@ def comparison_table(
         source: Where those stand.
     """
     cells = list(record["cells"].values())
-    metrics = metric_keys(record["task"])
+    plugged = {key for cell in cells for key in plugged_keys((cell.get("metrics") or {}).get("unlearned") or ())}
+    metrics = (*metric_keys(record["task"]), *sorted(plugged))
     paper = _published(published or {})
 
     references = _references(cells, metrics)

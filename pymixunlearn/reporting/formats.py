@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rich.text import Text
 
-from pymixunlearn.evaluation.catalogue import METRICS
+from pymixunlearn.evaluation.catalogue import metric_info
 from pymixunlearn.reporting.comparison import (
     AGNOSTIC,
     AWARE,
@@ -172,7 +172,7 @@ def _seeds(row: ComparisonRow) -> str:
 
 
 def _label(key: str) -> str:
-    return _LABELS[key] if key in _LABELS else METRICS[key].label
+    return _LABELS[key] if key in _LABELS else metric_info(key).label
 
 
 def _column(key: str) -> str:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from pymixunlearn import methods
 from pymixunlearn.display import printable
-from pymixunlearn.evaluation.catalogue import METRICS
+from pymixunlearn.evaluation.catalogue import metric_info
 from pymixunlearn.reporting.audit import COLUMNS, klom_lines
 from pymixunlearn.reporting.metrics_record import row_name
 from pymixunlearn.reporting.pictures import caption_of, inline
@@ -64,13 +64,13 @@ def render_report(
             config=config,
             record=record,
             split=split,
-            summary=methods.get(record["method"]).summary,
+            summary=config.get("method_summary") or methods.get(record["method"]).summary,
             task_meaning=_TASKS[split["task"]],
             classes=[config["class_names"][label] for label in split["params"].get("classes", [])],
             verdict=verdict(record),
             results=_table(rows, columns(rows), record["intervals"]),
             further=_table(further, further_keys, record["intervals"]),
-            explained=[METRICS[key] for key in further_keys],
+            explained=[metric_info(key) for key in further_keys],
             thumbnails=[figure for figure in shown if figure.name == "forgotten"],
             figures=[figure for figure in shown if figure.name != "forgotten"],
             acceptance=_acceptance(record["acceptance"]),

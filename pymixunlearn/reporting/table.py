@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pymixunlearn.evaluation.catalogue import FURTHER_METRICS, METRICS, PAPER_METRICS
+from pymixunlearn.evaluation.catalogue import FURTHER_METRICS, PAPER_METRICS, metric_info, plugged_keys
 from pymixunlearn.reporting.folding import FoldingTable
 from pymixunlearn.reporting.metrics_record import MODELS, row_name
 
@@ -68,18 +68,23 @@ def _model_row(record: Mapping[str, Any], model: str) -> Row:
 
 def further_rows(rows: Sequence[Row]) -> list[Row]:
     """Return the rows that have metrics beyond the paper's; a gap of a comparison would be a comparison twice over."""
-    return [row for row in rows if any(row.cells.get(key) is not None for key in _FURTHER) and "mean" not in row.cells]
+    return [
+        row
+        for row in rows
+        if "mean" not in row.cells
+        and any(row.cells.get(key) is not None for key in (*_FURTHER, *plugged_keys(row.cells)))
+    ]
 
 
 def columns(rows: Sequence[Row], *, further: bool = False) -> list[str]:
     """Return every column key that some row has: the paper's metrics and seconds, or the ``further`` metrics."""
     present = {key for row in rows for key in row.cells}
-    return [key for key in (_FURTHER if further else _MAIN) if key in present]
+    return [key for key in ((*_FURTHER, *plugged_keys(present)) if further else _MAIN) if key in present]
 
 
 def column_label(key: str) -> str:
     """Return how a column is headed."""
-    return _LABELS[key] if key in _LABELS else METRICS[key].label
+    return _LABELS[key] if key in _LABELS else metric_info(key).label
 
 
 def format_cell(key: str, row: Row) -> str:
@@ -89,7 +94,7 @@ def format_cell(key: str, row: Row) -> str:
     value = row.cells[key]
     if value is None:
         return "-"
-    unit = METRICS[key].unit if key in METRICS else "s" if key == "seconds" else "%"
+    unit = {"seconds": "s", "mean": "%", "train": "%"}.get(key) or metric_info(key).unit
     return f"{value:.{_DECIMALS[unit]}f}"
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pymixunlearn.evaluation.catalogue import METRICS
+from pymixunlearn.evaluation.catalogue import metric_info
 from pymixunlearn.evaluation.score_attacks import MIN_SAMPLES
 from pymixunlearn.reporting.evidence import ATTACK, COMPARED, FORGETTING, UTILITY, Difference, Evidence, evidence
 
@@ -272,7 +272,7 @@ def _points(difference: Difference) -> str:
 
 
 def _name(key: str) -> str:
-    return METRICS[key].label
+    return metric_info(key).label
 
 
 def _listed(parts: Iterable[str]) -> str:

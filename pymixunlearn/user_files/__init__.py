@@ -47,6 +47,17 @@ def described(error: BaseException, path: Path | None = None) -> str:
     return f"{type(error).__name__}: {text}" + ("" if line is None else f", line {line}")
 
 
+def path_of(module: str) -> Path | None:
+    """Return the file of a module of this package, None for any other module."""
+    return Path(bytes.fromhex(module[len(_PREFIX) :]).decode()) if module.startswith(_PREFIX) else None
+
+
+def home_of(module: str) -> str:
+    """Return how a message names a module: a user's by its file."""
+    path = path_of(module)
+    return module if path is None else f"'{path}'"
+
+
 class _Finder(MetaPathFinder):
     """Finds the modules of this package by the paths in their names."""
 

@@ -26,6 +26,7 @@ Written by ``tests/cli/write_names.py``; a test holds it equal to the registries
 def names() -> dict[str, object]:
     """Return every table by its name, from the registries."""
     from pymixunlearn import data, methods, models
+    from pymixunlearn.data.registry import loader_of
     from pymixunlearn.evaluation import METRICS
     from pymixunlearn.evaluation.audit import ATTACKS
     from pymixunlearn.experiments.compare.plan import row_names
@@ -35,14 +36,19 @@ def names() -> dict[str, object]:
     def settings(config_class: type) -> tuple[str, ...]:
         return tuple(field.name for field in fields(config_class))
 
+    def summary(made: object) -> str:
+        """First sentence of the docstring, without its verb and full stop."""
+        text = " ".join((made.__doc__ or "").partition("\n\n")[0].split()).removesuffix(".")
+        return text.removeprefix("Load ").removeprefix("Build ").removeprefix("A ")
+
     return {
         "METHODS": {name: methods.get(name).summary for name in methods.available()},
         "SETTINGS": {name: settings(methods.get(name).config_class) for name in methods.available()},
         "ROWS": {row: name for row, (name, _) in row_names().items()},
         "GRIDS": {name: grid_text(grid) for name, grid in sorted(shipped_grids().items())},
         "TASKS": tuple(TASKS),
-        "DATASETS": tuple(data.available()),
-        "MODELS": tuple(models.available()),
+        "DATASETS": {name: summary(loader_of(name)) for name in data.available()},
+        "MODELS": {name: summary(models.registry._ENTRIES[name].make) for name in models.available()},
         "METRICS": {info.key: info.meaning for info in METRICS.values()},
         "ATTACKS": tuple(ATTACKS),
     }

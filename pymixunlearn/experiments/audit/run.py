@@ -33,6 +33,7 @@ from pymixunlearn.experiments.common.initial_model import (
 )
 from pymixunlearn.experiments.common.inputs import BadRequest, DataRequest, ModelRequest, SplitRequest, check_name
 from pymixunlearn.experiments.common.model_inputs import fed
+from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import write_json
@@ -119,6 +120,7 @@ def resolve_audit(inputs: AuditInputs, *, observer: Observer | None = None) -> A
         BadRequest: A name is unknown, or choices contradict each other.
         UserError: The folder holds no run, files are missing or corrupt, or there is too little to compare.
     """
+    load_plugins(inputs.plugin)
     device = resolve_device(inputs.device)
     # All mistakes that need no data are found before data is read.
     attacks = _attacks(inputs)

@@ -6,7 +6,7 @@ import copy
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from pymixunlearn.experiments.common.given import GivenModel
 from pymixunlearn.experiments.common.in_memory import object_architecture
 from pymixunlearn.experiments.common.inputs import BadRequest, ModelRequest, check_name
 from pymixunlearn.experiments.common.model_config import ModelConfig, read_model_config
+from pymixunlearn.experiments.common.plugins import plugged_models
 from pymixunlearn.models.class_map import map_by_name, map_of
 from pymixunlearn.models.origins.hugging_face import read_description
 from pymixunlearn.models.registry import unknown_model
@@ -80,6 +81,8 @@ def choose_model(request: ModelRequest, dataset: Dataset) -> InitialModel:
     """
     if isinstance(request, GivenModel):
         return _in_memory(request.network, dataset)
+    if request.model in plugged_models():
+        request = replace(request, model=plugged_models()[request.model])
     if request.architecture is not None:
         check_name("architecture", request.architecture, models.available())
     config = config_of(request)
@@ -133,7 +136,7 @@ def model_path(request: ModelRequest) -> Path | None:
         BadRequest: It is neither, or a specification that is not written well.
     """
     given = request.model
-    if given is None or given in models.available():
+    if given is None or given in models.available() or given in plugged_models():
         return None
     path = Path(given).expanduser()
     if path.exists() and not (path.is_file() and path.suffix == ".py"):

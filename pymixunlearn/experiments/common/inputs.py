@@ -320,6 +320,7 @@ class Inputs:
         model: Which initial model.
         device: "auto", "cpu", "cuda", "cuda:1", …
         seed: Fixes the whole run.
+        plugin: Python files with plug-ins, see docs/plugins.md.
         settings: Dotted setting names to values, on top of defaults and preset.
     """
 
@@ -330,6 +331,13 @@ class Inputs:
         "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."
     )
     seed: int = option("--seed", kind=int, default=0, show_default=True, help="Fixes every random choice of the run.")
+    plugin: tuple[str, ...] = option(
+        "--plugin",
+        default=(),
+        several=True,
+        metavar="FILE.py",
+        help="A Python file with methods, data sets or metrics of your own, which is run; repeat for several.",
+    )
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 

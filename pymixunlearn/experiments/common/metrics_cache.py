@@ -23,6 +23,7 @@ from pymixunlearn.data import cache_dir
 from pymixunlearn.data.cache_origin import note_origin
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import Metrics
+from pymixunlearn.evaluation.plugged import plugged_metrics
 from pymixunlearn.evaluation.predictions import Predictions
 from pymixunlearn.experiments.common.identity import data_identity, origin_of
 from pymixunlearn.files import read_with_hash, write_with_hash
@@ -60,6 +61,7 @@ def cached_metrics(
         **data_identity(split),
         **rounding_key(device),
         **settings,
+        **({"plugged": _codes()} if plugged_metrics() else {}),
     }
     text = json.dumps(key, sort_keys=True)
     path = cache_dir() / "metrics" / f"{hashlib.sha256(text.encode()).hexdigest()}.safetensors"
@@ -69,6 +71,16 @@ def cached_metrics(
         found = measure()
         _write(path, text, found)
     return found
+
+
+def _codes() -> dict[str, str]:
+    """Return what tells a plug-in's metric from another version of it, by key."""
+    codes = {}
+    for key, plugged in plugged_metrics().items():
+        code = getattr(plugged.compute, "__code__", None)
+        text = repr((plugged.summary, code and (code.co_code, code.co_names)))
+        codes[key] = hashlib.sha256(text.encode()).hexdigest()
+    return codes
 
 
 def _read(path: Path, key: str, split: Split, reference: Metrics | None) -> Metrics | None:

@@ -17,6 +17,7 @@ from pymixunlearn.experiments.common.inputs import (
     check_name,
 )
 from pymixunlearn.experiments.common.model_inputs import fed
+from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.settings import TRAININGS, build_config, split_by_target
 from pymixunlearn.experiments.compare.inputs import CompareInputs
@@ -114,6 +115,7 @@ def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = Non
         BadRequest: A name or a setting is unknown, a value does not fit, or choices contradict each other.
         UserError: Files are missing or corrupt, a class does not exist, the device is not available.
     """
+    load_plugins(inputs.plugin)
     named = _chosen(inputs.methods)
     if not inputs.seeds or len(set(inputs.seeds)) < len(inputs.seeds):
         raise BadRequest(f"seeds are {', '.join(map(str, inputs.seeds)) or 'none'}; expected each once, at least one")
@@ -141,6 +143,7 @@ def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = Non
             model=inputs.model,
             device=str(device),
             seed=seed,
+            plugin=inputs.plugin,
             settings=settings[name],
         )
         try:

@@ -22,6 +22,7 @@ from pymixunlearn.experiments.common.identity import identity_hash
 from pymixunlearn.experiments.common.initial_model import model_path
 from pymixunlearn.experiments.common.inputs import BadRequest, check_name
 from pymixunlearn.experiments.common.model_inputs import fed
+from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.presets import find_preset
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.settings import split_by_target
@@ -80,6 +81,7 @@ def resolve_tuning(inputs: TuneInputs, *, observer: Observer | None = None) -> T
         BadRequest: A name, a setting or a grid is unknown or does not fit, or choices contradict each other.
         UserError: Optuna is not installed, files are missing or corrupt, or the device is not available.
     """
+    load_plugins(inputs.plugin)
     check_name("method", inputs.method, [name for name in methods.available() if name != "retrain"])
     check_name("sampler", inputs.sampler, SAMPLERS)
     if not inputs.seeds or len(set(inputs.seeds)) < len(inputs.seeds):
@@ -172,5 +174,6 @@ def _unlearn_inputs(inputs: TuneInputs, settings: Mapping[str, Any], seed: int) 
         model=inputs.model,
         device=inputs.device,
         seed=seed,
+        plugin=inputs.plugin,
         settings={**inputs.settings, **settings},
     )

@@ -15,6 +15,7 @@ from pymixunlearn.experiments.common.identity import FORMAT, data_identity
 from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model
 from pymixunlearn.experiments.common.inputs import BadRequest, check_name
 from pymixunlearn.experiments.common.model_inputs import fed
+from pymixunlearn.experiments.common.plugins import load_plugins, plugin_hashes
 from pymixunlearn.experiments.common.presets import Preset, find_preset
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.settings import TRAININGS, build_config, build_training, split_by_target
@@ -74,6 +75,7 @@ class Plan:
             "tsne": self.inputs.tsne,
             "thumbnails": self.thumbnails,
             **({"png": True} if self.inputs.png else {}),
+            **({"plugins": plugin_hashes(self.inputs.plugin)} if self.inputs.plugin else {}),
             "seed": self.inputs.seed,
             "device": str(self.device),
         }
@@ -92,6 +94,7 @@ def resolve_unlearning(inputs: UnlearnInputs, *, observer: Observer | None = Non
         UserError: Files are missing or corrupt, a class or a sample does not exist, the device is not available, or the
             method cannot do the task.
     """
+    load_plugins(inputs.plugin)
     check_name("method", inputs.method, methods.available())
     method_class = methods.get(inputs.method)
     # All mistakes that need no data are found before data is read, let alone downloaded.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pymixunlearn.experiments.common.identity import identity_hash, rest_of
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT, model_options
 from pymixunlearn.experiments.common.known_accuracy import known_accuracy
 from pymixunlearn.experiments.common.model_config import MODEL_CONFIG, model_config_text
+from pymixunlearn.experiments.common.plugins import is_built_in
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import utc_now, versions
 from pymixunlearn.experiments.common.run_folder import Run, RunFolder
@@ -221,6 +223,8 @@ def _config(plan: Plan, settings: dict[str, Any], command_line: str) -> dict[str
         **in_memory_parts(inputs.data, inputs.model),
         "left_out": list(split.dataset.notes),
         "class_names": list(split.dataset.train.classes),
+        **({"plugin": list(map(os.path.abspath, inputs.plugin))} if inputs.plugin else {}),
+        **({} if is_built_in(type(plan.method)) else {"method_summary": plan.method.summary}),
         "threads": torch.get_num_threads(),
         "command_line": command_line,
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pymixunlearn.evaluation.catalogue import METRICS
+from pymixunlearn.evaluation.catalogue import metric_info
 from pymixunlearn.reporting.pictures.style import (
     BLUE,
     GREEN,
@@ -66,7 +66,7 @@ def draw_gaps(results: Sequence[MethodResult]) -> Picture:
                 facecolors="none",
                 edgecolors=colour,
                 clip_on=False,
-                label=METRICS[key].label,
+                label=metric_info(key).label,
             )
         for place, result in enumerate(ranked):
             axes.plot([result.gap], [place], "o", color=INK, markersize=5, label=None if place else "mean gap")
