@@ -68,8 +68,9 @@ class Dataset:
                     f"train and {name} must have the same classes, got {self.train.classes} and {part.classes}"
                 )
         mean = self.preprocess.mean
-        if mean is not None and len(mean) != self.in_channels:
-            raise UserError(f"preprocess.mean must have {self.in_channels} values (one per channel), got {len(mean)}")
+        stored = train.shape[1]
+        if mean is not None and len(mean) != stored and stored != 1:
+            raise UserError(f"preprocess.mean must have {stored} values (one per channel), got {len(mean)}")
 
     @property
     def num_classes(self) -> int:
@@ -78,8 +79,9 @@ class Dataset:
 
     @property
     def in_channels(self) -> int:
-        """Number of channels of a network input."""
-        return self.train.images.shape[1]
+        """Number of channels of a network input: the images', or those that grey images are repeated for."""
+        stored = self.train.images.shape[1]
+        return len(self.preprocess.mean) if stored == 1 and self.preprocess.mean is not None else stored
 
     @property
     def image_size(self) -> int:

@@ -32,7 +32,8 @@ class Preprocess:
 
     Attributes:
         size: Side of the square network input; None leaves the stored size.
-        mean: Subtracted per channel, one value for each; given together with ``std`` or not at all.
+        mean: Subtracted per channel, one value for each; a grey image is repeated for several. Given together with
+            ``std`` or not at all.
         std: Divides per channel, all positive.
         random_crop: In training, a random box of each image (8 to 100 % of its area, width / height from 3/4 to 4/3)
             is enlarged to the network's input size.
@@ -163,11 +164,10 @@ class Preprocess:
         return self._normalise(inputs)
 
     def for_channels(self, channels: int) -> Preprocess:
-        """Return the same for images of so many channels: where they are others, all get the average mean and std."""
-        if self.mean is None or self.std is None or len(self.mean) == channels:
+        """Return the same for images of so many channels: one mean and std for all where there are no more."""
+        if self.mean is None or self.std is None or len(self.mean) != 1:
             return self
-        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
-        return replace(self, mean=(mean,) * channels, std=(std,) * channels)
+        return replace(self, mean=self.mean * channels, std=self.std * channels)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-able values; :meth:`from_dict` reads them back."""
@@ -198,6 +198,8 @@ class Preprocess:
     def _normalise(self, inputs: Tensor) -> Tensor:
         if self.mean is None or self.std is None:
             return inputs
+        if inputs.shape[1] == 1:  # a grey image for a network that takes colour
+            inputs = inputs.expand(-1, len(self.mean), -1, -1)
         if inputs.shape[1] != len(self.mean):
             raise UserError(f"images must have {len(self.mean)} channels (as mean has values), got {inputs.shape[1]}")
         mean, std = _channel_constants(self.mean, self.std, inputs.device)

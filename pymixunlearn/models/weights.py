@@ -161,6 +161,12 @@ def _classes_hint(expected: Mapping[str, Tensor], name: str, found: Tensor) -> s
     """Name the likely reason when a last layer differs in its number of rows alone."""
     last = [*expected][-2:]
     tensor = expected[name]
+    if name == next(iter(expected)) and found.dim() == 4 and found.shape[0] == tensor.shape[0]:
+        if found.shape[1] == 3 and tensor.shape[1] == 1:
+            return (
+                " (colour images instead of grey ones: a mean and std of three values each, under preprocessing in "
+                "--model-config, repeat grey images)"
+            )
     same_inputs = found.dim() == tensor.dim() and found.shape[1:] == tensor.shape[1:]
     if same_inputs and (name in last or name.rpartition(".")[0].partition(".")[0] in _HEADS):
         return f" ({len(found)} classes instead of {len(tensor)})"

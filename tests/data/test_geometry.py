@@ -91,6 +91,23 @@ def test_all_small_squares_stay_as_they_are_until_they_are_used(tmp_path: Path) 
     assert dataset.image_size == 32 and dataset.preprocess.evaluation(dataset.train.images).shape[1:] == (3, 32, 32)
 
 
+def test_grey_images_are_repeated_for_a_network_that_takes_colour(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for label in ("cat", "dog"):
+            (tmp_path / part / label).mkdir(parents=True)
+            photo(12, 9).convert("L").save(tmp_path / part / label / "a.png")
+    preprocess = data.Preprocess(8, (0.1, 0.2, 0.3), (0.5, 0.5, 0.5), resize=9, interpolation="bilinear")
+    dataset = data.load(str(tmp_path), preprocess=preprocess)
+    assert dataset.train.images.shape[1] == 1 and dataset.in_channels == 3
+    normalise = transforms.Normalize([0.1, 0.2, 0.3], [0.5] * 3)
+    assert preprocess.geometry is not None
+    pixels = plain(preprocess.geometry)(Image.open(tmp_path / "train/cat/a.png").convert("RGB"))
+    expected = normalise(transforms.ConvertImageDtype(torch.float32)(pixels))
+    torch.testing.assert_close(preprocess.evaluation(dataset.train.images)[0], expected, rtol=0, atol=1e-6)
+    grey = data.load(str(tmp_path), preprocess=data.Preprocess(8, (0.1,), (0.5,)))
+    assert grey.in_channels == 1
+
+
 def test_what_does_not_fit_together_is_refused() -> None:
     with pytest.raises(UserError, match="resize and squash are given without interpolation"):
         data.Preprocess(32, resize=36)

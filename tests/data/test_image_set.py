@@ -79,8 +79,8 @@ def test_dataset_refuses_parts_that_do_not_fit_together() -> None:
         Dataset("toy", train, ImageSet(train.images, train.targets, ("a", "b", "x")), Preprocess())
     with pytest.raises(UserError, match="test set of 'toy' must have at least one image"):
         Dataset("toy", train, train.subset(torch.arange(0)), Preprocess())
-    with pytest.raises(UserError, match="preprocess.mean must have 1 values"):
-        Dataset("toy", grey, grey, Preprocess(mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0)))
+    with pytest.raises(UserError, match="preprocess.mean must have 3 values"):
+        Dataset("toy", train, train, Preprocess(mean=(0.5,), std=(1.0,)))
 
 
 def test_from_tensors_names_classes_by_number() -> None:

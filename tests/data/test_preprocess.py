@@ -166,5 +166,5 @@ def test_values_out_of_range_are_refused(fields: dict[str, object], message: str
 
 
 def test_a_wrong_number_of_channels_is_refused() -> None:
-    with pytest.raises(UserError, match="images must have 3 channels .* got 1"):
-        natural_images().evaluation(torch.zeros(1, 1, 4, 4))
+    with pytest.raises(UserError, match="images must have 3 channels .* got 2"):
+        natural_images().evaluation(torch.zeros(1, 2, 4, 4))

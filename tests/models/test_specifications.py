@@ -323,6 +323,9 @@ def test_what_does_not_fit_is_counted_with_the_likely_cause(tmp_path: Path) -> N
     assert "tensor 'classifier.3.weight' is [1000, 1024], expected [3, 1024] (1000 classes instead of 3)" in refusal(
         other
     )
+    torch.save(state, tmp_path / "a.pt")
+    with pytest.raises(UserError, match="colour images instead of grey ones: a mean and std of three values each"):
+        models.build(MOBILE, num_classes=3, in_channels=1, weights=tmp_path / "a.pt")
     replaced = {name.replace("classifier.3.", "classifier.3.1."): value for name, value in state.items()}
     message = refusal(replaced)
     assert "2 missing (classifier.3.weight, classifier.3.bias), 2 left over (classifier.3.1.bias" in message
