@@ -165,7 +165,7 @@ class SearchedLoop(Loop[C]):
         super().load_state(state)
 
     def _begin_retrain(self) -> None:
-        fresh = fresh_weights(copy.deepcopy(self.model), derive_seed(self.seed, "retrain"))
+        fresh = fresh_weights(copy.deepcopy(self.model), derive_seed(self.seed, "retrain"), keep_frozen=True)
         self.model.load_state_dict(fresh.state_dict())
         recipe = self.job.recipe.retrain
         self.optimizer = self.add_optimizer(
