@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pymixunlearn.errors import UserError
-from pymixunlearn.experiments.common.run_folder import RunFolder
+from pymixunlearn.experiments.common.run_folder import RecordFolder, RunFolder, write_json
 from pymixunlearn.files import atomic_path
 
 IDENTITY = {"format": "x/1", "settings": {"epochs": 2}, "classes": (0, 1)}
@@ -190,3 +190,29 @@ def test_metrics_are_published_last_and_not_before_all_others_are_on_disk(
         monkeypatch.setattr(os, "fsync", synced)
         folder.publish(("metrics.json", "config.json", "model.safetensors"))
     assert done == ["config.json", "model.safetensors", "sync", "metrics.json", "sync"]
+
+
+def test_the_folder_of_many_runs_has_one_record(tmp_path: Path) -> None:
+    folder = RecordFolder(tmp_path / "many", "compare.json", "comparison")
+    with folder.held():
+        assert folder.read(IDENTITY) == {}
+        folder.write({**IDENTITY, "cells": [1]}, {"table.md": "| a |\n"})
+        assert folder.read(IDENTITY) == {**IDENTITY, "classes": [0, 1], "cells": [1]}
+        assert (folder.path / "table.md").read_text() == "| a |\n"
+        with pytest.raises(UserError, match=r"holds another comparison \(its settings.epochs is 2, not 3\)"):
+            folder.read({**IDENTITY, "settings": {"epochs": 3}})
+        with (
+            pytest.raises(UserError, match="another process is at work"),
+            RecordFolder(folder.path, "compare.json", "comparison").held(),
+        ):
+            pass
+    (folder.path / "compare.json").unlink()
+    with pytest.raises(UserError, match="is not empty and holds no comparison"), folder.held():
+        folder.read(IDENTITY)
+    with pytest.raises(UserError, match="is a file"), RecordFolder(folder.path / "table.md", "x", "x").held():
+        pass
+
+
+def test_numbers_that_json_has_not_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="[Oo]ut of range"):
+        write_json(tmp_path / "file", {"value": float("nan")})

@@ -54,3 +54,23 @@ def test_files_that_are_not_there_or_no_text(tmp_path: Path) -> None:
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot be read as a CSV file"):
         read_deletion_list(tmp_path / "binary.csv", "person")
+
+
+def test_a_cell_may_hold_a_line_break(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text('index,person\n3,"anna\nberg"\n4,bert\n')
+    assert tasks.read_deletion_list(path, "person").ids == ("anna\nberg", "bert")
+
+
+def test_an_empty_file_name_is_named_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("file,person\n,anna\n")
+    with pytest.raises(UserError, match="line 2: the file is empty"):
+        tasks.read_deletion_list(path, "person")
+
+
+def test_a_list_that_holds_too_large_a_number_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("9223372036854775808\n")
+    with pytest.raises(UserError, match=r"'.*list.txt'.*: an index must be an integer"):
+        tasks.read_indices(path)

@@ -309,3 +309,16 @@ def test_a_file_is_found_under_the_name_that_it_is_shown_by(tmp_path: Path) -> N
         for text in (path, name):
             split = tasks.index_split(dataset, DeletionList((), files=(text,)))
             assert split.forget_indices.tolist() == [index]
+
+
+def test_a_number_that_is_no_index_is_a_name_alone() -> None:
+    images, labels = torch.zeros(6, 1, 2, 2), torch.arange(6) % 3
+    shoes = from_tensors(images, labels, images, labels, classes=("3", "40", "41"))
+    assert class_index("3", shoes) == 0  # three classes: 0, 1 and 2 are indices
+
+
+@pytest.mark.parametrize(("count", "more"), [(20, ""), (21, " and 1 more"), (25, " and 5 more")])
+def test_of_many_missing_files_the_first_are_listed(count: int, more: str) -> None:
+    with pytest.raises(UserError) as caught:
+        tasks.index_split(photos(), DeletionList((), files=tuple(f"x{number}.png" for number in range(count))))
+    assert str(caught.value).endswith(f"'x19.png'{more}") and f"{count} of the listed files" in str(caught.value)

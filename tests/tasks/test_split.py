@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -399,3 +400,72 @@ def test_a_damaged_list_of_withheld_labels_is_refused(
     (tmp_path / "split.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=message):
         Split.load(tmp_path / "split.json", toy())
+
+
+SAMPLES = {
+    "data": (lambda d: tasks.data_split(d), "forget"),
+    "noisy": (lambda d: tasks.noisy_split(d), "forget"),
+    "noisy, labels": (lambda d: tasks.noisy_split(d), "labels"),
+    "semi": (lambda d: tasks.semi_supervised_split(d, labelled=0.5), "forget"),
+    "semi, withheld": (lambda d: tasks.semi_supervised_split(d, labelled=0.5), "unlabelled"),
+}
+"""Splits by a seed, and the part of their manifest that it decides."""
+
+
+def drawn(name: str) -> str:
+    make, part = SAMPLES[name]
+    manifest: dict[str, Any] = make(toy()).manifest()
+    return str(manifest[part]["sha256"])[:12]
+
+
+def test_a_seed_draws_the_same_samples_in_every_version() -> None:
+    assert {name: drawn(name) for name in SAMPLES} == {
+        "data": "5e0705d66166",
+        "noisy": "3fa84fc2eed0",
+        "noisy, labels": "5945ead0332f",
+        "semi": "d7fcec866edc",
+        "semi, withheld": "11bd30cc2b4a",
+    }
+
+
+def test_two_classes_are_enough_for_a_wrong_label() -> None:
+    images, labels = torch.zeros(20, 1, 8, 8, dtype=torch.uint8), torch.arange(20) % 2
+    dataset = from_tensors(images, labels, images, labels, classes=("a", "b"))
+    split = tasks.noisy_split(dataset, fraction=0.5, classes=(0, 1))
+    assert torch.equal(split.forget.targets, 1 - labels[split.forget_indices])
+
+
+def test_an_index_beyond_the_samples_is_named_and_not_the_lowest() -> None:
+    with pytest.raises(UserError, match="got 100$"):
+        tasks.index_split(toy(), [1, 3, 100])
+    with pytest.raises(UserError, match="got -1$"):
+        tasks.index_split(toy(), [-1, 3, 100])
+
+
+def test_images_are_taken_out_of_the_test_set_once_more() -> None:
+    once = tasks.index_split(toy(), [1, 2]).without({"test": torch.tensor([4, 2])})
+    twice = once.without({"test": torch.tensor([9, 2])})
+    assert twice.removed["test"].tolist() == [2, 4, 9] and len(twice.test) == 17
+    with pytest.raises(UserError, match="got 20$"):
+        once.without({"test": torch.tensor([20])})
+
+
+@pytest.mark.parametrize("part", ["excluded", "removed"])
+def test_what_was_forgotten_before_and_taken_out_comes_back_and_is_checked(part: str, tmp_path: Path) -> None:
+    dataset, path = toy(), tmp_path / "split.json"
+    split = replace(tasks.index_split(dataset, [1, 2]), excluded_indices=torch.tensor([50, 40]).sort().values)
+    split.without({"test": torch.tensor([4, 2])}).save(path)
+    back = Split.load(path, dataset)
+    assert back.excluded_indices is not None and back.excluded_indices.tolist() == [40, 50]
+    assert back.removed["test"].tolist() == [2, 4] and len(back.test) == 18 and len(back.retain) == 96
+
+    manifest = json.loads(path.read_text())
+    damaged = manifest["excluded"] if part == "excluded" else manifest["removed"]["test"]
+    damaged["indices"] = damaged["indices"][:1]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="is damaged: its (retain indices|removed test images)"):
+        Split.load(path, dataset)
+    del damaged["sha256"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="is not a split manifest"):
+        Split.load(path, dataset)
