@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from jsonschema import Draft202012Validator
 from PIL import Image
 
+from pymixunlearn import data, tasks
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import Metrics
 from pymixunlearn.experiments import (
@@ -27,7 +29,7 @@ from pymixunlearn.experiments import (
 from pymixunlearn.experiments.common.inputs import VerifyInputs
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.unlearn.report import write_report
-from pymixunlearn.experiments.verify import run_verification
+from pymixunlearn.experiments.verify import run_verification, tolerance
 from pymixunlearn.files import file_sha256
 from pymixunlearn.reporting import record_sha256, schema
 
@@ -146,6 +148,40 @@ def test_metrics_that_the_model_does_not_have_are_found(folder: Path) -> None:
 
     forge(folder, better)
     assert failing(folder) == ["gap", "metrics of unlearned"]
+
+
+def test_success_of_attackers_and_plain_numbers_that_the_model_does_not_have_are_found(folder: Path) -> None:
+    def better(metrics: dict[str, Any]) -> None:
+        unlearned, retrain = metrics["metrics"]["unlearned"], metrics["metrics"]["retrain"]
+        unlearned["asr"] += 1.1
+        unlearned["mia_loss"] -= 0.9
+        unlearned["zrf"] += 0.002
+        metrics["gap"]["unlearned"] = Metrics(unlearned).gap_to(retrain)
+
+    forge(folder, better)
+    checks = run_verification(VerifyInputs(folder, device="cpu"))
+    (wrong,) = (check for check in checks if not check.holds)
+    assert wrong.subject == "metrics of unlearned" and "ASR is" in wrong.detail and "ZRF is" in wrong.detail
+    assert "MIA" not in wrong.detail  # on another processor it may be so
+
+
+@pytest.mark.parametrize(
+    ("key", "samples", "expected"),
+    [
+        ("asr", 100, 1.0),
+        ("mia_entropy", 100, 1.0),
+        ("zrf", 100, 1e-3),
+        ("test_r", 10_000, 0.1),
+        ("test_r", 2000, 0.1),
+        ("test_r", 1000, 0.2),  # two samples
+        ("test_f", 1000, 2.0),
+    ],
+)
+def test_how_far_a_repetition_may_be_from_the_record(key: str, samples: int, expected: float) -> None:
+    targets = (torch.arange(samples + samples // 10) >= samples).long()  # a tenth as many of the class to be forgotten
+    images = torch.zeros(len(targets), 1, 1, 1)
+    dataset = data.from_tensors(images, targets, images, targets, classes=("a", "b"))
+    assert tolerance(key, tasks.class_split(dataset, [1])) == pytest.approx(expected)
 
 
 def test_a_gap_that_is_none_is_found(folder: Path) -> None:

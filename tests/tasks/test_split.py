@@ -402,7 +402,7 @@ def test_a_damaged_list_of_withheld_labels_is_refused(
         Split.load(tmp_path / "split.json", toy())
 
 
-SAMPLES = {
+SAMPLES: dict[str, tuple[Callable[[Dataset], Split], str]] = {
     "data": (lambda d: tasks.data_split(d), "forget"),
     "noisy": (lambda d: tasks.noisy_split(d), "forget"),
     "noisy, labels": (lambda d: tasks.noisy_split(d), "labels"),
