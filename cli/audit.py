@@ -11,6 +11,7 @@ import click
 from pymixunlearn.experiments.audit.inputs import AuditInputs
 
 from . import options
+from .cache import lines_of_data
 from .endings import resumable
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def audit(ctx: click.Context, /, run: Path | None, **values: Any) -> None:
             wrapped = textwrap.fill(sentence, console.width, initial_indent="  ", subsequent_indent="  ")
             console.print(wrapped, markup=False, soft_wrap=True)
     console.print()
+    for line in lines_of_data(plan.samples.split):
+        say(console, line)
     say(console, f"Audit: {outcome.file}")
 
 

@@ -17,6 +17,7 @@ from .endings import PROGRAM, REFUSED
 
 if TYPE_CHECKING:
     from pymixunlearn.experiments.cache import CacheEntry, Purged, Remains
+    from pymixunlearn.tasks import Split
 
 KINDS = ("images", "models", "snapshots", "predictions", "unfinished", "downloads")
 _PATH = click.Path(path_type=Path)
@@ -77,8 +78,7 @@ def purge(
       mixunlearn-cli cache purge --run runs/mine --yes
       mixunlearn-cli cache purge --dataset photos --older-than 30
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
-    from pymixunlearn.data.registry import source_of
-    from pymixunlearn.experiments.cache import is_of, list_cache, purge, purge_run, remains_of
+    from pymixunlearn.experiments.cache import is_of, list_cache, place_of, purge, purge_run, remains_of
 
     if run is not None and (dataset is not None or data_dir is not None or older_than is not None or kinds):
         raise click.UsageError("a run already says what to purge; leave out the other conditions")
@@ -88,7 +88,7 @@ def purge(
         remains = remains_of(run)
         entries: Sequence[CacheEntry] = remains.entries
     else:
-        source = None if dataset is None else source_of(dataset, data_dir)
+        source = None if dataset is None else place_of(dataset, data_dir)
         entries = [
             entry
             for entry in list_cache()
@@ -147,6 +147,17 @@ def remains_lines(remains: Remains, folder: Path) -> Iterator[str]:
         yield f"  {shlex.join([PROGRAM, 'cache', 'purge', '--run', str(folder), '--yes'])}"
     else:
         yield "The cache holds nothing of the forgotten data."
+
+
+def lines_of_data(split: Split) -> Iterator[str]:
+    """Yield what a command that made many models says at its end of the cache."""
+    from pymixunlearn.experiments.cache import entries_of
+
+    place = (split.origin or split.dataset).place
+    if entries := entries_of(place):
+        yield from paragraph(f"Made of these data, forgotten ones among them, the cache holds: {_counted(entries)}.")
+        yield "To delete it:"
+        yield f"  {shlex.join([PROGRAM, 'cache', 'purge', '--dataset', place, '--yes'])}"
 
 
 def kept_lines(remains: Remains) -> Iterator[str]:

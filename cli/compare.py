@@ -10,6 +10,7 @@ import click
 from pymixunlearn.experiments.compare.inputs import CompareInputs
 
 from . import options
+from .cache import lines_of_data
 from .config_file import settings_of
 from .endings import FAILED, resumable
 from .help import SettingsCommand
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pymixunlearn.experiments import ComparisonOutcome
+    from pymixunlearn.tasks import Split
 
 _WIDTH = 180
 """Columns away from a terminal: enough for four metrics with their deviations."""
@@ -77,14 +79,15 @@ def compare(ctx: click.Context, /, **values: Any) -> None:
                 observer=observer,
                 command_line=command_line,
             )
-    _show(console, outcome)
+    split = next(cell.plan.split for cell in plan.cells if cell.plan is not None)
+    _show(console, outcome, split)
     if not outcome.finished:
         click.echo("Error: none of the cells worked; the reasons are above", err=True)
         ctx.exit(FAILED)
 
 
-def _show(console: Console, outcome: ComparisonOutcome) -> None:
-    """Print the table, what there is to note, and the paper's numbers."""
+def _show(console: Console, outcome: ComparisonOutcome, split: Split) -> None:
+    """Print the table, what there is to note, the paper's numbers, and what the cache holds."""
     from pymixunlearn.reporting import comparison_as_rich
 
     from .progress import say
@@ -100,4 +103,6 @@ def _show(console: Console, outcome: ComparisonOutcome) -> None:
         say(console, note)
     if outcome.table.published is not None:
         console.print(comparison_as_rich(outcome.table, plain=plain, published=True))
+    for line in lines_of_data(split):
+        say(console, line)
     say(console, f"Tables: {outcome.folder / 'table.md'}, table.csv, table.tex, report.html")

@@ -9,6 +9,7 @@ import click
 from pymixunlearn.experiments.tune.inputs import TuneInputs
 
 from . import options
+from .cache import lines_of_data
 from .config_file import settings_of
 from .endings import FAILED, resumable
 from .help import SettingsCommand
@@ -116,5 +117,7 @@ def _show(console: Console, plan: TuningPlan, outcome: TuningOutcome) -> None:
         console.print(f"The best {_SHOWN} of {len(outcome.ranked)}; all are in tune.json.")
     for reason in dict.fromkeys(one.reason for one in outcome.ranked if one.reason):
         say(console, f"failed: {reason}")
+    for line in lines_of_data(plan.example.split):
+        say(console, line)
     if outcome.best is not None:
         say(console, f"Best settings: {outcome.folder / 'best.yaml'}")

@@ -44,6 +44,7 @@ KINDS: dict[Kind, str] = {
 PURGE_FORMAT = "pymixunlearn-purge/1"
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
+_PART = re.compile(r"@\d+$")
 _TEMPORARY_SECONDS = 600
 """A file that is younger may be one that another process is writing."""
 
@@ -248,10 +249,27 @@ def _source(config: Mapping[str, Any]) -> str:
     if "data" in config.get(IN_MEMORY, ()):
         return f"in memory: {config['dataset']}, {config['fingerprint'][:12]}"
     request = data_of_run(config)
+    return place_of(request.dataset, request.data_dir)
+
+
+def place_of(dataset: str, data_dir: Path | None = None) -> str:
+    """Return ``Dataset.place`` of a data set, also of one that has been deleted.
+
+    Raises:
+        UserError: There is no such data set, and nothing in the cache is made of one.
+    """
     try:
-        return source_of(request.dataset, request.data_dir)
-    except UserError:  # the data are gone
-        return str(request.data_dir or request.dataset.rpartition("@")[0] or request.dataset)
+        return source_of(dataset, data_dir)
+    except UserError:
+        place = str((data_dir or Path(_PART.sub("", dataset))).expanduser().resolve())
+        if any(is_of(entry, place) for entry in list_cache()):
+            return place
+        raise
+
+
+def entries_of(place: str) -> tuple[CacheEntry, ...]:
+    """Return what the cache holds of the data at a place, downloads aside."""
+    return tuple(entry for entry in list_cache() if entry.kind != "downloads" and is_of(entry, place))
 
 
 @dataclass(frozen=True)

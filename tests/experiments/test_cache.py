@@ -20,7 +20,15 @@ import pymixunlearn
 from pymixunlearn import data, tasks
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments import VerifyInputs, run_verification
-from pymixunlearn.experiments.cache import CacheEntry, list_cache, purge, purge_run, remains_of
+from pymixunlearn.experiments.cache import (
+    CacheEntry,
+    entries_of,
+    list_cache,
+    place_of,
+    purge,
+    purge_run,
+    remains_of,
+)
 from pymixunlearn.reporting.deletion_record import schema
 
 FEW = {"epochs": 1, "initial.epochs": 1, "retrain.epochs": 1}
@@ -103,6 +111,23 @@ def test_a_run_finds_what_is_made_of_its_data_and_a_purge_deletes_that_alone(
     assert "deleted from the cache" in (folder / "report.html").read_text()
     assert not failing(folder)
     assert "purge" not in json.loads((other / "report.json").read_text())
+
+
+def test_data_that_are_deleted_are_found_in_the_cache(made: Path, run: Path, tmp_path: Path) -> None:
+    """After the images themselves, what was made of them has to go."""
+    with pytest.MonkeyPatch.context() as patch:
+        gone = str(tmp_path / "gone")
+        patch.setattr("pymixunlearn.experiments.cache.source_of", refuse)
+        assert place_of(str(made / "mine")) == place_of("imagefolder", made / "mine") == str((made / "mine").resolve())
+        assert place_of(f"{made / 'mine'}@10") == str((made / "mine").resolve())
+        assert len(remains_of(run).entries) == 4
+        with pytest.raises(UserError):
+            place_of(gone)
+    assert len(entries_of(place_of(str(made / "mine")))) == 5
+
+
+def refuse(*_: object) -> str:
+    raise UserError("there is no such data set")
 
 
 def test_a_purge_that_did_not_happen_is_found(tmp_path: Path, run: Path) -> None:
@@ -219,10 +244,10 @@ def test_what_was_not_finished_is_listed_and_goes(run: Path, own_cache: Path) ->
 def test_what_cannot_be_deleted_is_one_sentence(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = run
 
-    def refuse(path: Path, *_: object, **__: object) -> None:
+    def deny(path: Path, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(Path, "unlink", deny)
     with pytest.raises(UserError, match="cannot be removed: Permission denied"):
         purge_run(folder)
 
