@@ -55,7 +55,7 @@ def test_a_search_prints_its_best_and_unlearn_takes_them(invoke: Invoke) -> None
         ("neggrad --grid weight=1", "unknown setting 'weight'"),
         ("neggrad --validation 1", "1.0 is not in the range 0<x<1"),
         ("neggrad --trials 0", "0 is not in the range x>=1"),
-        ("neggrad --model here.safetensors", "unknown model 'here.safetensors'"),
+        ("neggrad --model here.safetensors", "tuning trains its own models"),
         ("neggrad --seeds zero", "'zero' are not whole numbers"),
         ("neggrad --split split.json", "leave out lists of samples and saved splits"),
     ],
