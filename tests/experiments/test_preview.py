@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import pymixunlearn
 from pymixunlearn import data, methods, models, tasks
@@ -99,6 +100,12 @@ def test_what_is_odd_about_a_request_is_in_it() -> None:
     assert forgotten.files == ("train/0.png", "train/1.png")
     assert forgotten.removed == {"test": ("test/5.png",)}
     assert forgotten.copies == {"retain": ("train/12.png", "train/13.png"), "test": ("test/0.png", "test/1.png")}
+
+
+def test_a_network_of_the_users_own() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10))
+    preview = pymixunlearn.dry_run(network, "digits", [3, 4], "neggrad", device="cpu")
+    assert [phase.name for phase in preview.phases] == ["initial", "unlearn", "retrain", "evaluation"]
 
 
 def test_mislabelled_samples_are_counted_by_the_class_they_were_named_by(small_plan: Make) -> None:

@@ -51,9 +51,15 @@ def estimate_phases(plan: Plan) -> Iterator[Phase]:
     Raises:
         UserError: The method cannot unlearn this model.
     """
-    split, device, seed, name = plan.split, plan.device, plan.inputs.seed, plan.initial.name
+    split, device, seed, name = plan.split, plan.device, plan.inputs.seed, plan.initial.short_name
     cached = cached_models(
-        plan.initial.architecture, split, plan.initial_config, plan.retrain_config, device=device, seed=seed
+        plan.initial.architecture,
+        split,
+        plan.initial_config,
+        plan.retrain_config,
+        device=device,
+        seed=seed,
+        network=plan.initial.loaded,
     )
     network = plan.initial.loaded or cached.get("initial")
     if network is None:
@@ -80,7 +86,7 @@ def estimate_phases(plan: Plan) -> Iterator[Phase]:
     elif plan.retrain_config is not None:
         watch = _Watch(Retrain.name, device)
         with suppress(_Enough):
-            method = Retrain(RetrainConfig(**plan.retrain_config.to_dict()))
+            method = Retrain(RetrainConfig.of(plan.retrain_config))
             method.unlearn(network, split, device=device, seed=seed, callbacks=[watch])
         yield watch.own("retrain", f"train {name} on the rest, {_epochs(plan.retrain_config.epochs)}")
     yield _evaluation(plan, network)
