@@ -37,8 +37,8 @@ def audit(ctx: click.Context, /, run: Path | None, **values: Any) -> None:
     forgotten and of unseen samples; audit.json goes into the folder. Without RUN, --model names a model that never
     unlearned, and the audit shows whether it betrays the samples that the split options choose.
 
-    LiRA and RMIA ask of this model: can samples that it has seen (and forgotten) be told from unseen ones? U-LiRA and
-    KLoM ask of the method: can its models be told from retrained ones? Shadow models are cached; an interrupted audit
+    LiRA and RMIA test this model: can samples that it has seen (and forgotten) be told from unseen ones? U-LiRA and
+    KLoM test the method: can its models be told from retrained ones? Shadow models are cached; an interrupted audit
     goes on when the same command is given again.
 
     \b

@@ -47,10 +47,10 @@ _SHOWN = 10
 def tune(ctx: click.Context, /, method: str, **values: Any) -> None:
     """Search a method's settings for those that come closest to Retrain.
 
-    METHOD's shipped grid holds the paper's ranges. A part of the training data is taken out to judge by; initial model,
-    Retrain and method see the rest, and the test set plays no part. The same command goes on where it stopped, and with
-    more --trials it goes further. The output folder holds best.yaml (for `unlearn --config`), tune.json, and the runs
-    in trials/. Needs the extra: pip install 'pymixunlearn[tune]'.
+    METHOD's built-in grid holds the paper's ranges. A part of the training data is taken out to judge by; initial
+    model, Retrain and method see the rest, and the test set plays no part. The same command goes on where it stopped,
+    and with more --trials it goes further. The output folder holds best.yaml (for `unlearn --config`), tune.json, and
+    the runs in trials/. Needs the extra: pip install 'pymixunlearn[tune]'.
 
     \b
     Examples:

@@ -41,8 +41,9 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
 
     With no option at all: train a small network on the digits data, make it forget class 0 with MixUnlearn, retrain
     without class 0, print the table, and write the run folder: model.safetensors, metrics.json, history.csv,
-    config.json, split.json, report.html with pictures/, and report.json, which `verify` checks. Trained models are
-    cached, so a second run does not train them again. An interrupted run goes on when the same command is given again.
+    config.json, split.json, model.yaml, report.html with pictures/, and report.json, which `verify` checks. Trained
+    models are cached, so a second run does not train them again. An interrupted run goes on when the same command is
+    given again.
 
     \b
     Examples:

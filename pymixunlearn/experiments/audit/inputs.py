@@ -38,7 +38,7 @@ class AuditInputs(Inputs):
         least=4,
         metavar="N",
         first=True,
-        help="How many shadow models, an even number; more see more.  [default: 16; for rmia alone 8]",
+        help="How many shadow models, an even number; more find weaker traces.  [default: 16; for rmia alone 8]",
     )
     epochs: int | None = option(
         "--epochs",

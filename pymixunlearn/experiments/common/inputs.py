@@ -288,7 +288,8 @@ class ModelRequest:
     architecture: str | None = option(
         "--architecture",
         metavar="NAME",
-        help="The network (cnn, resnet18, vit) of a checkpoint that does not say its own: a plain PyTorch state dict.",
+        help="The network (cnn, resnet14, resnet18, vit) of a checkpoint that does not say its own: a plain PyTorch "
+        "state dict.",
     )
     weights: Path | None = option(
         "--weights",

@@ -47,7 +47,7 @@ class UnlearnInputs(Inputs):
     relearn: bool = option(
         "--relearn",
         default=False,
-        help="Measure also after how many training steps each model knows the forgotten again.",
+        help="Also measure after how many training steps each model has learnt the forgotten samples again.",
     )
     tsne: bool = option(
         "--tsne", default=False, help="Draw where samples lie in each model's last layer but one (takes a minute)."
