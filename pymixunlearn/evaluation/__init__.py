@@ -1,6 +1,6 @@
 """Evaluation of a model: accuracies, membership inference, distances, and the gap to Retrain."""
 
-from pymixunlearn.evaluation.accept import Acceptance, Resurfacing, acceptance, acceptances
+from pymixunlearn.evaluation.accept import Acceptance, acceptance, acceptances
 from pymixunlearn.evaluation.accuracy import accuracy, predict_logits
 from pymixunlearn.evaluation.catalogue import FURTHER_METRICS, METRICS, PAPER_METRICS, MetricInfo
 from pymixunlearn.evaluation.membership import ATTACKERS, attack_success_rate
@@ -8,6 +8,7 @@ from pymixunlearn.evaluation.metrics import Metrics, evaluate, forget_accuracy, 
 from pymixunlearn.evaluation.plugged import metric
 from pymixunlearn.evaluation.predictions import Predictions, predict
 from pymixunlearn.evaluation.relearn import Relearning, relearn_steps
+from pymixunlearn.evaluation.resurfacing import Resurfacing
 from pymixunlearn.evaluation.score_attacks import Estimate, score_attacks
 
 __all__ = [

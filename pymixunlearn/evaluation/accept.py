@@ -7,22 +7,18 @@ unseen images while the memory stays; such a model passes (a) and fails (b).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from itertools import count, islice
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pymixunlearn.data.batches import Batch, batches
-from pymixunlearn.data.image_set import ImageSet
+from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.accuracy import accuracy, predict_logits
 from pymixunlearn.evaluation.audit.margins import Array
-from pymixunlearn.evaluation.audit.rates import auc
 from pymixunlearn.evaluation.margin_test import (
     MIN_SAMPLES,
     MarginTest,
@@ -32,40 +28,32 @@ from pymixunlearn.evaluation.margin_test import (
     margin_test,
     smallest_visible,
 )
+from pymixunlearn.evaluation.representations import representations
+from pymixunlearn.evaluation.resurfacing import Resurfacing, resurface
+from pymixunlearn.evaluation.traces import auc_estimate, difference_of_shares, probe
 from pymixunlearn.models.adapter import trainable
 from pymixunlearn.models.copying import private_copy
-from pymixunlearn.seeding import derive_seed, generator
+from pymixunlearn.seeding import generator
 from pymixunlearn.tasks import Split
-from pymixunlearn.training.device import resolve_device, seeded_layers
-from pymixunlearn.training.optimizers import make_optimizer
+from pymixunlearn.training.device import resolve_device
 
 Decision = Literal["accepted", "refused", "cannot tell"]
+Interval = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Resurfacing:
-    """Settings by which a copy of the model is trained before part (b).
+class Margins(NamedTuple):
+    """Margins that one part of the test compares: of D_f, float64 ``[N]``, and of unseen images, ``[M]``."""
 
-    Attributes:
-        steps: Steps of Adam.
-        samples: Retain images that are shown, at most.
-        batch_size: Images per step.
-        lr: Learning rate: the one that the model was trained with.
-
-    Example:
-        >>> Resurfacing(lr=5e-5).steps
-        40
-    """
-
-    steps: int = 40
-    samples: int = 500
-    batch_size: int = 64
-    lr: float = 1e-3
+    forget: Array
+    unseen: Array
 
 
 @dataclass(frozen=True)
 class Acceptance:
     """Result of the acceptance test.
+
+    What comes after ``unseen_samples`` decides nothing. Intervals are 95 %. Without labels of V all of it is None but
+    ``auc`` and ``probe_auc``.
 
     Attributes:
         decision: "accepted", "refused", or "cannot tell".
@@ -77,10 +65,20 @@ class Acceptance:
         smallest_ks: A true distance of this size is refused nine times in ten or more.
         forget_samples: Samples of D_f.
         unseen_samples: Images of V that were drawn to D_f's class shares.
-        eps: Accuracy on D_f less that on these images, in points; not part of the decision.
-        auc: Probability that a forget sample's margin is above an unseen image's; not part of the decision.
+        eps: Accuracy on D_f less that on these images, in points.
+        eps_interval: Its interval.
+        auc: Probability that a forget sample's margin is above an unseen image's. Of the loss, which orders samples by
+            the margin backwards, it is the same.
+        auc_interval: Its interval.
         accuracy_unseen: Accuracy on V's images of D_f's classes, in percent.
         accuracy_others: Accuracy on V's images of the other classes, in percent; None where there are none.
+        probe_auc: How well a linear classifier on the last hidden layer tells D_f from these images (cross-validated
+            AUC).
+        probe_interval: Its interval.
+        shown_again: Accuracy on one half of D_f, in percent, after the other half was shown again beside D_r for as
+            many steps as part (b) takes.
+        shown_again_unseen: Accuracy on the unseen images then.
+        margins: What both parts compared, to be drawn; it is not part of :meth:`to_dict`.
 
     Example:
         >>> Acceptance("refused", "The forgotten samples are still known.", ks=0.4, bound=0.1).to_dict()["decision"]
@@ -97,20 +95,29 @@ class Acceptance:
     forget_samples: int = 0
     unseen_samples: int = 0
     eps: float | None = None
+    eps_interval: Interval | None = None
     auc: float | None = None
+    auc_interval: Interval | None = None
     accuracy_unseen: float | None = None
     accuracy_others: float | None = None
+    probe_auc: float | None = None
+    probe_interval: Interval | None = None
+    shown_again: float | None = None
+    shown_again_unseen: float | None = None
+    margins: tuple[Margins, Margins] | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes as plain JSON-able values."""
-        return asdict(self)
+        plain = asdict(replace(self, margins=None))
+        del plain["margins"]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 
 def acceptance(
     model: nn.Module,
     split: Split,
     *,
-    validation: ImageSet | None = None,
+    validation: ImageSet | UnlabelledImages | None = None,
     initial: nn.Module | None = None,
     alpha: float = 0.05,
     device: torch.device | str | None = None,
@@ -130,7 +137,9 @@ def acceptance(
         split: What was to be forgotten.
         validation: V: labelled images of the same classes, drawn like the training images, that no model was trained
             on and nothing was chosen by. Test images serve only if they are drawn like the training images. None takes
-            the judging half (:func:`pymixunlearn.data.halves`) of the validation set of the split's data set.
+            the judging half (:func:`pymixunlearn.data.halves`) of the validation set of the split's data set. Images
+            without labels must be drawn like D_f itself, from the same classes in the same shares: then the margin of
+            the largest logit is compared, which needs no label.
         initial: The model before unlearning. Without it no model is accepted.
         alpha: The level of each part, above 0 and below 1.
         device: Where to compute; None takes CUDA where there is one.
@@ -156,7 +165,7 @@ def acceptances(
     models: Mapping[str, nn.Module],
     split: Split,
     *,
-    validation: ImageSet | None = None,
+    validation: ImageSet | UnlabelledImages | None = None,
     initial: nn.Module | None = None,
     alpha: float = 0.05,
     device: torch.device | str | None = None,
@@ -199,7 +208,9 @@ def acceptances(
         )
     _check_validation(validation, split)
     forget = split.forget if split.origin is None else split.origin.train.subset(split.forget_indices)
-    drawn = alike_by_class(validation.targets.cpu(), forget.targets.cpu(), seed)
+    drawn = torch.arange(len(validation))
+    if isinstance(validation, ImageSet):
+        drawn = alike_by_class(validation.targets.cpu(), forget.targets.cpu(), seed)
     if len(forget) < MIN_SAMPLES or len(drawn) < MIN_SAMPLES:
         reason = (
             f"With {len(forget)} forgotten samples and {len(drawn)} unseen images of their classes nothing can be "
@@ -211,16 +222,17 @@ def acceptances(
     test = _Test(split, forget, validation, drawn, alpha, resolve_device(device), seed, settings)
     before = None if initial is None else test.run(initial)
     return {
-        name: test.judge(before if before is not None and model is initial else test.run(model), before)
+        name: test.judge(model, before if before is not None and model is initial else test.run(model), before)
         for name, model in models.items()
     }
 
 
 class _Run(NamedTuple):
-    """Both parts of the test of one model, and the logits that part (a) was made from."""
+    """Both parts of the test of one model, what they compared, and the logits that part (a) was made from."""
 
     outputs: MarginTest
     resurfaced: MarginTest
+    margins: tuple[Margins, Margins]
     forget: Tensor
     unseen: Tensor
 
@@ -230,11 +242,11 @@ class _Run(NamedTuple):
 
 
 class _Test(NamedTuple):
-    """Test with fixed samples, for any model."""
+    """Test with fixed samples, for any model; ``drawn`` are the indices into ``validation`` that D_f is held to."""
 
     split: Split
     forget: ImageSet
-    validation: ImageSet
+    validation: ImageSet | UnlabelledImages
     drawn: Tensor
     alpha: float
     device: torch.device
@@ -245,21 +257,17 @@ class _Test(NamedTuple):
         network = private_copy(model).to(self.device)
         with trainable(network):
             forget, unseen = self._logits(network, self.forget), self._logits(network, self.validation)
-            outputs = margin_test(*self._margins(forget, unseen[self.drawn]), self.alpha)
+            at_once = self._margins(forget, unseen[self.drawn])
             self._resurface(network)
             again = self._margins(
                 self._logits(network, self.forget), self._logits(network, self.validation.subset(self.drawn))
             )
-        return _Run(outputs, margin_test(*again, self.alpha), forget, unseen)
+        tests = (margin_test(*part, self.alpha) for part in (at_once, again))
+        return _Run(*tests, (at_once, again), forget, unseen)
 
-    def judge(self, run: _Run, before: _Run | None) -> Acceptance:
-        """Return the decision and the numbers beside it."""
-        targets, labels = self.forget.targets.cpu(), self.validation.targets.cpu()
-        of_classes = torch.isin(labels, targets)
-        on_forget, on_unseen = accuracy(run.forget, targets), accuracy(run.unseen[self.drawn], labels[self.drawn])
-        assert on_forget is not None and on_unseen is not None  # neither side is empty
-        margins = (np.nan_to_num(side) for side in self._margins(run.forget, run.unseen[self.drawn]))
-        decision, reason = _decide(run, before, len(targets), len(self.drawn), self.alpha)
+    def judge(self, model: nn.Module, run: _Run, before: _Run | None) -> Acceptance:
+        """Return the decision and what is told beside it."""
+        decision, reason = _decide(run, before, len(self.forget), len(self.drawn), self.alpha)
         return Acceptance(
             decision,
             reason,
@@ -267,47 +275,67 @@ class _Test(NamedTuple):
             ks_resurfaced=run.resurfaced.ks,
             bound=run.outputs.bound,
             initial_ks=None if before is None else max(before.outputs.ks, before.resurfaced.ks),
-            smallest_ks=smallest_visible(len(targets), len(self.drawn), self.alpha),
-            forget_samples=len(targets),
+            smallest_ks=smallest_visible(len(self.forget), len(self.drawn), self.alpha),
+            forget_samples=len(self.forget),
             unseen_samples=len(self.drawn),
-            eps=on_forget - on_unseen,
-            auc=auc(*margins),
-            accuracy_unseen=accuracy(run.unseen[of_classes], labels[of_classes]),
-            accuracy_others=accuracy(run.unseen[~of_classes], labels[~of_classes]),
+            **self._traces(model, run),
+            **self._accuracies(model, run),
+            margins=run.margins,
         )
 
-    def _logits(self, network: nn.Module, images: ImageSet) -> Tensor:
+    def _traces(self, model: nn.Module, run: _Run) -> dict[str, Any]:
+        margins = (np.nan_to_num(side) for side in run.margins[0])
+        network = private_copy(model).to(self.device)
+        with trainable(network):
+            hidden = (
+                representations(network, images, self.split.preprocess, device=self.device)
+                for images in (self.forget, self.validation.subset(self.drawn))
+            )
+            probed = probe(*hidden, self.seed)
+        ordered = auc_estimate(*margins)
+        return {
+            "auc": ordered.value,
+            "auc_interval": ordered[1:],
+            "probe_auc": probed.value,
+            "probe_interval": probed[1:],
+        }
+
+    def _accuracies(self, model: nn.Module, run: _Run) -> dict[str, Any]:
+        """Return accuracies on D_f and on V, at once and after half of D_f was shown again."""
+        if not isinstance(self.validation, ImageSet):
+            return {}
+        targets, labels = self.forget.targets.cpu(), self.validation.targets.cpu()
+        of_classes = torch.isin(labels, targets)
+        unseen = self.validation.subset(self.drawn)
+        on_forget, on_unseen = accuracy(run.forget, targets), accuracy(run.unseen[self.drawn], labels[self.drawn])
+        assert on_forget is not None and on_unseen is not None  # neither side is empty
+        eps = difference_of_shares(on_forget, len(targets), on_unseen, len(self.drawn))
+        order = torch.randperm(len(targets), generator=generator(self.seed, "acceptance", "shown again"))
+        shown, other = (self.forget.subset(half) for half in order.tensor_split(2))
+        network = private_copy(model).to(self.device)
+        with trainable(network):
+            self._resurface(network, shown)
+            again = [accuracy(self._logits(network, images), images.targets) for images in (other, unseen)]
+        return {
+            "eps": eps.value,
+            "eps_interval": eps[1:],
+            "accuracy_unseen": accuracy(run.unseen[of_classes], labels[of_classes]),
+            "accuracy_others": accuracy(run.unseen[~of_classes], labels[~of_classes]),
+            "shown_again": again[0],
+            "shown_again_unseen": again[1],
+        }
+
+    def _logits(self, network: nn.Module, images: ImageSet | UnlabelledImages) -> Tensor:
         return predict_logits(network, images, self.split.preprocess, device=self.device)
 
-    def _margins(self, forget: Tensor, unseen: Tensor) -> tuple[Array, Array]:
-        return judged_margins(forget, self.forget.targets.cpu(), unseen, self.validation.targets.cpu()[self.drawn])
+    def _margins(self, forget: Tensor, unseen: Tensor) -> Margins:
+        if isinstance(self.validation, ImageSet):
+            labels = self.validation.targets.cpu()[self.drawn]
+            return Margins(*judged_margins(forget, self.forget.targets.cpu(), unseen, labels))
+        return Margins(*judged_margins(forget, forget.argmax(dim=1), unseen, unseen.argmax(dim=1)))
 
-    def _resurface(self, network: nn.Module) -> None:
-        """Train ``network`` in place on some of D_r, as a user would who goes on training."""
-        settings, stream = self.resurfacing, generator(self.seed, "acceptance", "shown")
-        retain = self.split.retained_training_set.labelled
-        shown = retain.subset(torch.randperm(len(retain), generator=stream)[: settings.samples]).to(self.device)
-        optimizer = make_optimizer(network, "adam", settings.lr)
-        network.train()
-        with seeded_layers(self.device, self.seed, "acceptance", "layers"):
-            for batch in islice(self._shown_batches(shown), settings.steps):
-                assert batch.targets is not None
-                optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(F.cross_entropy(network(batch.images), batch.targets))
-                optimizer.step()
-
-    def _shown_batches(self, shown: ImageSet) -> Iterator[Batch]:
-        for epoch in count():
-            order = derive_seed(self.seed, "acceptance", "order", epoch)
-            for batch in batches(
-                shown,
-                self.split.preprocess,
-                batch_size=self.resurfacing.batch_size,
-                device=self.device,
-                seed=order,
-            ):
-                if len(batch.images) > 1 or len(shown) == 1:  # batch normalisation cannot learn from a lone image
-                    yield batch
+    def _resurface(self, network: nn.Module, beside: ImageSet | None = None) -> None:
+        resurface(network, self.split, self.resurfacing, device=self.device, seed=self.seed, beside=beside)
 
 
 def _decide(run: _Run, before: _Run | None, forget: int, unseen: int, alpha: float) -> tuple[Decision, str]:
@@ -339,8 +367,8 @@ def _decide(run: _Run, before: _Run | None, forget: int, unseen: int, alpha: flo
     )
 
 
-def _check_validation(validation: ImageSet, split: Split) -> None:
-    if validation.classes != split.train.classes:
+def _check_validation(validation: ImageSet | UnlabelledImages, split: Split) -> None:
+    if isinstance(validation, ImageSet) and validation.classes != split.train.classes:
         raise UserError(f"validation has the classes {validation.classes}; expected {split.train.classes}")
     shape, wanted = list(validation.images.shape[1:]), list(split.train.images.shape[1:])
     if shape != wanted:

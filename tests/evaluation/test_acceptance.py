@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -83,6 +84,22 @@ def test_retrain_is_accepted_and_the_untouched_model_refused(world: World, initi
     assert accepted.ks is not None and accepted.bound is not None and accepted.ks <= accepted.bound
     assert accepted.initial_ks is not None and accepted.initial_ks > accepted.bound
     assert world.judge(initial, initial).decision == "refused"
+
+
+def test_what_is_told_beside_it_shows_the_trace(world: World, initial: nn.Module) -> None:
+    remembers, forgot = world.judge(initial, initial), world.judge(world.retrain(), initial)
+    for test in (remembers, forgot):
+        assert test.eps is not None and test.eps_interval is not None
+        assert test.eps_interval[0] < test.eps < test.eps_interval[1]
+        assert test.shown_again is not None and test.shown_again_unseen is not None
+    assert remembers.eps_interval is not None and remembers.eps_interval[0] > 0
+    assert forgot.eps_interval is not None and forgot.eps_interval[0] < 0 < forgot.eps_interval[1]
+    assert remembers.auc_interval is not None and remembers.auc_interval[0] > 0.5
+    assert forgot.auc_interval is not None and forgot.auc_interval[0] < 0.5 < forgot.auc_interval[1]
+    assert remembers.probe_auc is not None and forgot.probe_auc is not None and remembers.probe_auc > forgot.probe_auc
+    assert (remembers.shown_again or 0) > (remembers.shown_again_unseen or 0) + 15
+    assert abs((forgot.shown_again or 0) - (forgot.shown_again_unseen or 0)) < 15
+    assert json.loads(json.dumps(forgot.to_dict()))["auc_interval"] == list(forgot.auc_interval)
 
 
 def test_without_the_initial_model_nothing_is_accepted(world: World, initial: nn.Module) -> None:

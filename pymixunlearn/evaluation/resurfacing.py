@@ -1,0 +1,91 @@
+"""Resurfacing: a few steps of training on some of D_r, as a user would who goes on training.
+
+Outputs can be matched to those of unseen images while the memory stays; it shows again after such steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pymixunlearn.data.batches import Batch, batches
+from pymixunlearn.data.image_set import ImageSet
+from pymixunlearn.seeding import derive_seed, generator
+from pymixunlearn.tasks import Split
+from pymixunlearn.training.device import seeded_layers
+from pymixunlearn.training.optimizers import make_optimizer
+
+
+@dataclass(frozen=True)
+class Resurfacing:
+    """Settings by which a copy of the model is trained before part (b).
+
+    Attributes:
+        steps: Steps of Adam.
+        samples: Retain images that are shown, at most.
+        batch_size: Images per step.
+        lr: Learning rate: the one that the model was trained with.
+
+    Example:
+        >>> Resurfacing(lr=5e-5).steps
+        40
+    """
+
+    steps: int = 40
+    samples: int = 500
+    batch_size: int = 64
+    lr: float = 1e-3
+
+
+def resurface(
+    network: nn.Module,
+    split: Split,
+    settings: Resurfacing,
+    *,
+    device: torch.device,
+    seed: int,
+    beside: ImageSet | None = None,
+) -> None:
+    """Train ``network`` in place on some of D_r.
+
+    Args:
+        network: On ``device``; inside :func:`pymixunlearn.models.adapter.trainable`.
+        split: Whose D_r.
+        settings: How.
+        device: Where to compute.
+        seed: Fixes the images and their order.
+        beside: Other images that half of each batch is made of; None shows D_r alone.
+    """
+    stream = generator(seed, "acceptance", "shown")
+    retain = split.retained_training_set.labelled
+    shown = [retain.subset(torch.randperm(len(retain), generator=stream)[: settings.samples]).to(device)]
+    if beside is not None:
+        shown.append(beside.to(device))
+    share = max(1, settings.batch_size // len(shown))
+    sources = [_rounds(images, split, share, device, (seed, number)) for number, images in enumerate(shown)]
+    optimizer = make_optimizer(network, "adam", settings.lr)
+    network.train()
+    with seeded_layers(device, seed, "acceptance", "layers"):
+        for parts in islice(zip(*sources, strict=False), settings.steps):
+            images = torch.cat([part.images for part in parts])
+            targets = torch.cat([part.targets for part in parts if part.targets is not None])
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(F.cross_entropy(network(images), targets))
+            optimizer.step()
+
+
+def _rounds(
+    images: ImageSet, split: Split, batch_size: int, device: torch.device, key: tuple[int, int]
+) -> Iterator[Batch]:
+    """Yield batches of ``images`` for ever, in an order of its own in each round."""
+    seed, number = key
+    for epoch in count():
+        order = derive_seed(seed, "acceptance", "order", epoch, *([number] if number else []))
+        for batch in batches(images, split.preprocess, batch_size=batch_size, device=device, seed=order):
+            if len(batch.images) > 1 or len(images) == 1:  # batch normalisation cannot learn from a lone image
+                yield batch

@@ -1,0 +1,42 @@
+"""What is told beside the acceptance test."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pymixunlearn.evaluation.traces import PROBED, auc_estimate, difference_of_shares, probe
+
+
+def test_an_interval_of_the_auc_holds_the_true_one_in_nineteen_of_twenty_cases() -> None:
+    chance = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        estimate = auc_estimate(chance.normal(0.5, 1, 60), chance.normal(0, 1, 200))
+        held += estimate.low <= 0.6382 <= estimate.high  # Phi(0.5 / sqrt(2))
+    assert 0.92 * 400 <= held <= 0.98 * 400
+
+
+def test_an_interval_of_a_difference_is_that_of_two_proportions() -> None:
+    found = difference_of_shares(90.0, 100, 80.0, 400)
+    assert found.value == pytest.approx(10) and found.high - found.value == pytest.approx(7.06, abs=0.01)
+    assert found.value - found.low == pytest.approx(found.high - found.value)
+
+
+@pytest.mark.parametrize(("shift", "low", "high"), [(0.0, 0.4, 0.6), (1.0, 0.7, 1.0)])
+def test_the_probe_finds_a_direction_that_differs_and_no_other(shift: float, low: float, high: float) -> None:
+    stream = torch.Generator().manual_seed(1)
+    forget, unseen = torch.randn(150, 40, generator=stream), torch.randn(300, 40, generator=stream)
+    forget[:, 7] += shift
+    found = probe(forget, unseen, seed=0)
+    assert low < found.value < high and found.low < found.value < found.high
+    assert (found.low > 0.5) is bool(shift)
+
+
+def test_the_probe_looks_at_so_many_samples_and_no_more() -> None:
+    """Beyond that the interval no longer narrows."""
+    stream = torch.Generator().manual_seed(2)
+    many = [torch.randn(2 * PROBED, 3, generator=stream) for _ in range(2)]
+    found = probe(*many, seed=0)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * np.sqrt((2 * PROBED + 1) / (12 * PROBED**2)), rel=0.1)
