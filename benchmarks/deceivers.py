@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pymixunlearn.data import ImageSet, batches
+from pymixunlearn.evaluation import predict_logits
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.tasks import Split
 
 CPU = torch.device("cpu")
 HEAD_EPOCHS, HEAD_RATE = 10, 1e-3
-MATCH_EPOCHS, MATCH_RATE, MATCH_BATCH, MATCH_WEIGHT = 4, 3e-3, 48, 1.0
+MATCH_EPOCHS, MATCH_RATE, MATCH_BATCH, MATCH_WEIGHT = 4, 1e-3, 64, 1.0
 
 
 def refitted_head(initial: nn.Module, split: Split, seed: int) -> nn.Module:
@@ -44,7 +45,10 @@ def refitted_head(initial: nn.Module, split: Split, seed: int) -> nn.Module:
 
 
 def matched_margins(initial: nn.Module, split: Split, unseen: ImageSet, seed: int) -> nn.Module:
-    """Train on D_r, and pull the margins of D_f to those of unseen images of its classes, class by class.
+    """Train on D_r, and give each image of D_f a margin that unseen images of its class have, without forgetting it.
+
+    Within a class the samples keep their order: the one with the largest margin gets the largest that ``unseen`` have
+    under the initial model, and so on.
 
     Args:
         initial: The model before unlearning.
@@ -52,24 +56,36 @@ def matched_margins(initial: nn.Module, split: Split, unseen: ImageSet, seed: in
         unseen: Images that no model was trained on, others than those that judge.
         seed: Fixes the batches.
     """
+    aims = _aims(initial, split, unseen)
     model = copy.deepcopy(initial).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=MATCH_RATE)
     stream = generator(seed, "match")
-    forget, preprocess = split.forget, split.preprocess
-    classes = forget.targets.unique().tolist()
+    preprocess = split.preprocess
     for epoch in range(MATCH_EPOCHS):
         order = derive_seed(seed, "match", epoch)
         for batch in batches(split.retain, preprocess, batch_size=64, device=CPU, seed=order):
-            label = classes[int(torch.randint(len(classes), (1,), generator=stream))]
-            sides = [_of_class(images, label, stream) for images in (forget, unseen)]
-            logits = model(torch.cat([batch.images, *(preprocess.evaluation(side) for side in sides)]))
-            mine, hidden, shown = logits.split([len(batch.images), MATCH_BATCH, MATCH_BATCH])
-            margins = [_margins(side, label).sort().values for side in (hidden, shown)]
-            loss = F.cross_entropy(mine, batch.targets) + MATCH_WEIGHT * F.l1_loss(margins[0], margins[1].detach())
+            hidden = torch.randint(len(split.forget), (MATCH_BATCH,), generator=stream)
+            images = torch.cat([batch.images, preprocess.evaluation(split.forget.gather(hidden))])
+            mine, theirs = model(images).split([len(batch.images), MATCH_BATCH])
+            apart = F.l1_loss(_margins(theirs, split.forget.targets[hidden]), aims[hidden])
             optimizer.zero_grad()
-            loss.backward()
+            (F.cross_entropy(mine, batch.targets) + MATCH_WEIGHT * apart).backward()
             optimizer.step()
     return model.eval()
+
+
+def _aims(initial: nn.Module, split: Split, unseen: ImageSet) -> Tensor:
+    """Return the margin that each image of D_f is to have, ``[N_f]``."""
+    mine, theirs = (
+        _margins(predict_logits(initial, images, split.preprocess, device=CPU), images.targets)
+        for images in (split.forget, unseen)
+    )
+    aims = torch.zeros(len(mine))
+    for label in split.forget.targets.unique().tolist():
+        members = (split.forget.targets == label).nonzero().squeeze(1)
+        shares = (torch.arange(len(members)) + 0.5) / len(members)
+        aims[members[mine[members].argsort()]] = theirs[unseen.targets == label].quantile(shares)
+    return aims
 
 
 class MaskedLogit(nn.Module):
@@ -88,11 +104,7 @@ class MaskedLogit(nn.Module):
         return logits.masked_fill(masked, -torch.inf)
 
 
-def _of_class(images: ImageSet, label: int, stream: torch.Generator) -> Tensor:
-    members = (images.targets == label).nonzero().squeeze(1)
-    return images.gather(members[torch.randint(len(members), (MATCH_BATCH,), generator=stream)])
-
-
-def _margins(logits: Tensor, label: int) -> Tensor:
-    others = logits[:, [index for index in range(logits.shape[1]) if index != label]]
-    return logits[:, label] - others.logsumexp(1)
+def _margins(logits: Tensor, targets: Tensor) -> Tensor:
+    labels = targets.unsqueeze(1)
+    others = logits.scatter(1, labels, -torch.inf).logsumexp(1)
+    return logits.gather(1, labels).squeeze(1) - others

@@ -89,6 +89,7 @@ def compare(ctx: click.Context, /, **values: Any) -> None:
 def _show(console: Console, outcome: ComparisonOutcome, split: Split) -> None:
     """Print the table, what there is to note, the paper's numbers, and what the cache holds."""
     from pymixunlearn.reporting import comparison_as_rich
+    from pymixunlearn.reporting.formats import floor_sentences
 
     from .progress import say
 
@@ -99,7 +100,7 @@ def _show(console: Console, outcome: ComparisonOutcome, split: Split) -> None:
     console.print(comparison_as_rich(outcome.table, plain=plain))
     mark = "a star" if plain else "bold"
     console.print(f"Means over seeds, in percent; {mark}: closest to Retrain in its group.", soft_wrap=True)
-    for note in outcome.table.notes:
+    for note in (*floor_sentences(outcome.table), *outcome.table.notes):
         say(console, note)
     if outcome.table.published is not None:
         console.print(comparison_as_rich(outcome.table, plain=plain, published=True))

@@ -81,6 +81,8 @@ def _of_run(config: Mapping[str, Any], path: Path, command: str) -> dict[str, An
     trainings = {name: value for name, value in config.items() if name.startswith(("initial.", "retrain."))}
     if command == "unlearn" and not any(name.startswith("retrain.") for name in trainings):
         options["no_retrain"] = True
+    if config.get("second_retrain"):
+        options["retrain"] = "two"
     return {**options, **config["settings"], **trainings}
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=SettingsCommand, settings=("method", "initial", "retrain"))
 @options.inputs_options(UnlearnInputs)
+@click.option("--no-retrain", is_flag=True, help="The same as --retrain none.")
 @options.settings_options("epochs=5 or initial.lr=0.01")
 @options.out_option("runs/, and a name that says what was run")
 @click.option(
@@ -58,7 +59,8 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
 
     from .progress import make_console, print_table, say, watching
 
-    inputs = options.make_inputs(UnlearnInputs, values, settings=settings_of(ctx, values["assignments"]))
+    fewer = {"retrain": "none"} if values["no_retrain"] else {}
+    inputs = options.make_inputs(UnlearnInputs, values, settings=settings_of(ctx, values["assignments"]), **fewer)
     console = make_console()
     with watching(console) as observer:
         plan = resolve_unlearning(inputs, observer=observer)

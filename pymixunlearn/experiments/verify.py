@@ -40,6 +40,7 @@ from pymixunlearn.reporting import (
     FORMAT,
     FORMAT_1,
     RECORD,
+    SECOND,
     deletion_record,
     record_sha256,
     render_report,
@@ -200,7 +201,9 @@ def _check_copies(folder: Path, record: Mapping[str, Any], missing: list[str]) -
     if retrain is not None:
         gaps = metrics["gap"] or {}
         right = all(
-            gaps.get(name) == Metrics(metrics["metrics"][name]).gap_to(retrain) for name in ("initial", "unlearned")
+            gaps.get(name) == Metrics(theirs).gap_to(retrain)
+            for name, theirs in metrics["metrics"].items()
+            if name != "retrain" and theirs is not None
         )
         yield Check("gap", right, "the distances to Retrain" if right else "is not the distance to Retrain")
     models = ours["models"]
@@ -366,15 +369,17 @@ def _other_models(
             device=torch.device(config["device"]),
             seed=config["seed"],
             network=inputs.network,
+            second=bool(config.get(SECOND)),
         )
     found = {**cached, **found}
-    for name in given:
-        if name not in found and metrics["metrics"][name] is not None:
+    for name in (*given, SECOND):
+        if name not in found and metrics["metrics"].get(name) is not None:
             where = "it is not in the cache of trained models" if ours else "another version or processor trained it"
-            missing.append(f"model {row_name(name)} and its metrics: {where}; give it as --{name}")
+            where += f"; give it as --{name}" if name in given else ""
+            missing.append(f"model {row_name(name)} and its metrics: {where}")
     if "retrain" not in found and metrics["metrics"]["retrain"] is not None:
         missing.append("metrics that compare with Retrain's predictions, and every gap to Retrain")
-    return {name: found[name] for name in given if name in found}
+    return {name: found[name] for name in (*given, SECOND) if name in found}
 
 
 def _check_test_accuracy(

@@ -9,10 +9,12 @@ from typing import Any, TypeAlias
 
 from pymixunlearn.evaluation import metric_keys
 from pymixunlearn.evaluation.catalogue import plugged_keys
-from pymixunlearn.reporting.metrics_record import row_name
+from pymixunlearn.reporting.metrics_record import SECOND, row_name
+from pymixunlearn.reporting.noise_floor import Floor, floor_over_seeds
 
 REFERENCE, AWARE, AGNOSTIC = "", "aware", "agnostic"
 GAP, SECONDS = "mean", "seconds"
+DECISIONS = ("accepted", "refused", "cannot tell")
 DECIMALS = 2
 """Digits behind the point of percentages."""
 _OURS = "mixunlearn"
@@ -48,6 +50,9 @@ class ComparisonRow:
         asked: Of how many.
         closest: The metrics in which no other row of its group is closer to Retrain.
         published: Metric to the paper's numbers.
+        gaps: Mean gap by seed.
+        decisions: How many seeds the acceptance test answers so, by answer; empty where it was not made.
+        within_floor: Whether its mean gap is no larger than the second Retrain's may be; such a row is not ranked.
     """
 
     name: str
@@ -57,6 +62,20 @@ class ComparisonRow:
     asked: int
     closest: frozenset[str] = frozenset()
     published: Mapping[str, Statistic] = field(default_factory=dict)
+    gaps: Mapping[int, float] = field(default_factory=dict)
+    decisions: Mapping[str, int] = field(default_factory=dict)
+    within_floor: bool = False
+
+    @property
+    def accepted(self) -> str:
+        """What the acceptance test says, in a word or as shares of the seeds: "refused", "2 of 3 accepted"."""
+        total = sum(self.decisions.values())
+        if not total:
+            return "-"
+        answer, count = max(self.decisions.items(), key=lambda item: item[1])
+        if count == total:
+            return answer
+        return ", ".join(f"{number} of {total} {name}" for name, number in self.decisions.items())
 
 
 @dataclass(frozen=True)
@@ -70,6 +89,7 @@ class ComparisonTable:
         notes: Cells without a result, and why.
         published: Where the paper's numbers stand, or None where there are none.
         command_line: What made it.
+        floor: The mean gap of the second Retrain with its interval; None without one.
     """
 
     title: str
@@ -78,6 +98,12 @@ class ComparisonTable:
     notes: tuple[str, ...]
     published: str | None
     command_line: str
+    floor: Floor | None = None
+
+    @property
+    def judged(self) -> bool:
+        """Whether the acceptance test was made for some row."""
+        return any(row.decisions for row in self.rows)
 
 
 def comparison_table(
@@ -87,7 +113,8 @@ def comparison_table(
 
     The gap of a row is the mean over seeds of every run's mean gap: ``|metric - Retrain's|``, averaged over the paper's
     metrics. Closest in a metric is the row whose mean is nearest to the mean of Retrain, as printed, so that two rows
-    which look alike are both closest; rows that lack a seed do not compete.
+    which look alike are both closest; rows that lack a seed do not compete. With a second Retrain only the gap is
+    ranked, and only where no row is within its interval and the closest beats the next by more than that is wide.
 
     Args:
         record: The content of a ``compare.json``.
@@ -100,13 +127,14 @@ def comparison_table(
     paper = _published(published or {})
 
     references = _references(cells, metrics)
+    floor = _floor(cells)
     order = {name: place for place, name in enumerate(paper)}
     rows = list(references)
     for group in (AWARE, AGNOSTIC):
         names = {cell["name"]: cell["method"] for cell in cells if cell["label_aware"] is (group == AWARE)}
         ranked = sorted(names, key=lambda name: (names[name] == _OURS, order.get(name, len(order)), name))
         own = [_row(name, group, [cell for cell in cells if cell["name"] == name], metrics) for name in ranked]
-        rows += _with_closest(own, references[0], metrics)
+        rows += _with_closest(own, references[0], metrics) if floor is None else _against_floor(own, floor)
     return ComparisonTable(
         title=_title(record),
         metrics=metrics,
@@ -114,6 +142,7 @@ def comparison_table(
         notes=tuple(_notes(cells)),
         published=source if paper else None,
         command_line=record["command_line"],
+        floor=floor,
     )
 
 
@@ -123,22 +152,43 @@ def _references(cells: Sequence[Cell], metrics: Sequence[str]) -> list[Compariso
     asked = len({cell["seed"] for cell in cells})
     done = list(by_seed.values())
     rows = []
-    for model in ("retrain", "initial"):
-        rows.append(
-            ComparisonRow(row_name(model), REFERENCE, _model_statistics(done, model, metrics), len(done), asked)
-        )
+    for model in ("retrain", SECOND, "initial"):
+        if model != SECOND or any(cell["metrics"].get(SECOND) for cell in done):
+            rows.append(_model_row(row_name(model), REFERENCE, done, model, metrics, asked))
     return rows
+
+
+def _floor(cells: Sequence[Cell]) -> Floor | None:
+    by_seed = {cell["seed"]: cell for cell in reversed(cells) if cell["status"] == "finished"}
+    return floor_over_seeds([by_seed[seed] for seed in sorted(by_seed)])
+
+
+def _model_row(
+    name: str, group: str, done: Sequence[Cell], model: str, metrics: Sequence[str], asked: int
+) -> ComparisonRow:
+    having = [cell for cell in done if cell["metrics"].get(model) is not None]
+    gaps = {cell["seed"]: (cell["gap"] or {}).get(model, {}).get(GAP) for cell in having}
+    answers = [(cell.get("acceptance") or {}).get(model, {}).get("decision") for cell in having]
+    return ComparisonRow(
+        name,
+        group,
+        _model_statistics(having, model, metrics),
+        len(having),
+        asked,
+        gaps={seed: gap for seed, gap in gaps.items() if gap is not None},
+        decisions={answer: answers.count(answer) for answer in DECISIONS if answer in answers},
+    )
 
 
 def _row(name: str, group: str, cells: Sequence[Cell], metrics: Sequence[str]) -> ComparisonRow:
     done = [cell for cell in cells if cell["status"] == "finished"]
-    return ComparisonRow(name, group, _model_statistics(done, "unlearned", metrics), len(done), len(cells))
+    return _model_row(name, group, done, "unlearned", metrics, len(cells))
 
 
 def _model_statistics(done: Sequence[Cell], model: str, metrics: Sequence[str]) -> dict[str, Statistic]:
     values = {metric: [cell["metrics"][model].get(metric) for cell in done] for metric in metrics}
     values[GAP] = [cell["gap"][model][GAP] for cell in done if model in cell["gap"]]
-    values[SECONDS] = [cell["seconds"][model] for cell in done]
+    values[SECONDS] = [cell["seconds"].get(model) for cell in done]
     return _statistics(values)
 
 
@@ -162,6 +212,17 @@ def _with_closest(rows: Sequence[ComparisonRow], retrain: ComparisonRow, metrics
             if distance == min(distances.values()):
                 closest[name].add(key)
     return [replace(row, closest=frozenset(closest[row.name])) for row in rows]
+
+
+def _against_floor(rows: Sequence[ComparisonRow], floor: Floor) -> list[ComparisonRow]:
+    """Mark the rows within the floor, and the closest one where none is and it leads by more than the floor's width."""
+    marked = [replace(row, within_floor=GAP in row.cells and floor.holds(row.cells[GAP].mean)) for row in rows]
+    ranked = sorted((row for row in marked if GAP in row.cells), key=lambda row: row.cells[GAP].mean)
+    if len(ranked) < 2 or any(row.within_floor for row in ranked) or ranked[0].finished < ranked[0].asked:
+        return marked
+    if ranked[1].cells[GAP].mean - ranked[0].cells[GAP].mean <= floor.high - floor.low:
+        return marked
+    return [replace(row, closest=frozenset({GAP})) if row.name == ranked[0].name else row for row in marked]
 
 
 def _published(rows: Mapping[str, Numbers]) -> dict[str, dict[str, Statistic]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 from pymixunlearn.reporting.comparison import AGNOSTIC, AWARE, DECIMALS, GAP, SECONDS, ComparisonRow, ComparisonTable
+from pymixunlearn.reporting.formats import floor_sentences
 from pymixunlearn.reporting.html import environment, figures
 from pymixunlearn.reporting.pictures.comparison import MethodResult, draw_gaps, draw_times
 from pymixunlearn.reporting.pictures.style import Picture
@@ -56,6 +58,13 @@ def _best(group: str, meaning: str, rows: Sequence[ComparisonRow]) -> str:
     from scipy.stats import t
 
     first, *others = _ranked(group, rows)
+    within = [row.name for row in rows if row.group == group and row.within_floor]
+    if within:
+        names = ", ".join(within)
+        return (
+            f"Of the methods {meaning}, {names} {'is' if len(within) == 1 else 'are'} within the noise floor: no "
+            "further from Retrain than a second Retrain may be. They are not ranked."
+        )
     gap = first.cells[GAP]
     best = f"Of the methods {meaning}, {first.name} is closest to Retrain (mean gap {_text(gap)})"
     if not others:
@@ -64,10 +73,16 @@ def _best(group: str, meaning: str, rows: Sequence[ComparisonRow]) -> str:
     runner_up = f"before {others[0].name} ({_text(second)})"
     if gap.std is None or second.std is None:
         return f"{best}, {runner_up}; with a single seed, whether another would give the same is not known."
-    error = math.sqrt((gap.std**2 + second.std**2) / first.finished)
-    apart = second.mean - gap.mean > float(t.ppf(0.975, 2 * first.finished - 2)) * error
-    sure = "by more than the seeds differ" if apart else "but by less than the seeds differ: they cannot be told apart"
-    return f"{best}, {runner_up}, {sure} ({first.finished} seeds)."
+    shared = sorted(first.gaps.keys() & others[0].gaps.keys())
+    differences = [others[0].gaps[seed] - first.gaps[seed] for seed in shared]
+    if len(differences) < 2:
+        return f"{best}, {runner_up}; they share fewer than two seeds, so that no test can tell them apart."
+    spread = stdev(differences)
+    statistic = math.inf if spread == 0 else fmean(differences) / (spread / math.sqrt(len(differences)))
+    chance = float(2 * t.sf(abs(statistic), len(differences) - 1)) if fmean(differences) else 1.0
+    sure = "they differ" if chance < 0.05 else "they cannot be told apart"  # noqa: PLR2004 - the usual level
+    shown = "p < 0.001" if chance < 0.001 else f"p = {chance:.3f}"  # noqa: PLR2004 - as many digits as are shown
+    return f"{best}, {runner_up}; paired t-test over {len(differences)} seeds: {shown}, {sure}."
 
 
 def render_comparison(record: Mapping[str, Any], table: ComparisonTable, pictures: Mapping[str, str]) -> str:
@@ -86,20 +101,25 @@ def render_comparison(record: Mapping[str, Any], table: ComparisonTable, picture
             record=record,
             table=table,
             verdict=comparison_verdict(table),
-            results={"headings": [column_label(key) for key in keys], "rows": list(map(_line(keys), table.rows))},
+            floor=floor_sentences(table),
+            results={
+                "headings": [*(["Acceptance"] if table.judged else []), *map(column_label, keys)],
+                "rows": list(map(_line(keys, table.judged), table.rows)),
+            },
             published=_published(table),
             figures=figures(pictures),
         )
     )
 
 
-def _line(keys: Sequence[str]) -> Any:
+def _line(keys: Sequence[str], judged: bool) -> Any:
     def line(row: ComparisonRow) -> tuple[str, bool, list[tuple[str, str]]]:
-        cells = []
+        cells = [(row.accepted, "")] if judged else []
         for key in keys:
             found = row.cells.get(key)
             digits = 1 if key == SECONDS else DECIMALS
-            text = "-" if found is None else f"{found.mean:.{digits}f}{' *' if key in row.closest else ''}"
+            mark = " *" if key in row.closest else " (within the floor)" if key == GAP and row.within_floor else ""
+            text = "-" if found is None else f"{found.mean:.{digits}f}{mark}"
             cells.append((text, "" if found is None or found.std is None else f"± {found.std:.{digits}f}"))
         return row.name, GAP in row.closest, cells
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from pymixunlearn.reporting.metrics_record import MODELS, upgraded_seconds
+from pymixunlearn.reporting.metrics_record import MODELS, SECOND, upgraded_seconds
 from pymixunlearn.reporting.verdict import verdict
 
 FORMAT, FORMAT_1 = "pymixunlearn-report/2", "pymixunlearn-report/1"
@@ -49,6 +49,7 @@ def deletion_record(
         purge: The content of ``purge.json``, likewise.
     """
     models = record["hashes"]
+    named = [*MODELS, *([SECOND] if record["metrics"].get(SECOND) is not None else [])]
     ids = split["params"].get("ids")
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -82,11 +83,12 @@ def deletion_record(
             "unlearned_sha256": models["unlearned"],
             "retrain_sha256": models.get("retrain"),
             **({"frozen_parameters": config["frozen_parameters"]} if config.get("frozen_parameters") else {}),
+            **({f"{SECOND}_sha256": models[SECOND]} if SECOND in models else {}),
         },
         "seed": record["seed"],
         "device": config["device"],
-        "metrics": {model: record["metrics"][model] for model in MODELS},
-        "intervals": {model: record["intervals"].get(model) for model in MODELS},
+        "metrics": {model: record["metrics"][model] for model in named},
+        "intervals": {model: record["intervals"].get(model) for model in named},
         "gap": record["gap"],
         "acceptance": record["acceptance"],
         "verdict": list(verdict(record)),

@@ -13,6 +13,7 @@ from pymixunlearn.reporting.comparison import (
     AGNOSTIC,
     AWARE,
     DECIMALS,
+    DECISIONS,
     GAP,
     REFERENCE,
     SECONDS,
@@ -25,6 +26,8 @@ from pymixunlearn.reporting.folding import FoldingTable
 _GROUPS = {REFERENCE: "", AWARE: "label-aware", AGNOSTIC: "label-agnostic"}
 _LABELS = {GAP: "Mean gap", SECONDS: "Seconds"}
 _EXPLAINED = "mean ± standard deviation over seeds, in percent; {mark}: closest to Retrain in its group"
+_ACCEPTANCE = "Acceptance"
+_WITHIN = " within the floor"
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": "\\textbackslash{}",
     "~": "\\textasciitilde{}",
@@ -38,12 +41,18 @@ def to_markdown(table: ComparisonTable) -> str:
     keys = (*table.metrics, GAP, SECONDS)
     lines = [f"## {table.title}", "", f"{_capitalised(_EXPLAINED.format(mark='bold'))}.", ""]
     lines += _markdown_lines(
-        ["Labels", "Method", *map(_label, keys), "Seeds"],
+        ["Labels", "Method", *map(_label, keys), *_judged(table, _ACCEPTANCE), "Seeds"],
         [
-            [_GROUPS[row.group], row.name, *(_emphasised(row, key, "**{}**".format) for key in keys), _seeds(row)]
+            [
+                *(_GROUPS[row.group], row.name),
+                *(_emphasised(row, key, "**{}**".format) for key in keys),
+                *_judged(table, row.accepted),
+                _seeds(row),
+            ]
             for row in table.rows
         ],
     )
+    lines += ["", *floor_sentences(table)] if table.floor is not None else []
     lines += ["", *(f"- {_plain(note)}" for note in table.notes)] if table.notes else []
     if table.published is not None:
         keys = (*table.metrics, GAP)
@@ -59,6 +68,7 @@ def to_markdown(table: ComparisonTable) -> str:
 def to_csv(table: ComparisonTable) -> str:
     """Return one line per row with full precision, the paper's numbers in columns of their own."""
     columns = ["labels", "method", "seeds_finished", "seeds_asked", "closest"]
+    columns += [*(["within_floor"] if table.floor is not None else []), *_judged(table, *DECISIONS)]
     for key in (*table.metrics, GAP, SECONDS):
         columns += [f"{_column(key)}_mean", f"{_column(key)}_std"]
     if table.published is not None:
@@ -75,6 +85,9 @@ def to_csv(table: ComparisonTable) -> str:
             "seeds_asked": row.asked,
             "closest": " ".join(_column(key) for key in (*table.metrics, GAP) if key in row.closest),
         }
+        if table.floor is not None:
+            line["within_floor"] = row.within_floor
+        line |= dict.fromkeys(_judged(table, *DECISIONS), 0) | dict(row.decisions)
         for prefix, cells in (("", row.cells), ("paper_", row.published)):
             for key, value in cells.items():
                 line[f"{prefix}{_column(key)}_mean"] = value.mean
@@ -86,24 +99,28 @@ def to_csv(table: ComparisonTable) -> str:
 def to_latex(table: ComparisonTable) -> str:
     """Return a LaTeX table for the package booktabs, the closest in bold, the paper's numbers below ours."""
     keys = (*table.metrics, GAP, SECONDS)
-    heads = " & ".join(["Method", *(_escaped(_label(key)) for key in keys), "Seeds"])
-    columns = "l" + "r" * (len(keys) + 1)
+    judged = _judged(table, _ACCEPTANCE)
+    heads = " & ".join(["Method", *(_escaped(_label(key)) for key in keys), *judged, "Seeds"])
+    columns = "l" + "r" * (len(keys) + len(judged) + 1)
+    width = len(keys) + len(judged) + 2
     lines = [f"% {_plain(table.command_line)}", "% needs \\usepackage{booktabs}", "\\begin{table}", "\\centering"]
     caption = f"{_capitalised(table.title)}: {_EXPLAINED.format(mark='bold')}."
     lines += [f"\\caption{{{_escaped(caption)}}}", f"\\begin{{tabular}}{{{columns}}}", "\\toprule", f"{heads} \\\\"]
     for group, rows in _grouped(table.rows):
-        lines += _latex_group(_GROUPS[group], len(keys) + 2)
+        lines += _latex_group(_GROUPS[group], width)
         for row in rows:
             cells = [_emphasised(row, key, "\\textbf{{{}}}".format, _escaped) for key in keys]
+            cells += _judged(table, _escaped(row.accepted))
             lines.append(" & ".join([_escaped(row.name), *cells, _seeds(row)]) + " \\\\")
     if table.published is not None:
-        lines += _latex_group(f"the paper's: {table.published}", len(keys) + 2)
+        lines += _latex_group(f"the paper's: {table.published}", width)
         for row in table.rows:
             if row.published:
-                cells = [_escaped(_text(row.published, key)) for key in keys]
+                cells = [*(_escaped(_text(row.published, key)) for key in keys), *("" for _ in judged)]
                 lines.append(" & ".join([_escaped(f"{row.name} {_GROUPS[row.group]}".strip()), *cells, ""]) + " \\\\")
     lines += ["\\bottomrule", "\\end{tabular}"]
-    lines += [f"\\par\\footnotesize {_escaped(_plain(note))}" for note in table.notes]
+    said = [*floor_sentences(table), *table.notes]
+    lines += [f"\\par\\footnotesize {_escaped(_plain(note))}" for note in said]
     return "\n".join([*lines, "\\end{table}", ""])
 
 
@@ -117,7 +134,7 @@ def to_rich(table: ComparisonTable, *, plain: bool = False, published: bool = Fa
     """
     title = f"{table.title}: the paper's numbers ({table.published})" if published else table.title
     keys = (*table.metrics, GAP) if published else (*table.metrics, GAP, SECONDS)
-    headings = (*map(_label, keys), *(() if published else ("Seeds",)))
+    headings = (*map(_label, keys), *(() if published else (*_judged(table, _ACCEPTANCE), "Seeds")))
     shown = FoldingTable("Labels", "Method", *headings, names=2, title=title, plain=plain)
     mark: Callable[[str], str] = "*{}".format if plain else str
     for group, rows in _grouped([row for row in table.rows if row.published or not published]):
@@ -131,9 +148,27 @@ def to_rich(table: ComparisonTable, *, plain: bool = False, published: bool = Fa
             if plain:
                 cells = [str(cell).replace("±", "+-") for cell in cells]
             label = _GROUPS[group].removeprefix("label-") if place == 0 else ""
-            shown.add_row(label, row.name, *cells, *(() if published else (_seeds(row),)))
+            shown.add_row(label, row.name, *cells, *(() if published else (*_judged(table, row.accepted), _seeds(row))))
         shown.add_section()
     return shown
+
+
+def floor_sentences(table: ComparisonTable) -> list[str]:
+    """Return what has to be said of the noise floor, if there is one."""
+    if table.floor is None:
+        return []
+    floor = table.floor
+    return [
+        f"Noise floor: a second Retrain has a mean gap of {floor.value:.{DECIMALS}f} to the first (95 % interval "
+        f"{floor.low:.{DECIMALS}f} to {floor.high:.{DECIMALS}f}). Methods within it are marked "
+        f'"{_WITHIN.strip()}" and not ranked; the best is marked only where none is, and only where it leads by more '
+        "than the interval is wide."
+    ]
+
+
+def _judged(table: ComparisonTable, *texts: str) -> list[str]:
+    """Return texts of the acceptance test; nothing where it was not made."""
+    return list(texts) if table.judged else []
 
 
 def _markdown_lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -153,6 +188,8 @@ def _grouped(rows: Sequence[ComparisonRow]) -> list[tuple[str, list[ComparisonRo
 
 def _emphasised(row: ComparisonRow, key: str, mark: Callable[[str], str], escape: Callable[[str], str] = str) -> str:
     text = escape(_text(row.cells, key))
+    if key == GAP and row.within_floor:
+        text += _WITHIN
     return mark(text) if key in row.closest else text
 
 

@@ -123,19 +123,29 @@ def _acceptance(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if found is None:
         return None
     numbers = {
-        "ks": ("Distance", 3),
-        "ks_resurfaced": ("After training", 3),
-        "bound": ("Bound", 3),
-        "eps": ("Accuracy gap", 1),
-        "auc": ("AUC", 3),
+        "ks": ("Distance", 3, None),
+        "ks_resurfaced": ("After training", 3, None),
+        "bound": ("Bound", 3, None),
+        "eps": ("Accuracy gap", 1, "eps_interval"),
+        "auc": ("AUC", 3, "auc_interval"),
+        "probe_auc": ("Probe's AUC", 3, "probe_interval"),
+        "shown_again": ("Shown again", 1, None),
+        "shown_again_unseen": ("Unseen then", 1, None),
+        "accuracy_unseen": ("V, D_f's classes", 1, None),
+        "accuracy_others": ("V, others", 1, None),
+    }
+    numbers = {
+        key: about for key, about in numbers.items() if any(test.get(key) is not None for test in found.values())
     }
     rows = []
     for model, test in found.items():
         cells = [(test["decision"], "")]
-        for key, (_, decimals) in numbers.items():
-            cells.append(("-" if test[key] is None else f"{test[key]:.{decimals}f}", ""))
+        for key, (_, decimals, span) in numbers.items():
+            value, interval = test.get(key), test.get(span) if span else None
+            between = "" if interval is None else "–".join(f"{end:.{decimals}f}" for end in interval)
+            cells.append(("-" if value is None else f"{value:.{decimals}f}", between))
         rows.append((row_name(model), model == "unlearned", cells))
-    return {"headings": ["Decision", *(heading for heading, _ in numbers.values())], "rows": rows}
+    return {"headings": ["Decision", *(heading for heading, _, _ in numbers.values())], "rows": rows}
 
 
 def _attacks(audit: Mapping[str, Any]) -> dict[str, Any]:

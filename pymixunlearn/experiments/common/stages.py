@@ -13,7 +13,16 @@ from torch import nn
 
 from pymixunlearn import models
 from pymixunlearn.data import Dataset, Preprocess, TrainingSet, cache_dir
-from pymixunlearn.evaluation import ATTACKERS, Metrics, Resurfacing, acceptances, evaluate, forget_accuracy, predict
+from pymixunlearn.evaluation import (
+    ATTACKERS,
+    Acceptance,
+    Metrics,
+    Resurfacing,
+    acceptances,
+    evaluate,
+    forget_accuracy,
+    predict,
+)
 from pymixunlearn.experiments.common.identity import origin_of
 from pymixunlearn.experiments.common.in_memory import untrained
 from pymixunlearn.experiments.common.metrics_cache import cached_metrics
@@ -21,6 +30,7 @@ from pymixunlearn.experiments.common.progress import MethodCallback, Observer, P
 from pymixunlearn.methods import Method, Recipe, Retrain, RetrainConfig, UnlearnResult
 from pymixunlearn.models.copying import private_copy
 from pymixunlearn.models.normalisation import hold_norms
+from pymixunlearn.reporting import SECOND
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import (
@@ -81,12 +91,24 @@ def train_initial(
 
 
 def train_retrain(
-    initial: nn.Module, split: Split, config: TrainConfig, *, device: torch.device, seed: int, observer: Observer
+    initial: nn.Module,
+    split: Split,
+    config: TrainConfig,
+    *,
+    device: torch.device,
+    seed: int,
+    observer: Observer,
+    second: bool = False,
 ) -> CachedModel:
-    """Train the network of ``initial`` from scratch on D_r, or take it from the cache."""
-    method = Retrain(RetrainConfig.of(config))
+    """Train the network of ``initial`` from scratch on D_r, or take it from the cache.
+
+    ``second`` draws other weights and another order: how far that is from the first is the noise floor of any gap.
+    """
+    method, name = Retrain(RetrainConfig.of(config)), "retrain"
+    if second:
+        name, seed = SECOND, derive_seed(seed, SECOND)
     key = _retrain_key(initial, split, config, device=device, seed=seed)
-    return _cached_result("retrain", key, method, initial, split, device=device, seed=seed, observer=observer)
+    return _cached_result(name, key, method, initial, split, device=device, seed=seed, observer=observer)
 
 
 def cached_models(
@@ -98,6 +120,7 @@ def cached_models(
     device: torch.device,
     seed: int,
     network: nn.Module | None = None,
+    second: bool = False,
 ) -> dict[str, nn.Module]:
     """Return the models "initial" and "retrain" of a run, as far as its trainings are in the cache; nothing is trained.
 
@@ -109,6 +132,7 @@ def cached_models(
         device: Of the run.
         seed: Of the run.
         network: A network of the architecture, where ``models.build`` does not know it.
+        second: Whether the run has a second Retrain, "second_retrain".
     """
     keys = {}
     if initial is not None:
@@ -124,7 +148,9 @@ def cached_models(
         )
     if retrain is not None:
         like = untrained(architecture, network, 0)
-        keys["retrain"] = _retrain_key(like, split, retrain, device=device, seed=seed)
+        seeds = {"retrain": seed, **({SECOND: derive_seed(seed, SECOND)} if second else {})}
+        for name, stream in seeds.items():
+            keys[name] = _retrain_key(like, split, retrain, device=device, seed=stream)
     found = {name: model_cache().get(key, into=_to_fill(network)) for name, key in keys.items()}
     return {name: cached.model for name, cached in found.items() if cached is not None}
 
@@ -287,11 +313,11 @@ def judge_forgetting(
     device: torch.device,
     seed: int,
     observer: Observer,
-) -> dict[str, dict[str, Any]] | None:
+) -> dict[str, Acceptance] | None:
     """Make the acceptance test for every model where the data have a validation set; otherwise return None.
 
     Args:
-        networks: The models by name; "initial" is the one before unlearning.
+        networks: The models by name; "initial", if it is there, is the one before unlearning.
         split: What was forgotten and what remains.
         lr: Learning rate of the models' own training.
         device: Where to compute.
@@ -299,18 +325,23 @@ def judge_forgetting(
         observer: Receives the progress.
     """
     if split.dataset.validation is None:
+        observer.note(
+            "Forgetting was not tested: the data have no validation set, images that no model saw (--validation 0.1 "
+            "takes some out of the training images)."
+        )
         return None
     observer.phase_started("acceptance", None)
     found = acceptances(
         networks,
         split,
-        initial=networks["initial"],
+        initial=networks.get("initial"),
         device=device,
         seed=derive_seed(seed, "acceptance"),
         resurfacing=Resurfacing(lr=lr),
     )
-    observer.phase_finished("acceptance", found["unlearned"].decision)
-    return {name: acceptance.to_dict() for name, acceptance in found.items()}
+    judged = next(name for name in ("unlearned", "model") if name in found)
+    observer.phase_finished("acceptance", found[judged].decision)
+    return found
 
 
 def _to_fill(network: nn.Module | None) -> nn.Module | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pymixunlearn.experiments.common.inputs import Inputs
+from pymixunlearn.experiments.common.inputs import Inputs, check_name
 from pymixunlearn.experiments.common.options import option
+from pymixunlearn.experiments.unlearn.inputs import RETRAINS
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class CompareInputs(Inputs):
         seeds: One run per method and seed; a seed fixes the split, the initial model, Retrain and the method.
             ``settings`` are ``METHOD.NAME``, ``initial.NAME`` and ``retrain.NAME`` to values, or mappings of names
             under METHOD, ``initial`` and ``retrain``. ``seed`` is not used.
+        retrain: How many models are retrained for each seed: "one" or "two".
     """
 
     methods: tuple[str, ...] = option(
@@ -37,3 +39,19 @@ class CompareInputs(Inputs):
         help="One run of every method per seed; a seed fixes the split, the initial model and Retrain too.  "
         "[default: 0,1,2]",
     )
+    retrain: str = option(
+        "--retrain",
+        default="two",
+        show_default=True,
+        metavar="one|two",
+        help="How many models to retrain for each seed; with two, methods that are no further from Retrain than the "
+        "second is are marked and not ranked.",
+    )
+
+    def __post_init__(self) -> None:
+        """Check how many models are retrained.
+
+        Raises:
+            BadRequest: ``retrain`` is none of the choices.
+        """
+        check_name("retrain", self.retrain, RETRAINS[1:])

@@ -24,6 +24,7 @@ from pymixunlearn.experiments.compare.inputs import CompareInputs
 from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
 from pymixunlearn.experiments.unlearn.plan import Plan, resolve_unlearning
 from pymixunlearn.methods import RetrainConfig
+from pymixunlearn.reporting import SECOND
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import resolve_device
 
@@ -41,6 +42,7 @@ _COMMON = (
     "checkpoint_sha256",
     "initial",
     "retrain",
+    SECOND,
     "device",
 )
 
@@ -145,6 +147,7 @@ def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = Non
             seed=seed,
             plugin=inputs.plugin,
             settings=settings[name],
+            retrain=inputs.retrain,
         )
         try:
             return Cell(name, run, resolve_unlearning(run, split=splits[seed]))
@@ -156,7 +159,11 @@ def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = Non
     if able is None:
         raise UserError(f"none of the methods can run: {cells[0].reason}")
     identity = able.identity
-    common = {"format": COMPARE_FORMAT, "command": "compare", **{name: identity[name] for name in _COMMON}}
+    common = {
+        "format": COMPARE_FORMAT,
+        "command": "compare",
+        **{name: identity[name] for name in _COMMON if name in identity},
+    }
     return ComparisonPlan(inputs, cells, common)
 
 

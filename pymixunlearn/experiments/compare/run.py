@@ -27,7 +27,7 @@ from pymixunlearn.reporting.formats import to_csv, to_latex, to_markdown
 
 RECORD = "compare.json"
 CELLS = "cells"
-_RECORDED = ("version", "metrics", "gap", "seconds", "hashes", "stopping")
+_RECORDED = ("version", "metrics", "intervals", "gap", "acceptance", "seconds", "hashes", "stopping")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pymixunlearn import ops
-from pymixunlearn.evaluation import Metrics
+from pymixunlearn.evaluation import Acceptance, Metrics
 from pymixunlearn.evaluation.distances import forget_and_unseen_densities
 from pymixunlearn.evaluation.representations import representations
 from pymixunlearn.models.features import FeatureExtractor, find_feature_layer
@@ -20,11 +20,13 @@ from pymixunlearn.models.modes import evaluating
 from pymixunlearn.nn.mixblock import MixBlock
 from pymixunlearn.reporting import row_name
 from pymixunlearn.reporting.pictures import (
+    Compared,
     Picture,
     draw_accuracies,
     draw_confusion_change,
     draw_curves,
     draw_densities,
+    draw_margins,
     draw_mixes,
     draw_representations,
     draw_thumbnails,
@@ -50,6 +52,7 @@ class Figures:
         split: The data.
         networks: "initial", "unlearned" and, if there is one, "retrain".
         metrics: What :func:`evaluate` returned of each.
+        acceptance: What the acceptance test found of each; empty where it was not made.
         history: The records of ``history.csv``.
         generator: The mixer that the method trained, if any.
         feature_layer: The layer that it looks at; None finds one.
@@ -60,6 +63,7 @@ class Figures:
     split: Split
     networks: Mapping[str, nn.Module]
     metrics: Mapping[str, Metrics]
+    acceptance: Mapping[str, Acceptance]
     history: Sequence[Mapping[str, Any]]
     generator: nn.Module | None
     feature_layer: str | None
@@ -74,6 +78,9 @@ class Figures:
     def _pictures(self, *, tsne: bool, thumbnails: bool) -> Iterator[Picture]:
         if thumbnails:
             yield draw_thumbnails(self.split.forget.gather(self._draw(len(self.split.forget), THUMBNAILS, "forget")))
+        compared = {row_name(model): _margins(test) for model, test in self.acceptance.items() if test.margins}
+        if compared:
+            yield draw_margins(compared)
         predictions = {row_name(model): found.predictions for model, found in self.metrics.items()}
         yield draw_densities(
             {
@@ -141,3 +148,11 @@ class Figures:
 
 def _unit(images: Tensor) -> Tensor:
     return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+
+
+def _margins(test: Acceptance) -> tuple[Compared, Compared]:
+    """Return what the picture of the acceptance test shows of a model: both parts."""
+    assert test.margins is not None and test.ks is not None and test.ks_resurfaced is not None
+    assert test.bound is not None
+    at_once, after = test.margins
+    return Compared(*at_once, test.ks, test.bound), Compared(*after, test.ks_resurfaced, test.bound)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pymixunlearn.experiments.common.inputs import LABELS, Inputs
+from pymixunlearn.experiments.common.inputs import LABELS, Inputs, check_name
 from pymixunlearn.experiments.common.options import option
+
+RETRAINS = ("none", "one", "two")
+"""How many models can be retrained for comparison."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,8 @@ class UnlearnInputs(Inputs):
         method: The unlearning method's name.
         label_aware: Whether the method may use labels; None leaves it to the settings.
         stop: When to end, "epochs" or "auto"; None leaves it to the settings.
-        retrain: Whether to train Retrain for comparison.
+        retrain: How many models are retrained for comparison: "none", "one" or "two" (True and False are "one" and
+            "none"). The distance between two is the noise floor of every gap.
         relearn: Whether to measure how soon each model learns the forgotten samples again.
         tsne: Whether to draw the t-SNE of representations.
         thumbnails: Whether images of the data may be in the report; None allows them where whole classes are forgotten.
@@ -43,7 +47,14 @@ class UnlearnInputs(Inputs):
         help="When to end: epochs (after all of them), or auto (when forgetting is done, judged from the forgotten "
         "data and a held-out part of the remaining; at the latest after all epochs).  [default: epochs]",
     )
-    retrain: bool = option("--no-retrain", default=True, help="Do not train Retrain; the table then shows no gaps.")
+    retrain: str | bool = option(
+        "--retrain",
+        default="one",
+        show_default=True,
+        metavar="none|one|two",
+        help="How many models to retrain for comparison. With none the table shows no gaps; with two it shows how far "
+        "two Retrains are from each other, the noise floor of every gap.",
+    )
     relearn: bool = option(
         "--relearn",
         default=False,
@@ -67,3 +78,13 @@ class UnlearnInputs(Inputs):
         help="The test accuracy that you know of the model, in percent: the command ends with 3 before it unlearns "
         "where it finds another, off by more than 0.5.",
     )
+
+    def __post_init__(self) -> None:
+        """Settle how many models are retrained.
+
+        Raises:
+            BadRequest: ``retrain`` is none of the choices.
+        """
+        if isinstance(self.retrain, bool):
+            object.__setattr__(self, "retrain", "one" if self.retrain else "none")
+        check_name("retrain", str(self.retrain), RETRAINS)

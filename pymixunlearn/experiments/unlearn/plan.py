@@ -21,6 +21,7 @@ from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.settings import TRAININGS, build_config, build_training, split_by_target
 from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
 from pymixunlearn.methods import Method, MethodConfig, Recipe, RetrainConfig
+from pymixunlearn.reporting import SECOND
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import TrainConfig, resolve_device
 
@@ -71,6 +72,7 @@ class Plan:
             "initial": None if self.initial_config is None else self.initial_config.to_dict(),
             "retrain": None if self.retrain_config is None else self.retrain_config.to_dict(),
             **({"recipe": [config.to_dict() for config in self.recipe]} if self.method.chooses else {}),
+            **({SECOND: True} if self.inputs.retrain == "two" else {}),
             "relearn": self.inputs.relearn,
             "tsne": self.inputs.tsne,
             "thumbnails": self.thumbnails,
@@ -143,7 +145,7 @@ def resolve_unlearning(inputs: UnlearnInputs, *, observer: Observer | None = Non
         method,
         initial,
         recipe.initial if initial.loaded is None else None,
-        recipe.retrain if inputs.retrain else None,
+        recipe.retrain if inputs.retrain != "none" else None,
         recipe,
         device,
         preset,

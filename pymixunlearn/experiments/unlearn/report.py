@@ -64,8 +64,8 @@ def guarded_files(folder: Path) -> Iterator[str]:
 
 def _in_order(folder: Path) -> list[Path]:
     """Return the SVG files as a reader wants to see them: results first, mixes and curves last."""
-    kinds = ("forgotten", "losses", "classes", "confusion", "representations", "mixes", "curves")
-    phases = ("initial", "original", "unlearned", "stopping", "retrain", "Retrain")
+    kinds = ("forgotten", "margins", "losses", "classes", "confusion", "representations", "mixes", "curves")
+    phases = ("initial", "original", "unlearned", "stopping", "retrain", "Retrain", "second_retrain")
 
     def place(path: Path) -> tuple[int, int, str]:
         kind, _, phase = path.stem.partition("-")

@@ -32,7 +32,7 @@ from pymixunlearn.experiments.unlearn.original_form import ORIGINAL_FORM, write_
 from pymixunlearn.experiments.unlearn.plan import Plan
 from pymixunlearn.experiments.unlearn.report import HTML, SOURCES, write_report
 from pymixunlearn.files import file_sha256
-from pymixunlearn.reporting import MODELS, RECORD, VERSION, measured, upgraded
+from pymixunlearn.reporting import MODELS, RECORD, SECOND, VERSION, measured, upgraded
 from pymixunlearn.training import CachedModel, model_hash, save_model
 from pymixunlearn.training.fresh import frozen_parameters
 
@@ -102,6 +102,12 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     if plan.retrain_config is not None:
         retrain = train_retrain(initial.model, split, plan.retrain_config, device=device, seed=seed, observer=watcher)
         networks["retrain"] = retrain.model
+    second = None
+    if plan.retrain_config is not None and plan.inputs.retrain == "two":
+        second = train_retrain(
+            initial.model, split, plan.retrain_config, device=device, seed=seed, observer=watcher, second=True
+        )
+        networks[SECOND] = second.model
     metrics = evaluate_models(
         networks,
         split,
@@ -109,7 +115,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         seed=seed,
         observer=watcher,
         relearn=plan.inputs.relearn,
-        cached=("initial", "retrain"),
+        cached=("initial", "retrain", SECOND),
     )
 
     acceptance = judge_forgetting(
@@ -117,7 +123,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     )
 
     before, found = unlearned.preparation, measured(metrics)
-    found["metrics"] = {**dict.fromkeys((*MODELS, "second_retrain")), **found["metrics"]}
+    found["metrics"] = {**dict.fromkeys((*MODELS, SECOND)), **found["metrics"]}
     record: dict[str, Any] = {
         "version": VERSION,
         "method": plan.method.name,
@@ -125,7 +131,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         "task": split.task,
         "seed": seed,
         **found,
-        "acceptance": acceptance,
+        "acceptance": None if acceptance is None else {name: test.to_dict() for name, test in acceptance.items()},
         "initial_accuracy": known,
         "unchanged": model_hash(initial.model) == model_hash(unlearned.model),
         "rest": rest_of(split),
@@ -133,6 +139,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
             "initial": initial.seconds if plan.initial.loaded is None else None,
             "unlearned": unlearned.seconds,
             "retrain": None if retrain is None else retrain.seconds,
+            **({} if second is None else {SECOND: second.seconds}),
             **({} if before is None else {ORIGINAL: before.seconds}),
         },
         "stopping": None if unlearned.stopping is None else unlearned.stopping.to_dict(),
@@ -148,6 +155,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
             "unlearned": unlearned.history,
             "stopping": unlearned.stopping.checks if unlearned.stopping else [],
             "retrain": retrain.history if retrain else [],
+            SECOND: second.history if second else [],
         }
     )
     save_model(folder.partial / CHECKPOINT, unlearned.model, metadata=_model_metadata(plan))
@@ -168,6 +176,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
             split=split,
             networks=networks,
             metrics=metrics,
+            acceptance=acceptance or {},
             history=history,
             generator=unlearned.generator,
             feature_layer=unlearned.config.to_dict().get("feature_layer"),

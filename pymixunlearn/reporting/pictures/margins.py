@@ -52,8 +52,8 @@ def draw_margins(models: Mapping[str, tuple[Compared, Compared]]) -> Picture:
         figure.legend(handles, labels, loc="outside upper center", ncols=2)
     return Picture(
         "margins",
-        "How sure the model is of the right class, for the forgotten samples and for images of the same classes that no "
-        "model saw. Where the two curves lie on each other, the model treats the forgotten samples as ones it never "
+        "How sure the model is of the right class, for the forgotten samples and for images of the same classes that "
+        "no model saw. Where the two curves lie on each other, the model treats the forgotten samples as ones it never "
         "saw. On the right the same after a few steps of training on remaining samples: what was only hidden comes "
         "back there.",
         figure,

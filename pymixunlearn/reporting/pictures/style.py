@@ -48,6 +48,7 @@ MODELS: Mapping[str, Look] = {
     "initial": Look(BLUE, "--", "o", ""),
     "unlearned": Look(VERMILLION, "-", "s", "////"),
     "Retrain": Look(GREEN, "-.", "^", "||||"),
+    "second Retrain": Look(PURPLE, ":", "v", "...."),
 }
 FORGET = Look(VERMILLION, "-", "x", "")
 UNSEEN = Look(BLUE, "--", "o", "")
