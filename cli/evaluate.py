@@ -45,5 +45,7 @@ def evaluate(ctx: click.Context, /, checkpoint: Path, **values: Any) -> None:
         command_line = shlex.join(["mixunlearn-cli", *ctx.obj])
         outcome = run_evaluation(inputs, values["out"], observer=observer, command_line=command_line)
     print_table(console, evaluation_rows(outcome.record))
+    if outcome.record.get("acceptance"):
+        say(console, outcome.record["acceptance"]["model"]["reason"])
     if values["out"] is not None:
         say(console, f"Run folder: {outcome.folder}")

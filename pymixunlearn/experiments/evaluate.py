@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import Run, RunFolder
-from pymixunlearn.experiments.common.stages import evaluate_models
+from pymixunlearn.experiments.common.stages import evaluate_models, judge_forgetting
 from pymixunlearn.experiments.common.threads import suited_threads
 from pymixunlearn.reporting import VERSION, measured
 from pymixunlearn.tasks import Split
@@ -41,7 +42,7 @@ def run_evaluation(
     device = resolve_device(inputs.device)
     check_name("attacker", inputs.attacker, ATTACKERS)
     # A mistyped path should not first cost the decoding of a data set.
-    for path in (inputs.checkpoint, inputs.reference):
+    for path in (inputs.checkpoint, inputs.reference, inputs.initial):
         if path is not None and not path.exists():
             raise UserError(f"model checkpoint '{path}' does not exist")
     data = fed(inputs.data, inputs.model, inputs.checkpoint)
@@ -50,20 +51,21 @@ def run_evaluation(
         model = choose_model(inputs.model, split.dataset)
     else:
         model = load_checkpoint(inputs.checkpoint, inputs.model, split.dataset)
-    reference = None
-    if inputs.reference is not None:
-        reference = load_checkpoint(inputs.reference, inputs.model, split.dataset)
+    others = {
+        name: None if path is None else load_checkpoint(path, inputs.model, split.dataset)
+        for name, path in (("initial", inputs.initial), ("reference", inputs.reference))
+    }
     assert model.loaded is not None
     if inputs.expect_accuracy is not None:
         known_accuracy(model.loaded, split.dataset, inputs.expect_accuracy, device=device, observer=watcher)
-    identity = _identity(inputs, split, model, reference, device)
+    identity = _identity(inputs, split, model, others, device)
     folder = None if out is None else RunFolder(out, identity)
     if folder is not None and folder.finished:
         return Run(folder.path, folder.read_json("metrics.json"), known=True)
 
     networks = {
         name: found.loaded
-        for name, found in (("model", model), ("reference", reference))
+        for name, found in (("model", model), *others.items())
         if found is not None and found.loaded is not None
     }
     with suited_threads(split.dataset, device):
@@ -76,6 +78,8 @@ def run_evaluation(
             attacker=inputs.attacker,
             reference="reference",
         )
+        rate = model.defaults("initial").lr
+        acceptance = judge_forgetting(networks, split, lr=rate, device=device, seed=inputs.seed, observer=watcher)
     record = {
         "version": VERSION,
         "method": "evaluate",
@@ -83,6 +87,7 @@ def run_evaluation(
         "task": split.task,
         "seed": inputs.seed,
         **measured(metrics, reference="reference"),
+        "acceptance": None if acceptance is None else {name: test.to_dict() for name, test in acceptance.items()},
         "versions": versions(),
     }
     if folder is not None:
@@ -95,7 +100,11 @@ def run_evaluation(
 
 
 def _identity(
-    inputs: EvaluateInputs, split: Split, model: InitialModel, reference: InitialModel | None, device: torch.device
+    inputs: EvaluateInputs,
+    split: Split,
+    model: InitialModel,
+    others: Mapping[str, InitialModel | None],
+    device: torch.device,
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
@@ -103,7 +112,8 @@ def _identity(
         **data_identity(split),
         "architecture": model.architecture,
         "model_sha256": model.sha256,
-        "reference_sha256": None if reference is None else reference.sha256,
+        "reference_sha256": None if others["reference"] is None else others["reference"].sha256,
+        **({} if others["initial"] is None else {"initial_sha256": others["initial"].sha256}),
         "attacker": inputs.attacker,
         "seed": inputs.seed,
         "device": str(device),

@@ -48,6 +48,19 @@ def test_evaluate_without_reference_or_folder_writes_nothing(invoke: Invoke) -> 
     assert [path.name for path in Path().iterdir()] == ["initial"]
 
 
+def test_evaluate_judges_the_forgetting_on_images_that_no_model_saw(invoke: Invoke) -> None:
+    part = ("--dataset", "digits@700")
+    invoke("train", *part, "--set", "epochs=1", "--out", "before")
+    invoke("retrain", *part, "--set", "epochs=1", "--out", "after")
+    result = invoke("evaluate", "after", *part, "--initial", "before", "--out", "measured")
+    assert result.exit_code == 0, result.output
+    found = json.loads(Path("measured/metrics.json").read_text())["acceptance"]
+    assert list(found) == ["model", "initial"] and found["model"]["initial_ks"] is not None
+    assert found["model"]["reason"] in " ".join(result.stdout.split()) and "Acceptance" in result.stdout
+    whole = invoke("evaluate", "after", "--initial", "gone")
+    assert whole.exit_code == 1 and "model checkpoint 'gone' does not exist" in whole.stderr
+
+
 def test_the_second_training_says_it_is_finished(invoke: Invoke) -> None:
     arguments = ("train", "--set", "epochs=1")
     assert invoke(*arguments).exit_code == 0

@@ -359,6 +359,7 @@ class EvaluateInputs(Inputs):
     Attributes:
         checkpoint: A model file, or the run folder it is in; None for a ``model`` in memory.
         reference: Another, usually Retrain's, to show the gap to.
+        initial: The model before unlearning, which the acceptance test must refuse before it can accept another.
         expect_accuracy: The model's test accuracy in percent, as its owner knows it.
         attacker: The membership attack's classifier.
     """
@@ -369,6 +370,12 @@ class EvaluateInputs(Inputs):
         kind=Path,
         metavar="CHECKPOINT",
         help="Another model, usually Retrain's, to show the gap to.",
+    )
+    initial: Path | None = option(
+        "--initial",
+        kind=Path,
+        metavar="CHECKPOINT",
+        help="The model before unlearning: without it the acceptance test can refuse a model and not accept one.",
     )
     expect_accuracy: float | None = option(
         "--expect-accuracy",
