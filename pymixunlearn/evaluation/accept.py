@@ -262,8 +262,8 @@ class _Test(NamedTuple):
             again = self._margins(
                 self._logits(network, self.forget), self._logits(network, self.validation.subset(self.drawn))
             )
-        tests = (margin_test(*part, self.alpha) for part in (at_once, again))
-        return _Run(*tests, (at_once, again), forget, unseen)
+        outputs, resurfaced = (margin_test(*part, self.alpha) for part in (at_once, again))
+        return _Run(outputs, resurfaced, (at_once, again), forget, unseen)
 
     def judge(self, model: nn.Module, run: _Run, before: _Run | None) -> Acceptance:
         """Return the decision and what is told beside it."""
@@ -287,11 +287,11 @@ class _Test(NamedTuple):
         margins = (np.nan_to_num(side) for side in run.margins[0])
         network = private_copy(model).to(self.device)
         with trainable(network):
-            hidden = (
+            forget, unseen = (
                 representations(network, images, self.split.preprocess, device=self.device)
                 for images in (self.forget, self.validation.subset(self.drawn))
             )
-            probed = probe(*hidden, self.seed)
+        probed = probe(forget, unseen, self.seed)
         ordered = auc_estimate(*margins)
         return {
             "auc": ordered.value,

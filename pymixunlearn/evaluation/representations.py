@@ -6,14 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from pymixunlearn.data.batches import batches
-from pymixunlearn.data.image_set import ImageSet
+from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
 from pymixunlearn.data.preprocess import Preprocess
 from pymixunlearn.models.modes import evaluating
 
 
 @torch.no_grad()
 def representations(
-    model: nn.Module, images: ImageSet, preprocess: Preprocess, *, device: torch.device | str, batch_size: int = 512
+    model: nn.Module,
+    images: ImageSet | UnlabelledImages,
+    preprocess: Preprocess,
+    *,
+    device: torch.device | str,
+    batch_size: int = 512,
 ) -> Tensor:
     """Return what the last ``nn.Linear`` of ``model`` is given, or the logits of a network that has none.
 

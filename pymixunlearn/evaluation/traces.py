@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pymixunlearn.evaluation.audit.margins import Array
 from pymixunlearn.evaluation.audit.rates import auc
+from pymixunlearn.evaluation.intervals import wilson
 from pymixunlearn.evaluation.score_attacks import Estimate
 from pymixunlearn.seeding import generator
 
@@ -23,12 +24,16 @@ _Z = 1.959964
 def difference_of_shares(first: float, n: int, second: float, m: int) -> Estimate:
     """Return the difference of two percentages of n and of m samples, in points, with its 95 % interval.
 
+    The interval is that of Newcombe (1998), which has a width where both percentages are 0 or 100 too.
+
     Example:
         >>> difference_of_shares(80.0, 400, 70.0, 400)
         Estimate(value=10.0, low=4.0..., high=15.9...)
     """
-    error = _Z * math.sqrt(first * (100 - first) / n + second * (100 - second) / m)
-    return Estimate(first - second, first - second - error, first - second + error)
+    (low, high), (other_low, other_high) = wilson(first, n), wilson(second, m)
+    value = first - second
+    down = math.hypot(first - low, other_high - second)
+    return Estimate(value, value - down, value + math.hypot(high - first, second - other_low))
 
 
 def auc_estimate(members: Array, others: Array) -> Estimate:

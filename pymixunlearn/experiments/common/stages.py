@@ -326,8 +326,8 @@ def judge_forgetting(
     """
     if split.dataset.validation is None:
         observer.note(
-            "Forgetting was not tested: the data have no validation set, images that no model saw (--validation 0.1 "
-            "takes some out of the training images)."
+            "Forgetting was not tested: the data have no validation set, images that no model saw (where the initial "
+            "model is trained here, --validation 0.1 takes some out of the training images)."
         )
         return None
     observer.phase_started("acceptance", None)

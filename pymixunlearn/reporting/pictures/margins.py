@@ -12,7 +12,7 @@ from pymixunlearn.reporting.pictures.style import FORGET, UNSEEN, Picture, drawi
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_BINS = 30
+_FEWEST_BINS, _MOST_BINS = 8, 30
 _HIDDEN = 0.5
 """Percent of the margins at either end that are not shown: single ones would stretch the scale."""
 
@@ -64,7 +64,8 @@ def _panel(axes: Axes, compared: Compared) -> None:
     sides = [side[np.isfinite(side)] for side in (compared.forget, compared.unseen)]
     together = np.concatenate(sides)
     low, high = np.percentile(together, (_HIDDEN, 100 - _HIDDEN)) if len(together) else (0.0, 1.0)
-    edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
+    bins = min(max(int(min(map(len, sides)) ** 0.5), _FEWEST_BINS), _MOST_BINS)
+    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
     for side, look, label in zip(sides, (FORGET, UNSEEN), ("forgotten", "unseen"), strict=True):
         share = np.histogram(side, edges)[0] / max(1, len(side))
         axes.stairs(share, edges, fill=True, color=look.colour, alpha=0.15)
