@@ -13,7 +13,8 @@ Environment:
 - ``PYMIXUNLEARN_EXTENSIONS``: ``0`` installs without compiled operators, ``1`` builds them or fails.
 - ``PYMIXUNLEARN_CUDA``: ``1`` builds the CUDA operators or fails saying why, ``0`` leaves them out. Without it they are
   built when torch has CUDA and a matching nvcc is found.
-- ``TORCH_CUDA_ARCH_LIST``: GPU architectures, as for any torch extension.
+- ``TORCH_CUDA_ARCH_LIST``: GPU architectures, as for any torch extension. Without it, those of the GPUs that this
+  machine has, or the list in csrc/sources.json where it has none.
 - ``MAX_JOBS``: parallel compile jobs.
 """
 
@@ -109,6 +110,30 @@ def usable_toolkit() -> Toolkit | None:
     return None
 
 
+def architectures(toolkit: Toolkit) -> list[str]:
+    """What to build for: the GPUs of this machine, or the whole list where it has none or one that nvcc does not know.
+
+    The whole list ends in PTX, which the driver compiles for newer GPUs.
+    """
+    if not torch.cuda.is_available():
+        return list(CSRC["cuda_architectures"])
+    found = sorted({torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())})
+    try:
+        known = ask(os.path.join(toolkit.home, "bin", "nvcc"), "--list-gpu-code").stdout.split()
+    except ValueError:
+        known = []
+    if any(f"sm_{major}{minor}" not in known for major, minor in found if major >= 8):
+        return list(CSRC["cuda_architectures"])
+    return [f"{major}.{minor}" for major, minor in found if major >= 8] or list(CSRC["cuda_architectures"])
+
+
+def nvcc_flags(toolkit: Toolkit) -> list[str]:
+    """Flags for this toolkit: small binaries, and where there are many processors the architectures side by side."""
+    jobs = int(os.getenv("MAX_JOBS") or os.cpu_count() or 1)
+    flags = [*CSRC["nvcc_flags"], f"--threads={max(1, jobs // 3)}"]
+    return [*flags, "--compress-mode=size"] if toolkit.version >= (12, 8) else flags
+
+
 def choose_compiler() -> None:
     """Let torch build with the first C++17 compiler that works; ValueError says why there is none."""
     if named := os.getenv("CXX", "").split():
@@ -159,8 +184,7 @@ build_extensions = wanted()
 toolkit = usable_toolkit() if build_extensions else None
 if toolkit is not None:
     os.environ["CUDA_HOME"] = toolkit.home
-    # torch would ask the visible GPUs; a build machine need not have one.
-    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ";".join(CSRC["cuda_architectures"]))
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ";".join(architectures(toolkit)))
     if old := [name for name in re.split(r"[;, ]+", os.environ["TORCH_CUDA_ARCH_LIST"]) if re.match(TOO_OLD, name)]:
         sys.exit(f"TORCH_CUDA_ARCH_LIST names {', '.join(old)}; the CUDA operators need architectures from 8.0 on")
 
@@ -198,7 +222,7 @@ def extensions() -> list[Extension]:
             sources("ops_cuda"),
             py_limited_api=True,  # keeps libtorch_python out: the library must not depend on the Python that built it
             define_macros=[stable, ("USE_CUDA", None)],
-            extra_compile_args={"cxx": CSRC["cxx_flags"], "nvcc": CSRC["nvcc_flags"]},
+            extra_compile_args={"cxx": CSRC["cxx_flags"], "nvcc": nvcc_flags(toolkit)},
         )
         built.append(cuda)
     import pybind11

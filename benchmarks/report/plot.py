@@ -11,7 +11,7 @@ from pymixunlearn.benchmarking.ops.measure import PROVIDERS
 from pymixunlearn.benchmarking.ops.results import MEASURED
 
 # From the palette of Okabe and Ito, which every kind of colour vision tells apart; the shapes differ as well.
-_COLOURS = {"pytorch": "#0072b2", "compile": "#d55e00", "sdpa": "#009e73"}
+_COLOURS = {"pytorch": "#0072b2", "compile": "#d55e00", "sdpa": "#009e73", "sdpa-padded": "#cc79a7"}
 _LABELS, _PANEL, _GAP, _ROW, _TOP, _BOTTOM, _RIGHT = 250, 270, 24, 17, 58, 44, 16
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _STYLE = "font-family:sans-serif;font-size:11px"

@@ -32,8 +32,14 @@ struct TargetRows {
 
   // Divisions of 64-bit numbers are slow and in zip pairing nothing is left to divide.
   PMX_HD int64_t row(int64_t n) const {
-    const int64_t quotient = divisor == 1 ? n : n / divisor;
+    const int64_t quotient = divisor == 1 ? n : divided(n);
     return quotient < modulus ? quotient : quotient % modulus;
+  }
+
+ private:
+  PMX_HD int64_t divided(int64_t n) const {
+    if (((n | divisor) >> 31) != 0) return n / divisor;
+    return static_cast<uint32_t>(n) / static_cast<uint32_t>(divisor);
   }
 };
 

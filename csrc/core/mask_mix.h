@@ -109,9 +109,10 @@ struct Shares {
   A retain;
 };
 
-template <class A>
+// `T` is the type of the elements that the shares are for.
+template <class A, class T = A>
 PMX_HD Shares<A> shares_of(A logit) {
-  const A e = std::exp(logit < A(0) ? logit : -logit), larger = A(1) / (A(1) + e), smaller = e * larger;
+  const A e = exp_for<T>(-std::fabs(logit)), larger = reciprocal(A(1) + e), smaller = e * larger;
   return logit < A(0) ? Shares<A>{smaller, larger} : Shares<A>{larger, smaller};
 }
 

@@ -1,12 +1,14 @@
 // The element types of the operators and the type that each one accumulates in.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
 #include "macros.h"
 
 #if defined(__CUDACC__)
+#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #endif
 
@@ -86,9 +88,13 @@ PMX_HD T narrow(float value) {
 }
 template <>
 PMX_HD BFloat16 narrow<BFloat16>(float value) {
+#if defined(__CUDA_ARCH__)
+  return BFloat16{__bfloat16_as_ushort(__float2bfloat16_rn(value))};
+#else
   const uint32_t bits = detail::float_to_bits(value);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return BFloat16{0x7fc0u};
   return BFloat16{static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
+#endif
 }
 template <>
 PMX_HD Half narrow<Half>(float value) {
@@ -96,6 +102,18 @@ PMX_HD Half narrow<Half>(float value) {
   return Half{__half_as_ushort(__float2half_rn(value))};
 #else
   return Half{detail::float_to_half_bits(value)};
+#endif
+}
+
+// 1 / x for a normal x; on the device with an error of at most one unit in the last place.
+PMX_HD double reciprocal(double x) { return 1 / x; }
+PMX_HD float reciprocal(float x) {
+#if defined(__CUDA_ARCH__)
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+#else
+  return 1 / x;
 #endif
 }
 
@@ -110,5 +128,19 @@ struct Accumulate<double> {
 };
 template <class T>
 using Acc = typename Accumulate<T>::type;
+
+// exp(x) for elements of type T. On the device the error for halves may grow to |x| units of float32 in the last place,
+// which is far below their own.
+template <class T>
+PMX_HD Acc<T> exp_for(Acc<T> x) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(T) == 2) {
+    float result;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x * 1.4426950408889634f));
+    return result;
+  }
+#endif
+  return std::exp(x);
+}
 
 }  // namespace pmx

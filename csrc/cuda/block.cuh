@@ -32,12 +32,11 @@ struct DeviceBlock {
 };
 #endif
 
-// Combines the values of a group of `group` threads (a power of two up to the warp size, or the whole block) so that
-// every thread of the group holds the result. `Value` needs merge(other, arguments...) and exchange(block, mask).
+// Combines the values of the warps of a group, each of which has its own in every lane. `Value` needs
+// merge(other, arguments...).
 template <int group, class Block, class Value, class... Arguments>
-PMX_HD void combine_group(Block& block, Value& value, Arguments... arguments) {
-  constexpr int within = group < warp_size ? group : warp_size;
-  for (int mask = within / 2; mask > 0; mask /= 2) value.merge(value.exchange(block, mask), arguments...);
+PMX_HD void combine_warps([[maybe_unused]] Block& block, [[maybe_unused]] Value& value,
+                          [[maybe_unused]] Arguments... arguments) {
   if constexpr (group > warp_size) {
     Value* slots = reinterpret_cast<Value*>(block.shared());
     const int warps = block.threads() / warp_size;

@@ -21,6 +21,20 @@ constexpr RowGroup row_group(int64_t classes) {
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Division by a number that only the host knows, of numbers below 2^31: a multiplication and two shifts.
+struct Divisor {
+  uint32_t value = 1, factor = 1u << 31, shift = 0;
+
+  Divisor() = default;
+  explicit Divisor(int64_t divisor) : value(static_cast<uint32_t>(divisor)) {
+    while ((int64_t{1} << shift) < divisor) ++shift;
+    factor = static_cast<uint32_t>(((uint64_t{1} << (31 + shift)) + value - 1) / value);
+  }
+  PMX_HD uint32_t quotient(uint32_t number) const {
+    return static_cast<uint32_t>((static_cast<uint64_t>(2 * number) * factor) >> 32) >> shift;
+  }
+};
+
 // Elements in a 16-byte load of `size`-byte elements.
 constexpr int pack_of(size_t size) { return static_cast<int>(16 / size); }
 

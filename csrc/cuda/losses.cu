@@ -1,3 +1,5 @@
+#include <initializer_list>
+
 #include "launch_plan.h"
 #include "losses_at_once.cuh"
 #include "losses_columns.cuh"
@@ -44,17 +46,22 @@ __global__ void column_losses_kernel(Contrast<Acc<T>> contrast, int64_t stretche
   column_losses_body(block, contrast, stretches, partial, lse, loss);
 }
 
-template <class T, int group>
-__global__ void sharpen_forward_kernel(const T* logits, int64_t rows, int64_t classes, Acc<T> inverse_T, T* out) {
+// Blocks that fill a multiprocessor with warps; doubles would spill.
+template <class T>
+constexpr int sharpen_blocks = sizeof(T) == 8 ? 2 : 8;
+
+template <class T, int group, int pack>
+__global__ void __launch_bounds__(block_threads, sharpen_blocks<T>)
+    sharpen_forward_kernel(const T* logits, int64_t rows, int64_t classes, Acc<T> inverse_T, T* out) {
   DeviceBlock block;
-  sharpen_forward_body<T, group>(block, logits, rows, classes, inverse_T, out);
+  sharpen_forward_body<T, group, pack>(block, logits, rows, classes, inverse_T, out);
 }
 
-template <class T, int group>
-__global__ void sharpen_backward_kernel(const T* grad, const T* logits, int64_t rows, int64_t classes, Acc<T> inverse_T,
-                                        T* out) {
+template <class T, int group, int pack>
+__global__ void __launch_bounds__(block_threads, sharpen_blocks<T>)
+    sharpen_backward_kernel(const T* grad, const T* logits, int64_t rows, int64_t classes, Acc<T> inverse_T, T* out) {
   DeviceBlock block;
-  sharpen_backward_body<T, group>(block, grad, logits, rows, classes, inverse_T, out);
+  sharpen_backward_body<T, group, pack>(block, grad, logits, rows, classes, inverse_T, out);
 }
 
 // A compile-time number as a function argument.
@@ -121,6 +128,15 @@ bool sets_packable(const RowsLaunch& launch, const void* out_first, const void* 
   return rows_packable(sets.first, launch.targets, sizeof(T), sizeof(U), labels, out_first) &&
          (sets.second.rows == 0 ||
           rows_packable(sets.second, launch.targets, sizeof(T), sizeof(U), labels, out_second));
+}
+
+// The same for arrays of whole rows.
+template <class T>
+bool contiguous_packable(int64_t classes, std::initializer_list<const void*> arrays) {
+  constexpr int pack = pack_of(sizeof(T));
+  bool fits = classes % pack == 0;
+  for (const void* array : arrays) fits = fits && aligned(array, classes, sizeof(T), pack);
+  return fits;
 }
 
 unsigned blocks_for(int64_t rows, int group) { return static_cast<unsigned>(ceil_div(rows, block_threads / group)); }
@@ -226,9 +242,10 @@ void sharpen_forward(Dtype dtype, const void* logits, int64_t rows, int64_t clas
   if (rows == 0) return;
   with_dtype(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    with_group<T>(classes, false, [&](auto group, auto) {
+    const bool packable = contiguous_packable<T>(classes, {logits, out});
+    with_group<T>(classes, packable, [&](auto group, auto pack) {
       const size_t shared = sizeof(OnlineSoftmax<Acc<T>>) * (block_threads / warp_size);
-      sharpen_forward_kernel<T, group()><<<blocks_for(rows, group()), block_threads, shared, stream>>>(
+      sharpen_forward_kernel<T, group(), pack()><<<blocks_for(rows, group()), block_threads, shared, stream>>>(
           static_cast<const T*>(logits), rows, classes, static_cast<Acc<T>>(inverse_T), static_cast<T*>(out));
     });
   });
@@ -239,9 +256,12 @@ void sharpen_backward(Dtype dtype, const void* grad, const void* logits, int64_t
   if (rows == 0) return;
   with_dtype(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    with_group<T>(classes, false, [&](auto group, auto) {
+    const bool packable = contiguous_packable<T>(classes, {grad, logits, out});
+    with_group<T>(classes, packable, [&](auto group, auto widest) {
+      // With four floats of logits and four of gradients the registers would not let a multiprocessor fill with warps.
+      constexpr int pack = std::is_same_v<T, float> && widest() > 1 ? 2 : widest();
       const size_t shared = sizeof(OnlineSoftmax<Acc<T>>) * (block_threads / warp_size);
-      sharpen_backward_kernel<T, group()><<<blocks_for(rows, group()), block_threads, shared, stream>>>(
+      sharpen_backward_kernel<T, group(), pack><<<blocks_for(rows, group()), block_threads, shared, stream>>>(
           static_cast<const T*>(grad), static_cast<const T*>(logits), rows, classes, static_cast<Acc<T>>(inverse_T),
           static_cast<T*>(out));
     });

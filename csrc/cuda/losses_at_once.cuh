@@ -8,7 +8,7 @@
 namespace pmx {
 
 // What one block takes on: about as much work as two launches take time.
-constexpr int64_t at_once_elements = 8192;
+constexpr int64_t at_once_elements = 2560;
 constexpr int64_t at_once_classes = 1024;
 
 template <class A>

@@ -9,14 +9,11 @@
 
 namespace pmx {
 
-// A NaN compares false and is skipped here; it comes back through exp(z - max) and ends in every sum.
+// A NaN is skipped here unless there is nothing else; it comes back through exp(z - max) and ends in every sum.
 template <class T, int pack>
 PMX_HD Acc<T> largest(const Pack<T, pack>& values) {
   Acc<T> top = widen(values.at[0]);
-  for (int i = 1; i < pack; ++i) {
-    const Acc<T> value = widen(values.at[i]);
-    top = value > top || top != top ? value : top;
-  }
+  for (int i = 1; i < pack; ++i) top = std::fmax(top, static_cast<Acc<T>>(widen(values.at[i])));
   return top;
 }
 
@@ -52,19 +49,47 @@ struct OnlineRow {
     target_max[k] = top;
   }
 
-  // The following elements must not exceed the maxima.
-  PMX_HD A add_logit(A z) {
-    const A e = rescale(z, max);
-    e2 += e * e;
-    return e;
-  }
+  // What logits are relative to: 0 while all were -inf, for -inf - -inf has no value.
+  static PMX_HD A base_of(A top) { return top == -INFINITY ? A(0) : top; }
 
-  PMX_HD void add_probability(int k, A e, A t) {
+  // e is exp of an element relative to the largest so far.
+  PMX_HD void add_logit(A e) { e2 += e * e; }
+
+  PMX_HD void add_target(int k, A e, A t) {
     dot[k] += e * t;
     norm2[k] += t * t;
   }
 
-  PMX_HD void add_teacher(int k, A e, A u, A inverse_T) { add_probability(k, e, rescale(u, target_max[k], inverse_T)); }
+  // Sums of all lanes of a group within a warp, in each of them: relative to the same maxima first, so that nothing but
+  // additions is left. Targets of which there are none, and maxima of probabilities, are left out.
+  template <int group, TargetKind kind, class Block>
+  PMX_HD void combine_lanes(Block& block, int targets, A inverse_T) {
+    A top = max;
+    for (int mask = group / 2; mask > 0; mask /= 2) top = larger(top, block.shuffle_xor(top, mask));
+    const A shrink = rescale(max, top);
+    e2 = e2 * (shrink * shrink);
+    max = top;
+    for (int mask = group / 2; mask > 0; mask /= 2) e2 += block.shuffle_xor(e2, mask);
+    if constexpr (kind == TargetKind::labels) return;
+    for (int k = 0; k < 2; ++k) {
+      if (k >= targets) break;
+      A own = shrink;
+      if constexpr (kind == TargetKind::teacher_logits) {
+        top = target_max[k];
+        for (int mask = group / 2; mask > 0; mask /= 2) top = larger(top, block.shuffle_xor(top, mask));
+        const A of_target = rescale(target_max[k], top, inverse_T);
+        norm2[k] *= of_target * of_target;
+        own *= of_target;
+        target_max[k] = top;
+      }
+      dot[k] *= own;
+      for (int mask = group / 2; mask > 0; mask /= 2) {
+        dot[k] += block.shuffle_xor(dot[k], mask);
+        norm2[k] += block.shuffle_xor(norm2[k], mask);
+      }
+    }
+  }
+  static PMX_HD A larger(A a, A b) { return b > a ? b : a; }
 
   PMX_HD void merge(const OnlineRow& other, A inverse_T) {
     const A top = other.max > max ? other.max : max;
@@ -81,19 +106,6 @@ struct OnlineRow {
       norm2[k] = norm2[k] * my_target * my_target + other.norm2[k] * their_target * their_target;
       target_max[k] = target_top;
     }
-  }
-
-  template <class Block>
-  PMX_HD OnlineRow exchange(Block& block, int mask) const {
-    OnlineRow other;
-    other.max = block.shuffle_xor(max, mask);
-    other.e2 = block.shuffle_xor(e2, mask);
-    for (int k = 0; k < 2; ++k) {
-      other.target_max[k] = block.shuffle_xor(target_max[k], mask);
-      other.dot[k] = block.shuffle_xor(dot[k], mask);
-      other.norm2[k] = block.shuffle_xor(norm2[k], mask);
-    }
-    return other;
   }
 };
 
@@ -134,30 +146,36 @@ PMX_HD void cosine_forward_row(Block& block, const RowSets& sets, int targets, i
   }
   over_lane<group, pack>(block, live ? in.classes : 0, [&](int64_t j) {
     const Pack<T, pack> logits = load_pack<T, pack>(z + j);
+    [[maybe_unused]] Pack<U, pack> values[2] = {};
+    if constexpr (kind != TargetKind::labels) {  // on their way while the logits are worked on
+      for (int k = 0; k < 2; ++k) {
+        if (k < targets) values[k] = load_pack<U, pack>(target[k] + j);
+      }
+    }
     sums.raise(largest(logits));
-    if constexpr (kind == TargetKind::labels) {
-      for (int i = 0; i < pack; ++i) sums.add_logit(widen(logits.at[i]));
-    } else {
-      Pack<U, pack> values[2] = {};
+    const A base = OnlineRow<A>::base_of(sums.max);
+    A e[pack];
+    for (int i = 0; i < pack; ++i) {
+      e[i] = exp_for<T>(widen(logits.at[i]) - base);
+      sums.add_logit(e[i]);
+    }
+    if constexpr (kind != TargetKind::labels) {
       for (int k = 0; k < 2; ++k) {
         if (k >= targets) break;
-        values[k] = load_pack<U, pack>(target[k] + j);
-        if constexpr (kind == TargetKind::teacher_logits) sums.raise_target(k, largest(values[k]), inverse_T);
-      }
-      for (int i = 0; i < pack; ++i) {
-        const A e = sums.add_logit(widen(logits.at[i]));
-        for (int k = 0; k < 2; ++k) {
-          if (k >= targets) break;
-          if constexpr (kind == TargetKind::teacher_logits) {
-            sums.add_teacher(k, e, widen(values[k].at[i]), inverse_T);
-          } else {
-            sums.add_probability(k, e, widen(values[k].at[i]));
+        if constexpr (kind == TargetKind::teacher_logits) {
+          sums.raise_target(k, largest(values[k]), inverse_T);
+          const A target_base = OnlineRow<A>::base_of(sums.target_max[k]);
+          for (int i = 0; i < pack; ++i) {
+            sums.add_target(k, e[i], exp_for<U>((static_cast<A>(widen(values[k].at[i])) - target_base) * inverse_T));
           }
+        } else {
+          for (int i = 0; i < pack; ++i) sums.add_target(k, e[i], widen(values[k].at[i]));
         }
       }
     }
   });
-  combine_group<group>(block, sums, inverse_T);
+  sums.template combine_lanes<(group < warp_size ? group : warp_size), kind>(block, targets, inverse_T);
+  combine_warps<group>(block, sums, inverse_T);
   if (!live || block.thread() % group != 0) return;
   A norm[2] = {1, 1};
   for (int k = 0; k < 2; ++k) {
@@ -217,16 +235,16 @@ PMX_HD void cosine_backward_row(Block& block, const RowSets& sets, int targets, 
   }
   over_lane<group, pack>(block, in.classes, [&](int64_t j) {
     const Pack<T, pack> logits = load_pack<T, pack>(z + j);
-    Pack<T, pack> result;
+    Pack<A, pack> result;
     if constexpr (kind == TargetKind::labels) {
       for (int i = 0; i < pack; ++i) {
-        const A e = std::exp(static_cast<A>(widen(logits.at[i])) - max);
+        const A e = exp_for<T>(static_cast<A>(widen(logits.at[i])) - max);
         A toward = 0;
         for (int k = 0; k < 2; ++k) {
           if (k >= targets) break;
           toward += gradient.pull[k] * (gradient.b[k] * e - (j + i == label[k] ? A(1) : A(0)));
         }
-        result.at[i] = narrow<T>(e * toward);
+        result.at[i] = e * toward;
       }
     } else {
       Pack<U, pack> values[2] = {};
@@ -234,18 +252,18 @@ PMX_HD void cosine_backward_row(Block& block, const RowSets& sets, int targets, 
         if (k < targets) values[k] = load_pack<U, pack>(target[k] + j);
       }
       for (int i = 0; i < pack; ++i) {
-        const A e = std::exp(static_cast<A>(widen(logits.at[i])) - max);
+        const A e = exp_for<T>(static_cast<A>(widen(logits.at[i])) - max);
         A toward = 0;
         for (int k = 0; k < 2; ++k) {
           if (k >= targets) break;
           A t = widen(values[k].at[i]);
-          if constexpr (kind == TargetKind::teacher_logits) t = std::exp((t - target_max[k]) * inverse_T);
+          if constexpr (kind == TargetKind::teacher_logits) t = exp_for<U>((t - target_max[k]) * inverse_T);
           toward += gradient.pull[k] * (gradient.b[k] * e - t);
         }
-        result.at[i] = narrow<T>(e * toward);
+        result.at[i] = e * toward;
       }
     }
-    *reinterpret_cast<Pack<T, pack>*>(g + j) = result;
+    store_pack(g + j, result);
   });
 }
 

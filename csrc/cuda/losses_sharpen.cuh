@@ -12,72 +12,101 @@ struct OnlineSoftmax {
   A sum = 0;
   A inner = 0;
 
-  PMX_HD void add(A z, A gradient, A inverse_T) {
-    if (z > max) {
-      const A shrink = OnlineRow<A>::rescale(max, z, inverse_T);
-      sum *= shrink;
-      inner *= shrink;
-      max = z;
-    }
-    const A e = OnlineRow<A>::rescale(z, max, inverse_T);
-    sum += e;
-    inner += e * gradient;
-  }
-  PMX_HD void merge(const OnlineSoftmax& other, A inverse_T) {
-    const A top = other.max > max ? other.max : max;
-    const A mine = OnlineRow<A>::rescale(max, top, inverse_T);
-    const A theirs = OnlineRow<A>::rescale(other.max, top, inverse_T);
-    sum = sum * mine + other.sum * theirs;
-    inner = inner * mine + other.inner * theirs;
+  // Makes the sums relative to `top` if it is the largest logit so far.
+  PMX_HD void raise(A top, A inverse_T) {
+    if (!(top > max)) return;
+    scale(OnlineRow<A>::rescale(max, top, inverse_T));
     max = top;
   }
-  template <class Block>
-  PMX_HD OnlineSoftmax exchange(Block& block, int mask) const {
-    OnlineSoftmax other;
-    other.max = block.shuffle_xor(max, mask);
-    other.sum = block.shuffle_xor(sum, mask);
-    other.inner = block.shuffle_xor(inner, mask);
-    return other;
+  PMX_HD void scale(A factor) {
+    sum *= factor;
+    inner *= factor;
+  }
+  PMX_HD void merge(const OnlineSoftmax& other, A inverse_T) {
+    const A top = OnlineRow<A>::larger(max, other.max);
+    scale(OnlineRow<A>::rescale(max, top, inverse_T));
+    const A theirs = OnlineRow<A>::rescale(other.max, top, inverse_T);
+    sum += other.sum * theirs;
+    inner += other.inner * theirs;
+    max = top;
+  }
+  // Sums of all lanes of a group within a warp, in each of them.
+  template <int group, bool weighted, class Block>
+  PMX_HD void combine_lanes(Block& block, A inverse_T) {
+    A top = max;
+    for (int mask = group / 2; mask > 0; mask /= 2) top = OnlineRow<A>::larger(top, block.shuffle_xor(top, mask));
+    scale(OnlineRow<A>::rescale(max, top, inverse_T));
+    max = top;
+    for (int mask = group / 2; mask > 0; mask /= 2) {
+      sum += block.shuffle_xor(sum, mask);
+      if constexpr (weighted) inner += block.shuffle_xor(inner, mask);
+    }
   }
 };
 
+// The sums of a row by its group of threads, each of which has them; `grad` is null where `inner` is not wanted.
+template <class T, int group, int pack, bool weighted, class Block>
+PMX_HD OnlineSoftmax<Acc<T>> sum_row(Block& block, const T* row, const T* grad, int64_t classes, Acc<T> inverse_T) {
+  using A = Acc<T>;
+  OnlineSoftmax<A> softmax;
+  over_lane<group, pack>(block, classes, [&](int64_t j) {
+    const Pack<T, pack> logits = load_pack<T, pack>(row + j);
+    [[maybe_unused]] Pack<T, pack> incoming;
+    if constexpr (weighted) incoming = load_pack<T, pack>(grad + j);
+    softmax.raise(largest(logits), inverse_T);
+    const A base = OnlineRow<A>::base_of(softmax.max);
+    for (int i = 0; i < pack; ++i) {
+      const A e = exp_for<T>((widen(logits.at[i]) - base) * inverse_T);
+      softmax.sum += e;
+      if constexpr (weighted) softmax.inner += e * widen(incoming.at[i]);
+    }
+  });
+  softmax.template combine_lanes<(group < warp_size ? group : warp_size), weighted>(block, inverse_T);
+  combine_warps<group>(block, softmax, inverse_T);
+  return softmax;
+}
+
 // Shared memory: one OnlineSoftmax for each warp when the group is the block.
-template <class T, int group, class Block>
+template <class T, int group, int pack, class Block>
 PMX_HD void sharpen_forward_body(Block& block, const T* logits, int64_t rows, int64_t classes, Acc<T> inverse_T,
                                  T* out) {
   using A = Acc<T>;
   const int64_t row = row_of<group>(block);
-  const bool live = row < rows;
-  const int64_t offset = (live ? row : 0) * classes;
-  OnlineSoftmax<A> softmax;
-  over_lane<group, 1>(block, live ? classes : 0,
-                      [&](int64_t j) { softmax.add(widen(logits[offset + j]), A(0), inverse_T); });
-  combine_group<group>(block, softmax, inverse_T);
+  const bool live = row < rows;  // idle groups still take part in the exchanges
+  const T* z = logits + (live ? row : 0) * classes;
+  const OnlineSoftmax<A> softmax =
+      sum_row<T, group, pack, false>(block, z, static_cast<const T*>(nullptr), live ? classes : 0, inverse_T);
   if (!live) return;
   const A scale = A(1) / softmax.sum;
-  over_lane<group, 1>(block, classes, [&](int64_t j) {
-    out[offset + j] = narrow<T>(std::exp((widen(logits[offset + j]) - softmax.max) * inverse_T) * scale);
+  T* to = out + row * classes;
+  over_lane<group, pack>(block, classes, [&](int64_t j) {
+    const Pack<T, pack> values = load_pack<T, pack>(z + j);
+    Pack<A, pack> result;
+    for (int i = 0; i < pack; ++i) result.at[i] = exp_for<T>((widen(values.at[i]) - softmax.max) * inverse_T) * scale;
+    store_pack(to + j, result);
   });
 }
 
 // From the logits rather than the probabilities: a half-precision output would bring its rounding into the gradient.
-template <class T, int group, class Block>
+template <class T, int group, int pack, class Block>
 PMX_HD void sharpen_backward_body(Block& block, const T* grad, const T* logits, int64_t rows, int64_t classes,
                                   Acc<T> inverse_T, T* out) {
   using A = Acc<T>;
   const int64_t row = row_of<group>(block);
   const bool live = row < rows;
-  const int64_t offset = (live ? row : 0) * classes;
-  OnlineSoftmax<A> softmax;
-  over_lane<group, 1>(block, live ? classes : 0, [&](int64_t j) {
-    softmax.add(widen(logits[offset + j]), static_cast<A>(widen(grad[offset + j])), inverse_T);
-  });
-  combine_group<group>(block, softmax, inverse_T);
+  const T *z = logits + (live ? row : 0) * classes, *g = grad + (live ? row : 0) * classes;
+  const OnlineSoftmax<A> softmax = sum_row<T, group, pack, true>(block, z, g, live ? classes : 0, inverse_T);
   if (!live) return;
-  const A scale = A(1) / softmax.sum, mean = softmax.inner * scale;
-  over_lane<group, 1>(block, classes, [&](int64_t j) {
-    const A e = std::exp((widen(logits[offset + j]) - softmax.max) * inverse_T);
-    out[offset + j] = narrow<T>((static_cast<A>(widen(grad[offset + j])) - mean) * e * (scale * inverse_T));
+  const A scale = A(1) / softmax.sum, mean = softmax.inner * scale, factor = scale * inverse_T;
+  T* to = out + row * classes;
+  over_lane<group, pack>(block, classes, [&](int64_t j) {
+    const Pack<T, pack> values = load_pack<T, pack>(z + j), incoming = load_pack<T, pack>(g + j);
+    Pack<A, pack> result;
+    for (int i = 0; i < pack; ++i) {
+      const A e = exp_for<T>((widen(values.at[i]) - softmax.max) * inverse_T);
+      result.at[i] = (static_cast<A>(widen(incoming.at[i])) - mean) * e * factor;
+    }
+    store_pack(to + j, result);
   });
 }
 

@@ -1,4 +1,5 @@
 #include "mask_mix.cuh"
+#include "mask_mix_patches.cuh"
 
 namespace pmx::cuda {
 namespace {
@@ -90,10 +91,9 @@ void mask_mix_forward(const MaskMixShape& shape, const MaskMixOperands& operands
   with_access(shape, operands, [&](auto access) {
     using Access = typename decltype(access)::type;
     const MaskMixTiles tiles = tiles_for<Access>(shape, mask_mix_partners(shape));
-    const int64_t groups = shape.grid ? ceil_div(shape.n_retain, tiles.partners) : 1;
-    const size_t shared = sizeof(typename Access::A) * tiles.mask_values() * tiles.partners;
+    const size_t shared = tiles.shared(sizeof(typename Access::A), tiles.partners);
     mask_mix_forward_kernel<Access>
-        <<<static_cast<unsigned>(shape.n_forget * groups * tiles.per_image()), block_threads, shared, stream>>>(
+        <<<static_cast<unsigned>(shape.n_forget * tiles.groups * tiles.per_image()), block_threads, shared, stream>>>(
             shape, tiles, operands);
   });
 }
@@ -103,8 +103,7 @@ int64_t mask_mix_mask_gradient_scratch(const MaskMixShape& shape, const MaskMixO
   with_access(shape, operands, [&](auto access) {
     using Access = typename decltype(access)::type;
     const MaskMixTiles tiles = tiles_for<Access>(shape, 1);
-    bytes = shape.pairs() * tiles.per_image() * tiles.source_rows * tiles.source_columns *
-            static_cast<int64_t>(sizeof(typename Access::A));
+    bytes = shape.pairs() * tiles.per_image() * tiles.patch_values() * static_cast<int64_t>(sizeof(typename Access::A));
   });
   return bytes;
 }
@@ -115,7 +114,7 @@ void mask_mix_mask_gradient(const MaskMixShape& shape, const MaskMixOperands& op
     using Access = typename decltype(access)::type;
     using A = typename Access::A;
     const MaskMixTiles tiles = tiles_for<Access>(shape, 1);
-    const size_t shared = sizeof(A) * (tiles.mask_values() + tiles.rows * tiles.columns);
+    const size_t shared = tiles.patch_shared(sizeof(A));
     mask_mix_patches_kernel<Access>
         <<<static_cast<unsigned>(shape.pairs() * tiles.per_image()), block_threads, shared, stream>>>(
             shape, tiles, operands, static_cast<A*>(scratch));
@@ -132,7 +131,7 @@ void mask_mix_image_gradient(const MaskMixShape& shape, const MaskMixOperands& o
     if constexpr (Access::may_be_floating) {
       const MaskMixTiles tiles = tiles_for<Access>(shape, 1);
       const int64_t images = retain_side ? shape.n_retain : shape.n_forget;
-      const size_t shared = sizeof(typename Access::A) * tiles.mask_values();
+      const size_t shared = tiles.shared(sizeof(typename Access::A), 1);
       mask_mix_image_gradient_kernel<Access>
           <<<static_cast<unsigned>(images * tiles.per_image()), block_threads, shared, stream>>>(shape, tiles, operands,
                                                                                                  retain_side);

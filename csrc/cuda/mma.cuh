@@ -11,6 +11,7 @@
 
 #include "../core/scalar.h"
 #include "block.cuh"
+#include "pack.cuh"
 
 namespace pmx {
 
@@ -23,22 +24,6 @@ template <class A>
 struct Part {
   A at[4];
 };
-
-// Two elements in a register, the first in the lower half.
-template <class T>
-PMX_HD uint32_t pack_pair(float first, float second) {
-#if defined(__CUDA_ARCH__)
-  uint32_t packed;
-  if constexpr (std::is_same_v<T, BFloat16>) {
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(second), "f"(first));
-  } else {
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(second), "f"(first));
-  }
-  return packed;
-#else
-  return narrow<T>(first).bits | static_cast<uint32_t>(narrow<T>(second).bits) << 16;
-#endif
-}
 
 template <class T>
 PMX_HD float half_of(uint32_t pair, int which) {

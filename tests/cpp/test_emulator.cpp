@@ -26,10 +26,6 @@ bool contains(const std::string& text, const char* part) {
 struct Sum {
   float value;
   void merge(const Sum& other) { value += other.value; }
-  template <class Block>
-  Sum exchange(Block& block, int mask) const {
-    return {block.shuffle_xor(value, mask)};
-  }
 };
 
 }  // namespace
@@ -54,7 +50,10 @@ TEST(groups_of_every_size_combine) {
   const auto sums = [&](auto group) {
     emulator::launch({1, 256, 8 * sizeof(Sum)}, {emulator::output("got", got)}, [&](emulator::Block& block) {
       Sum sum = {static_cast<float>(block.thread())};
-      combine_group<group()>(block, sum);
+      for (int mask = (group() < warp_size ? group() : warp_size) / 2; mask > 0; mask /= 2) {
+        sum.value += block.shuffle_xor(sum.value, mask);
+      }
+      combine_warps<group()>(block, sum);
       got[block.thread()] = sum.value;
     });
     for (int t = 0; t < 256; ++t) {

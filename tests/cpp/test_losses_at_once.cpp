@@ -245,8 +245,8 @@ TEST(larger_problems_are_left_to_separate_launches) {
     contrast.columns = columns;
     return fits_at_once(sets, terms, contrast);
   };
-  CHECK(fits(32, 10, 1) && fits(0, 10, 1) && fits(8, 1024, 1) && fits(64, 10, 32));
-  CHECK(!fits(1024, 1000, 1) && !fits(4, 1025, 1) && !fits(64, 10, 64) && !fits(8192, 1, 1));
+  CHECK(fits(32, 10, 1) && fits(0, 10, 1) && fits(2, 1024, 1) && fits(64, 10, 32));
+  CHECK(!fits(257, 10, 1) && !fits(4, 1025, 1) && !fits(64, 10, 64) && !fits(8192, 1, 1));
 }
 
 TEST_MAIN

@@ -328,31 +328,36 @@ void compare_sharpen() {
           isa, [&](std::vector<T>& out) { kernels.forward(z.data(), classes, 1 / 0.4, 0, rows, out.data()); },
           [&](std::vector<T>& out) { kernels.backward(grad.data(), z.data(), classes, 1 / 0.4, 0, rows, out.data()); });
     }
-    const auto emulate = [&](auto group) {
+    const auto emulate = [&](auto group, auto pack) {
       const emulator::Launch shape{ceil_div(rows, block_threads / group()), block_threads,
                                    sizeof(OnlineSoftmax<A>) * (block_threads / warp_size)};
       compare_with(
           "emulated",
           [&](std::vector<T>& out) {
             emulator::launch(shape, {emulator::output("out", out)}, [&](emulator::Block& block) {
-              sharpen_forward_body<T, group()>(block, z.data(), rows, classes, inverse_T, out.data());
+              sharpen_forward_body<T, group(), pack()>(block, z.data(), rows, classes, inverse_T, out.data());
             });
           },
           [&](std::vector<T>& out) {
             emulator::launch(shape, {emulator::output("out", out)}, [&](emulator::Block& block) {
-              sharpen_backward_body<T, group()>(block, grad.data(), z.data(), rows, classes, inverse_T, out.data());
+              sharpen_backward_body<T, group(), pack()>(block, grad.data(), z.data(), rows, classes, inverse_T,
+                                                        out.data());
             });
           });
     };
+    using One = std::integral_constant<int, 1>;
     switch (row_group(classes)) {
       case RowGroup::part_of_warp:
-        emulate(std::integral_constant<int, part_of_warp_threads>{});
+        emulate(std::integral_constant<int, part_of_warp_threads>{}, One{});
         break;
       case RowGroup::warp:
-        emulate(std::integral_constant<int, warp_size>{});
+        emulate(std::integral_constant<int, warp_size>{}, One{});
+        if (classes % pack_of(sizeof(T)) == 0) {
+          emulate(std::integral_constant<int, warp_size>{}, std::integral_constant<int, pack_of(sizeof(T))>{});
+        }
         break;
       case RowGroup::block:
-        emulate(std::integral_constant<int, block_threads>{});
+        emulate(std::integral_constant<int, block_threads>{}, One{});
         break;
     }
   }

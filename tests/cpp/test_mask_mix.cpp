@@ -6,6 +6,7 @@
 #include "check.h"
 #include "cpu/kernel_table.h"
 #include "cuda/mask_mix.cuh"
+#include "cuda/mask_mix_patches.cuh"
 #include "cuda/mask_mix_tiles.h"
 #include "elements.h"
 #include "emulator.h"
@@ -219,9 +220,8 @@ Runner<In, Out, M> emulated(const char* name) {
           [with](const Given& p, std::vector<Out>& out) {
             const MaskMixOperands operands = with(p, out.data());
             const MaskMixTiles tiles = mask_mix_tiles(p.shape, Access::pack, mask_mix_partners(p.shape), sizeof(A));
-            const int64_t groups = p.shape.grid ? ceil_div(p.shape.n_retain, tiles.partners) : 1;
-            emulator::launch({p.shape.n_forget * groups * tiles.per_image(), block_threads,
-                              sizeof(A) * tiles.mask_values() * tiles.partners},
+            emulator::launch({p.shape.n_forget * tiles.groups * tiles.per_image(), block_threads,
+                              tiles.shared(sizeof(A), tiles.partners)},
                              {emulator::output("out", out)}, [&](emulator::Block& block) {
                                mask_mix_forward_body<Access>(block, p.shape, tiles, operands);
                              });
@@ -231,8 +231,7 @@ Runner<In, Out, M> emulated(const char* name) {
             const MaskMixTiles tiles = mask_mix_tiles(p.shape, Access::pack, 1, sizeof(A));
             std::vector<A> patches(p.shape.pairs() * tiles.per_image() * tiles.source_rows * tiles.source_columns,
                                    A(NAN));
-            emulator::launch({p.shape.pairs() * tiles.per_image(), block_threads,
-                              sizeof(A) * (tiles.mask_values() + tiles.rows * tiles.columns)},
+            emulator::launch({p.shape.pairs() * tiles.per_image(), block_threads, tiles.patch_shared(sizeof(A))},
                              {emulator::output("patches", patches)}, [&](emulator::Block& block) {
                                mask_mix_patches_body<Access>(block, p.shape, tiles, operands, patches.data());
                              });
@@ -245,7 +244,7 @@ Runner<In, Out, M> emulated(const char* name) {
             const MaskMixOperands operands = with(p, out.data());
             const MaskMixTiles tiles = mask_mix_tiles(p.shape, Access::pack, 1, sizeof(A));
             const int64_t images = retain_side ? p.shape.n_retain : p.shape.n_forget;
-            emulator::launch({images * tiles.per_image(), block_threads, sizeof(A) * tiles.mask_values()},
+            emulator::launch({images * tiles.per_image(), block_threads, tiles.shared(sizeof(A), 1)},
                              {emulator::output("out", out)}, [&](emulator::Block& block) {
                                mask_mix_image_gradient_body<Access>(block, p.shape, tiles, operands, retain_side);
                              });
@@ -376,7 +375,7 @@ TEST(tiles_fit_the_block_and_its_shared_memory) {
         const MaskMixShape shape = {2,    8,     true,  3,          size,       size,      mask,
                                     mask, false, false, Dtype::f32, Dtype::f32, Dtype::f32};
         const MaskMixTiles tiles = mask_mix_tiles(shape, pack, mask_mix_partners(shape), sizeof(float));
-        CHECK(tiles.rows >= 1 && tiles.partners >= 1 && tiles.rows * tiles.columns <= block_threads * pack);
+        CHECK(tiles.rows >= 1 && tiles.partners >= 1 && tiles.pass_rows * tiles.columns <= block_threads * pack);
         CHECK(tiles.down * tiles.rows >= size && tiles.across * tiles.columns >= size);
         CHECK(tiles.mask_values() * tiles.partners * 4 <= mask_mix_shared_bytes);
       }

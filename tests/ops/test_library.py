@@ -71,6 +71,28 @@ def test_rocm_is_served_by_the_reference(monkeypatch: pytest.MonkeyPatch) -> Non
         assert not call.compiled(tensor)
 
 
+@pytest.mark.parametrize(("capability", "served"), [((7, 5), False), ((8, 0), True), ((12, 0), True)])
+def test_a_gpu_that_the_kernels_are_not_built_for_is_served_by_the_reference(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], served: bool
+) -> None:
+    asked = []
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: asked.append(index) or capability)
+    monkeypatch.setattr(library, "_capable", {})
+    library.STATUS = replace(library.STATUS, cuda=library.LibraryStatus(True))
+    library.CPU, library.CUDA = True, True
+    library._warned.discard("cuda")
+    tensor = torch.zeros(2).as_subclass(type("There", (Elsewhere,), {"where": "cuda", "get_device": lambda self: 3}))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert call.compiled(tensor) is call.compiled(tensor) is served
+    assert asked == [3]
+    expected = (
+        [] if served else ["tensors on cuda are served by the plain-PyTorch reference operators, which are slower: "]
+    )
+    assert [str(one.message).partition("the compiled operators need")[0] for one in told] == expected
+    assert served or "compute capability 8.0 or newer" in str(told[0].message)
+
+
 def test_on_meta_nothing_is_said_and_nothing_is_read() -> None:
     z = torch.zeros(4, 5, device="meta")
     with warnings.catch_warnings():

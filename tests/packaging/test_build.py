@@ -12,6 +12,7 @@ from unittest import mock
 
 import pytest
 import torch
+from setuptools import Extension
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,10 +21,10 @@ Configure = Callable[..., tuple[list[str], str]]
 
 
 @pytest.fixture
-def configure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Configure:
-    """Runs setup.py up to the call of setup(); a refusal is SystemExit."""
+def extensions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Extension]]:
+    """Runs setup.py up to the call of setup(), in an environment; a refusal is SystemExit."""
 
-    def run(**environment: str) -> tuple[list[str], str]:
+    def run(**environment: str) -> dict[str, Extension]:
         inherited = {key: value for key, value in os.environ.items() if key not in ("CUDA_HOME", "CUDA_PATH", "CXX")}
         monkeypatch.chdir(ROOT)
         with (
@@ -31,9 +32,15 @@ def configure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
             mock.patch("setuptools.setup") as setup,
         ):
             runpy.run_path(str(ROOT / "setup.py"))
-        return [extension.name for extension in setup.call_args.kwargs["ext_modules"]], capsys.readouterr().err
+        return {extension.name: extension for extension in setup.call_args.kwargs["ext_modules"]}
 
     return run
+
+
+@pytest.fixture
+def configure(extensions: Callable[..., dict[str, Extension]], capsys: pytest.CaptureFixture[str]) -> Configure:
+    """The names of the extensions, and what setup.py says."""
+    return lambda **environment: (list(extensions(**environment)), capsys.readouterr().err)
 
 
 @pytest.fixture
@@ -132,6 +139,35 @@ class TestNvcc:
         tool(tmp_path / "bin" / "nvcc", "#!/bin/sh\necho 'release 13.0, V1'\n")
         message = refusal(CUDA_HOME=str(tmp_path), TORCH_CUDA_ARCH_LIST=architectures, CXX=compiler)
         assert message == f"TORCH_CUDA_ARCH_LIST names {told}; the CUDA operators need architectures from 8.0 on"
+
+    @pytest.mark.parametrize(
+        ("capabilities", "expected"),
+        [
+            ([], "8.0;8.6;8.9;9.0+PTX"),
+            ([(9, 0)], "9.0"),
+            ([(8, 9), (8, 6), (8, 9)], "8.6;8.9"),
+            ([(7, 5), (9, 0)], "9.0"),
+            ([(7, 5)], "8.0;8.6;8.9;9.0+PTX"),
+            ([(13, 0), (9, 0)], "8.0;8.6;8.9;9.0+PTX"),  # newer than nvcc: the driver compiles the PTX
+        ],
+    )
+    def test_the_build_is_for_the_gpus_that_there_are(
+        self,
+        extensions: Callable[..., dict[str, Extension]],
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        compiler: str,
+        capabilities: list[tuple[int, int]],
+        expected: str,
+    ) -> None:
+        tool(tmp_path / "bin" / "nvcc", "#!/bin/sh\necho 'release 13.0, V1'\necho 'sm_80 sm_86 sm_89 sm_90'\n")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(capabilities))
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+        monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
+        found = extensions(CUDA_HOME=str(tmp_path), CXX=compiler, MAX_JOBS="12")
+        assert ("PMX_CUDA_ARCHS", expected) in found["pymixunlearn._introspection"].define_macros
+        flags = found["pymixunlearn._ops_cuda"].extra_compile_args["nvcc"]
+        assert flags[-2:] == ["--threads=4", "--compress-mode=size"]
 
 
 NONE_FOUND = "no C++ compiler was found (c++, g++, clang++)"

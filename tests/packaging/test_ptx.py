@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shutil
 import struct
@@ -29,6 +30,7 @@ def module(name: str) -> ModuleType:
 
 
 translation, runner = module("translate"), module("run")
+counts = runner.counts
 
 
 def test_statements_are_told_apart() -> None:
@@ -139,6 +141,134 @@ def test_single_instructions_do_what_the_isa_says(tmp_path: Path) -> None:
         if result != expected
     ]
     assert wrong == []
+
+
+LOOP = """
+.visible .entry loop(.param .u64 loop_param_0)
+.maxntid 64
+{
+    .reg .pred %p<2>;
+    .reg .b32 %r<3>;
+    .reg .b64 %rd<2>;
+    ld.param.u64 %rd1, [loop_param_0];
+    mov.u32 %r1, %tid.x;
+$L__BB0_1:
+    div.s32 %r2, %r1, 3;
+    add.s32 %r1, %r1, 1;
+    setp.lt.s32 %p1, %r1, 40;
+    @%p1 bra $L__BB0_1;
+    st.global.u32 [%rd1], %r2;
+    ret;
+}
+"""
+
+
+def test_executions_are_counted_by_basic_block() -> None:
+    (kernel,) = translation.kernels(LOOP)
+    assert kernel.blocks == [
+        ["ld.param.u64", "mov.u32"],
+        ["div.s32", "add.s32", "setp.lt.s32", "bra"],
+        ["st.global.u32", "ret"],
+    ]
+    begins = [i for i, line in enumerate(kernel.body) if line.startswith("++counted")]
+    assert [kernel.body[i] for i in begins] == ["++counted[0];", "++counted[1];", "++counted[2];"]
+    assert kernel.body[begins[1] - 1].endswith(":;")  # behind the label, so that every turn of the loop counts
+
+
+def test_instructions_have_kinds_and_weights() -> None:
+    kinds = {
+        "mov.u32": "",
+        "ld.param.u64": "",
+        "ld.global.v4.f32": "memory",
+        "fma.rn.f32": "floating",
+        "setp.lt.s32": "integer",
+        "mul.lo.s64": "integer64",
+        "rem.s64": "division",
+        "div.rn.f32": "special",
+        "cvt.rn.bf16x2.f32": "conversion",
+        "shfl.sync.bfly.b32": "exchange",
+        "bra": "control",
+    }
+    assert {opcode: counts.kind_of(opcode) for opcode in kinds} == kinds
+    assert counts.weight_of("mov.u32") == 0 and counts.weight_of("add.s32") == 1
+    assert counts.weight_of("add.s64") == 2 and counts.weight_of("div.s64") > counts.weight_of("div.s32") > 8
+
+
+@pytest.mark.parametrize(
+    ("registers", "shared", "threads", "warps"),
+    [
+        (32, 0, 256, 64),
+        (40, 0, 256, 48),
+        (64, 0, 256, 32),
+        (96, 0, 256, 16),
+        (32, 100 * 1024, 256, 16),
+        (168, 0, 128, 12),
+    ],
+)
+def test_warps_at_once_are_what_registers_and_shared_memory_leave_room_for(
+    registers: int, shared: int, threads: int, warps: int
+) -> None:
+    assert counts.warps_at_once(counts.Code(100, registers, 0), threads, shared) == warps
+
+
+def test_a_kernel_that_got_heavier_or_lost_warps_is_named(tmp_path: Path) -> None:
+    stored = tmp_path / "stored.csv"
+
+    def rows(machine: float, warps: int) -> list[dict[str, object]]:
+        own = {"case": "mix", "mode": "forward", "kernel": "mix<float>", "machine": f"{machine:.3f}", "warps": warps}
+        return [own, {"case": "mix", "mode": "forward", "kernel": "", "machine": f"{machine:.3f}", "share": "80"}]
+
+    counts.write(rows(10, 32), stored)
+    assert counts.heavier(rows(10.2, 32), stored) == []
+    assert counts.heavier(rows(9, 48), stored) == []
+    assert counts.heavier(rows(10.4, 16), stored) == [
+        "mix, forward, mix<float>: 10.400 instructions for each result, 10.000 in stored.csv",
+        "mix, forward, mix<float>: 16 warps at once, 32 in stored.csv",
+        "mix, forward: 10.400 instructions for each result, 10.000 in stored.csv",
+    ]
+    missing = [{"case": "new", "mode": "forward", "kernel": "", "machine": "1.000", "share": "80"}]
+    (told,) = counts.heavier(missing, stored)
+    assert told == "new, forward: not in stored.csv; write it anew with --counts stored.csv"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None or shutil.which("nvcc") is None, reason="needs g++ and nvcc")
+def test_a_warp_counts_as_often_as_its_busiest_lane(tmp_path: Path) -> None:
+    """Lanes of the loop above turn 40 to 9 times in the first warp and 8 to once in the second."""
+    source = tmp_path / "main.cpp"
+    source.write_text(
+        translation.translate(LOOP)
+        + """
+#include <cuda_runtime_api.h>
+extern "C" void __cudaRegisterFunction(void**, const char*, char*, const char*, int, uint3*, uint3*, dim3*, dim3*,
+                                       int*);
+extern "C" cudaError_t __cudaGetKernel(cudaKernel_t*, const void*);
+extern "C" cudaError_t __cudaLaunchKernel(cudaKernel_t, dim3, dim3, void**, size_t, cudaStream_t);
+int main(int, char** arguments) {
+  static const char stub = 0;
+  __cudaRegisterFunction(nullptr, &stub, nullptr, "loop", 0, nullptr, nullptr, nullptr, nullptr, nullptr);
+  cudaKernel_t kernel;
+  __cudaGetKernel(&kernel, &stub);
+  uint32_t result = 0, *pointer = &result;
+  void* values[] = {&pointer};
+  pmx::ptx::count_as("loop", "forward", 1, 4);
+  const cudaError_t error = __cudaLaunchKernel(kernel, dim3(3), dim3(64), values, 0, nullptr);
+  pmx::ptx::write_counts(arguments[1]);
+  return error;
+}
+"""
+    )
+    build = runner.Build(tmp_path)
+    objects = [
+        build.compile(source, "-O0", warn=False),
+        build.compile(TOOL / "driver.cpp"),
+        build.compile(ROOT / "tests" / "cpp" / "emulator.cpp"),
+    ]
+    subprocess.run([build.link("loop", objects), tmp_path / "counts"], check=True)
+    (line,) = (tmp_path / "counts").read_text().splitlines()
+    counted = json.loads(line)
+    assert counted["executions"] == [3 * 2, 3 * (40 + 8), 3 * 2]
+    assert (counted["blocks"], counted["threads"], counted["kernel"]) == (3, 64, "loop")
 
 
 @dataclass

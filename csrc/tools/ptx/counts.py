@@ -99,14 +99,14 @@ def machine_instructions(cubin: bytes) -> Iterator[tuple[str, int]]:
         yield text.removeprefix(".text."), len(codes)
 
 
-def assemble(ptx: str, names: Iterable[str], folder: Path) -> dict[str, Code]:
+def assemble(ptx: str, names: Iterable[str], folder: Path, ptxas: str) -> dict[str, Code]:
     """What ptxas says and makes of some kernels of a PTX file."""
     wanted = set(names)
     pieces = re.split(r"(?m)^(?=\.(?:visible )?(?:entry|weak)|// \.(?:globl|weak))", ptx)
     kept = [piece for piece in pieces if not (entry := re.search(r"\.entry\s+(\w+)", piece)) or entry[1] in wanted]
     source, cubin = folder / "counted.ptx", folder / "counted.cubin"
     source.write_text("".join(kept))
-    command = ["ptxas", "-arch=sm_90", "-v", str(source), "-o", str(cubin)]
+    command = [ptxas, "-arch=sm_90", "-v", str(source), "-o", str(cubin)]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
         raise RuntimeError(f"ptxas failed:\n{result.stderr}")
@@ -126,12 +126,14 @@ def warps_at_once(code: Code, threads: int, shared: int) -> int:
     return warps * min(by_registers, by_shared, WARPS // warps, 32)
 
 
-def rows_of(ptx: str, lines: Iterable[str], readable: dict[str, str], folder: Path) -> list[dict[str, object]]:
+def rows_of(
+    ptx: str, lines: Iterable[str], readable: dict[str, str], folder: Path, ptxas: str
+) -> list[dict[str, object]]:
     """The table's rows for the counts of one operator: one for each kernel, and one for each case and mode."""
     launches = [json.loads(line) for line in lines]
     if not launches:
         return []
-    codes = assemble(ptx, {one["kernel"] for one in launches}, folder)
+    codes = assemble(ptx, {one["kernel"] for one in launches}, folder, ptxas)
     names = "|".join(re.escape(name) for name in codes)
     opcodes = {kernel.name: kernel.blocks for kernel in kernels(ptx, f"^({names})$")}
     rows: list[dict[str, object]] = []

@@ -54,6 +54,11 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
     return result.stdout
 
 
+def ptxas() -> str:
+    """The assembler: in PATH, or in nvcc's toolkit."""
+    return shutil.which("ptxas") or str(cuda_headers().parent / "bin" / "ptxas")
+
+
 def cuda_headers() -> Path:
     """The folder of cuda_runtime_api.h: nvcc says where its toolkit is."""
     dry = subprocess.run(["nvcc", "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True).stderr
@@ -128,7 +133,7 @@ def check(build: Build, shared: list[Path], operator: str, case: str, only: str 
     program = build.link(operator, objects)
     result = subprocess.run([program, case, counted], capture_output=True, text=True)
     lines = counted.read_text().splitlines() if counted.exists() else []
-    rows = counts.rows_of(ptx, lines, readable(ptx), build.folder)
+    rows = counts.rows_of(ptx, lines, readable(ptx), build.folder, ptxas())
     return Result(result.returncode, f"{operator}: {result.stdout}{result.stderr}".strip(), rows)
 
 

@@ -368,6 +368,8 @@ class Translator:
             return self.write(a[0], "b32", f"({upper} << 16 | {lower})")
         if (to, source) == ("tf32", "f32"):
             return self.write(a[0], "b32", f"to_tf32({self.read(a[1], 'f32')})")
+        if (to, source) == ("bf16", "f32"):
+            return self.write(a[0], "b16", f"to_bf16({self.read(a[1], 'f32')})")
         if (to, source) == ("f16", "f32"):
             return self.write(a[0], "b16", f"to_f16({self.read(a[1], 'f32')})")
         if (to, source) == ("f32", "f16"):

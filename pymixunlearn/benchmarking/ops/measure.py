@@ -17,7 +17,13 @@ from pymixunlearn.benchmarking.ops.results import FAILED, MEASURED, SKIPPED, Mea
 from pymixunlearn.benchmarking.timing import Clock, CpuClock, CudaClock, Job, Sample, captured, interleaved, quantiles
 
 #: Who is compared, and how readers know them.
-PROVIDERS = {"fused": "fused", "pytorch": "PyTorch", "compile": "torch.compile", "sdpa": "SDPA"}
+PROVIDERS = {
+    "fused": "fused",
+    "pytorch": "PyTorch",
+    "compile": "torch.compile",
+    "sdpa": "SDPA",
+    "sdpa-padded": "SDPA, padded",
+}
 
 #: How long a case is timed by default, of everything and of a quick selection.
 SECONDS, QUICK_SECONDS = 1.5, 0.3
@@ -51,7 +57,7 @@ class Settings:
     def providers(self, case: Case) -> tuple[str, ...]:
         """Who is measured in a case."""
         compiled = ("compile",) if self.compile else ()
-        sdpa = ("sdpa",) if case.op == "mixblock_attention" else ()
+        sdpa = ("sdpa", "sdpa-padded") if case.op == "mixblock_attention" else ()
         return ("fused", "pytorch", *compiled, *sdpa)
 
 

@@ -144,6 +144,7 @@ def _attention(case: Case, draw: _Draw) -> Problem:
         "fused": partial(ops.mixblock_attention, pairing=case.pairing),
         "pytorch": partial(rivals.mixblock_attention, pairing=case.pairing),
         "sdpa": partial(rivals.mixblock_attention, pairing=case.pairing, sdpa=True),
+        "sdpa-padded": partial(rivals.mixblock_attention_padded, pairing=case.pairing),
     }
     return Problem(functions, arguments, draw.normal(case.pairs, side, side))
 

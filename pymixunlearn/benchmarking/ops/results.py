@@ -22,7 +22,7 @@ class Measurement:
         op: The operator; with ``pairing`` ("" for the row-wise ones), ``size`` and ``dtype`` the case.
         mode: "forward" (keeping what the backward needs), "backward" or "both".
         launch: "plain"; on GPUs also "flushed" (cache overwritten before every run) and "graph" (CUDA graphs).
-        provider: "fused", "pytorch", "compile" or "sdpa".
+        provider: "fused", "pytorch", "compile", "sdpa" or "sdpa-padded".
         status: "measured", "skipped" or "failed".
         reason: Why not, unless measured.
         kernel: Of the fused one: whether it is "compiled" or plain PyTorch, the "reference".

@@ -78,13 +78,42 @@ def _attend_sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def mixblock_attention(
     q_f: Tensor, k_f: Tensor, v_f: Tensor, q_r: Tensor, k_r: Tensor, v_r: Tensor, *, pairing: str, sdpa: bool = False
 ) -> Tensor:
-    """Both cross-attentions of MixBlock, by batched products or by ``scaled_dot_product_attention``."""
+    """Both cross-attentions of MixBlock, by batched products or by ``scaled_dot_product_attention``.
+
+    That takes its unfused path for these tensors: their last stride is not 1, and the values have another width.
+    """
     forget = [tensor.flatten(-2).unsqueeze(1) for tensor in (q_f, k_f, v_f)]
     retain = [tensor.flatten(-2).unsqueeze(0 if pairing == "grid" else 1) for tensor in (q_r, k_r, v_r)]
-    if pairing == "grid":
-        pairs = (len(q_f), len(q_r))
-        forget = [tensor.expand(*pairs, *tensor.shape[2:]) for tensor in forget]
-        retain = [tensor.expand(*pairs, *tensor.shape[2:]) for tensor in retain]
-    (qf, kf, vf), (qr, kr, vr) = forget, retain
+    (qf, kf, vf), (qr, kr, vr) = _pairs(forget, retain, pairing)
     attend = _attend_sdpa if sdpa else _attend
     return (attend(qf, kr, vf) - attend(qr, kf, vr)).reshape(-1, *q_f.shape[-2:])
+
+
+def mixblock_attention_padded(
+    q_f: Tensor, k_f: Tensor, v_f: Tensor, q_r: Tensor, k_r: Tensor, v_r: Tensor, *, pairing: str
+) -> Tensor:
+    """The same as ``scaled_dot_product_attention`` has fused kernels for it.
+
+    Queries and keys are brought to [N, h * w, d], and values, which are numbers, are padded with zeros to d of them.
+    """
+
+    def laid_out(query: Tensor, key: Tensor, value: Tensor, at: int) -> list[Tensor]:
+        rows = [tensor.flatten(-2).transpose(-1, -2).contiguous() for tensor in (query, key)]
+        return [
+            tensor.unsqueeze(at) for tensor in (*rows, F.pad(value.flatten(-2).unsqueeze(-1), (0, query.shape[1] - 1)))
+        ]
+
+    forget = laid_out(q_f, k_f, v_f, 1)
+    retain = laid_out(q_r, k_r, v_r, 0 if pairing == "grid" else 1)
+    (qf, kf, vf), (qr, kr, vr) = _pairs(forget, retain, pairing)
+    attend = F.scaled_dot_product_attention
+    return (attend(qf, kr, vf) - attend(qr, kf, vr))[..., 0].reshape(-1, *q_f.shape[-2:])
+
+
+def _pairs(forget: list[Tensor], retain: list[Tensor], pairing: str) -> tuple[list[Tensor], list[Tensor]]:
+    """In grid pairing every image with every partner, without copies."""
+    if pairing == "zip":
+        return forget, retain
+    pairs = (len(forget[0]), retain[0].shape[1])
+    expanded = [[tensor.expand(*pairs, *tensor.shape[2:]) for tensor in side] for side in (forget, retain)]
+    return expanded[0], expanded[1]

@@ -50,7 +50,8 @@ def compiled(*tensors: object) -> bool:
     for tensor in tensors:
         if not isinstance(tensor, Tensor):
             return False
-        if not ((library.CPU and tensor.is_cpu) or (library.CUDA and tensor.is_cuda)):
+        on_gpu = library.CUDA and tensor.is_cuda and library.serves_gpu(tensor.get_device())
+        if not (on_gpu or (library.CPU and tensor.is_cpu)):
             if not torch.compiler.is_compiling():
                 library.say_that_the_reference_serves(tensor.device.type)
             return False

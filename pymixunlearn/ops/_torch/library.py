@@ -104,6 +104,9 @@ def _load_all() -> Status:
 STATUS = _load_all()
 CPU, CUDA = STATUS.cpu.available, STATUS.cuda.available
 _warned: set[str] = set()
+#: The oldest GPUs that the CUDA library has code for; and whether a GPU, by its index, is one of these or newer.
+OLDEST_CAPABILITY = (8, 0)
+_capable: dict[int, bool] = {}
 
 
 def check_fit(fakes: Sequence[Callable[..., Any]]) -> None:
@@ -138,6 +141,17 @@ def _misfit(fakes: Sequence[Callable[..., Any]], key: str) -> str | None:
     return None
 
 
+def serves_gpu(index: int) -> bool:
+    """Whether the CUDA library has code for a GPU; asked of the driver once for each."""
+    capable = _capable.get(index)
+    if capable is None:
+        capable = _capable[index] = torch.cuda.get_device_capability(index) >= OLDEST_CAPABILITY
+    return capable
+
+
+serves_gpu._dynamo_marked_constant = True  # type: ignore[attr-defined]  # what torch.compiler.assume_constant_result does
+
+
 def say_that_the_reference_serves(device: str) -> None:
     """Warn once for each type of device whose tensors have no compiled operators, with the reason.
 
@@ -147,7 +161,9 @@ def say_that_the_reference_serves(device: str) -> None:
     if not CPU or device == "meta" or device in _warned:
         return
     _warned.add(device)
-    reason = STATUS.cuda.reason if device == "cuda" else f"there are no compiled operators for {device}"
+    oldest = ".".join(map(str, OLDEST_CAPABILITY))
+    too_old = f"the compiled operators need a GPU of compute capability {oldest} or newer"
+    reason = STATUS.cuda.reason or too_old if device == "cuda" else f"there are no compiled operators for {device}"
     _warn(f"tensors on {device} are served by the plain-PyTorch reference operators, which are slower: {reason}")
 
 
