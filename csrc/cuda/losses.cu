@@ -46,20 +46,15 @@ __global__ void column_losses_kernel(Contrast<Acc<T>> contrast, int64_t stretche
   column_losses_body(block, contrast, stretches, partial, lse, loss);
 }
 
-// Blocks that fill a multiprocessor with warps; doubles would spill.
-template <class T>
-constexpr int sharpen_blocks = sizeof(T) == 8 ? 2 : 8;
-
 template <class T, int group, int pack>
-__global__ void __launch_bounds__(block_threads, sharpen_blocks<T>)
-    sharpen_forward_kernel(const T* logits, int64_t rows, int64_t classes, Acc<T> inverse_T, T* out) {
+__global__ void sharpen_forward_kernel(const T* logits, int64_t rows, int64_t classes, Acc<T> inverse_T, T* out) {
   DeviceBlock block;
   sharpen_forward_body<T, group, pack>(block, logits, rows, classes, inverse_T, out);
 }
 
 template <class T, int group, int pack>
-__global__ void __launch_bounds__(block_threads, sharpen_blocks<T>)
-    sharpen_backward_kernel(const T* grad, const T* logits, int64_t rows, int64_t classes, Acc<T> inverse_T, T* out) {
+__global__ void sharpen_backward_kernel(const T* grad, const T* logits, int64_t rows, int64_t classes, Acc<T> inverse_T,
+                                        T* out) {
   DeviceBlock block;
   sharpen_backward_body<T, group, pack>(block, grad, logits, rows, classes, inverse_T, out);
 }
@@ -129,6 +124,11 @@ bool sets_packable(const RowsLaunch& launch, const void* out_first, const void* 
          (sets.second.rows == 0 ||
           rows_packable(sets.second, launch.targets, sizeof(T), sizeof(U), labels, out_second));
 }
+
+// Elements that a thread loads at a time. Two packs of 16 bytes, or one of float16, would take registers that let fewer
+// warps run at once.
+template <class T, int widest, bool backward>
+constexpr int sharpen_pack = widest > 1 && (backward || std::is_same_v<T, Half>) ? widest / 2 : widest;
 
 // The same for arrays of whole rows.
 template <class T>
@@ -243,9 +243,10 @@ void sharpen_forward(Dtype dtype, const void* logits, int64_t rows, int64_t clas
   with_dtype(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const bool packable = contiguous_packable<T>(classes, {logits, out});
-    with_group<T>(classes, packable, [&](auto group, auto pack) {
+    with_group<T>(classes, packable, [&](auto group, auto widest) {
+      constexpr int pack = sharpen_pack<T, widest(), false>;
       const size_t shared = sizeof(OnlineSoftmax<Acc<T>>) * (block_threads / warp_size);
-      sharpen_forward_kernel<T, group(), pack()><<<blocks_for(rows, group()), block_threads, shared, stream>>>(
+      sharpen_forward_kernel<T, group(), pack><<<blocks_for(rows, group()), block_threads, shared, stream>>>(
           static_cast<const T*>(logits), rows, classes, static_cast<Acc<T>>(inverse_T), static_cast<T*>(out));
     });
   });
@@ -258,8 +259,7 @@ void sharpen_backward(Dtype dtype, const void* grad, const void* logits, int64_t
     using T = typename decltype(type)::type;
     const bool packable = contiguous_packable<T>(classes, {grad, logits, out});
     with_group<T>(classes, packable, [&](auto group, auto widest) {
-      // With four floats of logits and four of gradients the registers would not let a multiprocessor fill with warps.
-      constexpr int pack = std::is_same_v<T, float> && widest() > 1 ? 2 : widest();
+      constexpr int pack = sharpen_pack<T, widest(), true>;
       const size_t shared = sizeof(OnlineSoftmax<Acc<T>>) * (block_threads / warp_size);
       sharpen_backward_kernel<T, group(), pack><<<blocks_for(rows, group()), block_threads, shared, stream>>>(
           static_cast<const T*>(grad), static_cast<const T*>(logits), rows, classes, static_cast<Acc<T>>(inverse_T),

@@ -354,6 +354,7 @@ void compare_sharpen() {
         emulate(std::integral_constant<int, warp_size>{}, One{});
         if (classes % pack_of(sizeof(T)) == 0) {
           emulate(std::integral_constant<int, warp_size>{}, std::integral_constant<int, pack_of(sizeof(T))>{});
+          emulate(std::integral_constant<int, warp_size>{}, std::integral_constant<int, pack_of(sizeof(T)) / 2>{});
         }
         break;
       case RowGroup::block:
