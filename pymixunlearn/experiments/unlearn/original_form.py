@@ -29,9 +29,10 @@ def write_original_form(folder: Path, model: nn.Module, source: Path | None) -> 
         for name, content in in_form_of(source, model):
             write_atomically(folder / name, content)
         return True
-    if not hasattr(model, "save_pretrained"):
+    save = getattr(model, "save_pretrained", None)
+    if not callable(save):
         return False
-    model.save_pretrained(folder)
+    save(folder)
     processor = "preprocessor_config.json"
     if source is not None and (source / processor).is_file():
         write_atomically(folder / processor, (source / processor).read_bytes())
