@@ -64,8 +64,8 @@ SUBJECTS: dict[str, Subject] = {
     "prune-reset, quick": Subject("prune-reset", {"schedule": "quick"}),
     "prune-reset, without labels": Subject("prune-reset", {"label_aware": False}),
     "eu-k": Subject("eu-k", {}),
-    "mixunlearn-reset": Subject("mixunlearn-reset", {}),
-    "mixunlearn-reset, quick": Subject("mixunlearn-reset", {"schedule": "quick"}),
+    "mixunlearn-reset": Subject("mixunlearn-reset", {"schedule": "close", "generator": "mixblock-lam"}),
+    "mixunlearn-reset, quick": Subject("mixunlearn-reset", {"schedule": "quick", "generator": "mixblock-lam"}),
     "mixunlearn-reset, quick, vanilla": Subject("mixunlearn-reset", {"schedule": "quick", "generator": "vanilla"}),
     "mixunlearn, aware": Subject("mixunlearn", {"label_aware": True}),
     "mixunlearn, aware, mixblock-lam": Subject("mixunlearn", {"label_aware": True, "generator": "mixblock-lam"}),
@@ -198,6 +198,21 @@ class Cell:
         )
 
 
+def table(rows: list[dict[str, str]]) -> str:
+    """Return the rows as a Markdown table."""
+    heading = ("network, task, seed", "model", "decision", "distance, after resurfacing (bound)", "gap", "test")
+    lines = [f"| {' | '.join((*heading, 'seconds', 'of Retrain'))} |", "| " + " | ".join(["---"] * 8) + " |"]
+    for row in sorted(rows, key=lambda row: (row["model"], row["task"], int(row["seed"]))):
+        distances = f"{float(row['ks']):.3f}, {float(row['ks_resurfaced']):.3f} ({float(row['bound']):.3f})"
+        share = f"{100 * float(row['share_of_retrain'] or 0):.0f} %" if row["seconds"] else ""
+        seconds = f"{float(row['seconds']):.1f}" if row["seconds"] else ""
+        cell = f"{row['model']}, {row['task']}, {row['seed']} | {row['subject']} | {row['decision']} | {distances}"
+        lines.append(
+            f"| {cell} | {float(row['gap']):.1f} | {float(row['test'] or row['test_r']):.1f} | {seconds} | {share} |"
+        )
+    return "\n".join(lines)
+
+
 @click.command()
 @click.option("--data-dir", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--bed", "beds", multiple=True, default=[bed.model for bed in BEDS], show_default=True)
@@ -225,6 +240,7 @@ def main(
         for bed, dataset in loaded:
             for task in tasks_wanted:
                 Cell(bed, dataset, task, seed, results).run(subjects, second=second)
+    click.echo(table(results.rows))
 
 
 if __name__ == "__main__":

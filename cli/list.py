@@ -15,6 +15,7 @@ from pymixunlearn.errors import unknown_name
 from pymixunlearn.experiments.common.inputs import DataRequest
 
 from . import names, options
+from .columns import ADVICE, table
 from .help import settings_listing
 
 
@@ -35,8 +36,17 @@ _plugin_option = click.option(
 @list_names.command()
 @_plugin_option
 def methods(files: tuple[str, ...]) -> None:
-    """List the methods, for --method, with where each comes from."""
+    """List the methods, for --method: what each does, where it comes from, what it asks for, what was measured.
+
+    Labels: whose it trains on; none where a setting (label_aware) does without. D_r: whether it needs the samples that
+    remain. D_f: whether it trains on those that are to be forgotten, only reads them, or is not given them. Accepted:
+    in how many of the runs in benchmarks/results/forgetting-cpu.csv the acceptance test accepts. Time: beside
+    Retrain's there. A - stands for a method that is not in those runs. docs/choosing.md says what follows.
+    """
     _show_all("methods", names.METHODS, files)
+    click.echo()
+    for line in table(ADVICE, [(name, *names.ADVICE[name]) for name in names.METHODS]):
+        click.echo(line)
 
 
 @list_names.command()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from pymixunlearn.display import printable
 
-from .columns import paragraph, table
+from . import names
+from .columns import ADVICE, paragraph, table
 
 if TYPE_CHECKING:
     from pymixunlearn.experiments import DryRun
@@ -62,6 +63,11 @@ def _phases(preview: DryRun) -> Iterator[str]:
         for phase in preview.phases
     ]
     yield from table(("phase", "work", "steps", "time"), rows, fold=1)
+    advice = names.ADVICE.get(preview.plan.method.name)  # of a method of the user's own nothing is known
+    if advice is not None:
+        yield ""
+        yield "What is known of the method (list methods --help explains it):"
+        yield from table(ADVICE, [(preview.plan.method.name, *advice)])
 
 
 def _estimate(preview: DryRun) -> Iterator[str]:

@@ -43,16 +43,14 @@ class SplitView:
     @classmethod
     def of(cls, split: Split, *, labels: bool) -> SplitView:
         """Return the view of ``split`` with or without ``labels``."""
-        of_task = {
-            "preprocess": split.preprocess,
-            "num_classes": split.num_classes,
-            "forget_classes": tuple(split.forget_classes),
-        }
-        if labels:
-            retain = split.retained_training_set
-            indices = torch.cat([split.forget_indices, split.labelled_retain_indices])
-            return cls(split.forget, retain.labelled, indices=indices, unlabelled=retain.unlabelled, **of_task)
-        return cls(split.forget.unlabelled(), split.retain.unlabelled(), **of_task)
+        preprocess, count, forgotten = split.preprocess, split.num_classes, tuple(split.forget_classes)
+        if not labels:
+            forget, retain = split.forget.unlabelled(), split.retain.unlabelled()
+            return cls(forget, retain, preprocess, count, forget_classes=forgotten)
+        training_set = split.retained_training_set
+        indices = torch.cat([split.forget_indices, split.labelled_retain_indices])
+        parts = split.forget, training_set.labelled, preprocess, count, indices, training_set.unlabelled
+        return cls(*parts, forget_classes=forgotten)
 
     def without(self, held_out: Tensor) -> SplitView:
         """Return the same without the retain samples at ``held_out``, int64 [M] into ``retain``."""

@@ -39,7 +39,7 @@ def test_the_table_is_that_of_the_registries() -> None:
 def test_lists_hold_every_name(invoke: Invoke, kind: str, expected: tuple[str, ...]) -> None:
     result = invoke("list", kind)
     assert result.exit_code == 0
-    shown = {line.split()[0] for line in result.stdout.splitlines() if not line.startswith(" ")}
+    shown = {line.split()[0] for line in result.stdout.splitlines() if line and not line.startswith(" ")}
     assert shown == set(expected)
 
 
@@ -54,3 +54,13 @@ def test_an_unknown_method_has_no_settings(invoke: Invoke) -> None:
     result = invoke("list", "settings", "negrad")
     assert result.exit_code == 2
     assert "unknown method 'negrad'" in result.stderr and "Did you mean 'neggrad'?" in result.stderr
+
+
+def test_the_table_of_methods_says_what_each_asks_for_in_80_columns(invoke: Invoke) -> None:
+    lines = invoke("list", "methods").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    (heading,) = (number for number, line in enumerate(lines) if line.split()[:1] == ["method"])
+    rows = {line.split()[0]: line for line in lines[heading + 1 :]}
+    assert list(rows) == list(names.METHODS)
+    assert rows["retrain"].split()[1:4] == ["D_r", "yes", "no"]
+    assert rows["boundary-expand"].split()[1:] == ["none", "no", "trains", "on", "-", "-"]

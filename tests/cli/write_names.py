@@ -7,11 +7,13 @@ Run it after a method, a setting, a data set, a model or a metric came, went or 
 
 from __future__ import annotations
 
+import csv
 from dataclasses import fields
 from pathlib import Path
 from pprint import pformat
 
 TABLE = Path(__file__).parents[2] / "cli" / "names.py"
+MEASURED = Path(__file__).parents[2] / "benchmarks" / "results" / "forgetting-cpu.csv"
 
 _HEAD = '''"""Names for help, lists and errors, known without importing PyTorch.
 
@@ -31,6 +33,7 @@ def names() -> dict[str, object]:
     from pymixunlearn.evaluation.audit import ATTACKS
     from pymixunlearn.experiments.compare.plan import row_names
     from pymixunlearn.experiments.tune.grids import grid_text, shipped_grids
+    from pymixunlearn.methods.traits import TRAITS
     from pymixunlearn.tasks import TASKS
 
     def settings(config_class: type) -> tuple[str, ...]:
@@ -43,6 +46,7 @@ def names() -> dict[str, object]:
 
     return {
         "METHODS": {name: methods.get(name).summary for name in methods.available()},
+        "ADVICE": {name: (*advice(*TRAITS[name]), *evidence(name)) for name in methods.available()},
         "SETTINGS": {name: settings(methods.get(name).config_class) for name in methods.available()},
         "ROWS": {row: name for row, (name, _) in row_names().items()},
         "GRIDS": {name: grid_text(grid) for name, grid in sorted(shipped_grids().items())},
@@ -54,9 +58,30 @@ def names() -> dict[str, object]:
     }
 
 
+def advice(labels: str, retain: bool, forget: str) -> tuple[str, str, str]:
+    """Return a method's cells in the table of ``list methods``: labels, D_r, D_f."""
+    return labels, "yes" if retain else "no", forget
+
+
+def evidence(method: str) -> tuple[str, str]:
+    """Return in how many of the committed runs a method was accepted, and its time beside Retrain's there."""
+    with MEASURED.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["subject"].partition(",")[0] == method]
+    if not rows:
+        return "-", "-"
+    accepted = sum(row["decision"] == "accepted" for row in rows)
+    shares = sorted(round(100 * float(row["share_of_retrain"])) for row in rows)
+    time = f"{shares[0]} %" if shares[0] == shares[-1] else f"{shares[0]}-{shares[-1]} %"
+    return f"{accepted} of {len(rows)}", time
+
+
 def render() -> str:
     """Return the text of the table."""
-    kinds = {"METHODS": "dict[str, str]", "SETTINGS": "dict[str, tuple[str, ...]]"}
+    kinds = {
+        "METHODS": "dict[str, str]",
+        "ADVICE": "dict[str, tuple[str, ...]]",
+        "SETTINGS": "dict[str, tuple[str, ...]]",
+    }
     lines = [_HEAD]
     for name, value in names().items():
         kind = kinds.get(name, "dict[str, str]" if isinstance(value, dict) else "tuple[str, ...]")

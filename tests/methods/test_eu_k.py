@@ -90,9 +90,9 @@ def test_built_in_networks_are_cut_between_their_stages(name: str, most: float, 
         ("torchvision:vit_b_16", 224, ("encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_4")),
         ("torchvision:swin_t", 64, ("features.4", "features.6")),
         ("timm:resnet18", 64, ("layer2", "layer3")),
-        ("timm:convnext_atto", 64, ("stages.2.0", "stages.3.downsample")),
-        ("timm:vit_tiny_patch16_224", 224, ("blocks.0", "blocks.4")),
-        ("timm:swin_tiny_patch4_window7_224", 224, ("layers.1", "layers.3.downsample")),
+        ("timm:convnext_atto", 64, ("stages.2.downsample", "stages.3.downsample.0")),
+        ("timm:vit_tiny_patch16_224", 224, ("norm_pre", "blocks.4")),
+        ("timm:swin_tiny_patch4_window7_224", 224, ("layers.2.downsample", "layers.3.downsample")),
     ],
 )
 def test_the_same_rule_cuts_networks_of_libraries(factory: str, size: int, layers: tuple[str, str]) -> None:

@@ -66,7 +66,7 @@ class EuK(SearchedLoop[EuKConfig]):
         >>> split = tasks.class_split(data.load("digits"), [0])
         >>> model = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
         >>> methods.EuK(epochs=1).unlearn(model, split, device="cpu").search.kept
-        'frozen up to pool2'
+        'frozen up to features.relu1'
     """
 
     config_class = EuKConfig
