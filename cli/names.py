@@ -39,7 +39,7 @@ ADVICE: dict[str, tuple[str, ...]] = {'boundary-expand': ('none', 'no', 'trains 
  'l-mix': ('none', 'yes', 'trains on', '-', '-'),
  'laf': ('none', 'yes', 'trains on', '-', '-'),
  'laf+r': ('D_r', 'yes', 'trains on', '-', '-'),
- 'mixunlearn': ('both or none', 'yes', 'trains on', '0 of 2', '18 %'),
+ 'mixunlearn': ('both or none', 'yes', 'trains on', '0 of 4', '18-39 %'),
  'mixunlearn-reset': ('D_r or none', 'yes', 'trains on', '4 of 4', '20-32 %'),
  'neggrad': ('both', 'yes', 'trains on', '-', '-'),
  'prune-reset': ('D_r or none', 'yes', 'no', '4 of 4', '20-33 %'),
