@@ -2,6 +2,7 @@
 
 from pymixunlearn.evaluation.accept import Acceptance, acceptance, acceptances
 from pymixunlearn.evaluation.accuracy import accuracy, predict_logits
+from pymixunlearn.evaluation.arrays import evaluate_arrays
 from pymixunlearn.evaluation.catalogue import FURTHER_METRICS, METRICS, PAPER_METRICS, MetricInfo
 from pymixunlearn.evaluation.membership import ATTACKERS, attack_success_rate
 from pymixunlearn.evaluation.metrics import Metrics, evaluate, forget_accuracy, metric_keys
@@ -28,6 +29,7 @@ __all__ = [
     "accuracy",
     "attack_success_rate",
     "evaluate",
+    "evaluate_arrays",
     "forget_accuracy",
     "metric",
     "metric_keys",

@@ -141,22 +141,35 @@ def evaluate(
     model = model.to(where)
     with adapted(model, example_images(split, where), split.num_classes):
         predictions = predict(model, split, device=where, seed=seed, batch_size=batch_size)
-        values = _class_accuracies(predictions) if split.task == "class" else _sample_accuracies(predictions)
-        values["asr"] = attack_success_rate(predictions, seed=seed, attacker=attacker)
-
-        attacks = score_attacks(predictions, seed=seed)
-        retrain = None if reference is None else reference if isinstance(reference, Metrics) else Metrics(reference)
-        mia_loss = None if attacks["mia_loss"] is None else attacks["mia_loss"].value
-        values |= _beside_retrain(predictions, mia_loss, retrain)
-        values |= {key: None if estimate is None else estimate.value for key, estimate in attacks.items()}
-        values["zrf"] = distances.zero_retrain_forgetting(
-            model, predictions, device=where, seed=seed, batch_size=batch_size
-        )
-        values |= measure_plugged(predictions)
-        values["loss_kde_distance"] = distances.loss_kde_distance(predictions, seed=seed)
+        further: Values = {
+            "zrf": distances.zero_retrain_forgetting(model, predictions, device=where, seed=seed, batch_size=batch_size)
+        }
         if relearn_to is not None:
             steps = relearn_steps(model, split, relearn_to, device=where, seed=seed)
-            values["relearn_steps"] = None if steps is None else float(steps)
+            further["relearn_steps"] = None if steps is None else float(steps)
+    return measure(predictions, reference=reference, seed=seed, attacker=attacker, further=further)
+
+
+def measure(
+    predictions: Predictions,
+    *,
+    reference: Mapping[str, float | None] | None,
+    seed: int,
+    attacker: str,
+    further: Mapping[str, float | None],
+) -> Metrics:
+    """Compute every metric that predictions alone determine, beside those of ``further``, which need the model."""
+    split = predictions.split
+    values = _class_accuracies(predictions) if split.task == "class" else _sample_accuracies(predictions)
+    values["asr"] = attack_success_rate(predictions, seed=seed, attacker=attacker)
+    attacks = score_attacks(predictions, seed=seed)
+    retrain = None if reference is None else reference if isinstance(reference, Metrics) else Metrics(reference)
+    mia_loss = None if attacks["mia_loss"] is None else attacks["mia_loss"].value
+    values |= _beside_retrain(predictions, mia_loss, retrain)
+    values |= {key: None if estimate is None else estimate.value for key, estimate in attacks.items()}
+    values |= measure_plugged(predictions)
+    values["loss_kde_distance"] = distances.loss_kde_distance(predictions, seed=seed)
+    values |= further
     intervals = sampling_intervals(values, split)
     counts = sample_counts(split) | {key: attacked_samples(predictions) for key in attacks if attacks[key] is not None}
     intervals |= {key: [estimate.low, estimate.high] for key, estimate in attacks.items() if estimate is not None}

@@ -20,6 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.common.frames import frame, run_row
 from pymixunlearn.experiments.common.provenance import utc_now
 from pymixunlearn.files import sweep, sync_folder, write_atomically
 
@@ -36,6 +37,14 @@ class Run:
     folder: Path
     record: dict[str, Any]
     known: bool
+
+    def to_frame(self) -> Any:
+        """Return the run as a pandas data frame of one row, see :func:`~.frames.run_row` for its columns.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        return frame([run_row(self.record)])
 
 
 class RunFolder:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.common.frames import frame, run_row
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import RecordFolder, RunFolder
@@ -42,6 +43,21 @@ class ComparisonOutcome:
     def finished(self) -> int:
         """How many cells have a result."""
         return sum(cell["status"] == "finished" for cell in self.record["cells"].values())
+
+    def to_frame(self) -> Any:
+        """Return the comparison as a pandas data frame, one row for each method and seed.
+
+        The columns are "name", "seed", "status" and "reason", and for finished cells those of a run.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        shared = {key: self.record[key] for key in ("dataset", "task")}
+        rows = []
+        for cell in self.record["cells"].values():
+            own = {key: cell.get(key) for key in ("name", "seed", "status", "reason")}
+            rows.append({**own, **shared, **(run_row(cell) if cell.get("metrics") else {})})
+        return frame(rows)
 
 
 def run_comparison(
