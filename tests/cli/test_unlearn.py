@@ -10,7 +10,7 @@ from click.testing import Result
 Invoke = Callable[..., Result]
 SMALL = ("unlearn", "--device", "cpu", "--set", "epochs=2", "--set", "initial.epochs=1", "--set", "retrain.epochs=1")
 FILES = sorted(
-    ["config.json", "history.csv", "metrics.json", "model.safetensors", "pictures"]
+    ["config.json", "history.csv", "metrics.json", "model.safetensors", "model.yaml", "pictures"]
     + ["report.html", "report.json", "split.json"]
 )
 
