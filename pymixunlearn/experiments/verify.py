@@ -261,7 +261,8 @@ def _check_content(
             "run; --allow-code runs it once you have read it"
         )
         return
-    model = _loaded(folder / CHECKPOINT, inputs, config)
+    # It says its own architecture, which need not be the initial model's: an ensemble, for example.
+    model = _loaded(folder / CHECKPOINT, inputs, config, says_its_own=True)
     if known is None:
         gone = metrics.get("rest") == {"retain": pixels_sha256(dataset.train), "test": pixels_sha256(dataset.test)}
         detail = "D_f is gone, as it should be, and the rest is what the run saw"
@@ -305,8 +306,8 @@ def _load_plugged(
         missing.append(f"metrics {', '.join(lacking)}: {what}; {said}")
 
 
-def _loaded(file: Path, inputs: VerifyInputs, config: Mapping[str, Any]) -> nn.Module:
-    """Load a model of the run's architecture.
+def _loaded(file: Path, inputs: VerifyInputs, config: Mapping[str, Any], *, says_its_own: bool = False) -> nn.Module:
+    """Load a model of the run's architecture, or of the one that its file says.
 
     Raises:
         UserError: The file is missing, cannot be read, or is of another architecture.
@@ -314,8 +315,9 @@ def _loaded(file: Path, inputs: VerifyInputs, config: Mapping[str, Any]) -> nn.M
     architecture = config["architecture"]
     if is_object(architecture):
         return load_model(file, into=copy.deepcopy(inputs.network))
+    described = None if says_its_own else architecture
     return load_model(
-        file, architecture=architecture, num_classes=architecture["num_classes"], allow_code=inputs.allow_code
+        file, architecture=described, num_classes=architecture["num_classes"], allow_code=inputs.allow_code
     )
 
 
