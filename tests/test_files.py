@@ -131,7 +131,7 @@ def test_a_file_with_its_hash_is_what_was_written_or_none(damage: str, tmp_path:
 
 def test_json_has_one_form() -> None:
     assert files.canonical_json({"b": 1, "a": "é"}) == '{"a":"\\u00e9","b":1}'
-    assert files.json_sha256({"a": 1, "b": 2}) == files.json_sha256({"b": 2, "a": 1})
+    assert files.json_sha256({"a": 1, "b": 2}) == files.json_sha256({"b": 2, "a": 1}) != files.json_sha256({"a": 1})
     with pytest.raises(ValueError, match="[Oo]ut of range"):
         files.canonical_json(float("nan"))
 

@@ -216,3 +216,19 @@ def test_the_folder_of_many_runs_has_one_record(tmp_path: Path) -> None:
 def test_numbers_that_json_has_not_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="[Oo]ut of range"):
         write_json(tmp_path / "file", {"value": float("nan")})
+
+
+def test_a_folder_that_was_killed_before_its_first_file_is_free(tmp_path: Path) -> None:
+    (tmp_path / ".partial").mkdir()
+    assert not RunFolder(tmp_path, IDENTITY).started
+
+
+def test_folders_of_an_attempt_that_ended_while_it_published_are_replaced(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, IDENTITY)
+    with folder.writing():
+        for place, name in ((folder.path, "old.svg"), (folder.partial, "new.svg")):
+            (place / "pictures").mkdir()
+            (place / "pictures" / name).write_text("")
+        folder.write_json("metrics.json", {})
+        folder.publish(("pictures", "metrics.json"))
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["new.svg"]
