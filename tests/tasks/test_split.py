@@ -15,6 +15,7 @@ from pymixunlearn import tasks
 from pymixunlearn.data import Dataset, UnlabelledImages, from_tensors
 from pymixunlearn.errors import UserError
 from pymixunlearn.tasks import Split
+from pymixunlearn.tasks.indices import to_indices
 
 
 def toy(count: int = 100, shift: int = 0) -> Dataset:
@@ -469,3 +470,10 @@ def test_what_was_forgotten_before_and_taken_out_comes_back_and_is_checked(part:
     path.write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="is not a split manifest"):
         Split.load(path, dataset)
+
+
+@pytest.mark.parametrize("value", [2**63, 2**64, -(2**63)])
+def test_an_index_that_has_no_place_in_64_bits_is_refused(value: int) -> None:
+    assert to_indices([2**63 - 1], "list").tolist() == [2**63 - 1]
+    with pytest.raises(UserError, match="list: an index must be an integer"):
+        to_indices([value], "list")
