@@ -69,7 +69,7 @@ class Search:
     Attributes:
         kept: The setting that the result comes from: "share 0.98", "Retrain".
         tested: Whether the acceptance test accepted it; False where ``untested`` says why it was not made, and where
-            the search ended with Retrain, which needs none.
+            the search ended with its last attempt, fresh weights, for which none is made.
         untested: Why no test was made: "it was given", "there is no validation set", "the acceptance test cannot tell
             here"; None where one was.
         attempts: One record per attempt: "setting", "epochs", "seconds" (with its test), and of the test "decision",

@@ -1,7 +1,9 @@
 """Loop that tries settings in order, each in a training of its own, until the acceptance test accepts one.
 
-The last attempt is a training from fresh weights on the retain set and needs no test. Without a validation set there is
-one attempt, a documented one, which is then said to be untested. Attempts that were refused count as cost.
+The last attempt is a training from fresh weights on the retain set alone, whatever the others show the network. With
+labels it is Retrain and needs no test. Without labels its targets are the initial model's, which saw D_f, and it is
+named so. Without a validation set there is one attempt, a documented one, which is then said to be untested. Attempts
+that were refused count as cost.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from pymixunlearn.training.fresh import fresh_weights
 from pymixunlearn.training.loop import StateDict
 
 RETRAIN = "Retrain"
+FRESH = "fresh weights on the initial model's outputs"
+"""Name of the last attempt without labels."""
 
 
 class Attempt(NamedTuple):
@@ -121,8 +125,9 @@ class SearchedLoop(Loop[C]):
         return None if self.job.chooser.tells() else "the acceptance test cannot tell here"
 
     def retrain(self) -> Attempt:
-        """Return the last attempt: fresh weights, and the training that Retrain has."""
-        return Attempt(RETRAIN, self.job.recipe.retrain.epochs, self._begin_retrain, lambda step, steps: 1.0)
+        """Return the last attempt: fresh weights, and Retrain's optimiser, learning rate and epochs."""
+        name = RETRAIN if self.config.label_aware else FRESH
+        return Attempt(name, self.job.recipe.retrain.epochs, self._begin_retrain, lambda step, steps: 1.0)
 
     def stages(self) -> list[Stage]:
         """Return the prologue and the attempts."""
@@ -181,16 +186,19 @@ class SearchedLoop(Loop[C]):
 
     def _epoch_of(self, number: int) -> Callable[[int], Iterator[Measured]]:
         attempt, first = self.attempts[number], self._first[number]
+        # What a method shows beside D_r is no part of Retrain.
+        plain = attempt.setting in (RETRAIN, FRESH)
 
         def run(epoch: int) -> Iterator[Measured]:
             if epoch == first:
                 self.start(number)
             steps = self.steps(self.retain_set)
-            for step, retain in enumerate(self.train_epoch(epoch)):
+            every = SearchedLoop.train_epoch(self, epoch) if plain else self.train_epoch(epoch)
+            for step, retain in enumerate(every):
                 share = attempt.rate((epoch - first) * steps + step, steps * attempt.epochs)
                 for group, lr in zip(self.optimizer.param_groups, self._rates, strict=True):
                     group["lr"] = share * lr
-                yield self.step(retain)
+                yield SearchedLoop.step(self, retain) if plain else self.step(retain)
 
         return run
 

@@ -13,7 +13,9 @@ from torch.nn import functional as F
 
 from pymixunlearn import methods, tasks
 from pymixunlearn.data import Preprocess
+from pymixunlearn.evaluation import Acceptance
 from pymixunlearn.methods.mixunlearn.reset import Pair
+from pymixunlearn.training import TrainConfig
 from tests.methods.literal import ce
 
 
@@ -128,3 +130,28 @@ def test_soft_targets_go_along_with_the_retain_image(tiny: Any) -> None:
     logits = before(torch.cat([mixes, retain.images[2:]]))
     expected = -(targets * F.log_softmax(logits, 1)).sum(1).mean()
     torch.testing.assert_close(loop.step(retain)["retain"], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("generator", ["mixblock-lam", "vanilla"])
+def test_the_retrain_that_a_search_ends_with_sees_no_forget_image(generator: Any, tiny: Any) -> None:
+    class Refuse:
+        def tells(self) -> bool:
+            return True
+
+        def __call__(self, model: nn.Module) -> Acceptance:
+            return Acceptance("refused", "because", ks=0.5, ks_resurfaced=0.5, bound=0.1)
+
+    recipe = methods.Recipe(TrainConfig(epochs=2), TrainConfig(epochs=2, lr=0.01))
+
+    def run(changed: bool) -> dict[str, torch.Tensor]:
+        job = replace(tiny.job(), chooser=Refuse(), given_recipe=recipe)
+        forget = job.split.forget
+        if changed:
+            forget = type(forget)(255 - forget.images, forget.targets, forget.classes)
+        job = replace(job, split=replace(job.split, forget=forget))
+        done = methods.MixUnlearnReset(epochs=1, batch_size=4, generator=generator)._run(job)
+        assert done.search is not None and done.search.kept == "Retrain"
+        return dict(done.model.state_dict())
+
+    one, other = run(False), run(True)
+    assert all(torch.equal(one[name], other[name]) for name in one)

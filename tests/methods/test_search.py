@@ -85,6 +85,14 @@ def test_a_search_that_is_refused_ends_with_retrain(tiny: Any) -> None:
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
+def test_without_labels_the_last_attempt_is_not_called_retrain(tiny: Any) -> None:
+    """Its targets are the outputs of a model that saw D_f."""
+    recipe = methods.Recipe(TrainConfig(epochs=1), TrainConfig(epochs=1))
+    job = replace(tiny.job(labels=False), chooser=Decisions("refused", "refused", "refused"), given_recipe=recipe)
+    done = methods.PruneReset(epochs=1, batch_size=4, label_aware=False)._run(job)
+    assert done.search is not None and done.search.kept == "fresh weights on the initial model's outputs"
+
+
 def test_where_the_test_cannot_tell_the_documented_share_is_taken(tiny: Any) -> None:
     done, chooser = run(tiny.job(), "cannot tell")
     assert done.search is not None and not done.search.tested and len(done.history) == 2 and not chooser.seen
