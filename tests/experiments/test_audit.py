@@ -34,7 +34,7 @@ from pymixunlearn.experiments.audit.shadows import Shadows, make_shadows, margin
 from pymixunlearn.experiments.common import stages
 from pymixunlearn.experiments.verify import VerifyInputs, run_verification
 from pymixunlearn.methods import Method
-from pymixunlearn.training import TrainConfig, train
+from pymixunlearn.training import CodeNotAllowed, TrainConfig, train
 
 CPU = torch.device("cpu")
 MEMORISE = TrainConfig(epochs=40, lr=5e-3, batch_size=64)
@@ -133,6 +133,16 @@ def test_an_audit_of_a_run_writes_its_file_into_the_folder(small_run: Path, trai
     assert "Attacks with 8 shadow models" in page and "KLoM, forgotten samples" in page
     assert json.loads((small_run / "report.json").read_text())["audit"] == record
     assert all(check.holds for check in run_verification(VerifyInputs(small_run, hashes_only=True)))
+
+
+def test_an_audit_runs_no_code_that_the_record_names(small_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text("from pathlib import Path\nPath(__file__).with_suffix('.ran').touch()\n")
+    config = json.loads((small_run / "config.json").read_text())
+    config["architecture_name"] = f"{tmp_path / 'nets.py'}:make"
+    (small_run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CodeNotAllowed, match="code that a record names is not run unasked"):
+        audited(small_run)
+    assert not (tmp_path / "nets.ran").exists()
 
 
 def test_a_finished_audit_is_not_run_again_and_another_one_replaces_it(small_run: Path, trainings: list[str]) -> None:

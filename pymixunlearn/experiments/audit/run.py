@@ -40,9 +40,10 @@ from pymixunlearn.experiments.common.run_folder import write_json
 from pymixunlearn.experiments.common.settings import build_training, read_training
 from pymixunlearn.experiments.unlearn.report import AUDIT, write_report
 from pymixunlearn.methods import Method
+from pymixunlearn.models.specification import parse_specification
 from pymixunlearn.reporting import RECORD
 from pymixunlearn.tasks import Split
-from pymixunlearn.training import TrainConfig, resolve_device
+from pymixunlearn.training import CodeNotAllowed, TrainConfig, resolve_device
 
 AUDIT_FORMAT = "pymixunlearn-audit/1"
 SHADOW_MODELS = 16
@@ -237,7 +238,13 @@ def _of_run(inputs: AuditInputs, observer: Observer | None) -> _Origin:
     if is_object(config["architecture"]):
         target = filled_object(run / CHECKPOINT, network, config["architecture"])
     else:
-        asked = replace(inputs.model, architecture=config["architecture_name"])
+        name = config["architecture_name"]
+        if name is not None and parse_specification(name).runs_code and not inputs.model.allow_code:
+            raise CodeNotAllowed(
+                f"'{run}' has a model that '{name}' makes, and code that a record names is not run unasked; expected "
+                "--allow-code (allow_code=True) once you have read it"
+            )
+        asked = replace(inputs.model, architecture=name)
         target = load_checkpoint(run, asked, split.dataset)
     method = methods.get(config["method"])
     trainings = {
