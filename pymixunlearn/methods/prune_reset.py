@@ -57,8 +57,8 @@ class PruneResetConfig(SearchConfig):
     )
     schedule: Literal["close", "quick"] = setting(
         "close",
-        "close: half of the initial model's epochs at its learning rate, nearer to Retrain; quick: a quarter at three "
-        "times the rate, D_r less known by heart",
+        "close: half of the initial model's epochs at its learning rate; quick: a quarter of them at three times the "
+        "rate",
     )
     epochs: int | None = setting(None, "passes over the retain set; none leaves it to the schedule", low=1)
     lr: float | None = setting(None, "highest learning rate (Adam); none leaves it to the schedule", above=0)
