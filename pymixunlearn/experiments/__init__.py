@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from pymixunlearn.experiments.unlearn.plan import Plan, resolve_unlearning
     from pymixunlearn.experiments.unlearn.preview import DryRun, preview_unlearning
     from pymixunlearn.experiments.unlearn.run import default_folder, run_unlearning
-    from pymixunlearn.experiments.verify import Check, Verification, run_verification
+    from pymixunlearn.experiments.verify import Verification, run_verification
+    from pymixunlearn.experiments.verify_metrics import Check
 
 # Loaded when first asked for: the command line reads the inputs, which import little, to print its help.
 _HOMES = {
@@ -45,7 +46,7 @@ _HOMES = {
     "AuditOutcome": "audit.run",
     "AuditPlan": "audit.run",
     "BadRequest": "common.inputs",
-    "Check": "verify",
+    "Check": "verify_metrics",
     "CompareInputs": "compare.inputs",
     "ComparisonOutcome": "compare.run",
     "ComparisonPlan": "compare.plan",

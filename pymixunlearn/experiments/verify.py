@@ -15,9 +15,8 @@ from torch import nn
 
 from pymixunlearn.data import Dataset, Preprocess
 from pymixunlearn.errors import UserError
-from pymixunlearn.evaluation import METRICS, Metrics, accuracy, predict_logits
-from pymixunlearn.evaluation.catalogue import metric_info, plugged_keys
-from pymixunlearn.evaluation.intervals import sample_counts
+from pymixunlearn.evaluation import Metrics
+from pymixunlearn.evaluation.catalogue import plugged_keys
 from pymixunlearn.evaluation.plugged import plugged_metrics
 from pymixunlearn.experiments.common.data_origin import IN_MEMORY, data_of_run, runs_code
 from pymixunlearn.experiments.common.identity import pixels_sha256
@@ -30,9 +29,10 @@ from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import read_json
 from pymixunlearn.experiments.common.settings import read_training
-from pymixunlearn.experiments.common.stages import cached_models, evaluate_models
+from pymixunlearn.experiments.common.stages import cached_models
 from pymixunlearn.experiments.common.threads import suited_threads
 from pymixunlearn.experiments.unlearn.report import AUDIT, HTML, PURGE, SOURCES, read_further, read_pictures
+from pymixunlearn.experiments.verify_metrics import Check, check_metrics, check_test_accuracy
 from pymixunlearn.files import file_sha256
 from pymixunlearn.models.registry import model_runs_code
 from pymixunlearn.models.weight_files import read_tensors
@@ -53,24 +53,6 @@ from pymixunlearn.tasks import Split, indices_sha256, read_deletion_list
 from pymixunlearn.tasks.known_samples import same_data
 from pymixunlearn.tasks.samples import find_samples
 from pymixunlearn.training import load_model, model_hash, resolve_device, tensors_hash
-
-PERCENT_TOLERANCE = 0.1
-ATTACK_TOLERANCE = 1.0
-PLAIN_TOLERANCE = 1e-3
-"""How far a metric measured again may be from the record: accuracies, successes of attackers, plain numbers.
-
-On one machine a repetition is exact. Another processor adds up in another order; logits then differ in their last bits,
-and a sample may cross a boundary. An accuracy may be off by two samples where these are more than the tolerance.
-"""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check: its subject, whether it holds, and what was found."""
-
-    subject: str
-    holds: bool
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -271,7 +253,7 @@ def _check_content(
         )
         if gone:
             yield _check_model("unlearned", model, record)
-            yield from _check_test_accuracy(model, dataset, config, metrics, read_json(folder / "split.json"), device)
+            yield from check_test_accuracy(model, dataset, config, metrics, read_json(folder / "split.json"), device)
             missing.append("metrics that need the forgotten samples: they are deleted")
         return
     where = "" if known is dataset else f", by their ids among {len(dataset.train)} training images of today"
@@ -285,7 +267,9 @@ def _check_content(
     networks = {"unlearned": model, **_other_models(inputs, config, split, missing, metrics)}
     for name, network in networks.items():
         yield _check_model(name, network, record)
-    yield from _check_metrics(networks, split, metrics, device, watcher)
+    yield from check_metrics(networks, split, metrics, device, watcher, missing)
+    if metrics.get("acceptance"):
+        missing.append("decisions of the acceptance test: it is not made again")
 
 
 def _load_plugged(
@@ -384,32 +368,6 @@ def _other_models(
     return {name: found[name] for name in (*given, SECOND) if name in found}
 
 
-def _check_test_accuracy(
-    model: nn.Module,
-    dataset: Dataset,
-    config: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    split: Mapping[str, Any],
-    device: torch.device,
-) -> Iterator[Check]:
-    """Measure on the test set what needs no forgotten sample."""
-    logits = predict_logits(model.to(device), dataset.test, dataset.preprocess, device=device)
-    # The deletion of a whole class has shifted the others: by name they are what they were.
-    names = {name: index for index, name in enumerate(config["class_names"])}
-    targets = torch.tensor([names[dataset.train.classes[label]] for label in dataset.test.targets.tolist()])
-    forgotten = torch.isin(targets, torch.tensor(split["params"].get("classes", [])))
-    parts = {"test": torch.ones_like(forgotten), "test_r": ~forgotten, "test_f": forgotten}
-    recorded, wrong, known = metrics["metrics"]["unlearned"], [], 0
-    for key, part in parts.items():
-        value = accuracy(logits[part], targets[part])
-        if value is None or recorded.get(key) is None:
-            continue
-        known += 1
-        if abs(value - recorded[key]) > max(PERCENT_TOLERANCE, 200 / int(part.sum())):
-            wrong.append(f"{METRICS[key].label} is {value:.3f}, recorded {recorded[key]}")
-    yield Check("metrics of unlearned", not wrong, "; ".join(wrong) or f"{known} measured again, on the test images")
-
-
 def _load(inputs: VerifyInputs, config: Mapping[str, Any], watcher: Observer) -> Dataset:
     return data_of_run(config, data_dir=inputs.data_dir, download=inputs.download).load(watcher)
 
@@ -424,35 +382,3 @@ def _check_list(path: Path, record: Mapping[str, Any], dataset: Dataset) -> Chec
     what = "indices" if column is None else f"indices and ids ('{column}')"
     said = "the forgotten ones" if same else "other ones than were forgotten"
     return Check(str(path), same, f"{len(indices)} {what}: {said}")
-
-
-def _check_metrics(
-    networks: Mapping[str, nn.Module],
-    split: Split,
-    metrics: Mapping[str, Any],
-    device: torch.device,
-    watcher: Observer,
-) -> Iterator[Check]:
-    with suited_threads(split.dataset, device):
-        measured = evaluate_models(networks, split, device=device, seed=metrics["seed"], observer=watcher)
-    for name in networks:
-        wrong, known = [], 0
-        for key, value in measured[name].items():
-            stated = (metrics["metrics"][name] or {}).get(key)
-            # Without Retrain's model, what compares with its predictions cannot be measured.
-            if value is None or (metric_info(key).needs_retrain and "retrain" not in networks):
-                continue
-            known += 1
-            if stated is None or abs(value - stated) > tolerance(key, split):
-                wrong.append(f"{metric_info(key).label} is {value:.3f}, recorded {stated}")
-        detail = "; ".join(wrong) if wrong else f"{known} measured again"
-        yield Check(f"metrics of {row_name(name)}", not wrong, detail)
-
-
-def tolerance(key: str, split: Split) -> float:
-    """Return how far a metric that is measured again may be from the recorded one."""
-    if metric_info(key).unit != "%":
-        return PLAIN_TOLERANCE
-    if key == "asr" or key.startswith("mia_"):
-        return ATTACK_TOLERANCE
-    return max(PERCENT_TOLERANCE, 200 / sample_counts(split)[key])

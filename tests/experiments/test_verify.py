@@ -16,7 +16,7 @@ from PIL import Image
 
 from pymixunlearn import data, tasks
 from pymixunlearn.errors import UserError
-from pymixunlearn.evaluation import Metrics
+from pymixunlearn.evaluation import Acceptance, Metrics
 from pymixunlearn.experiments import (
     DataRequest,
     Plan,
@@ -25,11 +25,13 @@ from pymixunlearn.experiments import (
     resolve_unlearning,
     run_unlearning,
     verify,
+    verify_metrics,
 )
 from pymixunlearn.experiments.common.inputs import VerifyInputs
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.unlearn.report import write_report
-from pymixunlearn.experiments.verify import run_verification, tolerance
+from pymixunlearn.experiments.verify import run_verification
+from pymixunlearn.experiments.verify_metrics import tolerance
 from pymixunlearn.files import file_sha256
 from pymixunlearn.reporting import record_sha256, schema
 
@@ -163,6 +165,29 @@ def test_success_of_attackers_and_plain_numbers_that_the_model_does_not_have_are
     (wrong,) = (check for check in checks if not check.holds)
     assert wrong.subject == "metrics of unlearned" and "ASR is" in wrong.detail and "ZRF is" in wrong.detail
     assert "MIA" not in wrong.detail  # on another processor it may be so
+
+
+def test_a_number_that_cannot_be_measured_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(networks: Any, *args: Any, **options: Any) -> dict[str, Any]:
+        return {name: {"zrf": None} for name in networks}
+
+    monkeypatch.setattr(verify_metrics, "evaluate_models", measured)
+    assert "metrics of unlearned" in failing(folder)
+
+
+def test_numbers_that_are_not_measured_again_are_listed(folder: Path) -> None:
+    def more(metrics: dict[str, Any]) -> None:
+        unlearned = metrics["metrics"]["unlearned"]
+        unlearned["relearn_steps"] = 7.0
+        metrics["gap"]["unlearned"] = Metrics(unlearned).gap_to(metrics["metrics"]["retrain"])
+        test = Acceptance("refused", "because", 0.3, 0.3, 0.1).to_dict()
+        metrics["acceptance"] = dict.fromkeys(("initial", "unlearned", "retrain"), test)
+
+    forge(folder, more)
+    found = run_verification(VerifyInputs(folder, device="cpu"))
+    assert not [check for check in found if not check.holds]
+    assert "relearn_steps of unlearned: it is not measured again" in found.not_checked
+    assert "decisions of the acceptance test: it is not made again" in found.not_checked
 
 
 @pytest.mark.parametrize(
