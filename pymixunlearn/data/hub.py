@@ -34,17 +34,21 @@ def load_hub(request: Request) -> Dataset:
     image, label = _columns(library, first.features, request.id_column, where)
     names = getattr(first.features[label], "names", None)
     raw = {part: split.cast_column(image, library.Image(decode=False)) for part, split in parts.items()}
-    rows = [
-        Row(
-            f"{part}/{index:09d}",
-            str(names[value] if names else value),
-            part if len(raw) > 1 else None,
-            None if request.id_column is None else str(key),
-        )
-        for part, split in raw.items()
-        for index, (value, key) in enumerate(zip(split[label], split[request.id_column or label], strict=True))
-    ]
-    missing = [row.name for row in rows if row.label in ("None", "-1")]
+    rows, missing = [], []
+    for part, split in raw.items():
+        for index, (value, key) in enumerate(zip(split[label], split[request.id_column or label], strict=True)):
+            name = f"{part}/{index:09d}"
+            if value is None or value == -1:  # the library's value for a class label that is withheld
+                missing.append(name)
+                continue
+            rows.append(
+                Row(
+                    name,
+                    str(names[value] if names else value),
+                    part if len(raw) > 1 else None,
+                    None if request.id_column is None or key is None else str(key),
+                )
+            )
     if missing:
         raise UserError(f"{len(missing)} rows of {where} have no label, {shown(missing)}; expected one in each")
     try:

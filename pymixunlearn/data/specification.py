@@ -98,6 +98,8 @@ def parse_specification(
     """
     for base, count in _readings(text):
         if base.startswith(HUB) and len(base) > len(HUB):
+            if count is None and _PART.fullmatch(base) and not Path(base[len(HUB) :]).expanduser().exists():
+                continue  # a part, not a name with an @
             return Specification("hub", base[len(HUB) :], count)
         if by_name and base in names:
             return Specification("name", base, count)

@@ -277,3 +277,19 @@ def test_data_of_the_datasets_library(tmp_path: Path) -> None:
     assert data.load(f"hf:{files}").fingerprint() == dataset.fingerprint()
     with pytest.raises(UserError, match="cannot be loaded"):
         data.load(f"hf:{tmp_path / 'none'}", download=False)
+    part_of_it = data.load(f"hf:{saved}@6")
+    assert part_of_it.name == "saved@6" and len(part_of_it.train) == 6 and len(part_of_it.validation or ()) == 3
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("withheld", [-1, None])
+def test_a_row_without_a_label_is_of_no_class(tmp_path: Path, withheld: int | None) -> None:
+    import datasets
+
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    images = [Image.new("RGB", (8, 8), (number, 0, 0)) for number in range(6)]
+    datasets.Dataset.from_dict({"image": images, "label": [0, 1, 0, 1, 0, withheld]}, features=features).save_to_disk(
+        tmp_path / "saved"
+    )
+    with pytest.raises(UserError, match="1 rows of .* have no label, 'train/000000005'"):
+        data.load(f"hf:{tmp_path / 'saved'}")

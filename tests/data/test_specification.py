@@ -38,6 +38,9 @@ def test_an_existing_path_wins_over_a_name_but_a_run_folder_does_not(
     os.rename("digits", "photos@2")
     assert parse_specification("photos@2", []).count is None
     assert parse_specification("photos@2@3", []).count == 3
+    assert parse_specification("hf:photos@2", []).count is None
+    found = parse_specification("hf:mnist@1000", [])
+    assert (found.text, found.count) == ("mnist", 1000)
 
 
 @pytest.mark.parametrize(
