@@ -102,6 +102,9 @@ def test_what_a_library_does_not_have_is_told_with_the_nearest() -> None:
     with pytest.raises(UserError, match="cannot be built with depth=3 .TypeError") as raised:
         models.build("torchvision:resnet18", num_classes=3, arguments={"depth": 3})
     assert "\n" not in str(raised.value)
+    for arguments in ({"weights": "DEFAULT"}, {"num_classes": 4}):
+        with pytest.raises(UserError, match="of model 'torchvision:resnet18' is set by pymixunlearn itself"):
+            models.build("torchvision:resnet18", num_classes=3, arguments=arguments)
     with pytest.raises(UserError, match="unknown model 'resnet81'.*Others are written torchvision:NAME"):
         models.build("resnet81", num_classes=3)
 
@@ -332,6 +335,17 @@ def test_what_does_not_fit_is_counted_with_the_likely_cause(tmp_path: Path) -> N
     assert message.endswith("needs a factory (file.py:factory) that replaces it")
     lora = {**state, **{f"features.0.{i}.lora_A.weight": torch.zeros(1) for i in range(3)}}
     assert refusal(lora).endswith("or give a factory that adds them")
+
+
+@pytest.mark.extras
+def test_a_description_of_a_file_fetches_no_kernel() -> None:
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "patch_size": 4}
+    kernel = {"attn_implementation": "kernels-community/flash-attn"}
+    description = {"model_type": "vit", "image_size": 8, **small, **kernel}
+    model = models.build("hf:anyone/small", num_classes=3, description=description)
+    assert "kernels" not in str(model.config._attn_implementation)
+    with pytest.raises(UserError, match="argument 'attn_implementation' of model 'hf:anyone/small' is set by"):
+        models.build("hf:anyone/small", num_classes=3, description=description, arguments=kernel)
 
 
 def test_tied_weights_that_a_file_holds_once(tmp_path: Path) -> None:

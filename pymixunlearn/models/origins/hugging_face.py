@@ -13,8 +13,21 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.models.origins import Asked, Built, network_error
 
 REMEDY = "pip install 'pymixunlearn[hf]'"
-_NOT_KEPT = ("auto_map", "_name_or_path", "transformers_version", "quantization_config", "torch_dtype", "dtype")
-"""Entries of a configuration that say where a network is from or bring code along, not what it is."""
+_NOT_KEPT = (
+    "auto_map",
+    "attn_implementation",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "_name_or_path",
+    "transformers_version",
+    "quantization_config",
+    "torch_dtype",
+    "dtype",
+)
+"""Entries of a configuration that say where a network is from or bring code along, not what it is.
+
+An attention implementation may be the name of a kernel on the hub, which the library fetches and runs.
+"""
 
 
 def build_hugging_face(asked: Asked) -> Built:
@@ -27,7 +40,11 @@ def build_hugging_face(asked: Asked) -> Built:
             weights cannot be fetched.
     """
     library = load_library(asked.source)
-    given = asked.description or read_description(asked.source)
+    for argument in asked.arguments:
+        if argument in _NOT_KEPT:
+            raise UserError(f"argument '{argument}' of model 'hf:{asked.source}' is set by pymixunlearn itself")
+    # A description may be of a file that anyone wrote.
+    given = kept(asked.description) if asked.description else read_description(asked.source)
     given = {**given, **asked.arguments}
     labels = {**given.get("id2label", {})}
     if len(labels) != asked.outputs:

@@ -11,6 +11,7 @@ from pymixunlearn.data.optional import require
 from pymixunlearn.errors import UserError
 from pymixunlearn.models.origins import Asked, Built, network_error, unknown_in_library
 
+_REFUSED = ("weights", "num_classes")
 _REMEDY = "install the torchvision that belongs to the installed torch"
 
 
@@ -24,6 +25,9 @@ def build_torchvision(asked: Asked) -> Built:
     if asked.source not in library.list_models(module=library):
         raise unknown_in_library("torchvision", asked.source, library.list_models(module=library))
     arguments = dict(asked.arguments)
+    for argument in arguments:
+        if argument in _REFUSED:
+            raise UserError(f"argument '{argument}' of model 'torchvision:{asked.source}' is set by pymixunlearn itself")
     if asked.source in ("googlenet", "inception_v3"):  # otherwise they warn of a slow initialisation that is to come
         arguments.setdefault("init_weights", True)
     model = call(library.get_model, asked, weights=None, num_classes=asked.outputs, **arguments)
@@ -33,10 +37,10 @@ def build_torchvision(asked: Asked) -> Built:
     return Built(model)
 
 
-def call(make: Any, asked: Asked, *names: Any, **arguments: Any) -> nn.Module:
+def call(make: Any, asked: Asked, /, **arguments: Any) -> nn.Module:
     """Call a library's function; what it refuses is told in one sentence."""
     try:
-        model: nn.Module = make(asked.source, *names, **arguments)
+        model: nn.Module = make(asked.source, **arguments)
     except Exception as error:
         given = ", ".join(f"{name}={value!r}" for name, value in asked.arguments.items())
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
