@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -59,6 +59,17 @@ def unknown_in_library(library: str, name: str, known: Sequence[str]) -> UserErr
     return UserError(
         f"unknown model of {library} '{name}'; expected one of its {len(known)}, for example {', '.join(nearest)}"
     )
+
+
+def check_arguments(library: str, asked: Asked, refused: Collection[str]) -> None:
+    """Check the further arguments of a library's model.
+
+    Raises:
+        UserError: One of them is among ``refused``.
+    """
+    for argument in asked.arguments:
+        if argument in refused:
+            raise UserError(f"argument '{argument}' of model '{library}:{asked.source}' is set by pymixunlearn itself")
 
 
 def network_error(what: str, error: BaseException) -> str:

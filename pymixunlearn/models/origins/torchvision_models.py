@@ -27,7 +27,9 @@ def build_torchvision(asked: Asked) -> Built:
     arguments = dict(asked.arguments)
     for argument in arguments:
         if argument in _REFUSED:
-            raise UserError(f"argument '{argument}' of model 'torchvision:{asked.source}' is set by pymixunlearn itself")
+            raise UserError(
+                f"argument '{argument}' of model 'torchvision:{asked.source}' is set by pymixunlearn itself"
+            )
     if asked.source in ("googlenet", "inception_v3"):  # otherwise they warn of a slow initialisation that is to come
         arguments.setdefault("init_weights", True)
     model = call(library.get_model, asked, weights=None, num_classes=asked.outputs, **arguments)
