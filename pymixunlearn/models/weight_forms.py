@@ -54,24 +54,35 @@ def in_form_of(path: Path, model: nn.Module) -> Iterator[tuple[str, bytes]]:
         name: state[own].detach().cpu().to(found[name].dtype).contiguous().clone()
         for own, name in sorted(places.items(), key=lambda item: list(found).index(item[1]))
     }
-    with file.open("rb") as opened:
-        start = opened.read(64)
+    start = _start(file)
+    if start[8:9] == b"{" or not start.lstrip().startswith(b"{"):
+        yield file.name, _rewritten(file, new)
+        return
+    parts: dict[str, str] = json.loads(file.read_text("utf-8"))["weight_map"]
+    yield file.name, file.read_bytes()
+    for part in sorted(set(parts.values())):
+        inside = {name: new[name] for name, where in parts.items() if where == part}
+        yield part, _rewritten(file.parent / part, inside)
+
+
+def _rewritten(file: Path, new: Mapping[str, Tensor]) -> bytes:
+    """Return what a file of safetensors or of PyTorch is with other tensors."""
+    start = _start(file)
     if start[8:9] == b"{":
-        yield file.name, save(new, metadata=_metadata(file))
-    elif start.lstrip().startswith(b"{"):
-        parts: dict[str, str] = json.loads(file.read_text("utf-8"))["weight_map"]
-        yield file.name, file.read_bytes()
-        for part in sorted(set(parts.values())):
-            inside = {name: new[name] for name, where in parts.items() if where == part}
-            yield part, save(inside, metadata=_metadata(file.parent / part))
-    else:
-        content = load_content(file)
-        written = io.BytesIO()
-        zipped = start.startswith(b"PK")
-        torch.save(
-            _replaced(content, network_place(file, content), new), written, _use_new_zipfile_serialization=zipped
-        )
-        yield file.name, written.getvalue()
+        return save(dict(new), metadata=_metadata(file))
+    content = load_content(file)
+    written = io.BytesIO()
+    torch.save(
+        _replaced(content, network_place(file, content), new),
+        written,
+        _use_new_zipfile_serialization=start.startswith(b"PK"),
+    )
+    return written.getvalue()
+
+
+def _start(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(64)
 
 
 def _replaced(content: Any, place: tuple[str, ...], new: Mapping[str, Tensor]) -> Any:

@@ -13,7 +13,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from pymixunlearn.errors import UserError
 
@@ -71,7 +71,14 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(SourceFileLoader):
-    """Runs a file that may import those beside it, as a script may."""
+    """Runs a file that may import those beside it, as a script may.
+
+    It compiles the file itself each time: a compiled copy in ``__pycache__``, which is found by time and size alone, is
+    neither what a user has read nor what a hash is of.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
 
     def exec_module(self, module: ModuleType) -> None:
         folder = str(Path(self.path).parent)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
+import os
 import pickle
+import py_compile
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +21,9 @@ from pymixunlearn.models.adapter import adapted
 from pymixunlearn.models.class_map import check_class_map, map_of
 from pymixunlearn.models.registry import model_runs_code
 from pymixunlearn.models.specification import parse_specification
+from pymixunlearn.models.weight_forms import in_form_of
 from pymixunlearn.training import CodeNotAllowed, fresh_weights, load_model, model_hash, save_model
+from pymixunlearn.user_files import import_file
 
 MOBILE = "torchvision:mobilenet_v3_small"
 FACTORY = """
@@ -212,6 +217,16 @@ def test_a_file_that_changed_builds_no_model_of_a_record(factory: Path, tmp_path
         load_model(tmp_path / "a.safetensors", allow_code=True)
 
 
+def test_a_compiled_copy_of_a_file_is_not_run(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def make(num_classes):\n    return 'other'\n")
+    py_compile.compile(str(file))
+    state = file.stat()
+    file.write_text("def make(num_classes):\n    return 'right'\n")
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert import_file(file).make(3) == "right"
+
+
 def test_another_process_finds_what_is_defined_in_a_file(factory: Path, tmp_path: Path) -> None:
     model = models.build(f"{factory}:make", num_classes=3)
     (tmp_path / "model.pickle").write_bytes(pickle.dumps(model))
@@ -312,6 +327,20 @@ def test_weights_in_parts_with_an_index(tmp_path: Path) -> None:
         models.build(MOBILE, num_classes=3, weights=index)
 
 
+def test_parts_of_pytorch_are_written_as_they_came(tmp_path: Path) -> None:
+    net, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    places = {"weight": "part-1.bin", "bias": "part-2.bin"}
+    for name, file in places.items():
+        torch.save({name: net.state_dict()[name]}, tmp_path / file)
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    written = dict(in_form_of(tmp_path, other))
+    assert set(written) == {index.name, *places.values()}
+    for name, file in places.items():
+        found = torch.load(io.BytesIO(written[file]), weights_only=True)
+        assert set(found) == {name} and torch.equal(found[name], other.state_dict()[name])
+
+
 def test_what_does_not_fit_is_counted_with_the_likely_cause(tmp_path: Path) -> None:
     model = models.build(MOBILE, num_classes=3)
     state = model.state_dict()
@@ -339,7 +368,13 @@ def test_what_does_not_fit_is_counted_with_the_likely_cause(tmp_path: Path) -> N
 
 @pytest.mark.extras
 def test_a_description_of_a_file_fetches_no_kernel() -> None:
-    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "patch_size": 4}
+    small = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+        "patch_size": 4,
+    }
     kernel = {"attn_implementation": "kernels-community/flash-attn"}
     description = {"model_type": "vit", "image_size": 8, **small, **kernel}
     model = models.build("hf:anyone/small", num_classes=3, description=description)
