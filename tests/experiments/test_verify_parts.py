@@ -1,0 +1,136 @@
+"""Verification of runs with data and a model in memory: each part that is another one than the run's is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import pymixunlearn
+from pymixunlearn import data
+from pymixunlearn.data import Dataset
+from pymixunlearn.files import file_sha256
+from pymixunlearn.reporting import record_sha256
+
+
+def samples(seed: int) -> Dataset:
+    """40 training, 20 test and 10 validation images of two classes; with another seed, other validation images."""
+    images = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    dataset = data.from_tensors(images[:40], torch.arange(40) % 2, images[40:], torch.arange(20) % 2, name="own")
+    further = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return replace(dataset, validation=data.ImageSet(further, torch.arange(10) % 2, dataset.train.classes))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+
+
+@pytest.fixture(scope="module")
+def finished(model_cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that forgot the samples 3 and 7, with Retrain."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "forget.csv").write_text("index,person\n3,anna\n7,bert\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYMIXUNLEARN_CACHE", str(model_cache_folder))
+        few = {"epochs": 1, "retrain.epochs": 1}
+        return pymixunlearn.unlearn(
+            network(),
+            samples(1),
+            folder / "forget.csv",
+            "neggrad",
+            folder / "run",
+            id_column="person",
+            settings=few,
+            thumbnails=False,
+            device="cpu",
+        ).folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def failing(folder: Path, **options: Any) -> dict[str, str]:
+    found = pymixunlearn.verify(folder, device="cpu", **options)
+    return {check.subject: check.detail for check in found if not check.holds}
+
+
+def reseal(folder: Path, change: Callable[[dict[str, Any]], Any] = lambda record: None) -> None:
+    record = json.loads((folder / "report.json").read_text("utf-8"))
+    change(record)
+    record["files"] = {name: file_sha256(folder / name) for name in record["files"]}
+    (folder / "report.json").write_text(json.dumps({**record, "sha256": record_sha256(record)}))
+
+
+def test_the_run_with_its_own_data_and_model_holds(folder: Path) -> None:
+    found = pymixunlearn.verify(folder, network(), samples(1), device="cpu")
+    details = {check.subject: check.detail for check in found if check.holds}
+    assert len(details) == len(found)
+    assert details["validation set"].startswith("10 images, fingerprint ")
+    assert {"model unlearned", "model initial", "metrics of initial"} <= set(details)
+
+
+def test_another_validation_set_is_found(folder: Path) -> None:
+    stated = json.loads((folder / "split.json").read_text())["validation"]["sha256"]
+    wrong = failing(folder, model=network(), data=samples(2))
+    assert set(wrong) == {"validation set"} and f"recorded {stated[:12]}…" in wrong["validation set"]
+    lacking = failing(folder, model=network(), data=replace(samples(1), validation=None))
+    assert lacking["validation set"].startswith("missing, recorded ")
+
+
+def test_other_data_are_found_without_the_model(folder: Path) -> None:
+    own = samples(1)
+    found = pymixunlearn.verify(folder, data=own, device="cpu")
+    assert found.holds and "model unlearned" in {check.subject for check in found}
+    stated = json.loads((folder / "report.json").read_text())["dataset"]["fingerprint"]
+    other = replace(own, train=own.train.subset(torch.arange(39)))
+    wrong = failing(folder, data=other)
+    assert set(wrong) == {"data set"}
+    assert f"{other.fingerprint()[:12]}…, recorded {stated[:12]}…" in wrong["data set"]
+
+
+def test_without_retrain_the_gaps_to_it_are_named_as_not_checked(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / "empty"))
+    found = pymixunlearn.verify(folder, network(), samples(1), device="cpu")
+    assert found.holds
+    assert any("every gap to Retrain" in sentence for sentence in found.not_checked)
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("index,person\n7,bert\n3,anna\n", True),
+        ("index,person\n3,anna\n8,bert\n", False),  # the persons of the request, and another sample
+        ("index,person\n3,anna\n7,carl\n", False),  # the samples of the request, and another person
+    ],
+)
+def test_a_list_is_compared_by_samples_and_by_ids(folder: Path, tmp_path: Path, text: str, holds: bool) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(text)
+    wrong = failing(folder, model=network(), data=samples(1), forget=path)
+    assert wrong == ({} if holds else {str(path): "2 indices and ids ('person'): other ones than were forgotten"})
+
+
+def test_a_model_config_that_contradicts_the_run_is_found(folder: Path) -> None:
+    file = folder / "model.yaml"
+    file.write_text(file.read_text("utf-8") + "pretrained: true\n", "utf-8")
+    reseal(folder)
+    assert failing(folder, hashes_only=True) == {"model.yaml, content": "says something else"}
+
+
+def test_what_is_not_of_the_form_of_a_record_is_named_by_its_place(folder: Path) -> None:
+    reseal(folder, lambda record: record["request"].update(forgotten=3))
+    assert failing(folder)["report.json, form"].startswith("request/forgotten is not what the schema demands: 3 ")
+    reseal(folder, lambda record: record.pop("request"))
+    assert failing(folder)["report.json, form"].startswith("the record is not what the schema demands: 'request' ")
