@@ -10,7 +10,7 @@ import torch
 
 from pymixunlearn.data.optional import require
 from pymixunlearn.errors import UserError
-from pymixunlearn.models.origins import Asked, Built, network_error
+from pymixunlearn.models.origins import Asked, Built, check_arguments, network_error
 
 REMEDY = "pip install 'pymixunlearn[hf]'"
 _NOT_KEPT = (
@@ -40,9 +40,7 @@ def build_hugging_face(asked: Asked) -> Built:
             weights cannot be fetched.
     """
     library = load_library(asked.source)
-    for argument in asked.arguments:
-        if argument in _NOT_KEPT:
-            raise UserError(f"argument '{argument}' of model 'hf:{asked.source}' is set by pymixunlearn itself")
+    check_arguments("hf", asked, _NOT_KEPT)
     # A description may be of a file that anyone wrote.
     given = kept(asked.description) if asked.description else read_description(asked.source)
     given = {**given, **asked.arguments}

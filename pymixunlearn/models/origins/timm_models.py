@@ -6,7 +6,7 @@ from typing import Any
 
 from pymixunlearn.data.optional import require
 from pymixunlearn.errors import UserError
-from pymixunlearn.models.origins import Asked, Built, network_error, unknown_in_library
+from pymixunlearn.models.origins import Asked, Built, check_arguments, network_error, unknown_in_library
 from pymixunlearn.models.origins.torchvision_models import call
 
 REMEDY = "pip install 'pymixunlearn[timm]'"
@@ -26,9 +26,7 @@ def build_timm(asked: Asked) -> Built:
     name = asked.source.partition(".")[0]
     if not timm.is_model(name):
         raise unknown_in_library("timm", name, timm.list_models())
-    for argument in asked.arguments:
-        if argument in _REFUSED:
-            raise UserError(f"argument '{argument}' of model 'timm:{asked.source}' is set by pymixunlearn itself")
+    check_arguments("timm", asked, _REFUSED)
     own = input_side(timm, asked.source)
     size = {}
     if asked.image_size is not None and asked.image_size != own and "img_size" not in asked.arguments:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pymixunlearn.data.optional import require
 from pymixunlearn.errors import UserError
-from pymixunlearn.models.origins import Asked, Built, network_error, unknown_in_library
+from pymixunlearn.models.origins import Asked, Built, check_arguments, network_error, unknown_in_library
 
 _REFUSED = ("weights", "num_classes")
 _REMEDY = "install the torchvision that belongs to the installed torch"
@@ -25,11 +25,7 @@ def build_torchvision(asked: Asked) -> Built:
     if asked.source not in library.list_models(module=library):
         raise unknown_in_library("torchvision", asked.source, library.list_models(module=library))
     arguments = dict(asked.arguments)
-    for argument in arguments:
-        if argument in _REFUSED:
-            raise UserError(
-                f"argument '{argument}' of model 'torchvision:{asked.source}' is set by pymixunlearn itself"
-            )
+    check_arguments("torchvision", asked, _REFUSED)
     if asked.source in ("googlenet", "inception_v3"):  # otherwise they warn of a slow initialisation that is to come
         arguments.setdefault("init_weights", True)
     model = call(library.get_model, asked, weights=None, num_classes=asked.outputs, **arguments)
