@@ -31,7 +31,8 @@ class Geometry(NamedTuple):
 
     def waits(self, width: int, height: int) -> bool:
         """Tell whether an image is so much smaller that it is better stored as it is, and enlarged when it is used."""
-        return width == height and 2 * width <= self.resize and self.interpolation in ("bilinear", "bicubic")
+        small = width == height != self.size and 2 * width <= self.resize
+        return small and self.interpolation in ("bilinear", "bicubic")
 
     def scaled(self, width: int, height: int) -> tuple[int, int]:
         """Return width and height after the resizing."""

@@ -91,6 +91,18 @@ def test_all_small_squares_stay_as_they_are_until_they_are_used(tmp_path: Path) 
     assert dataset.image_size == 32 and dataset.preprocess.evaluation(dataset.train.images).shape[1:] == (3, 32, 32)
 
 
+def test_small_squares_of_the_inputs_side_are_resized_and_cut_too(tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        for index in range(4):
+            photo(16, 16, index).save(tmp_path / label / f"{index}.png")
+    preprocess = data.Preprocess(16, resize=32, interpolation="bilinear")
+    dataset = data.load(str(tmp_path), preprocess=preprocess)
+    assert dataset.train.paths is not None and preprocess.geometry is not None
+    expected = plain(preprocess.geometry)(Image.open(tmp_path / dataset.train.paths[0]))
+    assert torch.equal(dataset.train.images[0], expected)
+
+
 def test_grey_images_are_repeated_for_a_network_that_takes_colour(tmp_path: Path) -> None:
     for part in ("train", "test"):
         for label in ("cat", "dog"):
