@@ -6,6 +6,7 @@ import importlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,9 @@ def load_factory(request: Request) -> Dataset:
     except Exception as error:
         raise UserError(f"{where} failed ({described(error)})") from error
     if isinstance(made, Dataset):
-        return made
+        if request.image_size in (None, made.image_size):
+            return made
+        return replace(made, preprocess=replace(made.preprocess, size=request.image_size, resize=None))
     if isinstance(made, Mapping):
         parts = {str(name): part for name, part in made.items()}
     elif isinstance(made, (tuple, list)) and len(made) in (2, 3):

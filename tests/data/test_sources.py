@@ -199,6 +199,11 @@ def wrong():
 
 def broken():
     return 1 / 0
+
+def whole():
+    from pymixunlearn import data
+    images, labels = torch.rand(4, 1, 6, 6), torch.tensor([0, 1, 0, 1])
+    return data.from_tensors(images, labels, images, labels)
 """
 
 
@@ -209,6 +214,8 @@ def test_a_factory_in_a_file_or_a_module(tmp_path: Path, monkeypatch: pytest.Mon
     assert dataset.validation is not None and len(dataset.validation) == 2
     monkeypatch.syspath_prepend(tmp_path)
     assert data.load("own_photos:mapping@4").name == "own_photos-mapping@4"
+    assert data.load("own_photos:whole").image_size == 6
+    assert data.load("own_photos:whole", image_size=12).image_size == 12
     for name, message in (
         ("wrong", "returned a int; expected torch data sets"),
         ("broken", "failed .ZeroDivisionError: division by zero"),
