@@ -246,7 +246,7 @@ def _check_training(model: nn.Module, example: Tensor) -> None:
     with torch.random.fork_rng(devices=devices), torch.no_grad():
         try:
             private_copy(model).train()(example)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # a ValueError of a batch norm with one value for each channel
             unused = next(name for name, layer in model.named_modules() if layer in layers and layer not in used)
             raise UserError(
                 f"model cannot process images {list(example.shape)} in training mode, where '{unused}' runs too: "

@@ -34,9 +34,9 @@ class FeatureExtractor:
     Args:
         model: Maps images [N, C, H, W] to logits [N, classes].
         layer: The layer's name as in ``model.named_modules()``. Its output must be a map [N, C', h, w] or tokens
-            [N, T, D] after up to five others (class, distillation, registers), where T is a square number, or a map
-            [N, h, w, C']; None takes ``model.feature_layer`` or, for
-            torchvision's ResNet and VisionTransformer, the layer :func:`find_feature_layer` names.
+            [N, T, D], where T is a square number, beside one, two or five others in front (class, distillation,
+            registers), or a map [N, h, w, C']; None takes ``model.feature_layer`` or, for torchvision's ResNet and
+            VisionTransformer, the layer :func:`find_feature_layer` names.
 
     Raises:
         UserError: The layer does not exist, or none was given and none can be found without a trial run.
@@ -271,5 +271,5 @@ def _as_map(output: Tensor, layer: str) -> Tensor:
                 return output[:, extra:].transpose(1, 2).reshape(len(output), -1, side, side)
     raise UserError(
         f"feature_layer '{layer}' returns shape {list(output.shape)}; expected [N, channels, height, width], or tokens "
-        "[N, T, D] with T or T - 1 a square number"
+        f"[N, T, D], a square number of them and {' or '.join(map(str, _EXTRA_TOKENS))} others"
     )

@@ -20,7 +20,7 @@ StateDict = dict[str, Any]
 """Tensors, numbers, strings, lists and dicts only: what ``torch.load(weights_only=True)`` reads back."""
 
 StepDone = Callable[[], bool]
-"""What ``run_epoch`` calls after each step; True ends the epoch there and return what it has measured."""
+"""What ``run_epoch`` calls after each step; where it returns True, the epoch ends and returns what it has measured."""
 
 _FORMAT = "pymixunlearn-loop/1"
 
