@@ -16,6 +16,7 @@ from pymixunlearn.experiments import (
     AuditInputs,
     AuditOutcome,
     BadRequest,
+    DataRequest,
     ModelRequest,
     Observer,
     Plan,
@@ -279,6 +280,30 @@ def test_shadow_margins_are_of_models_that_saw_what_the_plan_says() -> None:
     assert (own[plan.seen[0]] > 0).mean() > 0.97
     assert (own[~plan.seen[0]] > 0).mean() < 0.7
     assert np.mean(margins[-len(plan.retained) :] > 0) > 0.97
+
+
+def test_shadow_models_unlearn_as_the_audited_one_did(
+    tmp_path: Path, small_plan: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the run's trainings, and a setting chosen by the same validation set."""
+    settings = {"epochs": None, "share": 0.9, "initial.epochs": 2, "retrain.epochs": 2}
+    request = DataRequest("digits@600")
+    plan = small_plan(settings, data=request, method="prune-reset")
+    run = run_unlearning(plan, tmp_path / "run").folder
+    work = resolve_audit(AuditInputs(run=run, device="cpu", shadow_models=8)).shadows
+    assert work.recipe is not None and work.recipe == plan.recipe and work.recipe.initial.epochs == 2
+    split, seen = work.plan.shadow_split(0), dict[str, Any]()
+    assert split.dataset.validation is not None and plan.split.dataset.validation is not None
+    assert split.dataset.validation.fingerprint() == plan.split.dataset.validation.fingerprint()
+
+    def unlearn(self: Method, *arguments: Any, **keywords: Any) -> Any:
+        seen.update(keywords)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Method, "unlearn", unlearn)
+    with pytest.raises(KeyboardInterrupt):
+        work(0, lambda share: None)
+    assert seen["recipe"] == plan.recipe
 
 
 def test_a_method_that_retrains_is_not_told_from_retraining(tmp_path: Path, small_plan: Make) -> None:

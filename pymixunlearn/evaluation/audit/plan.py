@@ -77,7 +77,9 @@ class ShadowPlan:
         train = _joined(self.split.train.subset(kept.nonzero().squeeze(1)), self.split.test.subset(added))
         forget = torch.cat([forgotten[kept], torch.ones(len(added), dtype=torch.bool)])
         whole = self.split.dataset
-        dataset = Dataset(whole.name, train, whole.test, whole.preprocess, source=whole.place)
+        dataset = Dataset(
+            whole.name, train, whole.test, whole.preprocess, validation=whole.validation, source=whole.place
+        )
         return Split(dataset, self.split.task, forget.nonzero().squeeze(1), self.split.seed, self.split.params)
 
 

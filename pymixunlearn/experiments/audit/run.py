@@ -39,7 +39,7 @@ from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import write_json
 from pymixunlearn.experiments.common.settings import build_training, read_training
 from pymixunlearn.experiments.unlearn.report import AUDIT, write_report
-from pymixunlearn.methods import Method
+from pymixunlearn.methods import Method, Recipe
 from pymixunlearn.models.specification import parse_specification
 from pymixunlearn.reporting import RECORD
 from pymixunlearn.tasks import Split
@@ -77,7 +77,7 @@ class AuditPlan:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that determines the result, JSON-able."""
-        method, retrain = self.shadows.method, self.shadows.retrain
+        method, retrain, recipe = self.shadows.method, self.shadows.retrain, self.shadows.recipe
         return {
             **data_identity(self.samples.split),
             "model_sha256": self.target.sha256,
@@ -86,6 +86,7 @@ class AuditPlan:
             "settings": None if method is None else method.config.to_dict(),
             "initial": self.shadows.initial.to_dict(),
             "retrain": None if retrain is None else retrain.to_dict(),
+            **({} if recipe is None else {"recipe": [config.to_dict() for config in recipe]}),
             "attacks": list(self.attacks),
             "shadow_models": len(self.samples.seen),
             "seed": self.inputs.seed,
@@ -145,6 +146,7 @@ def resolve_audit(inputs: AuditInputs, *, observer: Observer | None = None) -> A
         device,
         inputs.seed,
         network=origin.target.loaded if is_object(origin.target.architecture) else None,
+        recipe=None if origin.method is None or not origin.method.chooses else Recipe(initial, retrain),
     )
     jobs = inputs.jobs or (4 if device.type == "cuda" else usable_cores())
     return AuditPlan(inputs, origin.target, attacks, shadows, min(jobs, count), _mismatch(inputs, origin))
@@ -247,9 +249,10 @@ def _of_run(inputs: AuditInputs, observer: Observer | None) -> _Origin:
         asked = replace(inputs.model, architecture=name)
         target = load_checkpoint(run, asked, split.dataset)
     method = methods.get(config["method"])
+    recipe = config.get("recipe") or (None, None)
     trainings = {
-        purpose: read_training(config[purpose]) if config[purpose] else target.defaults(purpose)
-        for purpose in ("initial", "retrain")
+        purpose: read_training(saved) if (saved := config[purpose] or stated) else target.defaults(purpose)
+        for purpose, stated in zip(("initial", "retrain"), recipe, strict=True)
     }
     return _Origin(
         split,

@@ -17,7 +17,7 @@ from pymixunlearn.evaluation.audit.margins import Array
 from pymixunlearn.experiments.common.parallel_tasks import run_tasks
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.stages import train_initial, train_retrain, unlearn_cached
-from pymixunlearn.methods import Method
+from pymixunlearn.methods import Method, Recipe
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training import TrainConfig
 
@@ -35,6 +35,7 @@ class Shadows:
         device: Where to compute.
         seed: Fixes the models.
         network: A network of the architecture, where ``models.build`` does not know it.
+        recipe: How the models are trained, Retrain included, for methods that train likewise.
     """
 
     plan: ShadowPlan
@@ -45,6 +46,7 @@ class Shadows:
     device: torch.device
     seed: int
     network: nn.Module | None = None
+    recipe: Recipe | None = None
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -70,7 +72,9 @@ class Shadows:
             network=self.network,
         ).model
         if self.method is not None:
-            shadow = unlearn_cached(self.method, shadow, split, device=self.device, seed=seed, observer=observer).model
+            shadow = unlearn_cached(
+                self.method, shadow, split, device=self.device, seed=seed, observer=observer, recipe=self.recipe
+            ).model
         audited = self.plan.audited()
         margins = margins_of(shadow, audited, split.preprocess, self.device)
         if self.retrain is None:

@@ -181,14 +181,25 @@ def _retrain_key(
 
 
 def unlearn_cached(
-    method: Method, initial: nn.Module, split: Split, *, device: torch.device, seed: int, observer: Observer
+    method: Method,
+    initial: nn.Module,
+    split: Split,
+    *,
+    device: torch.device,
+    seed: int,
+    observer: Observer,
+    recipe: Recipe | None = None,
 ) -> CachedModel:
-    """Unlearn, or take the unlearned model from the cache."""
+    """Unlearn, or take the unlearned model from the cache; ``recipe`` as of :meth:`Method.unlearn`."""
     key = training_key(initial, split.retain, split.preprocess, method.config, device=device, seed=seed)
     key.update(method=method.name, forget=split.forget.fingerprint(), forget_classes=list(split.forget_classes))
     if method.chooses and split.validation_halves is not None:
         key.update(choosing=split.validation_halves.choosing.fingerprint())
-    return _cached_result("unlearn", key, method, initial, split, device=device, seed=seed, observer=observer)
+    if method.chooses and recipe is not None:
+        key.update(recipe=[config.to_dict() for config in recipe])
+    return _cached_result(
+        "unlearn", key, method, initial, split, device=device, seed=seed, observer=observer, recipe=recipe
+    )
 
 
 def _cached_result(
@@ -201,12 +212,15 @@ def _cached_result(
     device: torch.device,
     seed: int,
     observer: Observer,
+    recipe: Recipe | None = None,
 ) -> CachedModel:
     """Run a method as the phase ``phase``, or take what it gave from the cache."""
 
     def build(*, callbacks: Sequence[Callback], resume: StateDict | None) -> TrainResult:
         watched = [*callbacks, PhaseCallback(observer, phase)]
-        result = method.unlearn(initial, split, device=device, seed=seed, callbacks=watched, resume=resume)
+        result = method.unlearn(
+            initial, split, device=device, seed=seed, callbacks=watched, resume=resume, recipe=recipe
+        )
         return TrainResult(result.model, result.seconds, result.history)
 
     origin = origin_of(split, phase if phase == method.name else f"{phase} {method.name}", forgotten=phase == "retrain")
