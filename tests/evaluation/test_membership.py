@@ -72,7 +72,8 @@ def test_xgboost_attacks_or_says_that_it_is_missing(model: nn.Module, class_task
         with pytest.raises(UserError, match="'xgboost' is not installed"):
             attack(model, class_task, attacker="xgboost")
     else:
-        assert attack(model, class_task, attacker="xgboost") == 100.0
+        # Its trees are not grown to the last sample: how many it tells apart depends on its version.
+        assert attack(model, class_task, attacker="xgboost") > 95.0
 
 
 def test_a_single_test_sample_is_too_few(model: nn.Module, leaky: data.Dataset) -> None:
