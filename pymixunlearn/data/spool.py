@@ -8,7 +8,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -131,8 +131,9 @@ def open_spool(folder: Path) -> Iterator[Spool]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         for other in folder.parent.iterdir():
-            if other.is_dir() and other != folder and time.time() - other.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(other, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another process may remove it at the same time
+                if other.is_dir() and other != folder and time.time() - other.stat().st_mtime > _STALE_SECONDS:
+                    shutil.rmtree(other, ignore_errors=True)
         spool = Spool(folder)
         try:
             yield spool
