@@ -19,6 +19,7 @@ from pymixunlearn import models
 from pymixunlearn.errors import UserError
 from pymixunlearn.models.adapter import adapted
 from pymixunlearn.models.class_map import check_class_map, map_of
+from pymixunlearn.models.origins.expected_inputs import expected_preprocess
 from pymixunlearn.models.registry import model_runs_code
 from pymixunlearn.models.specification import parse_specification
 from pymixunlearn.models.weight_forms import in_form_of
@@ -364,6 +365,13 @@ def test_what_does_not_fit_is_counted_with_the_likely_cause(tmp_path: Path) -> N
     assert message.endswith("needs a factory (file.py:factory) that replaces it")
     lora = {**state, **{f"features.0.{i}.lora_A.weight": torch.zeros(1) for i in range(3)}}
     assert refusal(lora).endswith("or give a factory that adds them")
+
+
+@pytest.mark.parametrize("content", [[], {"size": {"height": 8, "width": 8}}])
+def test_an_image_processor_of_another_form_is_one_sentence(content: object, tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="has not the form of an image classifier's.*say the preprocessing in"):
+        expected_preprocess(f"hf:{tmp_path}")
 
 
 @pytest.mark.extras

@@ -47,7 +47,15 @@ def expected_preprocess(text: str, *, pretrained: bool = False, image_size: int 
     if kind == "timm":
         found = _of_timm(name)
     elif kind == "hf":
-        found = _of_hugging_face(name)
+        try:
+            found = _of_hugging_face(name)
+        except UserError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise UserError(
+                f"the image processor of hf:{name} has not the form of an image classifier's "
+                f"({type(error).__name__}: {error}); say the preprocessing in --model-config"
+            ) from error
     elif pretrained and (kind == "torchvision" or text == "resnet18"):
         found = _of_torchvision("resnet18" if text == "resnet18" else name)
     if found is None:
