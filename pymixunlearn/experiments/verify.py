@@ -18,7 +18,7 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import Metrics
 from pymixunlearn.evaluation.catalogue import plugged_keys
 from pymixunlearn.evaluation.plugged import plugged_metrics
-from pymixunlearn.experiments.common.data_origin import IN_MEMORY, data_of_run, runs_code
+from pymixunlearn.experiments.common.data_origin import IN_MEMORY, data_of_run, runs_code, specified
 from pymixunlearn.experiments.common.identity import pixels_sha256
 from pymixunlearn.experiments.common.in_memory import is_object
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
@@ -219,9 +219,9 @@ def _check_content(
             "be rebuilt from names; pymixunlearn.verify(run, model=…, data=…) checks it"
         )
         return
-    if runs_code(config) and inputs.dataset is None and not inputs.allow_code:
+    if inputs.dataset is None and runs_code(config) and not inputs.allow_code:
         missing.append(
-            f"data set, models and metrics: loading the data runs '{config['dataset_spec']}', which the record names; "
+            f"data set, models and metrics: loading the data runs '{specified(config)}', which the record names; "
             "--allow-code runs it once you have read it"
         )
         return

@@ -35,7 +35,7 @@ from pymixunlearn.experiments.audit.shadows import Shadows, make_shadows, margin
 from pymixunlearn.experiments.common import stages
 from pymixunlearn.experiments.verify import VerifyInputs, run_verification
 from pymixunlearn.methods import Method
-from pymixunlearn.training import CodeNotAllowed, TrainConfig, train
+from pymixunlearn.training import TrainConfig, train
 
 CPU = torch.device("cpu")
 MEMORISE = TrainConfig(epochs=40, lr=5e-3, batch_size=64)
@@ -139,10 +139,11 @@ def test_an_audit_of_a_run_writes_its_file_into_the_folder(small_run: Path, trai
 def test_an_audit_runs_no_code_that_the_record_names(small_run: Path, tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text("from pathlib import Path\nPath(__file__).with_suffix('.ran').touch()\n")
     config = json.loads((small_run / "config.json").read_text())
-    config["architecture_name"] = f"{tmp_path / 'nets.py'}:make"
-    (small_run / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CodeNotAllowed, match="code that a record names is not run unasked"):
-        audited(small_run)
+    code = f"{tmp_path / 'nets.py'}:make"
+    for change in ({"architecture_name": code}, {"dataset_spec": code}, {"dataset_spec": None, "dataset": code}):
+        (small_run / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(UserError, match="code that a record names is not run unasked"):
+            audited(small_run)
     assert not (tmp_path / "nets.ran").exists()
 
 

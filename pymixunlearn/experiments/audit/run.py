@@ -18,7 +18,7 @@ from pymixunlearn.evaluation.audit.limits import findings, limits
 from pymixunlearn.evaluation.audit.rmia import REFERENCES
 from pymixunlearn.experiments.audit.inputs import AuditInputs
 from pymixunlearn.experiments.audit.shadows import Shadows, make_shadows, margins_of
-from pymixunlearn.experiments.common.data_origin import data_of_run, runs_code
+from pymixunlearn.experiments.common.data_origin import data_of_run, runs_code, specified
 from pymixunlearn.experiments.common.forget_set import load_split
 from pymixunlearn.experiments.common.given import GivenData, GivenModel
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity, identity_hash
@@ -231,7 +231,7 @@ def _of_run(inputs: AuditInputs, observer: Observer | None) -> _Origin:
     if not isinstance(given, GivenData):
         if runs_code(config) and not inputs.model.allow_code:
             raise UserError(
-                f"'{run}' has data that '{config['dataset_spec']}' makes, and code that a record names is not run "
+                f"'{run}' has data that '{specified(config)}' makes, and code that a record names is not run "
                 "unasked; expected --allow-code (allow_code=True) once you have read it"
             )
         data = data_of_run(config, data_dir=given.data_dir, download=given.download, stream=given.stream)

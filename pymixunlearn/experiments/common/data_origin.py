@@ -45,8 +45,12 @@ def in_memory_parts(data: DataRequest, model: ModelRequest) -> dict[str, list[st
 
 def runs_code(config: Mapping[str, Any]) -> bool:
     """Return whether loading a run's data again would run a user's file or module, which its config.json names."""
-    text = config.get("dataset_spec")
-    return text is not None and parse_specification(str(text), available(), missing=True).kind == "factory"
+    return parse_specification(specified(config), available(), missing=True).kind == "factory"
+
+
+def specified(config: Mapping[str, Any]) -> str:
+    """Return the specification of a run's data; records of 0.1.0 have the name alone."""
+    return str(config.get("dataset_spec") or config["dataset"])
 
 
 def data_of_run(
@@ -68,7 +72,7 @@ def data_of_run(
             f"the run was made from a data set in memory ('{config['dataset']}'), which cannot be rebuilt from names; "
             "expected data=… in Python (pymixunlearn.verify)"
         )
-    text = str(config.get("dataset_spec") or config["dataset"])
+    text = specified(config)
     folder: Path | None = None if config["data_dir"] is None else Path(config["data_dir"])
     if data_dir is not None:
         base, _, count = text.rpartition("@") if _PART.search(text) else (text, "", "")
