@@ -66,6 +66,13 @@ def test_its_steps_are_those_of_the_run_and_nothing_is_written(
     assert trained == {"initial": 0.0, "retrain": 0.0}
 
 
+def test_a_method_that_trains_as_the_initial_model_was_trained_is_estimated_so(small_plan: Make) -> None:
+    settings = {"epochs": None, "share": 0.9, "initial.epochs": 4}
+    plan = small_plan(settings, method="prune-reset", retrain=False)
+    steps = {phase.name: phase.steps for phase in preview_unlearning(plan).phases}
+    assert steps["unlearn"] == 2 * -(-len(plan.split.retain) // plan.method.config.to_dict()["batch_size"])
+
+
 def test_a_folder_of_another_run_is_refused(tmp_path: Path, small_plan: Make) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty and holds no run"):

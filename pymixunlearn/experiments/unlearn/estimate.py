@@ -98,7 +98,13 @@ def _unlearning(plan: Plan, network: nn.Module) -> Iterator[Phase]:
     try:
         with suppress(_Enough):
             plan.method.unlearn(
-                network, plan.split, device=plan.device, seed=plan.inputs.seed, callbacks=[watch], store=None
+                network,
+                plan.split,
+                device=plan.device,
+                seed=plan.inputs.seed,
+                callbacks=[watch],
+                store=None,
+                recipe=plan.recipe,
             )
     except Exception:
         # What a first training was cut short for may be of no use to what follows, which is not known then.
