@@ -10,7 +10,7 @@ import pytest
 from markupsafe import Markup
 
 from pymixunlearn.evaluation import METRICS
-from pymixunlearn.experiments import SplitRequest, UnlearnInputs, resolve_unlearning, run_unlearning
+from pymixunlearn.experiments import DataRequest, SplitRequest, UnlearnInputs, resolve_unlearning, run_unlearning
 from pymixunlearn.experiments.unlearn.report import write_report
 from pymixunlearn.reporting import Row, format_cell
 from pymixunlearn.reporting.html import environment
@@ -166,3 +166,21 @@ def test_the_audit_is_on_the_page_where_there_is_one(tmp_path: Path, monkeypatch
         "Nor do they cost much.",
     ):
         assert text in page.text
+
+
+def test_a_search_that_ends_with_fresh_weights_says_what_they_learnt_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / "cache"))
+    settings, request = {"epochs": 1, "initial.epochs": 1}, DataRequest("digits@600")
+    plan = resolve_unlearning(UnlearnInputs(device="cpu", retrain=False, settings=settings, data=request))
+    run = run_unlearning(plan, tmp_path / "run").folder
+    metrics = json.loads((run / "metrics.json").read_text())
+    for kept in ("Retrain", "fresh weights on the initial model's outputs"):
+        metrics["search"] = {"kept": kept, "tested": False, "untested": None, "attempts": []}
+        (run / "metrics.json").write_text(json.dumps(metrics))
+        write_report(run)
+        text = " ".join(checked((run / "report.html").read_text("utf-8")).text.split())
+        assert "the network was trained from scratch on the remaining data" in text
+        assert ("on the initial model's outputs in place of labels" in text) is (kept != "Retrain")
+        assert "are the validation set, on which no model of this run is trained." in text
