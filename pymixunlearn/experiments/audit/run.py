@@ -249,10 +249,10 @@ def _of_run(inputs: AuditInputs, observer: Observer | None) -> _Origin:
         asked = replace(inputs.model, architecture=name)
         target = load_checkpoint(run, asked, split.dataset)
     method = methods.get(config["method"])
-    recipe = config.get("recipe") or (None, None)
+    recipe = dict(zip(("initial", "retrain"), config.get("recipe") or (None, None), strict=True))
     trainings = {
-        purpose: read_training(saved) if (saved := config[purpose] or stated) else target.defaults(purpose)
-        for purpose, stated in zip(("initial", "retrain"), recipe, strict=True)
+        purpose: read_training(saved) if (saved := config[purpose] or recipe[purpose]) else target.defaults(purpose)
+        for purpose in ("initial", "retrain")
     }
     return _Origin(
         split,
