@@ -51,6 +51,18 @@ def test_data_split_and_model_may_be_objects() -> None:
         pymixunlearn.retrain("cnn", other, split)
 
 
+def test_frozen_weights_make_another_retrain() -> None:
+    network = models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+    first = next(network.parameters()).requires_grad_(False)
+    split = tasks.class_split(data.load("digits"))
+    runs = []
+    for _ in range(2):
+        runs.append(pymixunlearn.retrain(network, split.dataset, split, settings={"epochs": 1}, device="cpu"))
+        with torch.no_grad():
+            first.mul_(2)
+    assert [run.known for run in runs] == [False, False] and runs[0].folder != runs[1].folder
+
+
 class OwnNet(torch.nn.Module):
     """Network that ``models.build`` does not know."""
 

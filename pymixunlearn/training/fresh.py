@@ -44,7 +44,7 @@ def fresh_weights(model: nn.Module, seed: int, *, keep_frozen: bool = False) -> 
         >>> fresh.architecture == model.architecture, training.model_hash(fresh) == training.model_hash(model)
         (True, False)
     """
-    kept = _frozen_tensors(model) if keep_frozen else {}
+    kept = frozen_tensors(model) if keep_frozen else {}
     architecture = models.architecture_of(model)
     fresh = _reset(model, seed, set(kept)) if architecture is None else models.build(**architecture, seed=seed)
     if architecture is not None:
@@ -77,7 +77,7 @@ def frozen_parameters(model: nn.Module) -> list[str]:
     return [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
 
 
-def _frozen_tensors(model: nn.Module) -> dict[str, Tensor]:
+def frozen_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return copies of what a training of the model leaves as it is, by name."""
     names = set(frozen_parameters(model))
     layers = set(frozen_norms(model))

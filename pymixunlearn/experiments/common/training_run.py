@@ -25,7 +25,8 @@ from pymixunlearn.experiments.common.threads import suited_threads
 from pymixunlearn.files import file_sha256
 from pymixunlearn.reporting import VERSION, measured
 from pymixunlearn.tasks import Split
-from pymixunlearn.training import CachedModel, TrainConfig, model_hash, save_model
+from pymixunlearn.training import CachedModel, TrainConfig, model_hash, save_model, tensors_hash
+from pymixunlearn.training.fresh import frozen_tensors
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,15 @@ class TrainingPlan:
             "settings": self.config.to_dict(),
             **(which if self.split is None else data_identity(self.split)),
             "architecture": self.initial.architecture,
+            **self._frozen(),
             "seed": self.inputs.seed,
             "device": str(self.device),
         }
+
+    def _frozen(self) -> dict[str, Any]:
+        """What Retrain takes over of the initial model: the tensors that are frozen in it."""
+        frozen = {} if self.initial.loaded is None else frozen_tensors(self.initial.loaded)
+        return {"frozen_sha256": tensors_hash(frozen)} if frozen else {}
 
 
 def run_training_plan(
