@@ -146,8 +146,10 @@ def test_verify_runs_no_file_of_a_record_unasked(invoke: Invoke, plugin: Path, m
     assert result.exit_code == 0 and "forget_confidence" not in result.stdout, result.output
     plugged._PLUGGED.pop("forget_confidence")
     plugin.write_text(plugin.read_text() + "\nraise SystemExit('was run')\n")
-    result = invoke("verify", "run", "--device", "cpu", "--allow-code")
-    assert result.exit_code == 0 and "not the file of the run" in result.stdout, result.output
+    for change in (lambda: None, plugin.unlink):  # another file, and none
+        change()
+        result = invoke("verify", "run", "--device", "cpu", "--allow-code")
+        assert result.exit_code == 0 and "not the file of the run" in result.stdout, result.output
 
 
 def test_installed_packages_bring_plugins(

@@ -54,6 +54,16 @@ def finished(model_cache_folder: Path, tmp_path_factory: pytest.TempPathFactory)
         ).folder
 
 
+DATA = """
+import torch
+from pymixunlearn import data
+
+def make():
+    images = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    return data.from_tensors(images[:40], torch.arange(40) % 2, images[40:], torch.arange(20) % 2)
+"""
+
+
 @pytest.fixture
 def folder(finished: Path, tmp_path: Path) -> Path:
     return shutil.copytree(finished, tmp_path / "run")
@@ -134,3 +144,22 @@ def test_what_is_not_of_the_form_of_a_record_is_named_by_its_place(folder: Path)
     assert failing(folder)["report.json, form"].startswith("request/forgotten is not what the schema demands: 3 ")
     reseal(folder, lambda record: record.pop("request"))
     assert failing(folder)["report.json, form"].startswith("the record is not what the schema demands: 'request' ")
+
+
+def test_data_that_a_file_makes_are_loaded_only_with_leave(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(DATA)
+    given = f"{tmp_path / 'own.py'}:make"
+    few = {"epochs": 1, "initial.epochs": 1}
+    folder = pymixunlearn.unlearn(
+        "cnn", given, [3], "neggrad", tmp_path / "run", settings=few, retrain=False, thumbnails=False, device="cpu"
+    ).folder
+    unasked = pymixunlearn.verify(folder, device="cpu")
+    assert unasked.holds and not {"data set", "model unlearned"} & {check.subject for check in unasked}
+    assert any(f"loading the data runs '{given}'" in sentence for sentence in unasked.not_checked)
+    allowed = pymixunlearn.verify(folder, device="cpu", allow_code=True)
+    assert allowed.holds and {"data set", "metrics of unlearned"} <= {check.subject for check in allowed}
+
+
+def test_hashes_alone_say_that_no_metric_was_measured(folder: Path) -> None:
+    found = pymixunlearn.verify(folder, hashes_only=True)
+    assert found.holds and any(sentence.startswith("metrics: ") for sentence in found.not_checked)
