@@ -20,9 +20,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     Args:
         kind: What the name stands for, as a user would say it ("dataset", "method").
         name: The name that was given.
-        known: Every name that would have been accepted.
+        known: Every name that would have been accepted; one that comes twice is named once.
+
+    Example:
+        >>> str(unknown_name("method", "scrubs", ["scrub", "salun", "scrub"]))
+        "unknown method 'scrubs'; expected one of salun, scrub. Did you mean 'scrub'?"
     """
-    names = sorted(known)
+    names = sorted(set(known))
     nearest = get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
     return UserError(f"unknown {kind} '{name}'; expected one of {', '.join(names)}.{hint}")
