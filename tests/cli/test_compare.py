@@ -26,7 +26,7 @@ def test_a_comparison_prints_and_writes_its_table(invoke: Invoke) -> None:
     lines = result.stdout.splitlines()
     assert lines[0].startswith("4 methods, seeds 0, 1: 8 cells in runs/compare-digits-class-")
     assert any(line.startswith("fine-tune-seed1: mean gap ") for line in lines)
-    for row in ("Retrain", "initial", "fine-tune", "mixunlearn-aware", "mixunlearn-agnostic", "gradient-ascent"):
+    for row in ("Retrain", "second Retrain", "initial", "fine-tune", "mixunlearn-aware", "mixunlearn-agnostic", "gradient-ascent"):
         assert sum(f"| {row} " in line for line in lines) == 1
     assert any(line.startswith("gradient-ascent, seeds 0, 1, failed: unlearning diverged") for line in lines)
     folder = Path(lines[-1].removeprefix("Tables: ").split(",")[0]).parent
@@ -35,7 +35,7 @@ def test_a_comparison_prints_and_writes_its_table(invoke: Invoke) -> None:
     for key, cell in record["cells"].items():
         assert (folder / cell["folder"] / "model.safetensors").is_file() is (cell["status"] == "finished"), key
     methods = [line["method"] for line in csv.DictReader((folder / "table.csv").open())]
-    assert methods[:2] == ["Retrain", "initial"] and len(methods) == 6
+    assert methods[:3] == ["Retrain", "second Retrain", "initial"] and len(methods) == 7
     assert "| label-agnostic | mixunlearn-agnostic |" in (folder / "table.md").read_text()
     assert "\\begin{tabular}" in (folder / "table.tex").read_text()
 
@@ -62,7 +62,7 @@ def test_a_config_file_says_the_same(invoke: Invoke) -> None:
 
 def test_a_cell_is_an_ordinary_run(invoke: Invoke) -> None:
     assert invoke(*QUICK, "--methods", "ssd", "--seeds", "2", "--out", "c").exit_code == 0
-    small = ("--set", "initial.epochs=1", "--set", "retrain.epochs=1")
+    small = ("--set", "initial.epochs=1", "--set", "retrain.epochs=1", "--retrain", "two")
     assert invoke("unlearn", "--method", "ssd", "--device", "cpu", "--seed", "2", *small, "--out", "u").exit_code == 0
     first, second = (json.loads(Path(name, "metrics.json").read_text()) for name in ("c/cells/ssd-seed2", "u"))
     assert first["metrics"] == second["metrics"] and first["hashes"] == second["hashes"]

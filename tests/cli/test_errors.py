@@ -91,7 +91,7 @@ def test_wrong_usage_exits_2(invoke: Invoke, arguments: str, message: str) -> No
         ("unlearn --forget-class 1 --forget-class 1", "got 1 more than once"),
         ("unlearn --forget gone.txt", "'gone.txt' cannot be read"),
         ("unlearn --forget far.txt", "index out of range: expected 0..1437"),
-        ("unlearn --forget twice.txt", "got 5 more than once"),
+        ("unlearn --forget twice.txt", "got the index 5 more than once"),
         ("unlearn --forget word.txt", "an index must be an integer, got 'five'"),
         ("unlearn --forget none.txt", "forget set must have at least one"),
         ("unlearn --forget all.txt", "retain set must have at least one"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from click.testing import Result
 from mixunlearn_cli.columns import table
 from mixunlearn_cli.preview import _time
@@ -12,7 +13,11 @@ from mixunlearn_cli.preview import _time
 Invoke = Callable[..., Result]
 
 
-def test_it_says_what_and_how_long_in_80_columns_and_writes_nothing(invoke: Invoke) -> None:
+def test_it_says_what_and_how_long_in_80_columns_and_writes_nothing(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    # A cache in which nobody else has trained the network.
+    monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path_factory.mktemp("cache")))
     Path("list.txt").write_text("3, 14\n159\n")
     result = invoke("unlearn", "--dry-run", "--device", "cpu", "--forget", "list.txt", "--stop", "auto")
     assert result.exit_code == 0, result.output

@@ -102,7 +102,7 @@ def test_a_method_of_the_users_own(registry: None) -> None:
     assert (Mine.name, Mine.summary) == ("mine", "does as gradient ascent does")
     assert methods.GradientAscent.name == "gradient-ascent"
     methods.method("mine", summary="registered again, as when a file is run twice")(Mine)
-    with pytest.raises(UserError, match=r"a method 'mine' is there already \(.*Mine\)"):
+    with pytest.raises(UserError, match=r"a method 'mine' is there already \(.*Mine of tests.methods.test_config\)"):
         methods.method("mine", summary="")(methods.NegGrad)
     assert methods.get("mine") is Mine and methods.NegGrad.name == "neggrad"
 

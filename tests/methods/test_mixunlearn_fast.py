@@ -166,9 +166,10 @@ def test_the_teacher_sees_a_sample_that_is_used_once(tiny: Any) -> None:
         return sum(model.seen) - asked_at_start
 
     asked_at_start = 0
-    # That, checks of the network and sizes of tables cost a few images, the same for every length of a run.
+    # That, checks of the network in evaluation and in training mode and sizes of tables cost a few images, the same
+    # for every length of a run.
     asked_at_start = asked(1) - 20
-    assert asked_at_start < 12
+    assert asked_at_start < 16
     assert asked(1) == 20  # an epoch uses ten of the retain samples, the other twenty are nobody's business
     assert 20 < asked(3) < 40
     assert asked(60) == 40
