@@ -26,7 +26,15 @@ def test_a_comparison_prints_and_writes_its_table(invoke: Invoke) -> None:
     lines = result.stdout.splitlines()
     assert lines[0].startswith("4 methods, seeds 0, 1: 8 cells in runs/compare-digits-class-")
     assert any(line.startswith("fine-tune-seed1: mean gap ") for line in lines)
-    for row in ("Retrain", "second Retrain", "initial", "fine-tune", "mixunlearn-aware", "mixunlearn-agnostic", "gradient-ascent"):
+    for row in (
+        "Retrain",
+        "second Retrain",
+        "initial",
+        "fine-tune",
+        "mixunlearn-aware",
+        "mixunlearn-agnostic",
+        "gradient-ascent",
+    ):
         assert sum(f"| {row} " in line for line in lines) == 1
     assert any(line.startswith("gradient-ascent, seeds 0, 1, failed: unlearning diverged") for line in lines)
     folder = Path(lines[-1].removeprefix("Tables: ").split(",")[0]).parent

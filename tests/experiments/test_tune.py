@@ -116,7 +116,7 @@ def test_trials_are_as_many_as_there_are_combinations_at_most() -> None:
         ("neggrad", {"seeds": (1, 1)}, "expected each once"),
         ("neggrad", {"validation": 1.0}, "validation is 1.0"),
         ("neggrad", {"trials": 0}, "trials is 0; expected at least 1"),
-        ("neggrad", {"model": ModelRequest("my.safetensors")}, "expected a network's name or specification without weights"),
+        ("neggrad", {"model": ModelRequest("my.safetensors")}, "specification without weights"),
         ("neggrad", {"split": SplitRequest(indices=Path("ids.txt"))}, "leave out lists of samples"),
         ("neggrad", {"split": SplitRequest(manifest=Path("split.json"))}, "leave out lists of samples"),
         ("neggrad", {"settings": {"retain_weight": 1}}, "nothing to search"),
