@@ -26,7 +26,6 @@ the two parts alone: what is told beside them came later.
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -38,6 +37,7 @@ import torch
 from torch import nn
 
 from benchmarks.deceivers import MaskedLogit, matched_margins, refitted_head
+from benchmarks.rows import Rows
 from pymixunlearn import data, models, tasks
 from pymixunlearn.benchmarking.machine import describe_machine
 from pymixunlearn.data import Dataset, Preprocess, TrainingSet
@@ -78,35 +78,17 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class Results:
-    """The CSV file: rows that are there are not measured again."""
+class Results(Rows):
+    """The rows of this benchmark, by cell and subject."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[dict[str, str]] = []
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                self.rows = list(csv.DictReader(file))
-
-    def find(self, bed: Bed, task: str, draw: int, subject: str) -> dict[str, str] | None:
+    def row(self, bed: Bed, task: str, draw: int, subject: str) -> dict[str, str] | None:
         """Return the row of a subject, if it is there."""
-        key = {"model": bed.model, "dataset": bed.dataset, "task": task, "draw": str(draw), "subject": subject}
-        return next((row for row in self.rows if all(row[name] == value for name, value in key.items())), None)
+        return self.find(model=bed.model, dataset=bed.dataset, task=task, draw=draw, subject=subject)
 
     def refuses(self, bed: Bed, task: str, draw: int, subject: str) -> bool:
         """Whether the row of a subject is there and says that the test refuses it."""
-        row = self.find(bed, task, draw, subject)
+        row = self.row(bed, task, draw, subject)
         return row is not None and row["decision"] == "refused"
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Append a row."""
-        new = not self.path.exists()
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-        self.rows.append({name: str(value) for name, value in row.items()})
 
 
 def load(bed: Bed, data_dir: Path) -> Dataset:
@@ -150,14 +132,14 @@ class Cell:
     def measure(self, task: str, draw: int) -> None:
         """Measure what is not in the results of one draw."""
         split, bed = split_of(self.dataset, task, draw), self.bed
-        if not self.results.find(bed, task, draw, "retrain"):
+        if not self.results.row(bed, task, draw, "retrain"):
             config = replace(self.config, epochs=bed.retrain_epochs)
             model = train_retrain(self.initial, split, config, device=CPU, seed=draw, observer=Observer()).model
             self.judge(split, task, draw, "retrain", model)
         seen = [draw for draw in range(DRAWS) if self.results.refuses(bed, task, draw, "initial")]
         if draw in seen[:DECEIVED_DRAWS]:
             for name, model in deceivers(self.initial, split, draw):
-                if not self.results.find(bed, task, draw, name):
+                if not self.results.row(bed, task, draw, name):
                     self.judge(split, task, draw, name, model)
 
     def judge(self, split: Split, task: str, draw: int, name: str, model: nn.Module) -> None:
@@ -175,7 +157,7 @@ class Cell:
         machine = describe_machine(CPU)
         epochs = {"initial": self.config.epochs, "retrain": self.bed.retrain_epochs}
         for subject, acceptance in judged.items():
-            if self.results.find(self.bed, task, draw, subject):
+            if self.results.row(self.bed, task, draw, subject):
                 continue
             row = {"model": self.bed.model, "dataset": self.bed.dataset, "task": task, "draw": draw}
             row |= {"subject": subject, **measured(acceptance)}
@@ -228,7 +210,7 @@ def summary(rows: list[dict[str, str]]) -> str:
 def main(data_dir: Path, beds: tuple[str, ...], tasks_wanted: tuple[str, ...], out: Path) -> None:
     """Measure every cell, and print the summary of what the file holds."""
     torch.set_num_threads(1)
-    results = Results(out)
+    results = Results(out, COLUMNS)
     cells = [Cell(bed, data_dir, results) for bed in BEDS if bed.model in beds]
     # Draw by draw, so that what is there after a while is of every cell.
     for draw in range(DRAWS):

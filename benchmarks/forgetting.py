@@ -4,7 +4,8 @@
         --out benchmarks/results/forgetting-cpu.csv
 
 DATA holds FashionMNIST/raw and cifar10-images (an image folder or its archives train and test). A row that is in the
-file is not measured again, so the script can be killed and repeated.
+file is not measured again, so the script can be killed and repeated. Seed by seed, cell by cell, the subjects are
+measured in the order below, so that what is there after a while is of every cell.
 
 Networks and data: ``cnn`` on fashion-mnist@10000, Retrain with twice the initial model's epochs, as published;
 ``resnet14`` on 5000 images of CIFAR-10 at 16 pixels, standardised and not augmented, Retrain with as many epochs as the
@@ -12,12 +13,26 @@ initial model. Tasks: "class", class 3; "data", 40 % of the samples of classes 5
 
 Settings are chosen on one half of the validation set, where a method chooses; the decision in the file is made on the
 other half. Seconds are those of the processor, for one thread, all attempts and their tests included. The gap is the
-mean absolute difference to Retrain of the paper's metrics of the task.
+mean absolute difference to Retrain of the paper's metrics of the task; that of the second Retrain, with other weights
+and another order, is the noise floor.
+
+Seed 0 served the development: defaults and presets were chosen on it. Seeds 20 to 22 were set aside for the end; what
+they must show was written down before the first of them ran:
+
+- How many seconds ``prune-reset`` and ``eu-k`` take until the test accepts, all attempts summed, beside Retrain's. Aim:
+  of the cells in which the test refuses the initial model, all but two are accepted below Retrain's cost.
+- Whether ``mixunlearn-reset`` with masks that are held to the share, the form of MixUnlearn that was accepted on seed
+  0, is accepted here, at no more than a third of Retrain's time, and with a test accuracy that is not below Retrain's
+  by more than the second Retrain's is away from it.
+- What the new generator does for MixUnlearn in the paper's form: decision, gap beside the noise floor, and what the
+  masks are like (columns mask_within and mask_error).
+
+Nothing is changed after a look at these rows: settings, presets and the code of the methods are those of the commit
+that comes before them.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +44,7 @@ import torch
 from torch import nn
 
 from benchmarks.acceptance import BEDS, CPU, Bed, load
+from benchmarks.rows import Rows
 from pymixunlearn import methods, tasks
 from pymixunlearn.benchmarking.machine import describe_machine
 from pymixunlearn.data import Dataset, TrainingSet
@@ -36,7 +52,8 @@ from pymixunlearn.evaluation import Metrics, Resurfacing, acceptances, evaluate,
 from pymixunlearn.experiments.common.presets import find_preset
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.stages import train_initial, train_retrain
-from pymixunlearn.methods import Method, Recipe, UnlearnResult
+from pymixunlearn.methods import Method, Recipe, Retrain, RetrainConfig, UnlearnResult
+from pymixunlearn.seeding import derive_seed
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import defaults_for
 
@@ -59,51 +76,30 @@ class Subject:
     settings: dict[str, Any]
 
 
+SECOND = "second retrain"
 SUBJECTS: dict[str, Subject] = {
     "prune-reset": Subject("prune-reset", {}),
-    "prune-reset, quick": Subject("prune-reset", {"schedule": "quick"}),
-    "prune-reset, without labels": Subject("prune-reset", {"label_aware": False}),
     "eu-k": Subject("eu-k", {}),
-    "mixunlearn-reset": Subject("mixunlearn-reset", {"schedule": "close", "generator": "mixblock-lam"}),
     "mixunlearn-reset, quick": Subject("mixunlearn-reset", {"schedule": "quick", "generator": "mixblock-lam"}),
-    "mixunlearn-reset, quick, vanilla": Subject("mixunlearn-reset", {"schedule": "quick", "generator": "vanilla"}),
+    SECOND: Subject("retrain", {}),
     "mixunlearn, aware": Subject("mixunlearn", {"label_aware": True}),
     "mixunlearn, aware, mixblock-lam": Subject("mixunlearn", {"label_aware": True, "generator": "mixblock-lam"}),
+    "prune-reset, quick": Subject("prune-reset", {"schedule": "quick"}),
+    "mixunlearn-reset, quick, vanilla": Subject("mixunlearn-reset", {"schedule": "quick", "generator": "vanilla"}),
+    "mixunlearn-reset": Subject("mixunlearn-reset", {"schedule": "close", "generator": "mixblock-lam"}),
+    "prune-reset, without labels": Subject("prune-reset", {"label_aware": False}),
     "mixunlearn, aware, vanilla": Subject("mixunlearn", {"label_aware": True, "generator": "vanilla"}),
     "mixunlearn, agnostic": Subject("mixunlearn", {"label_aware": False}),
     "mixunlearn, agnostic, mixblock-lam": Subject("mixunlearn", {"label_aware": False, "generator": "mixblock-lam"}),
 }
-
-
-class Results:
-    """The CSV file: rows that are there are not measured again."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[dict[str, str]] = []
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                self.rows = list(csv.DictReader(file))
-
-    def find(self, **key: object) -> dict[str, str] | None:
-        """Return the row of a cell's subject, if it is there."""
-        return next((row for row in self.rows if all(row[name] == str(value) for name, value in key.items())), None)
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Append a row."""
-        new = not self.path.exists()
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-        self.rows.append({name: str(row.get(name, "")) for name in COLUMNS})
+"""Beside Retrain and the initial model, which every cell has; in the order in which they are measured."""
+FIRST = tuple(SUBJECTS)[:7]
 
 
 class Cell:
     """One network on its data, one task, one seed."""
 
-    def __init__(self, bed: Bed, dataset: Dataset, task: str, seed: int, results: Results) -> None:
+    def __init__(self, bed: Bed, dataset: Dataset, task: str, seed: int, results: Rows) -> None:
         self.bed, self.task, self.seed, self.results = bed, task, seed, results
         self.split: Split = (
             tasks.class_split(dataset, [3])
@@ -125,26 +121,33 @@ class Cell:
         ).model
         self.reference: Metrics | None = None
 
-    def run(self, subjects: tuple[str, ...], *, second: bool) -> None:
+    def run(self, subjects: tuple[str, ...]) -> None:
         """Measure what every other model is beside, and the subjects whose rows are missing."""
-        retrain, seconds = self.retrained(self.seed)
+        retrain, seconds = self.retrained("retrain")
         self.reference = evaluate(retrain, self.split, device=CPU, seed=self.seed)
         for name, model in (("retrain", retrain), ("initial", self.initial)):
             if not self.find(name):
                 self.add(name, model, seconds if name == "retrain" else None)
-        if second and not self.find("second retrain"):
-            self.add("second retrain", *self.retrained(self.seed + 1000))
-        for name in subjects:
-            if not self.find(name):
-                method, started = self.method(SUBJECTS[name]), time.process_time()
-                result = method.unlearn(self.initial, self.split, device=CPU, seed=self.seed, recipe=self.recipe)
-                self.add(name, result.model, time.process_time() - started, result)
+        for name in (name for name in SUBJECTS if name in subjects and not self.find(name)):
+            if name == SECOND:
+                self.add(name, *self.retrained(name))
+                continue
+            method, started = self.method(SUBJECTS[name]), time.process_time()
+            result = method.unlearn(self.initial, self.split, device=CPU, seed=self.seed, recipe=self.recipe)
+            self.add(name, result.model, time.process_time() - started, result)
 
-    def retrained(self, seed: int) -> tuple[nn.Module, float]:
-        """Return a Retrain, from the user's cache if it is there, and what training it took just now."""
-        started = time.process_time()
-        found = train_retrain(self.initial, self.split, self.recipe.retrain, device=CPU, seed=seed, observer=Observer())
-        return found.model, time.process_time() - started
+    def retrained(self, name: str) -> tuple[nn.Module, float]:
+        """Return a Retrain, and the seconds of its training, which mean nothing if its row is there.
+
+        What is to be measured is trained here and now; what is measured already may come from the user's cache.
+        """
+        config, started = self.recipe.retrain, time.process_time()
+        if self.find(name):
+            found = train_retrain(self.initial, self.split, config, device=CPU, seed=self.seed, observer=Observer())
+            return found.model, time.process_time() - started
+        seed = derive_seed(self.seed, name) if name == SECOND else self.seed
+        result = Retrain(RetrainConfig.of(config)).unlearn(self.initial, self.split, device=CPU, seed=seed)
+        return result.model, time.process_time() - started
 
     def find(self, subject: str) -> dict[str, str] | None:
         """Return this cell's row of a subject."""
@@ -219,9 +222,8 @@ def table(rows: list[dict[str, str]]) -> str:
 @click.option("--task", "tasks_wanted", multiple=True, default=TASKS, show_default=True)
 @click.option("--seed", "seeds", multiple=True, type=int, required=True)
 @click.option(
-    "--subject", "subjects", multiple=True, default=list(SUBJECTS), help="Of those in the file; all if not given."
+    "--subject", "subjects", multiple=True, type=click.Choice(list(SUBJECTS)), default=FIRST, show_default=True
 )
-@click.option("--second", is_flag=True, help="Train a second Retrain, with other weights and order.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The CSV file; rows are appended.")
 def main(
     data_dir: Path,
@@ -229,17 +231,19 @@ def main(
     tasks_wanted: tuple[str, ...],
     seeds: tuple[int, ...],
     subjects: tuple[str, ...],
-    second: bool,
     out: Path,
 ) -> None:
-    """Measure every cell, seed by seed, so that what is there after a while is of every cell."""
+    """Measure every cell, and print all rows of the file as a table."""
     torch.set_num_threads(1)
-    results = Results(out)
+    results = Rows(out, COLUMNS)
     loaded = [(bed, load(bed, data_dir)) for bed in BEDS if bed.model in beds]
     for seed in seeds:
         for bed, dataset in loaded:
             for task in tasks_wanted:
-                Cell(bed, dataset, task, seed, results).run(subjects, second=second)
+                wanted = ("retrain", "initial", *subjects)
+                key = {"model": bed.model, "task": task, "seed": seed}
+                if not all(results.find(subject=name, **key) for name in wanted):
+                    Cell(bed, dataset, task, seed, results).run(subjects)
     click.echo(table(results.rows))
 
 
