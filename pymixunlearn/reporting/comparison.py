@@ -21,7 +21,7 @@ _OURS = "mixunlearn"
 
 Cell: TypeAlias = Mapping[str, Any]
 """What ``compare.json`` says about one cell."""
-Numbers: TypeAlias = Mapping[str, tuple[float, float]]
+Numbers: TypeAlias = Mapping[str, "tuple[float, float | None]"]
 """Metric to mean and standard deviation."""
 
 
@@ -226,12 +226,12 @@ def _against_floor(rows: Sequence[ComparisonRow], floor: Floor) -> list[Comparis
 
 
 def _published(rows: Mapping[str, Numbers]) -> dict[str, dict[str, Statistic]]:
-    """Return the paper's numbers with the gap that they amount to; the paper itself prints none."""
+    """Return the paper's numbers with the gap that they amount to where all are known; the paper prints none."""
     found: dict[str, dict[str, Statistic]] = {}
     retrain = rows.get("retrain", {})
     for name, numbers in rows.items():
         found[name] = {metric: Statistic(mean, std) for metric, (mean, std) in numbers.items()}
-        if name != "retrain" and set(numbers) == set(retrain):
+        if name != "retrain" and set(numbers) == set(retrain) and "asr" in numbers:
             found[name][GAP] = Statistic(fmean(abs(numbers[key][0] - retrain[key][0]) for key in retrain))
     return found
 

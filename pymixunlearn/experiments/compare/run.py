@@ -207,7 +207,7 @@ def _report(folder: Path, record: Mapping[str, Any], table: ComparisonTable) -> 
 
 def _write(folder: RecordFolder, record: Mapping[str, Any]) -> ComparisonTable:
     """Write the record and the tables, each whole or not at all."""
-    paper = find_published(record["dataset"], record["task"], record["params"])
+    paper = find_published(record)
     table = comparison_table(record) if paper is None else comparison_table(record, paper.rows, paper.source)
     texts = {
         "table.md": to_markdown(table),
