@@ -73,6 +73,20 @@ def test_a_method_that_trains_as_the_initial_model_was_trained_is_estimated_so(s
     assert steps["unlearn"] == 2 * -(-len(plan.split.retain) // plan.method.config.to_dict()["batch_size"])
 
 
+def test_a_second_retrain_is_counted(small_plan: Make, tmp_path: Path) -> None:
+    plan = small_plan(seed=43, retrain="two")
+    phases = {phase.name: phase for phase in preview_unlearning(plan).phases}
+    first, second, evaluation = (phases[name] for name in ("retrain", "second_retrain", "evaluation"))
+    assert second.steps == first.steps and second.seconds == first.seconds and "once more" in second.work
+    assert "through 4 models" in evaluation.work
+
+    totals = Totals()
+    run_unlearning(plan, tmp_path / "run", observer=totals)
+    assert totals.of["second_retrain"] == second.steps
+    again = {phase.name: phase.seconds for phase in preview_unlearning(plan).phases}
+    assert again["retrain"] == again["second_retrain"] == 0.0
+
+
 def test_a_folder_of_another_run_is_refused(tmp_path: Path, small_plan: Make) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="is not empty and holds no run"):

@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping
 
 from pymixunlearn.training.loop import Callback, StateDict
 
+_WIDTH = 56
+"""Columns for the detail of a phase: with phase and percentage before it a line has at most 80."""
+_DOTS = " ..."
+
 
 class Observer:
     """Receiver of a run's progress events; this one ignores them. The command line shows progress bars instead."""
@@ -81,8 +85,7 @@ class PhaseCallback(Callback):
     def on_epoch_end(self, epoch: int, record: Mapping[str, float], state: Callable[[], StateDict]) -> None:
         """Tell the observer the epoch and what it measured."""
         self._seconds += record["seconds"]
-        measured = " ".join(f"{key} {value:.4g}" for key, value in record.items() if key not in ("epoch", "seconds"))
-        self._detail = f"epoch {epoch + 1}/{self._epochs} {measured}".rstrip()
+        self._detail = _line(f"epoch {epoch + 1}/{self._epochs}", record)
         self._observer.phase_advanced(self._phase, self._done, self._detail)
 
 
@@ -110,3 +113,16 @@ class MethodCallback(PhaseCallback):
         if self._phase != self._own_phase:
             detail = f"{self._epochs} epochs, {self._seconds:.1f} s" if self._epochs else "from the cache"
             self._observer.phase_finished(self._phase, detail)
+
+
+def _line(start: str, record: Mapping[str, float]) -> str:
+    """Append the measurements that fit, and dots if some are left out; history.csv has them all."""
+    line = start
+    for key, value in record.items():
+        if key in ("epoch", "seconds"):
+            continue
+        longer = f"{line} {key} {value:.4g}"
+        if len(longer) > _WIDTH - len(_DOTS):
+            return f"{line}{_DOTS}"
+        line = longer
+    return line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from pymixunlearn.evaluation import predict_logits
 from pymixunlearn.experiments.common.stages import cached_models
 from pymixunlearn.experiments.unlearn.plan import Plan
 from pymixunlearn.methods import Retrain, RetrainConfig
+from pymixunlearn.reporting import SECOND
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training import Callback, EndLoop, fit
 
@@ -31,8 +32,8 @@ class Phase:
     """Part of a run that takes time.
 
     Attributes:
-        name: As the progress of a run names it: "initial", "unlearn", "retrain", "evaluation", or a training that a
-            method begins with.
+        name: As the progress of a run names it: "initial", "unlearn", "retrain", "second_retrain", "evaluation", or a
+            training that a method begins with.
         work: What is done, in a few words.
         steps: How many optimisation steps, of which a method that ends by itself may do fewer; None where there are
             none, or it is not known.
@@ -60,6 +61,7 @@ def estimate_phases(plan: Plan) -> Iterator[Phase]:
         device=device,
         seed=seed,
         network=plan.initial.loaded,
+        second=plan.inputs.retrain == "two",
     )
     network = plan.initial.loaded or cached.get("initial")
     if network is None:
@@ -81,15 +83,31 @@ def estimate_phases(plan: Plan) -> Iterator[Phase]:
     else:
         yield Phase("initial", f"{name}, {'given' if plan.initial.loaded else 'trained already'}", None, 0.0)
     yield from _unlearning(plan, network)
-    if plan.retrain_config is not None and "retrain" in cached:
-        yield Phase("retrain", f"{name}, trained already", None, 0.0)
-    elif plan.retrain_config is not None:
-        watch = _Watch(Retrain.name, device)
-        with suppress(_Enough):
-            method = Retrain(RetrainConfig.of(plan.retrain_config))
-            method.unlearn(network, split, device=device, seed=seed, callbacks=[watch])
-        yield watch.own("retrain", f"train {name} on the rest, {_epochs(plan.retrain_config.epochs)}")
+    yield from _retraining(plan, network, cached)
     yield _evaluation(plan, network)
+
+
+def _retraining(plan: Plan, network: nn.Module, cached: Collection[str]) -> Iterator[Phase]:
+    """Yield Retrain and, where there is one, the second: the same training with other weights, measured once."""
+    name = plan.initial.short_name
+    watch = _Watch(Retrain.name, plan.device)
+    for phase in _retrains(plan):
+        if phase in cached:
+            yield Phase(phase, f"{name}, trained already", None, 0.0)
+            continue
+        assert plan.retrain_config is not None  # where there is a Retrain
+        if not watch.loops:
+            with suppress(_Enough):
+                method = Retrain(RetrainConfig.of(plan.retrain_config))
+                method.unlearn(network, plan.split, device=plan.device, seed=plan.inputs.seed, callbacks=[watch])
+        again = "" if phase == "retrain" else " once more"
+        yield watch.own(phase, f"train {name} on the rest{again}, {_epochs(plan.retrain_config.epochs)}")
+
+
+def _retrains(plan: Plan) -> tuple[str, ...]:
+    if plan.retrain_config is None:
+        return ()
+    return ("retrain", SECOND) if plan.inputs.retrain == "two" else ("retrain",)
 
 
 def _unlearning(plan: Plan, network: nn.Module) -> Iterator[Phase]:
@@ -118,7 +136,7 @@ def _unlearning(plan: Plan, network: nn.Module) -> Iterator[Phase]:
 
 def _evaluation(plan: Plan, network: nn.Module) -> Phase:
     """Estimate the passes of all images through all models; attacks and figures are not in it."""
-    split, count = plan.split, 2 + (plan.retrain_config is not None)
+    split, count = plan.split, 2 + len(_retrains(plan))
     passes = 2 if split.preprocess.augments and split.task != "class" else 1
     few = split.train.subset(torch.arange(min(_IMAGES, len(split.train))))
     times = []
