@@ -16,7 +16,7 @@ from pymixunlearn import methods, models, tasks
 from pymixunlearn.data import Preprocess
 from pymixunlearn.errors import UserError
 from pymixunlearn.methods.eu_k.cut import Cut, Cuts, Tail, outputs
-from pymixunlearn.methods.eu_k.eu_k import rate
+from pymixunlearn.methods.eu_k.eu_k import depths, rate
 from pymixunlearn.methods.frozen_outputs import FrozenOutputs
 from pymixunlearn.training import TrainConfig
 from tests.methods.test_search import Decisions
@@ -79,6 +79,23 @@ def test_built_in_networks_are_cut_between_their_stages(name: str, most: float, 
     check_cut(model, cut, torch.rand(5, *images.shape[1:]))
     assert all(a.requires_grad == b.requires_grad for a, b in zip(model.parameters(), before.parameters(), strict=True))
     assert [a.training for a in model.modules()] == [b.training for b in before.modules()]
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("cnn", ["features", "features.relu1"]),
+        ("resnet14", ["stage1", "stem"]),
+        ("resnet18", ["layer2", "layer1"]),
+        ("vit", ["blocks.2", "blocks.0", "patches"]),
+    ],
+)
+def test_the_last_layers_are_tried_first_where_most_weights_are_linear(name: str, layers: list[str]) -> None:
+    model, images = network(name)
+    found = list(depths(model, Cuts(model, images)))
+    assert [cut.layer for cut in found] == layers
+    shares = [cut.frozen_share for cut in found]
+    assert all(deeper <= share / 2 for share, deeper in zip(shares, shares[1:], strict=False))
 
 
 @pytest.mark.extras

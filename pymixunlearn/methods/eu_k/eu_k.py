@@ -7,11 +7,12 @@ Unlearning", 2022). How much stays is chosen by the acceptance test: what a fron
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pymixunlearn.data.batches import Batch
 from pymixunlearn.methods.config import setting
@@ -24,7 +25,14 @@ from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.fresh import fresh_weights
 
 FROZEN = 0.1
-"""Share of the weights that stays frozen at most, at first; then at most half of what stayed before."""
+"""Share of the weights that stays frozen at most, at first and without a test; then at most half of what stayed before.
+
+In convolutional networks the memory of single samples sits in the stages behind: shallower depths were refused, and
+trying them costs more than it may save.
+"""
+
+FROZEN_LINEAR, DEPTHS_LINEAR = 0.9, 3
+"""The same at first, and the depths that are tried, where most weights are those of linear layers; two otherwise."""
 
 FALL = 0.3
 """Share of the steps in which the learning rate falls to zero; over the others it is constant."""
@@ -43,7 +51,8 @@ class EuKConfig(SearchConfig):
     frozen: float | None = setting(
         None,
         "freeze the longest front part with at most this share of the weights; none tries 0.1, at most half of what "
-        "that froze, and Retrain by the acceptance test, and without a validation set takes 0.1",
+        "that froze, and Retrain by the acceptance test (0.9, half, half again where most weights are in linear "
+        "layers), and without a validation set takes 0.1",
         above=0,
         below=1,
     )
@@ -83,9 +92,8 @@ class EuK(SearchedLoop[EuKConfig]):
         indices = torch.arange(TRACED) % len(self.retain_set)
         few = self.preprocess.evaluation(self.retain_set.gather(indices).to(self.device))
         cuts = Cuts(self.model, few)
-        first = cuts.deepest(FROZEN if self.config.frozen is None else self.config.frozen)
-        second = None if first is None else cuts.deepest(first.frozen_share / 2)
-        self.depths = [cut for cut in (first, second) if cut is not None]
+        self.given = cuts.deepest(self.config.frozen or FROZEN)
+        self.depths = list(depths(self.model, cuts))
         super().setup()
 
     @property
@@ -98,8 +106,8 @@ class EuK(SearchedLoop[EuKConfig]):
         return [self._attempt(cut) for cut in self.depths]
 
     def untested(self) -> Attempt:
-        """Return the depth that keeps most; Retrain for a network that cannot be cut there."""
-        return self._attempt(self.depths[0]) if self.depths else self.retrain()
+        """Return the given depth, or the one that serves without a test; Retrain where the network has no such cut."""
+        return self.retrain() if self.given is None else self._attempt(self.given)
 
     def logits(self, retain: Batch) -> Tensor:
         """Return the logits [N, classes] of a batch, from the frozen outputs where there are any."""
@@ -163,6 +171,22 @@ class EuK(SearchedLoop[EuKConfig]):
         self.cut = self.tail = self.frozen_outputs = None
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(self.trainable[name])
+
+
+def depths(model: nn.Module, cuts: Cuts) -> Iterator[Cut]:
+    """Yield the cuts that are tried, the one that keeps most first: from the back of the network to its front.
+
+    Where most weights are in matrices of two dimensions, those of linear layers, the last layers are tried first.
+    """
+    sizes = [(parameter.numel(), parameter.dim()) for parameter in model.parameters()]
+    linear = 2 * sum(size for size, dimensions in sizes if dimensions == 2) > sum(size for size, _ in sizes)
+    most, count = (FROZEN_LINEAR, DEPTHS_LINEAR) if linear else (FROZEN, 2)
+    for _ in range(count):
+        cut = cuts.deepest(most)
+        if cut is None:
+            return
+        yield cut
+        most = cut.frozen_share / 2
 
 
 def rate(step: int, steps: int) -> float:
