@@ -47,7 +47,7 @@ PAPER_METRICS = (
     MetricInfo(
         "asr",
         "ASR",
-        "accuracy of a boosted-tree attacker on the sorted softmax: is a sample of D_f a member?",
+        "mean accuracy of five boosted-tree attackers on the sorted softmax: is a sample of D_f a member?",
         "Shokri et al. 2017, as Shen et al. 2024 run it",
         "share of D_f among the scored samples, if all are called members",
     ),
@@ -55,6 +55,17 @@ PAPER_METRICS = (
 """The paper's metrics in the order of its tables; :func:`metric_keys` says which of them a task has."""
 
 FURTHER_METRICS = (
+    MetricInfo(
+        "asr_spread",
+        "ASR sd",
+        "standard deviation of the five attacks that ASR is the mean of, in points",
+        "how far one attack may be from the mean",
+        "none: it measures the attack, not the model",
+    ),
+    MetricInfo(
+        "test_own", "Test own", "test accuracy on the classes of D_f's samples", "Test in parts", "100 / classes"
+    ),
+    MetricInfo("test_others", "Test others", "test accuracy on all other classes", "Test in parts", "100 / classes"),
     MetricInfo(
         "tow",
         "ToW",

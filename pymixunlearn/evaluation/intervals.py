@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import torch
+from torch import Tensor
+
 from pymixunlearn.evaluation.membership import scored_samples
 from pymixunlearn.tasks import Split
 
@@ -31,8 +34,18 @@ def wilson(percent: float, count: int, z: float = _Z) -> tuple[float, float]:
     return 100 * min(share, max(0.0, centre - margin)), 100 * max(share, min(1.0, centre + margin))
 
 
+def of_forgotten_classes(split: Split) -> Tensor:
+    """Return which test samples are of a class that a sample of D_f is of, bool ``[M]``.
+
+    In task "noisy" the labels of D_f are those before the noise.
+    """
+    train = split.train if split.origin is None else split.origin.train
+    return torch.isin(split.test.targets.cpu(), train.targets.cpu()[split.forget_indices.cpu()])
+
+
 def sample_counts(split: Split) -> dict[str, int]:
-    """Return how many samples each of the paper's metrics is counted on."""
+    """Return how many samples each metric that is a share of samples is counted on."""
+    own = int(of_forgotten_classes(split).sum())
     targets = split.test.targets.cpu()
     forgotten = sum(int((targets == label).sum()) for label in split.forget_classes)
     return {
@@ -41,14 +54,17 @@ def sample_counts(split: Split) -> dict[str, int]:
         "test_r": len(targets) - forgotten,
         "test_f": forgotten,
         "test": len(targets),
+        "test_own": own,
+        "test_others": len(targets) - own,
         "asr": scored_samples(split),
     }
 
 
 def sampling_intervals(values: Mapping[str, float | None], split: Split) -> dict[str, list[float]]:
-    """Return the interval of each of the paper's metrics that is known, by key.
+    """Return the interval of each metric that is a share of samples and known, by key.
 
-    It covers the draw of the samples: not another seed of the training, and for ``asr`` not another attacker.
+    It covers the draw of the samples: not another seed of the training, and for ``asr``, which is the mean of attacks
+    on one D_f, not another kind of attacker.
     """
     intervals = {}
     for key, count in sample_counts(split).items():

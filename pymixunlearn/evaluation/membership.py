@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
+from statistics import mean
 from typing import Any
 
 import torch
@@ -25,18 +26,24 @@ ATTACKERS = ("hist-gradient-boosting", "xgboost")
 MAX_MEMBERS = 5000
 TREES = 100
 
+DRAWS = 5
+"""How many attacks the success is the mean of. One alone moves by more than a point with the samples it draws."""
 
-def attack_success_rate(predictions: Predictions, *, seed: int = 0, attacker: str = "hist-gradient-boosting") -> float:
-    """Return how often the attacker is right about forgotten and unseen samples, in percent.
 
-    It learns from ``m = min(5000, |D_r|, |test| // 2)`` remaining samples and as many test samples, and is scored on
+def attack_success_rate(
+    predictions: Predictions, *, seed: int = 0, attacker: str = "hist-gradient-boosting", draws: int = DRAWS
+) -> float:
+    """Return how often the attacker is right about forgotten and unseen samples, in percent: the mean of some attacks.
+
+    Each learns from ``m = min(5000, |D_r|, |test| // 2)`` remaining samples and as many test samples, and is scored on
     all of D_f (as members) plus at most as many of the test samples that are left (as non-members). Which samples these
     are depends on ``seed`` and the split alone, so that two models are attacked with the same ones.
 
     Args:
         predictions: What the model under attack says.
-        seed: Fixes the samples and the attacker.
+        seed: Fixes the samples and the attackers.
         attacker: One of :data:`ATTACKERS`.
+        draws: How many attacks, each with other samples, at least 1. The first is the same for every number.
 
     Raises:
         UserError: The attacker is unknown or not installed, or the test set is too small to attack with.
@@ -50,6 +57,28 @@ def attack_success_rate(predictions: Predictions, *, seed: int = 0, attacker: st
         >>> 0 <= evaluation.attack_success_rate(predictions, seed=0) <= 100
         True
     """
+    return mean(attacks(predictions, seed=seed, attacker=attacker, draws=draws))
+
+
+def attacks(predictions: Predictions, *, seed: int, attacker: str, draws: int = DRAWS) -> list[float]:
+    """Return the success of each of the attacks that :func:`attack_success_rate` is the mean of.
+
+    Args:
+        predictions: As there, like all that follows.
+        seed: As there.
+        attacker: As there.
+        draws: As there.
+
+    Raises:
+        UserError: As there, or ``draws`` is below 1.
+    """
+    if draws < 1:
+        raise UserError(f"draws is {draws}; expected at least 1")
+    seeds = [seed, *(derive_seed(seed, "asr", "draw", number) for number in range(1, draws))]
+    return [_attack(predictions, stream, attacker) for stream in seeds]
+
+
+def _attack(predictions: Predictions, seed: int, attacker: str) -> float:
     members, learn_unseen, score_unseen = _choose_samples(predictions.split, seed)
     classifier = _build_attacker(attacker, derive_seed(seed, "asr", "attacker") % 2**31)
     learn = _features(predictions.train[members], predictions.test[learn_unseen])
@@ -66,7 +95,7 @@ def attack_success_rate(predictions: Predictions, *, seed: int = 0, attacker: st
 
 
 def scored_samples(split: Split) -> int:
-    """Return how many samples :func:`attack_success_rate` is counted on."""
+    """Return how many samples each attack of :func:`attack_success_rate` is counted on."""
     left = len(split.test) - _learnt_unseen(split)
     return len(split.forget_indices) + min(left, len(split.forget_indices))
 

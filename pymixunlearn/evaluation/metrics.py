@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import mean, stdev
 from typing import TypeAlias
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 from pymixunlearn.evaluation import distances
 from pymixunlearn.evaluation.accuracy import accuracy
 from pymixunlearn.evaluation.catalogue import PAPER_METRICS
-from pymixunlearn.evaluation.intervals import sample_counts, sampling_intervals
-from pymixunlearn.evaluation.membership import attack_success_rate
+from pymixunlearn.evaluation.intervals import of_forgotten_classes, sample_counts, sampling_intervals
+from pymixunlearn.evaluation.membership import DRAWS, attacks
 from pymixunlearn.evaluation.plugged import measure_plugged
 from pymixunlearn.evaluation.predictions import Predictions, example_images, predict
 from pymixunlearn.evaluation.relearn import relearn_steps
@@ -46,7 +47,8 @@ class Metrics(dict[str, "float | None"]):
     Attributes:
         reference: The metrics of Retrain, if there is one to compare with.
         details: What is more than a number per metric, JSON-able: "intervals" (95 %, by key), "samples" (how many each
-            metric is counted on; "train_f" is |D_f| for every task), "per_class" (test accuracy of every class in
+            metric is counted on; "train_f" is |D_f| for every task), "attacks" (the successes that ``asr`` is the mean
+            of), "per_class" (test accuracy of every class in
             percent), "class_samples" (test samples of every class) and, up to 100 classes, "confusion" (test samples by
             class and prediction).
         predictions: What the metrics were computed from; None for metrics that were read from a file.
@@ -97,6 +99,7 @@ def evaluate(
     device: torch.device | str | None = None,
     seed: int = 0,
     attacker: str = "hist-gradient-boosting",
+    draws: int = DRAWS,
     batch_size: int = 512,
     relearn_to: float | None = None,
 ) -> Metrics:
@@ -118,6 +121,7 @@ def evaluate(
         device: Where to compute; by default CUDA if there is one.
         seed: Fixes the augmentation, the attacked samples and the attackers.
         attacker: The classifier that attacks for ``asr``, see :func:`attack_success_rate`.
+        draws: How many attacks ``asr`` is the mean of; with one there is no ``asr_spread``.
         batch_size: Images per forward pass.
         relearn_to: Measure the relearn time too: steps until the accuracy on D_f is back at this percentage.
 
@@ -136,7 +140,8 @@ def evaluate(
     """
     where = resolve_device(device)
     if isinstance(reference, nn.Module):
-        reference = evaluate(reference, split, device=where, seed=seed, attacker=attacker, batch_size=batch_size)
+        options = {"attacker": attacker, "draws": draws, "batch_size": batch_size}
+        reference = evaluate(reference, split, device=where, seed=seed, **options)  # type: ignore[arg-type]
     check_kind(model)
     model = model.to(where)
     with adapted(model, example_images(split, where), split.num_classes):
@@ -147,7 +152,7 @@ def evaluate(
         if relearn_to is not None:
             steps = relearn_steps(model, split, relearn_to, device=where, seed=seed)
             further["relearn_steps"] = None if steps is None else float(steps)
-    return measure(predictions, reference=reference, seed=seed, attacker=attacker, further=further)
+    return measure(predictions, reference=reference, seed=seed, attacker=attacker, draws=draws, further=further)
 
 
 def measure(
@@ -157,23 +162,27 @@ def measure(
     seed: int,
     attacker: str,
     further: Mapping[str, float | None],
+    draws: int = DRAWS,
 ) -> Metrics:
     """Compute every metric that predictions alone determine, beside those of ``further``, which need the model."""
     split = predictions.split
     values = _class_accuracies(predictions) if split.task == "class" else _sample_accuracies(predictions)
-    values["asr"] = attack_success_rate(predictions, seed=seed, attacker=attacker)
-    attacks = score_attacks(predictions, seed=seed)
+    successes = attacks(predictions, seed=seed, attacker=attacker, draws=draws)
+    values["asr"] = mean(successes)
+    values["asr_spread"] = stdev(successes) if draws > 1 else None
+    values |= _test_in_parts(predictions)
+    scored = score_attacks(predictions, seed=seed)
     retrain = None if reference is None else reference if isinstance(reference, Metrics) else Metrics(reference)
-    mia_loss = None if attacks["mia_loss"] is None else attacks["mia_loss"].value
+    mia_loss = None if scored["mia_loss"] is None else scored["mia_loss"].value
     values |= _beside_retrain(predictions, mia_loss, retrain)
-    values |= {key: None if estimate is None else estimate.value for key, estimate in attacks.items()}
+    values |= {key: None if estimate is None else estimate.value for key, estimate in scored.items()}
     values |= measure_plugged(predictions)
     values["loss_kde_distance"] = distances.loss_kde_distance(predictions, seed=seed)
     values |= further
     intervals = sampling_intervals(values, split)
-    counts = sample_counts(split) | {key: attacked_samples(predictions) for key in attacks if attacks[key] is not None}
-    intervals |= {key: [estimate.low, estimate.high] for key, estimate in attacks.items() if estimate is not None}
-    details = {"intervals": intervals, "samples": counts, **_by_class(predictions)}
+    counts = sample_counts(split) | {key: attacked_samples(predictions) for key in scored if scored[key] is not None}
+    intervals |= {key: [estimate.low, estimate.high] for key, estimate in scored.items() if estimate is not None}
+    details = {"intervals": intervals, "samples": counts, "attacks": successes, **_by_class(predictions)}
     return Metrics(values, retrain, details=details, predictions=predictions)
 
 
@@ -210,6 +219,17 @@ def _sample_accuracies(predictions: Predictions) -> Values:
         "train_r": accuracy(logits[retain], targets[retain]),
         "train_f": accuracy(logits[forget], targets[forget]),
         "test": accuracy(predictions.test, predictions.test_targets),
+    }
+
+
+def _test_in_parts(predictions: Predictions) -> Values:
+    """Return the test accuracy on the classes of D_f and on the others, which a class task has as the paper's own."""
+    if predictions.split.task == "class":
+        return {}
+    own, logits, targets = of_forgotten_classes(predictions.split), predictions.test, predictions.test_targets
+    return {
+        "test_own": accuracy(logits[own], targets[own]),
+        "test_others": accuracy(logits[~own], targets[~own]),
     }
 
 

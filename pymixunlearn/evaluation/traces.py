@@ -37,7 +37,11 @@ def difference_of_shares(first: float, n: int, second: float, m: int) -> Estimat
 
 
 def auc_estimate(members: Array, others: Array) -> Estimate:
-    """Return the AUC, in [0, 1], with its 95 % interval after DeLong, DeLong and Clarke-Pearson (1988).
+    """Return the AUC, in [0, 1], with its 95 % interval.
+
+    Each end is the farther one of two intervals: that of DeLong, DeLong and Clarke-Pearson (1988), which holds for any
+    distributions but has no width where one side lies above the other, and that of Newcombe (2006, method 5), which
+    has one there.
 
     Args:
         members: Scores ``[N]``, finite, at least two.
@@ -54,7 +58,26 @@ def auc_estimate(members: Array, others: Array) -> Estimate:
         below = np.searchsorted(ordered, own, "left") + np.searchsorted(ordered, own, "right")
         spread += float((below / (2 * len(other))).var(ddof=1)) / len(own)
     error = _Z * math.sqrt(spread)
-    return Estimate(value, max(0.0, value - error), min(1.0, value + error))
+    low = _newcombe(value, len(members), len(others))
+    high = 1 - _newcombe(1 - value, len(members), len(others))
+    return Estimate(value, max(0.0, min(low, value - error)), min(1.0, max(high, value + error)))
+
+
+def _newcombe(value: float, n: int, m: int) -> float:
+    """Return the smallest AUC that ``value``, of n and m samples, does not contradict (Newcombe 2006, method 5).
+
+    It is where the difference to ``value`` is 1.96 standard errors, those of Hanley and McNeil (1982) at this smaller
+    AUC and for samples of equal size.
+    """
+    low, high = 0.0, value
+    for _ in range(50):  # bisection
+        found = (low + high) / 2
+        spread = 1 + ((n + m) / 2 - 1) * ((1 - found) / (2 - found) + found / (1 + found))
+        if value - found > _Z * math.sqrt(found * (1 - found) * spread / (n * m)):
+            low = found
+        else:
+            high = found
+    return low
 
 
 def probe(forget: Tensor, unseen: Tensor, seed: int) -> Estimate:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pymixunlearn import data, tasks
 from pymixunlearn.errors import UserError
-from pymixunlearn.evaluation import attack_success_rate, predict
-from pymixunlearn.evaluation.membership import _choose_samples
+from pymixunlearn.evaluation import DRAWS, Predictions, attack_success_rate, predict
+from pymixunlearn.evaluation.membership import _choose_samples, attacks
 
 
 def attack(model: nn.Module, split: tasks.Split, **options: Any) -> float:
@@ -80,3 +80,18 @@ def test_a_single_test_sample_is_too_few(model: nn.Module, leaky: data.Dataset) 
     small = replace(leaky, test=leaky.test.subset(torch.tensor([0])))
     with pytest.raises(UserError, match="at least 2 test samples, but the test set has 1"):
         attack(model, tasks.class_split(small))
+
+
+def test_the_rate_is_the_mean_of_five_attacks_with_other_samples(sample_task: tasks.Split) -> None:
+    random = torch.Generator().manual_seed(0)
+    sides = (torch.randn(len(images), 4, generator=random) for images in (sample_task.train, sample_task.test))
+    noisy = Predictions(sample_task, *sides, augmented=None)
+    found = attacks(noisy, seed=5, attacker="hist-gradient-boosting")
+    assert len(found) == DRAWS == 5 and len(set(found)) > 1
+    assert attack_success_rate(noisy, seed=5) == pytest.approx(sum(found) / 5)
+    assert attack_success_rate(noisy, seed=5, draws=1) == found[0]  # as versions before 0.2.0 had it
+
+
+def test_no_attack_is_no_mean(model: nn.Module, class_task: tasks.Split) -> None:
+    with pytest.raises(UserError, match="draws is 0; expected at least 1"):
+        attack(model, class_task, draws=0)

@@ -43,6 +43,17 @@ def test_sample_task_measures_training_samples(model: nn.Module, sample_task: ta
     assert metrics["train_f"] == 100.0
     assert metrics["train_r"] == pytest.approx(100 * 120 / 180)
     assert metrics["test"] == 75.0
+    assert (metrics["test_own"], metrics["test_others"]) == (100.0, 50.0)  # classes 1 and 2, and the others
+    assert metrics.details["intervals"]["test_own"][1] == 100.0  # type: ignore[index]
+
+
+def test_a_class_task_has_the_test_set_in_parts_already(model: nn.Module, class_task: tasks.Split) -> None:
+    assert not evaluate(model, class_task, device="cpu").keys() & {"test_own", "test_others"}
+
+
+def test_wrong_labels_do_not_make_a_class_one_of_d_f(leaky: data.Dataset, model: nn.Module) -> None:
+    metrics = evaluate(Forgetful(model), tasks.noisy_split(leaky, classes=(0,), fraction=0.5), device="cpu")
+    assert (metrics["test_own"], metrics["test_others"]) == (0.0, 100.0)
 
 
 def test_gap_to_a_reference_model_or_its_metrics(model: nn.Module, class_task: tasks.Split) -> None:

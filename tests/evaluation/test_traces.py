@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 
 from pymixunlearn.evaluation.traces import PROBED, auc_estimate, difference_of_shares, probe
 
@@ -16,6 +17,24 @@ def test_an_interval_of_the_auc_holds_the_true_one_in_nineteen_of_twenty_cases()
         estimate = auc_estimate(chance.normal(0.5, 1, 60), chance.normal(0, 1, 200))
         held += estimate.low <= 0.6382 <= estimate.high  # Phi(0.5 / sqrt(2))
     assert 0.92 * 400 <= held <= 0.98 * 400
+
+
+@pytest.mark.parametrize("area", [0.75, 0.95, 0.99, 0.999])
+@pytest.mark.parametrize(("members", "others", "spread"), [(10, 10, 1), (20, 60, 3), (60, 20, 1)])
+def test_an_interval_holds_the_auc_also_where_nearly_all_samples_are_told_apart(
+    members: int, others: int, spread: float, area: float
+) -> None:
+    chance = np.random.default_rng(1)
+    shift = norm.ppf(area) * (1 + spread**2) ** 0.5
+    estimates = [auc_estimate(chance.normal(shift, spread, members), chance.normal(0, 1, others)) for _ in range(300)]
+    assert sum(found.low <= area <= found.high for found in estimates) >= 0.92 * 300
+    assert all(found.low < found.value or found.value == 0 for found in estimates)
+
+
+def test_samples_that_are_all_told_apart_leave_an_interval() -> None:
+    apart, mirrored = (auc_estimate(shift + np.arange(15.0), np.arange(15.0)) for shift in (100, -100))
+    assert apart.value == apart.high == 1 and 0.8 < apart.low < 0.9
+    assert mirrored.value == mirrored.low == 0 and mirrored.high == pytest.approx(1 - apart.low)
 
 
 def test_an_interval_of_a_difference_is_that_of_two_proportions() -> None:

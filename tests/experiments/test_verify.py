@@ -227,7 +227,7 @@ def test_the_model_of_retrain_is_checked_where_it_is_given(folder: Path, tmp_pat
     details = {check.subject: check.detail for check in checks if check.holds}
     assert len(details) == len(checks)
     # With it, what compares with its answers is measured too.
-    assert details["metrics of unlearned"] == "12 measured again" and "metrics of Retrain" in details
+    assert details["metrics of unlearned"] == "13 measured again" and "metrics of Retrain" in details
     assert failing(folder, retrain=folder) == [
         "model Retrain",
         "metrics of unlearned",

@@ -15,6 +15,7 @@ from pymixunlearn import models
 from pymixunlearn.data import Dataset, Preprocess, TrainingSet, cache_dir
 from pymixunlearn.evaluation import (
     ATTACKERS,
+    DRAWS,
     Acceptance,
     Metrics,
     Resurfacing,
@@ -268,6 +269,7 @@ def evaluate_models(
     seed: int,
     observer: Observer,
     attacker: str = ATTACKERS[0],
+    draws: int = DRAWS,
     reference: str = "retrain",
     relearn: bool = False,
     cached: Collection[str] = (),
@@ -281,6 +283,7 @@ def evaluate_models(
         seed: Fixes augmentation and attacks.
         observer: Receives the progress.
         attacker: The classifier that attacks for ``asr``.
+        draws: How many attacks ``asr`` is the mean of.
         reference: The name of the model that the others are compared with; it is measured first, if it is there.
         relearn: Measure the relearn time too, back to the accuracy that the model "initial" has on D_f.
         cached: The models whose metrics are cached for further runs, and taken from an earlier one.
@@ -304,6 +307,7 @@ def evaluate_models(
             device=device,
             seed=seed,
             attacker=attacker,
+            draws=draws,
             relearn_to=known_before,
         )
         if name not in cached:
@@ -311,7 +315,7 @@ def evaluate_models(
             continue
         networks[name].to(device)  # as evaluate() leaves it
         beside = networks.get(reference) if name != reference else None
-        settings = {"seed": seed, "attacker": attacker, "relearn_to": known_before}
+        settings = {"seed": seed, "attacker": attacker, "draws": draws, "relearn_to": known_before}
         measured[name] = cached_metrics(
             networks[name], split, beside, measured.get(reference), device, settings, measure
         )
