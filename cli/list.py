@@ -12,7 +12,7 @@ import click
 
 from pymixunlearn.display import printable
 from pymixunlearn.errors import unknown_name
-from pymixunlearn.experiments.common.inputs import DataRequest
+from pymixunlearn.experiments.common.data_request import DataRequest
 
 from . import names, options
 from .columns import ADVICE, table

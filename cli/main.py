@@ -105,7 +105,7 @@ def describe(error: Exception) -> tuple[int, str]:
         code, message = error.exit_code, error.format_message()
     elif isinstance(error, UserError):
         # Whatever raised it has imported the library already; click's own errors need not wait for that.
-        from pymixunlearn.experiments.common.inputs import AnswerIsNo, BadRequest
+        from pymixunlearn.experiments.common.bad_request import AnswerIsNo, BadRequest
 
         code = WRONG_USAGE if isinstance(error, BadRequest) else REFUSED if isinstance(error, AnswerIsNo) else FAILED
     elif isinstance(error, OSError) and error.strerror:

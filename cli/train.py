@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from pymixunlearn.experiments.common.inputs import FORGET, TrainInputs
+from pymixunlearn.experiments.common.inputs import TrainInputs
+from pymixunlearn.experiments.common.split_request import FORGET
 
 from . import options
 from .config_file import settings_of

@@ -13,16 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pymixunlearn.experiments.audit.inputs import AuditInputs
-from pymixunlearn.experiments.common.inputs import (
-    DataRequest,
-    EvaluateInputs,
-    ModelRequest,
-    RetrainInputs,
-    SplitRequest,
-    VerifyInputs,
-    check_name,
-)
+from pymixunlearn.experiments.common.bad_request import check_name
+from pymixunlearn.experiments.common.data_request import DataRequest
+from pymixunlearn.experiments.common.inputs import EvaluateInputs, ModelRequest, RetrainInputs, VerifyInputs
 from pymixunlearn.experiments.common.options import option_of
+from pymixunlearn.experiments.common.split_request import SplitRequest
 from pymixunlearn.experiments.compare.inputs import CompareInputs
 from pymixunlearn.experiments.tune.inputs import TuneInputs
 from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs

@@ -10,19 +10,19 @@ from pymixunlearn._renamed import renamed
 if TYPE_CHECKING:
     from pymixunlearn.experiments.audit.inputs import AuditInputs
     from pymixunlearn.experiments.audit.run import AuditOutcome, AuditPlan, resolve_audit, run_audit
+    from pymixunlearn.experiments.common.bad_request import BadRequest
+    from pymixunlearn.experiments.common.data_request import DataRequest
     from pymixunlearn.experiments.common.inputs import (
-        BadRequest,
-        DataRequest,
         EvaluateInputs,
         Inputs,
         ModelRequest,
         RetrainInputs,
-        SplitRequest,
         TrainInputs,
         VerifyInputs,
     )
     from pymixunlearn.experiments.common.progress import Observer
     from pymixunlearn.experiments.common.run_folder import Run
+    from pymixunlearn.experiments.common.split_request import SplitRequest
     from pymixunlearn.experiments.common.training_run import TrainingPlan
     from pymixunlearn.experiments.compare.inputs import CompareInputs
     from pymixunlearn.experiments.compare.plan import ComparisonPlan, default_comparison_folder, resolve_comparison
@@ -45,12 +45,12 @@ _HOMES = {
     "AuditInputs": "audit.inputs",
     "AuditOutcome": "audit.run",
     "AuditPlan": "audit.run",
-    "BadRequest": "common.inputs",
+    "BadRequest": "common.bad_request",
     "Check": "verify_metrics",
     "CompareInputs": "compare.inputs",
     "ComparisonOutcome": "compare.run",
     "ComparisonPlan": "compare.plan",
-    "DataRequest": "common.inputs",
+    "DataRequest": "common.data_request",
     "DryRun": "unlearn.preview",
     "EvaluateInputs": "common.inputs",
     "Inputs": "common.inputs",
@@ -59,7 +59,7 @@ _HOMES = {
     "Plan": "unlearn.plan",
     "RetrainInputs": "common.inputs",
     "Run": "common.run_folder",
-    "SplitRequest": "common.inputs",
+    "SplitRequest": "common.split_request",
     "TrainInputs": "common.inputs",
     "TrainingPlan": "common.training_run",
     "TuneInputs": "tune.inputs",

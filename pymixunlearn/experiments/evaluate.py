@@ -10,11 +10,12 @@ import torch
 
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import ATTACKERS
+from pymixunlearn.experiments.common.bad_request import check_name
 from pymixunlearn.experiments.common.data_origin import data_origin
 from pymixunlearn.experiments.common.forget_set import load_split
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity
 from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model, load_checkpoint
-from pymixunlearn.experiments.common.inputs import EvaluateInputs, check_name
+from pymixunlearn.experiments.common.inputs import EvaluateInputs
 from pymixunlearn.experiments.common.known_accuracy import known_accuracy
 from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.plugins import load_plugins

@@ -9,8 +9,9 @@ import torch
 from pymixunlearn import models
 from pymixunlearn.data import TrainingSet
 from pymixunlearn.evaluation import Metrics, accuracy, predict_logits
+from pymixunlearn.experiments.common.bad_request import BadRequest
 from pymixunlearn.experiments.common.initial_model import choose_model
-from pymixunlearn.experiments.common.inputs import BadRequest, TrainInputs
+from pymixunlearn.experiments.common.inputs import TrainInputs
 from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.progress import Observer

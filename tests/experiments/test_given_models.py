@@ -17,7 +17,7 @@ from torch import nn
 import pymixunlearn
 from pymixunlearn import models
 from pymixunlearn.errors import UserError
-from pymixunlearn.experiments.common.inputs import AnswerIsNo, BadRequest
+from pymixunlearn.experiments.common.bad_request import AnswerIsNo, BadRequest
 from pymixunlearn.training import CodeNotAllowed, load_model, model_hash
 
 FEW: dict[str, Any] = {"epochs": 1, "initial.epochs": 1, "retrain.epochs": 1}

@@ -6,7 +6,7 @@ import pytest
 
 from pymixunlearn import data
 from pymixunlearn.evaluation import metric_keys
-from pymixunlearn.experiments.common.inputs import SplitRequest
+from pymixunlearn.experiments.common.split_request import SplitRequest
 from pymixunlearn.experiments.compare.plan import row_names
 from pymixunlearn.experiments.compare.published import find_published, published_tables
 from pymixunlearn.training.supervised import defaults_for

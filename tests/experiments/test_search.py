@@ -9,7 +9,7 @@ import yaml
 
 from pymixunlearn import methods
 from pymixunlearn.errors import UserError
-from pymixunlearn.experiments.common.inputs import BadRequest
+from pymixunlearn.experiments.common.bad_request import BadRequest
 from pymixunlearn.experiments.tune.grids import combinations, make_grid, shipped_grids, size
 from pymixunlearn.experiments.tune.search import Search
 

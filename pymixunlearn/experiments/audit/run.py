@@ -18,7 +18,9 @@ from pymixunlearn.evaluation.audit.limits import findings, limits
 from pymixunlearn.evaluation.audit.rmia import REFERENCES
 from pymixunlearn.experiments.audit.inputs import AuditInputs
 from pymixunlearn.experiments.audit.shadows import Shadows, make_shadows, margins_of
+from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
 from pymixunlearn.experiments.common.data_origin import data_of_run, runs_code, specified
+from pymixunlearn.experiments.common.data_request import DataRequest
 from pymixunlearn.experiments.common.forget_set import load_split
 from pymixunlearn.experiments.common.given import GivenData, GivenModel
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity, identity_hash
@@ -31,13 +33,14 @@ from pymixunlearn.experiments.common.initial_model import (
     load_checkpoint,
     model_path,
 )
-from pymixunlearn.experiments.common.inputs import BadRequest, DataRequest, ModelRequest, SplitRequest, check_name
+from pymixunlearn.experiments.common.inputs import ModelRequest
 from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import write_json
 from pymixunlearn.experiments.common.settings import build_training, read_training
+from pymixunlearn.experiments.common.split_request import SplitRequest
 from pymixunlearn.experiments.unlearn.report import AUDIT, write_report
 from pymixunlearn.methods import Method, Recipe
 from pymixunlearn.models.specification import parse_specification

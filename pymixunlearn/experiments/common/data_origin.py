@@ -12,8 +12,9 @@ from pymixunlearn.data.preprocess import Preprocess
 from pymixunlearn.data.registry import available, specification
 from pymixunlearn.data.specification import HUB, parse_specification
 from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.common.data_request import DataRequest
 from pymixunlearn.experiments.common.given import GivenData, GivenModel
-from pymixunlearn.experiments.common.inputs import DataRequest, ModelRequest
+from pymixunlearn.experiments.common.inputs import ModelRequest
 
 _PART = re.compile(r"@\d+$")
 

@@ -18,9 +18,10 @@ from pymixunlearn import models
 from pymixunlearn.data import Dataset
 from pymixunlearn.data.listing import shown
 from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.common.data_request import DataRequest
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
-from pymixunlearn.experiments.common.inputs import DataRequest, SplitRequest
 from pymixunlearn.experiments.common.progress import Observer
+from pymixunlearn.experiments.common.split_request import SplitRequest
 from pymixunlearn.tasks import Split
 from pymixunlearn.tasks.known_samples import indices_of
 from pymixunlearn.tasks.manifest import read_manifest

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pymixunlearn.errors import UserError
-from pymixunlearn.experiments.common.inputs import DataRequest, ModelRequest, SplitRequest
+from pymixunlearn.experiments.common.data_request import DataRequest
+from pymixunlearn.experiments.common.inputs import ModelRequest
+from pymixunlearn.experiments.common.split_request import SplitRequest
 
 if TYPE_CHECKING:
     from torch import nn

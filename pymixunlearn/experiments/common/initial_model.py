@@ -15,9 +15,10 @@ from torch import nn
 from pymixunlearn import models
 from pymixunlearn.data import Dataset
 from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
 from pymixunlearn.experiments.common.given import GivenModel
 from pymixunlearn.experiments.common.in_memory import object_architecture
-from pymixunlearn.experiments.common.inputs import BadRequest, ModelRequest, check_name
+from pymixunlearn.experiments.common.inputs import ModelRequest
 from pymixunlearn.experiments.common.model_config import ModelConfig, read_model_config
 from pymixunlearn.experiments.common.plugins import plugged_models
 from pymixunlearn.models.class_map import map_by_name, map_of

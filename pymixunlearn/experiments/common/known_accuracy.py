@@ -9,7 +9,7 @@ from torch import nn
 
 from pymixunlearn.data import Dataset
 from pymixunlearn.evaluation import accuracy, predict_logits
-from pymixunlearn.experiments.common.inputs import AnswerIsNo
+from pymixunlearn.experiments.common.bad_request import AnswerIsNo
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.models.adapter import adapted
 

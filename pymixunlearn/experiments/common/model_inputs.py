@@ -8,9 +8,10 @@ from typing import Any
 
 from pymixunlearn.data import Preprocess
 from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.common.data_request import DataRequest
 from pymixunlearn.experiments.common.given import GivenData, GivenModel
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT, config_of, is_hugging_face, model_path
-from pymixunlearn.experiments.common.inputs import DataRequest, ModelRequest
+from pymixunlearn.experiments.common.inputs import ModelRequest
 from pymixunlearn.models.origins.expected_inputs import expected_preprocess
 from pymixunlearn.training import read_metadata
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from pymixunlearn.errors import UserError
-from pymixunlearn.experiments.common.inputs import BadRequest, check_name
+from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
 from pymixunlearn.methods import MethodConfig, RetrainConfig
 from pymixunlearn.training import MeanTeacherConfig, TrainConfig
 

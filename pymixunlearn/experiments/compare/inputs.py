@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pymixunlearn.experiments.common.inputs import Inputs, check_name
+from pymixunlearn.experiments.common.bad_request import check_name
+from pymixunlearn.experiments.common.inputs import Inputs
 from pymixunlearn.experiments.common.options import option
 from pymixunlearn.experiments.unlearn.inputs import RETRAINS
 

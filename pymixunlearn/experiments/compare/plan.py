@@ -9,13 +9,10 @@ from typing import Any
 
 from pymixunlearn import methods
 from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
 from pymixunlearn.experiments.common.forget_set import load_splits
 from pymixunlearn.experiments.common.identity import identity_hash
 from pymixunlearn.experiments.common.initial_model import choose_model
-from pymixunlearn.experiments.common.inputs import (
-    BadRequest,
-    check_name,
-)
 from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.progress import Observer

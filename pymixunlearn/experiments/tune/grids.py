@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from pymixunlearn import methods
-from pymixunlearn.experiments.common.inputs import BadRequest, check_name
+from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
 from pymixunlearn.experiments.common.settings import build_config
 
 Grid: TypeAlias = dict[str, tuple[Any, ...]]

@@ -16,11 +16,11 @@ import yaml
 from pymixunlearn import methods
 from pymixunlearn.data import Dataset
 from pymixunlearn.data.dataset import hold_out
+from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
 from pymixunlearn.experiments.common.forget_set import load_splits
 from pymixunlearn.experiments.common.given import GivenModel
 from pymixunlearn.experiments.common.identity import identity_hash
 from pymixunlearn.experiments.common.initial_model import model_path
-from pymixunlearn.experiments.common.inputs import BadRequest, check_name
 from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.presets import find_preset

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import torch
 
 from pymixunlearn import methods
+from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
 from pymixunlearn.experiments.common.forget_set import load_split
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity
 from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model
-from pymixunlearn.experiments.common.inputs import BadRequest, check_name
 from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.plugins import load_plugins, plugin_hashes
 from pymixunlearn.experiments.common.presets import Preset, find_preset
