@@ -9,7 +9,9 @@ measured in the order below, so that what is there after a while is of every cel
 
 Networks and data: ``cnn`` on fashion-mnist@10000, Retrain with twice the initial model's epochs, as published;
 ``resnet14`` on 5000 images of CIFAR-10 at 16 pixels, standardised and not augmented, Retrain with as many epochs as the
-initial model. Tasks: "class", class 3; "data", 40 % of the samples of classes 5 to 9, on CIFAR-10 20 %.
+initial model. Tasks: "class", class 3; "data", 40 % of the samples of classes 5 to 9, on CIFAR-10 20 %. Further beds
+(--bed) are run once, to see whether the methods work elsewhere: ``resnet14`` with images that are mirrored at random, a
+small vision transformer and ``resnet18``, both on 1000 images.
 
 Settings are chosen on one half of the validation set, where a method chooses; the decision in the file is made on the
 other half. Seconds are those of the processor, for one thread, all attempts and their tests included. The gap is the
@@ -43,9 +45,8 @@ import click
 import torch
 from torch import nn
 
-from benchmarks.acceptance import BEDS, CPU, Bed, load
 from benchmarks.rows import Rows
-from pymixunlearn import methods, tasks
+from pymixunlearn import data, methods, tasks
 from pymixunlearn.benchmarking.machine import describe_machine
 from pymixunlearn.data import Dataset, TrainingSet
 from pymixunlearn.evaluation import Metrics, Resurfacing, acceptances, evaluate, metric_keys
@@ -58,8 +59,52 @@ from pymixunlearn.tasks import Split
 from pymixunlearn.training import defaults_for
 
 TASKS = ("class", "data")
-FRACTION = {"cnn": 0.4, "resnet14": 0.2}
-RETRAIN_EPOCHS = {"cnn": 20, "resnet14": 16}
+
+
+@dataclass(frozen=True)
+class Bed:
+    """A network on its data.
+
+    Attributes:
+        name: In the column "model".
+        model: The network.
+        dataset: The data.
+        folder: Where in DATA they are.
+        image_size: To which the images are brought; None leaves theirs.
+        fraction: What is forgotten of classes 5 to 9 in task "data".
+        retrain_epochs: Of Retrain.
+        epochs: Of the initial model; None takes the network's own.
+        flip: Whether images are mirrored at random in training.
+    """
+
+    name: str
+    model: str
+    dataset: str
+    folder: str
+    image_size: int | None
+    fraction: float
+    retrain_epochs: int
+    epochs: int | None = None
+    flip: bool = False
+
+    def load(self, data_dir: Path) -> Dataset:
+        """Load the data, with no other augmentation than ``flip``."""
+        dataset = data.load(self.dataset, data_dir=data_dir / self.folder, download=False, image_size=self.image_size)
+        return replace(dataset, preprocess=replace(dataset.preprocess, random_crop=False, flip=self.flip))
+
+
+MAIN = ("cnn", "resnet14")
+BEDS = {
+    bed.name: bed
+    for bed in (
+        Bed("cnn", "cnn", "fashion-mnist@10000", ".", None, 0.4, 20),
+        Bed("resnet14", "resnet14", "imagefolder@5000", "cifar10-images", 16, 0.2, 16),
+        Bed("resnet14, mirrored", "resnet14", "imagefolder@5000", "cifar10-images", 16, 0.2, 16, flip=True),
+        Bed("vit", "vit", "imagefolder@1000", "cifar10-images", 14, 0.2, 10),
+        Bed("resnet18", "resnet18", "imagefolder@1000", "cifar10-images", 32, 0.2, 10, epochs=10),
+    )
+}
+CPU = torch.device("cpu")
 MASKS = ("mask", "mask_error", "mask_within", "mask_between", "generator", "generator_vanilla")
 COLUMNS = (
     "model", "dataset", "task", "seed", "subject", "settings", "decision", "ks", "ks_resurfaced", "bound", "eps", "auc",
@@ -104,10 +149,11 @@ class Cell:
         self.split: Split = (
             tasks.class_split(dataset, [3])
             if task == "class"
-            else tasks.data_split(dataset, fraction=FRACTION[bed.model], seed=seed)
+            else tasks.data_split(dataset, fraction=bed.fraction, seed=seed)
         )
         config = defaults_for(bed.model, "initial")
-        self.recipe = Recipe(config, replace(config, epochs=RETRAIN_EPOCHS[bed.model]))
+        config = replace(config, epochs=bed.epochs or config.epochs)
+        self.recipe = Recipe(config, replace(config, epochs=bed.retrain_epochs))
         shape = {"in_channels": dataset.in_channels, "image_size": dataset.image_size}
         architecture = {"name": bed.model, "num_classes": dataset.num_classes, **shape}
         self.initial = train_initial(
@@ -123,18 +169,26 @@ class Cell:
 
     def run(self, subjects: tuple[str, ...]) -> None:
         """Measure what every other model is beside, and the subjects whose rows are missing."""
+        self.begin()
+        for name in (name for name in SUBJECTS if name in subjects and not self.find(name)):
+            if name == SECOND:
+                self.add(name, *self.retrained(name))
+                continue
+            self.unlearn(name, self.method(SUBJECTS[name]), SUBJECTS[name].settings)
+
+    def begin(self) -> None:
+        """Measure Retrain, which the others are compared with, and the initial model."""
         retrain, seconds = self.retrained("retrain")
         self.reference = evaluate(retrain, self.split, device=CPU, seed=self.seed)
         for name, model in (("retrain", retrain), ("initial", self.initial)):
             if not self.find(name):
                 self.add(name, model, seconds if name == "retrain" else None)
-        for name in (name for name in SUBJECTS if name in subjects and not self.find(name)):
-            if name == SECOND:
-                self.add(name, *self.retrained(name))
-                continue
-            method, started = self.method(SUBJECTS[name]), time.process_time()
-            result = method.unlearn(self.initial, self.split, device=CPU, seed=self.seed, recipe=self.recipe)
-            self.add(name, result.model, time.process_time() - started, result)
+
+    def unlearn(self, name: str, method: Method, settings: dict[str, Any]) -> None:
+        """Unlearn, and add the row."""
+        started = time.process_time()
+        result = method.unlearn(self.initial, self.split, device=CPU, seed=self.seed, recipe=self.recipe)
+        self.add(name, result.model, time.process_time() - started, result, settings)
 
     def retrained(self, name: str) -> tuple[nn.Module, float]:
         """Return a Retrain, and the seconds of its training, which mean nothing if its row is there.
@@ -151,7 +205,7 @@ class Cell:
 
     def find(self, subject: str) -> dict[str, str] | None:
         """Return this cell's row of a subject."""
-        return self.results.find(model=self.bed.model, task=self.task, seed=self.seed, subject=subject)
+        return self.results.find(model=self.bed.name, task=self.task, seed=self.seed, subject=subject)
 
     def method(self, subject: Subject) -> Method:
         """Return the method with the settings that ship for the data, and the subject's own."""
@@ -160,7 +214,14 @@ class Cell:
         preset = find_preset(subject.method, self.split.dataset.name, self.task, label_aware=aware)
         return method(method.config_class.from_mapping({**(preset.settings if preset else {}), **subject.settings}))
 
-    def add(self, name: str, model: nn.Module, seconds: float | None, result: UnlearnResult | None = None) -> None:
+    def add(
+        self,
+        name: str,
+        model: nn.Module,
+        seconds: float | None,
+        result: UnlearnResult | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
         """Judge and measure a model, and add its row."""
         judged = acceptances(
             {name: model},
@@ -177,7 +238,7 @@ class Cell:
         retrain = self.find("retrain")
         whole = seconds if retrain is None else float(retrain["seconds"])
         row: dict[str, Any] = {
-            "model": self.bed.model,
+            "model": self.bed.name,
             "dataset": self.bed.dataset,
             "task": self.task,
             "seed": self.seed,
@@ -190,12 +251,12 @@ class Cell:
             **asdict(describe_machine(CPU)),
         }
         if result is not None:
-            row["settings"] = json.dumps(SUBJECTS[name].settings)
+            row["settings"] = json.dumps(settings)
             row["search"] = None if result.search is None else result.search.sentence()
             row |= {key: value for key, value in result.history[-1].items() if key in MASKS}
         self.results.add({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()})
         click.echo(
-            f"{self.bed.model} {self.task} {self.seed} {name}: {judged.decision} {judged.ks:.3f} "
+            f"{self.bed.name} {self.task} {self.seed} {name}: {judged.decision} {judged.ks:.3f} "
             f"{judged.ks_resurfaced:.3f} (bound {judged.bound:.3f}), gap {row['gap']:.2f}, "
             f"test {metrics.get('test', metrics.get('test_r')):.2f}, {seconds or 0:.1f} s; {row.get('search') or ''}"
         )
@@ -218,7 +279,7 @@ def table(rows: list[dict[str, str]]) -> str:
 
 @click.command()
 @click.option("--data-dir", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--bed", "beds", multiple=True, default=[bed.model for bed in BEDS], show_default=True)
+@click.option("--bed", "beds", multiple=True, type=click.Choice(list(BEDS)), default=MAIN, show_default=True)
 @click.option("--task", "tasks_wanted", multiple=True, default=TASKS, show_default=True)
 @click.option("--seed", "seeds", multiple=True, type=int, required=True)
 @click.option(
@@ -236,12 +297,12 @@ def main(
     """Measure every cell, and print all rows of the file as a table."""
     torch.set_num_threads(1)
     results = Rows(out, COLUMNS)
-    loaded = [(bed, load(bed, data_dir)) for bed in BEDS if bed.model in beds]
+    loaded = {name: BEDS[name].load(data_dir) for name in beds}
     for seed in seeds:
-        for bed, dataset in loaded:
+        for bed, dataset in ((BEDS[name], dataset) for name, dataset in loaded.items()):
             for task in tasks_wanted:
                 wanted = ("retrain", "initial", *subjects)
-                key = {"model": bed.model, "task": task, "seed": seed}
+                key = {"model": bed.name, "task": task, "seed": seed}
                 if not all(results.find(subject=name, **key) for name in wanted):
                     Cell(bed, dataset, task, seed, results).run(subjects)
     click.echo(table(results.rows))
