@@ -1,8 +1,9 @@
-"""What every test shares: GPU tests skip without a GPU, real-data tests are left out without the data."""
+"""What every test shares: GPU tests skip without a GPU; those of data or programs that are not here are left out."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if "cuda" in item.keywords:
                 item.add_marker(skip)
     left_out = [] if "PYMIXUNLEARN_DATA" in os.environ else [item for item in items if "real_data" in item.keywords]
+    left_out += [item for item in items if any(shutil.which(tool) is None for tool in tools(item))]
     asked_for = config.option.markexpr or ""
     for marker in ("large", "browser", "slow", "extras"):
         left_out += [item for item in items if marker in item.keywords and marker not in asked_for]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def tools(item: pytest.Item) -> list[str]:
+    return [tool for marker in item.iter_markers("tools") for tool in marker.args]
 
 
 @pytest.fixture

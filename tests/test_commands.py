@@ -121,7 +121,6 @@ def test_compare_and_tune() -> None:
     settings = {"initial": {"epochs": 1}, "retrain": {"epochs": 1}, "neggrad": {"epochs": 1}}
     compared = pymixunlearn.compare(["neggrad"], seeds=[0], settings=settings, device="cpu", out="c")
     assert compared.finished == 1
-    pytest.importorskip("optuna")
     few = {"initial.epochs": 1, "retrain.epochs": 1}
     tuned = pymixunlearn.tune("neggrad", grid={"epochs": [1]}, settings=few, trials=1, device="cpu", out="t")
     assert tuned.best is not None and tuned.best.settings["epochs"] == 1

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -64,7 +65,6 @@ def runs() -> list[object]:
 @pytest.fixture
 def user_folder(tmp_path: Path) -> Path:
     """A folder with photos of three classes, and lists of what is to be forgotten."""
-    image = pytest.importorskip("PIL.Image")
     stream = torch.Generator().manual_seed(0)
     for part, count in (("train", 24), ("test", 12)):
         for index, name in enumerate(("cat", "dog", "owl")):
@@ -74,7 +74,7 @@ def user_folder(tmp_path: Path) -> Path:
                 # Grey and small, for which the small network is the default.
                 pixels = torch.randint(0, 80, (16, 16), generator=stream, dtype=torch.uint8)
                 pixels[4 * index : 4 * index + 6] += 150
-                image.fromarray(pixels.numpy()).save(folder / f"{number:03}.png")
+                Image.fromarray(pixels.numpy()).save(folder / f"{number:03}.png")
     (tmp_path / "ids.txt").write_text("3\n14\n41\n")
     return tmp_path
 

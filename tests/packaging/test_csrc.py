@@ -257,7 +257,7 @@ def test_the_list_of_old_names_leads_to_files() -> None:
             assert all((CSRC / path).exists() for path in expected), name
 
 
-@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
+@pytest.mark.tools("c++")
 @pytest.mark.parametrize("silenced", [False, True])
 def test_the_old_name_of_a_header_forwards_and_warns(tmp_path: Path, silenced: bool) -> None:
     program = tmp_path / "program.cpp"

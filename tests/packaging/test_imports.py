@@ -13,7 +13,6 @@ LINT = "import sys; sys.path.insert(0, ''); from importlinter.cli import lint_im
 
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
-    pytest.importorskip("importlinter")
     command = [sys.executable, "-c", LINT, "--no-cache"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 

@@ -90,7 +90,7 @@ def test_a_library_that_does_not_load_is_reported(without_libraries: str) -> Non
     assert "file too short" in result.stdout or "invalid ELF header" in result.stdout
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+@pytest.mark.tools("cc")
 def test_a_library_that_lacks_the_operators_is_reported_and_the_reference_serves(without_libraries: str) -> None:
     folder = Path(without_libraries) / "pymixunlearn"
     (folder / "old.c").write_text("int old;")

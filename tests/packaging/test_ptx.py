@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -29,7 +28,9 @@ def module(name: str) -> ModuleType:
     return loaded
 
 
-translation, runner = module("translate"), module("run")
+runner = module("run")
+# Its siblings, which it imports by their plain names.
+translation, instructions = sys.modules["translate"], sys.modules["instructions"]
 counts = runner.counts
 
 
@@ -41,7 +42,7 @@ def test_statements_are_told_apart() -> None:
     mma.sync {%f1,%f2}, {%r1};
     @!%p1 bra $L__BB0_1;
     """
-    assert list(translation.statements(body)) == [
+    assert list(instructions.statements(body)) == [
         ".reg .pred %p<2>",
         "$L__BB0_1:",
         "{",
@@ -51,7 +52,7 @@ def test_statements_are_told_apart() -> None:
         "mma.sync {%f1,%f2}, {%r1}",
         "@!%p1 bra $L__BB0_1",
     ]
-    assert translation.operands("{%r1,%r2}, [%rd1+8], 4") == ["{%r1,%r2}", "[%rd1+8]", "4"]
+    assert instructions.operands("{%r1,%r2}, [%rd1+8], 4") == ["{%r1,%r2}", "[%rd1+8]", "4"]
 
 
 @pytest.mark.parametrize(
@@ -66,8 +67,8 @@ def test_statements_are_told_apart() -> None:
     ],
 )
 def test_an_unknown_instruction_is_named(unknown: str) -> None:
-    with pytest.raises(translation.UnknownInstruction) as error:
-        translation.Translator({}, None).statement(unknown)
+    with pytest.raises(instructions.UnknownInstruction) as error:
+        instructions.Translator({}, None).statement(unknown)
     assert unknown.split(" ")[0] in str(error.value) or "%clock" in str(error.value)
 
 
@@ -119,12 +120,12 @@ DECLARED = ".reg .b32 %r<3>; .reg .f32 %f<3>; .reg .pred %p<1>; .reg .b16 %h<2>;
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None or shutil.which("nvcc") is None, reason="needs g++ and nvcc")
+@pytest.mark.tools("g++", "nvcc")
 def test_single_instructions_do_what_the_isa_says(tmp_path: Path) -> None:
     program = ['#include <cstdio>\n#include "machine.h"\nusing namespace pmx::ptx;\n']
-    translate = translation.Translator({}, None)
+    translate = instructions.Translator({}, None)
     for i, (text, *_) in enumerate(INSTRUCTIONS):
-        lines = [translate.statement(part) for part in translation.statements(f"{DECLARED} {text};")]
+        lines = [translate.statement(part) for part in instructions.statements(f"{DECLARED} {text};")]
         body = "\n".join([lines[0], *lines[1:5], "r_r1 = r_f1 = a; r_r2 = r_f2 = b; r_r0 = r_f0 = 0;", *lines[5:]])
         program.append(f"static uint32_t run_{i}(uint32_t a, uint32_t b) {{ {body} return r_r0 | r_f0; }}\n")
     calls = "".join(f'std::printf("%u\\n", run_{i}({a}u, {b}u));' for i, (_, a, b, _) in enumerate(INSTRUCTIONS))
@@ -232,7 +233,7 @@ def test_a_kernel_that_got_heavier_or_lost_warps_is_named(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None or shutil.which("nvcc") is None, reason="needs g++ and nvcc")
+@pytest.mark.tools("g++", "nvcc")
 def test_a_warp_counts_as_often_as_its_busiest_lane(tmp_path: Path) -> None:
     """Lanes of the loop above turn 40 to 9 times in the first warp and 8 to once in the second."""
     source = tmp_path / "main.cpp"
@@ -291,8 +292,6 @@ class Attention:
 
 @pytest.fixture(scope="module")
 def attention(tmp_path_factory: pytest.TempPathFactory) -> Attention:
-    if missing := [tool for tool in ("nvcc", "g++") if shutil.which(tool) is None]:
-        pytest.skip(f"needs {' and '.join(missing)}")
     build = runner.Build(tmp_path_factory.mktemp("attention"))
     ptx, host = build.nvcc("attention")
     return Attention(build, ptx, [host, build.compile(TOOL / "attention.cpp"), *build.shared()])
@@ -326,6 +325,7 @@ FAULTS = {
 
 
 @pytest.mark.slow
+@pytest.mark.tools("g++", "nvcc")
 class TestPlantedFaults:
     def test_without_a_fault_nothing_is_found(self, attention: Attention) -> None:
         result = attention.run("sound", attention.ptx, forward=False)

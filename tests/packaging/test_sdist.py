@@ -87,7 +87,7 @@ def test_the_sdist_holds_nothing_that_was_built(unpacked: Path) -> None:
         assert (unpacked / name).is_file()
 
 
-@pytest.mark.skipif(shutil.which("cmake") is None, reason="needs CMake")
+@pytest.mark.tools("cmake")
 def test_cmake_finds_every_source_in_the_sdist(unpacked: Path, tmp_path: Path) -> None:
     run("cmake", "-S", unpacked, "-B", tmp_path / "build", cwd=tmp_path)
 
