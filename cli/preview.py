@@ -68,19 +68,20 @@ def _phases(preview: DryRun) -> Iterator[str]:
         yield ""
         yield "What is known of the method (list methods --help explains it):"
         yield from table(ADVICE, [(preview.plan.method.name, *advice)])
+    if preview.retrain_seconds is not None:
+        yield f"Retrain, for comparison: {_time(preview.retrain_seconds)} on this machine."
 
 
 def _estimate(preview: DryRun) -> Iterator[str]:
     from pymixunlearn.benchmarking.units import size_of
 
-    plan = preview.plan
     if preview.seconds is None:
         yield from paragraph("Time: not known, since a part could not be measured by a few steps.")
     else:
-        auto = plan.method.config.to_dict().get("stop") == "auto"
         yield from paragraph(
-            f"Estimate, from a few steps of each training on this machine, as busy as it is now: "
-            f"{'at most ' if auto else ''}{_time(preview.seconds)}. Attacks, figures and the report come on top."
+            "Estimate, from a few steps of each training on this machine, as busy as it is now: "
+            f"{'at most ' if preview.at_most else ''}{_time(preview.seconds)}. "
+            "Attacks, figures and the report come on top."
         )
     if preview.memory is not None:
         yield from paragraph(f"Memory: {size_of(preview.memory)}, the most that this process had in these steps.")

@@ -29,6 +29,7 @@ def test_it_says_what_and_how_long_in_80_columns_and_writes_nothing(
     for phase in ("initial", "unlearn", "retrain", "evaluation"):
         assert any(line.startswith(f"  {phase} ") for line in shown)
     assert "train cnn on all, 10 epochs" in text and "mixunlearn, at most 20 epochs" in text
+    assert "Retrain, for comparison: " in text
     assert "Estimate, from a few steps of each training" in text and "at most" in text and "Memory: " in text
     assert "nothing was written" in " ".join(text.split())
     assert [path.name for path in Path().iterdir()] == ["list.txt"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_a_second_retrain_is_counted(small_plan: Make, tmp_path: Path) -> None:
     plan = small_plan(seed=43, retrain="two")
     phases = {phase.name: phase for phase in preview_unlearning(plan).phases}
     first, second, evaluation = (phases[name] for name in ("retrain", "second_retrain", "evaluation"))
-    assert second.steps == first.steps and second.seconds == first.seconds and "once more" in second.work
+    assert second.steps == first.steps and second.seconds == first.seconds and "other weights" in second.work
     assert "through 4 models" in evaluation.work
 
     totals = Totals()
@@ -85,6 +86,20 @@ def test_a_second_retrain_is_counted(small_plan: Make, tmp_path: Path) -> None:
     assert totals.of["second_retrain"] == second.steps
     again = {phase.name: phase.seconds for phase in preview_unlearning(plan).phases}
     assert again["retrain"] == again["second_retrain"] == 0.0
+
+
+@pytest.mark.parametrize(("settings", "at_most"), [({}, True), ({"share": 0.9}, False)])
+def test_a_search_takes_at_most_all_its_attempts(settings: dict[str, Any], at_most: bool) -> None:
+    own = part_of(data.load("digits"), 300)
+    own = replace(own, validation=own.train.subset(torch.arange(50)))
+    split, model = tasks.class_split(own, [0]), models.build("cnn", num_classes=10, in_channels=1, image_size=8)
+    preview = pymixunlearn.dry_run(model, own, split, "prune-reset", settings=settings, retrain=False, device="cpu")
+    assert preview.at_most is at_most
+    unlearn = next(phase for phase in preview.phases if phase.name == "unlearn")
+    assert ("at most all its attempts" in unlearn.work) is at_most
+    # What Retrain takes is told, though the run has none.
+    assert "retrain" not in {phase.name for phase in preview.phases}
+    assert preview.retrain_seconds is not None and preview.retrain_seconds > 0
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path: Path, small_plan: Make) -> None:

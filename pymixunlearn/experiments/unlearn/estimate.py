@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from pymixunlearn.evaluation import predict_logits
 from pymixunlearn.experiments.common.stages import cached_models
 from pymixunlearn.experiments.unlearn.plan import Plan
 from pymixunlearn.methods import Retrain, RetrainConfig
+from pymixunlearn.methods.search import SearchedLoop
 from pymixunlearn.reporting import SECOND
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training import Callback, EndLoop, fit
@@ -35,8 +36,8 @@ class Phase:
         name: As the progress of a run names it: "initial", "unlearn", "retrain", "second_retrain", "evaluation", or a
             training that a method begins with.
         work: What is done, in a few words.
-        steps: How many optimisation steps, of which a method that ends by itself may do fewer; None where there are
-            none, or it is not known.
+        steps: How many optimisation steps, of which a method that ends by itself or searches may do fewer; None where
+            there are none, or it is not known.
         seconds: The estimate; None where it is not known.
     """
 
@@ -46,8 +47,15 @@ class Phase:
     seconds: float | None
 
 
-def estimate_phases(plan: Plan) -> Iterator[Phase]:
-    """Yield what a run does, in order, having measured a few steps of each.
+class Estimate(NamedTuple):
+    """What a run does, in order, and the seconds of one Retrain, whether the run trains one or not."""
+
+    phases: tuple[Phase, ...]
+    retrain_seconds: float | None
+
+
+def estimate(plan: Plan) -> Estimate:
+    """Measure a few steps of everything that a run trains, and of Retrain.
 
     Raises:
         UserError: The method cannot unlearn this model.
@@ -79,29 +87,27 @@ def estimate_phases(plan: Plan) -> Iterator[Phase]:
                 callbacks=[watch],
                 name="initial",
             )
-        yield watch.own("initial", f"train {name} on all, {_epochs(plan.initial_config.epochs)}")
+        initial = watch.own("initial", f"train {name} on all, {_epochs(plan.initial_config.epochs)}")
     else:
-        yield Phase("initial", f"{name}, {'given' if plan.initial.loaded else 'trained already'}", None, 0.0)
-    yield from _unlearning(plan, network)
-    yield from _retraining(plan, network, cached)
-    yield _evaluation(plan, network)
+        initial = Phase("initial", f"{name}, {'given' if plan.initial.loaded else 'trained already'}", None, 0.0)
+    unlearning = list(_unlearning(plan, network))
+    retrain = _retrain(plan, network)
+    again = replace(retrain, name=SECOND, work=f"the same with other weights, {_epochs(plan.recipe.retrain.epochs)}")
+    every = {"retrain": retrain, SECOND: again}
+    retraining = [
+        Phase(phase, f"{name}, trained already", None, 0.0) if phase in cached else every[phase]
+        for phase in _retrains(plan)
+    ]
+    return Estimate((initial, *unlearning, *retraining, _evaluation(plan, network)), retrain.seconds)
 
 
-def _retraining(plan: Plan, network: nn.Module, cached: Collection[str]) -> Iterator[Phase]:
-    """Yield Retrain and, where there is one, the second: the same training with other weights, measured once."""
-    name = plan.initial.short_name
+def _retrain(plan: Plan, network: nn.Module) -> Phase:
+    config = plan.recipe.retrain
     watch = _Watch(Retrain.name, plan.device)
-    for phase in _retrains(plan):
-        if phase in cached:
-            yield Phase(phase, f"{name}, trained already", None, 0.0)
-            continue
-        assert plan.retrain_config is not None  # where there is a Retrain
-        if not watch.loops:
-            with suppress(_Enough):
-                method = Retrain(RetrainConfig.of(plan.retrain_config))
-                method.unlearn(network, plan.split, device=plan.device, seed=plan.inputs.seed, callbacks=[watch])
-        again = "" if phase == "retrain" else " once more"
-        yield watch.own(phase, f"train {name} on the rest{again}, {_epochs(plan.retrain_config.epochs)}")
+    with suppress(_Enough):
+        method = Retrain(RetrainConfig.of(config))
+        method.unlearn(network, plan.split, device=plan.device, seed=plan.inputs.seed, callbacks=[watch])
+    return watch.own("retrain", f"train {plan.initial.short_name} on the rest, {_epochs(config.epochs)}")
 
 
 def _retrains(plan: Plan) -> tuple[str, ...]:
@@ -151,8 +157,21 @@ def _evaluation(plan: Plan, network: nn.Module) -> Phase:
 def _method_work(plan: Plan) -> str:
     config: dict[str, Any] = plan.method.config.to_dict()
     epochs = config.get("epochs")
+    if searches(plan):
+        return f"{plan.method.name}, at most all its attempts and Retrain"
     most = "at most " if config.get("stop") == "auto" else ""
     return plan.method.name if epochs is None else f"{plan.method.name}, {most}{_epochs(epochs)}"
+
+
+def ends_early(plan: Plan) -> bool:
+    """Whether the method may end before its last step: by itself, or once one of its attempts is accepted."""
+    return plan.method.config.to_dict().get("stop") == "auto" or searches(plan)
+
+
+def searches(plan: Plan) -> bool:
+    """Whether the method tries settings until the acceptance test accepts one."""
+    method = plan.method
+    return isinstance(method, SearchedLoop) and not method.fixed and plan.split.validation_halves is not None
 
 
 def _epochs(count: int) -> str:

@@ -17,7 +17,7 @@ from pymixunlearn.data import ImageSet
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.run_folder import RunFolder
 from pymixunlearn.experiments.common.threads import suited_threads
-from pymixunlearn.experiments.unlearn.estimate import Phase, estimate_phases
+from pymixunlearn.experiments.unlearn.estimate import Phase, ends_early, estimate
 from pymixunlearn.experiments.unlearn.plan import Plan
 from pymixunlearn.experiments.unlearn.run import default_folder
 from pymixunlearn.tasks import Split
@@ -85,6 +85,8 @@ class DryRun:
         plan: The run.
         forgotten: What it would forget.
         phases: What it would do, in order, with the time of each.
+        retrain_seconds: What Retrain takes, estimated likewise, whether the run has one or not; None where it is not
+            known.
         memory: Most main memory of this process so far in bytes, data and libraries included; None where the system
             does not tell.
         device_memory: Most memory of tensors on the GPU in the steps that were taken; None without one.
@@ -95,10 +97,16 @@ class DryRun:
     plan: Plan
     forgotten: Forgotten
     phases: tuple[Phase, ...]
+    retrain_seconds: float | None
     memory: int | None
     device_memory: int | None
     folder: Path
     state: Literal["new", "started", "finished"]
+
+    @property
+    def at_most(self) -> bool:
+        """Whether the method may end before its last step, so that the estimate is an upper bound."""
+        return ends_early(self.plan)
 
     @property
     def seconds(self) -> float | None:
@@ -126,13 +134,14 @@ def preview_unlearning(plan: Plan, out: Path | None = None, *, observer: Observe
         torch.cuda.reset_peak_memory_stats(plan.device)
     watcher.phase_started("measuring", None)
     with suited_threads(plan.split.dataset, plan.device):
-        phases = tuple(estimate_phases(plan))
+        phases, retrain_seconds = estimate(plan)
     watcher.phase_finished("measuring", "a few steps of each training")
     device_memory = torch.cuda.max_memory_allocated(plan.device) if gpu else None
     return DryRun(
         plan,
         Forgotten.of(plan.split),
         phases,
+        retrain_seconds,
         _peak_memory(),
         device_memory,
         folder,
