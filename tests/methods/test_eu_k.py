@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pymixunlearn import methods, models, tasks
+from pymixunlearn import data, methods, models, tasks
 from pymixunlearn.data import Preprocess
 from pymixunlearn.errors import UserError
 from pymixunlearn.methods.eu_k.cut import Cut, Cuts, Tail, outputs
@@ -98,41 +98,75 @@ def test_the_last_layers_are_tried_first_where_most_weights_are_linear(name: str
     assert all(deeper <= share / 2 for share, deeper in zip(shares, shares[1:], strict=False))
 
 
-@pytest.mark.extras
-@pytest.mark.parametrize(
-    ("factory", "size", "layers"),
-    [
-        ("torchvision:resnet18", 64, ("layer2", "layer3")),
-        ("torchvision:convnext_tiny", 64, ("features.5.0", "features.6")),
-        ("torchvision:vit_b_16", 224, ("encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_4")),
-        ("torchvision:swin_t", 64, ("features.4", "features.6")),
-        ("timm:resnet18", 64, ("layer2", "layer3")),
-        ("timm:convnext_atto", 64, ("stages.2.downsample", "stages.3.downsample.0")),
-        ("timm:vit_tiny_patch16_224", 224, ("norm_pre", "blocks.4")),
-        ("timm:swin_tiny_patch4_window7_224", 224, ("layers.2.downsample", "layers.3.downsample")),
-    ],
-)
-def test_the_same_rule_cuts_networks_of_libraries(factory: str, size: int, layers: tuple[str, str]) -> None:
-    """Networks whose last layers start at zero or whose blocks start as the identity too: values do not matter."""
+def library_network(factory: str) -> nn.Module:
+    """A network of torchvision or timm with ten classes."""
     library, _, name = factory.partition(":")
     torch.manual_seed(0)
     if library == "timm":
         import timm
 
-        model = timm.create_model(name, num_classes=10).eval()
-    else:
-        import torchvision
+        return timm.create_model(name, num_classes=10)
+    import torchvision
 
-        model = getattr(torchvision.models, name)(num_classes=10).eval()
+    return getattr(torchvision.models, name)(num_classes=10)
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize(
+    ("factory", "size", "layers", "tried"),
+    [
+        ("torchvision:resnet18", 64, ("layer2", "layer3"), "layer2"),
+        ("torchvision:convnext_tiny", 64, ("features.5.0", "features.6"), "features.7.1"),
+        (
+            "torchvision:vit_b_16",
+            224,
+            ("encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_4"),
+            "encoder.layers.encoder_layer_9",
+        ),
+        ("torchvision:swin_t", 64, ("features.4", "features.6"), "features.7.0"),
+        ("timm:resnet18", 64, ("layer2", "layer3"), "layer2"),
+        ("timm:convnext_atto", 64, ("stages.2.downsample", "stages.3.downsample.0"), "stages.2.downsample"),
+        ("timm:vit_tiny_patch16_224", 224, ("norm_pre", "blocks.4"), "blocks.9"),
+        ("timm:swin_tiny_patch4_window7_224", 224, ("layers.2.downsample", "layers.3.downsample"), "layers.3.blocks.0"),
+    ],
+)
+def test_the_same_rule_cuts_networks_of_libraries(factory: str, size: int, layers: tuple[str, str], tried: str) -> None:
+    """Networks whose last layers start at zero or whose blocks start as the identity too: values do not matter."""
+    model = library_network(factory).eval()
     cuts = Cuts(model, torch.rand(2, 3, size, size))
     found = [cuts.deepest(most) for most in (0.1, 0.5)]
     assert [cut.layer for cut in found if cut is not None] == list(layers)
+    assert next(depths(model, cuts)).layer == tried
     with torch.no_grad():  # weights for which a wrong cut would show in the logits
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     for cut in found:
         assert cut is not None
         check_cut(model, cut, torch.rand(3, 3, size, size))
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize(
+    ("factory", "size"),
+    [
+        ("timm:resnet18", 32),
+        ("timm:convnext_atto", 32),
+        ("timm:vit_tiny_patch16_224", 224),
+        ("torchvision:swin_t", 64),
+    ],
+)
+def test_networks_of_libraries_are_trained_behind_the_cut_alone(factory: str, size: int) -> None:
+    stream = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (8, 3, size, size), generator=stream, dtype=torch.uint8)
+    classes = tuple("abcdefghij")
+    dataset = data.from_tensors(images, torch.arange(8), images[:4], torch.arange(4), classes=classes)
+    split, model = tasks.index_split(dataset, [0, 1]), library_network(factory)
+    cut = Cuts(model, split.preprocess.evaluation(images[:2])).deepest(0.9)
+    done = methods.EuK(frozen=0.9, epochs=1, batch_size=4, lr=0.01).unlearn(model, split, device="cpu")
+    assert cut is not None and done.search is not None and done.search.kept == f"frozen up to {cut.layer}"
+    after = dict(done.model.named_parameters())
+    same = {name for name, parameter in model.named_parameters() if torch.equal(parameter, after[name])}
+    assert same == set(after) - cut.fresh
 
 
 class Bypassed(nn.Module):
