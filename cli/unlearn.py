@@ -113,7 +113,7 @@ def describe(plan: Plan) -> list[str]:
         what = f"{kinds.get(split.task, 'samples of classes')} {listed}"
     labels = "with labels" if plan.method.needs_labels else "without labels"
     origin = "trained first" if plan.initial.checkpoint is None else f"from {plan.initial.checkpoint}"
-    config = plan.method.config.to_dict()
+    config = plan.settings.to_dict()
     budget = ""
     if config.get("stop") == "auto":  # other methods need not have epochs
         budget = f" Ends when forgetting is done, at the latest after {config['epochs']} epochs."

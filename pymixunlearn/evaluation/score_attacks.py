@@ -8,6 +8,7 @@ since a class that is gone looks odd in Retrain too.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -66,6 +67,25 @@ def score_attacks(predictions: Predictions, *, seed: int = 0) -> dict[str, Estim
         _scores(predictions.test[unseen][others], predictions.test_targets[unseen][others]),
     )
     return {key: _attack(scores[0][key], scores[1][key], seed) for key in keys}
+
+
+def loss_attack(outputs: Sequence[Tensor], targets: Sequence[Tensor], *, seed: int = 0) -> float:
+    """Return how often the attack by losses tells two sets of samples apart, from 0 to 1; one half is guessing.
+
+    Args:
+        outputs: Logits ``[N, classes]`` of each set; the first are the members. Of a larger set a part is drawn.
+        targets: Their labels ``[N]``.
+        seed: Fixes the samples and the splits.
+
+    Returns:
+        One half where a set has fewer than :data:`MIN_SAMPLES` samples.
+    """
+    count = min(MAX_SAMPLES, *map(len, outputs))
+    if count < MIN_SAMPLES:
+        return 0.5
+    sides = zip(("members", "others"), outputs, targets, strict=True)
+    scores = [losses(of, labels)[_choose(len(of), count, seed, side)] for side, of, labels in sides]
+    return _attack(scores[0], scores[1], seed).value / 100
 
 
 def attacked_samples(predictions: Predictions) -> int:

@@ -69,8 +69,8 @@ class BoundaryShrinkSettings(TypedDict, total=False):
     epochs: int
     lr: float
     momentum: float
-    step: float
     bound: float
+    step: float | None
     nearest: Literal["other", "any"]
 
 class BoundaryShrink(boundary_shrink.BoundaryShrink):
@@ -98,10 +98,10 @@ class DsMixup(dsmixup.DsMixup):
 class EuKSettings(TypedDict, total=False):
     batch_size: int
     label_aware: bool
-    weight_decay: float
-    frozen: float | None
     epochs: int | None
     lr: float | None
+    weight_decay: float
+    frozen: float | None
     cache_mb: int
 
 class EuK(eu_k.EuK):
@@ -127,8 +127,10 @@ class GliSettings(TypedDict, total=False):
     guide_first: float
     guide_last: float
     validation: float
+    stop_by: Literal["accuracy", "score"]
     tolerance: float
     check_interval: int
+    patience: int
 
 class Gli(gli.Gli):
     def __init__(self, config: GliConfig | None = None, **fields: Unpack[GliSettings]) -> None: ...
@@ -206,8 +208,8 @@ class MixUnlearnSettings(TypedDict, total=False):
     cache_mb: int
     label_aware: bool
     pairing: Literal["zip", "grid"]
-    epochs: int
-    lr: float
+    epochs: int | None
+    lr: float | None
     alpha: float
     tau_gen: float
     tau_mix: float
@@ -232,12 +234,12 @@ class MixUnlearn(method.MixUnlearn):
 class MixUnlearnResetSettings(TypedDict, total=False):
     batch_size: int
     label_aware: bool
+    epochs: int | None
+    lr: float | None
     weight_decay: float
     share: float | None
     select: Literal["magnitude", "fisher"]
     schedule: Literal["close", "quick"]
-    epochs: int | None
-    lr: float | None
     mixed: float
     most: float
     generator: Literal["mixblock-lam", "vanilla"]
@@ -267,12 +269,12 @@ class NegGrad(neggrad.NegGrad):
 class PruneResetSettings(TypedDict, total=False):
     batch_size: int
     label_aware: bool
+    epochs: int | None
+    lr: float | None
     weight_decay: float
     share: float | None
     select: Literal["magnitude", "fisher"]
     schedule: Literal["close", "quick"]
-    epochs: int | None
-    lr: float | None
 
 class PruneReset(prune_reset.PruneReset):
     def __init__(self, config: PruneResetConfig | None = None, **fields: Unpack[PruneResetSettings]) -> None: ...
@@ -282,8 +284,8 @@ class RandLabelSettings(TypedDict, total=False):
     stop: Literal["epochs", "auto"]
     stop_samples: int
     stop_tolerance: float
-    epochs: int
-    lr: float
+    epochs: int | None
+    lr: float | None
     retain_weight: float
 
 class RandLabel(randlabel.RandLabel):
@@ -313,13 +315,14 @@ class SalUnSettings(TypedDict, total=False):
     salient: float
     retain_weight: float
     random_labels: Literal["other", "any"]
+    order: Literal["mixed", "forget-first"]
 
 class SalUn(salun.SalUn):
     def __init__(self, config: SalUnConfig | None = None, **fields: Unpack[SalUnSettings]) -> None: ...
 
 class ScrubSettings(TypedDict, total=False):
-    batch_size: int
-    variant: Literal["small", "large"]
+    batch_size: int | None
+    variant: Literal["small", "notebook", "large"]
     epochs: int | None
     max_epochs: int | None
     retain_batch_size: int | None
@@ -383,6 +386,7 @@ class UnrollSettings(TypedDict, total=False):
     point: Literal["trained", "start"]
     lr: float | None
     train_epochs: int | None
+    std_weight: float
     power_iterations: int
 
 class Unroll(unroll.Unroll):

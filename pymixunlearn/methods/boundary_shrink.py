@@ -1,11 +1,12 @@
 """Boundary Shrink: every forget image goes to its nearest other class.
 
 Chen, Gao, Liu, Peng, Wang, "Boundary Unlearning: Rapid Forgetting of Deep Networks via Shifting the Decision Boundary",
-CVPR 2023. Settings as released; MixUnlearn's authors tuned the bound (Appendix A.2).
+CVPR 2023. Settings as released; MixUnlearn's authors tuned the bound (Appendix A.3).
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,18 +45,29 @@ class BoundaryShrinkConfig(LoopConfig):
     batch_size: int = setting(64, "images per step", low=1)
     lr: float = setting(1e-5, "learning rate (SGD)", above=0)
     momentum: float = setting(0.9, "momentum", low=0, below=1)
-    step: float = setting(0.1, "step against the old label, as a share of the range of pixel values", above=0)
     bound: float = setting(
         0.1,
-        "no pixel moves further than this share; tuned over 0.1 to 0.5",
+        "step against the old label, as a share of the range of pixel values; tuned over 0.1 to 0.5",
         above=0,
         source=SEARCHED,
     )
+    step: float | None = setting(None, "deprecated: a step smaller than the bound; set the bound instead", above=0)
     nearest: Literal["other", "any"] = setting(
         "other",
         "the nearest class but the old one, or whatever class the step leads to, as in the released code",
         source="the paper",
     )
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        super().__post_init__()
+        if self.step is not None:
+            warnings.warn(
+                f"step is {self.step}, and bound {self.bound}: the step is the bound now; this setting, which counts "
+                "where it is the smaller one, goes with version 0.3",
+                DeprecationWarning,
+                stacklevel=4,
+            )
 
 
 @method("boundary-shrink", summary="moves the forgotten data to the nearest other class")
@@ -64,8 +76,8 @@ class BoundaryShrink(Loop[BoundaryShrinkConfig]):
 
     Example:
         >>> from pymixunlearn import methods
-        >>> methods.BoundaryShrink(bound=0.3).config.step
-        0.1
+        >>> methods.BoundaryShrink(bound=0.3).config.nearest
+        'other'
     """
 
     config_class = BoundaryShrinkConfig
@@ -81,7 +93,7 @@ class BoundaryShrink(Loop[BoundaryShrinkConfig]):
         """Return the nearest class [N]: the class of f_D(x + delta), one signed gradient step away from the label."""
         images = forget.images.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(cross_entropy(self.initial(images), forget), images)
-        bound = min(self.config.step, self.config.bound)
+        bound = min(self.config.step or self.config.bound, self.config.bound)
         with torch.no_grad():
             logits: Tensor = self.initial(self.pixels.clamp(images + bound * self.pixels.span * gradient.sign()))
         if self.config.nearest == "other":

@@ -1,6 +1,6 @@
 """L-Mix: LAF with plain mixup.
 
-A label-agnostic baseline of "Adversarial Mixup Unlearning", ICLR 2025 (Section 4.1, Appendix A.2): mixes of forget and
+A label-agnostic baseline of "Adversarial Mixup Unlearning", ICLR 2025 (Section 5.2, Appendix A.3): mixes of forget and
 retain images, whose targets are mixes of random labels and the initial model's own predictions.
 """
 

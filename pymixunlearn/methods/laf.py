@@ -1,31 +1,32 @@
 """LAF, label-agnostic forgetting: unlearn at the level of representations, guided by two variational autoencoders.
 
 Shen, Zhang, Zhao, Bialkowski, Chen, Xu, "Label-Agnostic Forgetting: A Supervision-Free Unlearning in Deep Models", ICLR
-2024; settings as published for each network.
+2024; settings as published for each network. As in the released code the network is in evaluation mode throughout:
+BatchNorm keeps the statistics of the initial model, so that batches of D_f are not normalised by their own class alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
+from pymixunlearn.methods.by_network import NetworkConfig
 from pymixunlearn.methods.config import CODE, OURS, setting
 from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Stage, descend, frozen_copy
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import together
-from pymixunlearn.models import architecture_name
 from pymixunlearn.models.layers import EmbeddingExtractor, find_embedding_layer
 from pymixunlearn.training.device import seeded_layers
 
 
 @dataclass(frozen=True)
-class LafConfig(LoopConfig):
+class LafConfig(NetworkConfig, LoopConfig):
     """Settings of :class:`Laf`; those left at none are the published ones of the network, resnet18's or the cnn's.
 
     Example:
@@ -35,6 +36,10 @@ class LafConfig(LoopConfig):
     """
 
     source = CODE
+    by_network = {
+        "cnn": {"epochs": 20, "extract_lr": 5e-5, "align_lr": 1e-4, "latent": 8},
+        "resnet18": {"epochs": 40, "extract_lr": 1e-5, "align_lr": 5e-5, "latent": 16},
+    }
 
     epochs: int | None = setting(None, "passes over the smaller set; cnn 20, resnet18 40", low=1)
     extract_lr: float | None = setting(
@@ -52,17 +57,6 @@ class LafConfig(LoopConfig):
 
 
 L = TypeVar("L", bound=LafConfig)
-_PUBLISHED: dict[str, dict[str, Any]] = {
-    "cnn": {"epochs": 20, "extract_lr": 5e-5, "align_lr": 1e-4, "latent": 8},
-    "resnet18": {"epochs": 40, "extract_lr": 1e-5, "align_lr": 5e-5, "latent": 16},
-}
-
-
-def resolved(config: L, model: nn.Module) -> L:
-    """Return the settings with those of the network in place of none."""
-    published = _PUBLISHED["resnet18" if architecture_name(model) == "resnet18" else "cnn"]
-    chosen = {field.name: getattr(config, field.name) for field in fields(config)}
-    return type(config)(**{**chosen, **{name: v for name, v in published.items() if chosen[name] is None}})
 
 
 class Autoencoder(nn.Module):
@@ -88,13 +82,10 @@ class Autoencoder(nn.Module):
 class RepresentationUnlearning(Loop[L]):
     """Autoencoders learn the old representations of all data and of D_f; then the network unlearns."""
 
-    def resolve(self, model: nn.Module) -> L:
-        """Return the settings with those of the network filled in."""
-        return resolved(self.config, model)
-
     def setup(self) -> None:
         """Find the embedding, keep the initial model, and set up autoencoders and optimisers."""
         config = self.config
+        self.model.eval()
         assert config.latent and config.extract_lr and config.align_lr
         self.layer = config.embedding_layer or find_embedding_layer(self.model, self.example)
         initial = frozen_copy(self.model)

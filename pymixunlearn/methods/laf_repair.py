@@ -60,8 +60,6 @@ class LafRepair(RepresentationUnlearning[LafRepairConfig]):
         ]
 
     def _repair_epoch(self, epoch: int) -> Iterator[Measured]:
-        # Normalisation before the embedding must not move its statistics, since its weights do not move either.
-        self.model.eval()
         for retain in self.retain_batches(epoch):
             yield self.repair_step(retain)
 

@@ -25,8 +25,10 @@ from pymixunlearn.data.preprocess import Preprocess
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.accuracy import predict_logits
 from pymixunlearn.methods.base import Means, Method, MethodOutput, UnlearnJob
+from pymixunlearn.methods.by_network import NetworkConfig
 from pymixunlearn.methods.config import PAPER, MethodConfig, setting
 from pymixunlearn.methods.view import Images, labelled
+from pymixunlearn.models import architecture_name
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.training.device import seeded_layers
 from pymixunlearn.training.loop import StateDict, StepDone, Stop, run_epochs
@@ -35,6 +37,9 @@ from pymixunlearn.training.supervised import drops_lone_image
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing itself from Python 3.11 on
+
+ORIGINAL = "original"
+"""The loop, before the method's own, that trains on everything what a method has of its own to forget from."""
 
 Measured = Mapping[str, Tensor]
 """What one step measured: named 0-d tensors, still on the device."""
@@ -61,6 +66,18 @@ class Tensors(dict[str, Tensor]):
         """Take the tensors over, to where their namesakes are."""
         for name, value in state_dict.items():
             self[name] = value.to(self[name].device)
+
+
+class Facts(dict[str, Any]):
+    """What a resumed loop has to know besides its weights, as a part that snapshots include."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the facts."""
+        return dict(self)
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
+        """Take the facts over."""
+        self.update(state_dict)
 
 
 class Stage(NamedTuple):
@@ -154,6 +171,8 @@ class Loop(Method, Generic[C]):
 
     def resolve(self, model: nn.Module) -> C:
         """Return the settings with those filled in that depend on the model or on each other."""
+        if isinstance(self.config, NetworkConfig):
+            return self.config.for_network(architecture_name(model))
         return self.config
 
     def begin(self, job: UnlearnJob) -> Self:

@@ -1,7 +1,7 @@
 """NegGrad: descend on what remains while ascending on what is to be forgotten.
 
 Golatkar, Achille, Soatto, "Eternal Sunshine of the Spotless Net", CVPR 2020; here as a baseline of
-"Adversarial Mixup Unlearning", ICLR 2025 (Appendix A.2). The convex form is that of Kurmanji et al., NeurIPS 2023.
+"Adversarial Mixup Unlearning", ICLR 2025 (Appendix A.3). The convex form is that of Kurmanji et al., NeurIPS 2023.
 """
 
 from __future__ import annotations

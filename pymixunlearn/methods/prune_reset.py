@@ -7,7 +7,6 @@ weights, and does not come back when these grow again on other samples.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -60,8 +59,6 @@ class PruneResetConfig(SearchConfig):
         "close: half of the initial model's epochs at its learning rate; quick: a quarter of them at three times the "
         "rate",
     )
-    epochs: int | None = setting(None, "passes over the retain set; none leaves it to the schedule", low=1)
-    lr: float | None = setting(None, "highest learning rate (Adam); none leaves it to the schedule", above=0)
 
 
 C = TypeVar("C", bound=PruneResetConfig)
@@ -71,12 +68,7 @@ class Resetting(SearchedLoop[C]):
     """Resets of a share of the weights, each followed by a training on D_r."""
 
     def setup(self) -> None:
-        """Fill in the schedule, and make room for importances where they choose the weights."""
-        share, factor = SCHEDULES[self.config.schedule]
-        initial = self.job.recipe.initial
-        self.config = self.config.replace(
-            epochs=self.config.epochs or math.ceil(share * initial.epochs), lr=self.config.lr or factor * initial.lr
-        )
+        """Make room for importances where they choose the weights."""
         # Biases and the parameters of normalisation layers, of one dimension, stay as they are.
         self.weights = {
             name: weight for name, weight in self.model.named_parameters() if weight.requires_grad and weight.dim() > 1
@@ -87,6 +79,11 @@ class Resetting(SearchedLoop[C]):
                 zeros = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
                 self.importance[side] = self.parts[f"importance_{side}"] = Tensors(zeros)
         super().setup()
+
+    @property
+    def pace(self) -> tuple[float, float]:
+        """The schedule's."""
+        return SCHEDULES[self.config.schedule]
 
     @property
     def fixed(self) -> bool:
@@ -111,13 +108,11 @@ class Resetting(SearchedLoop[C]):
         ]
 
     def _attempt(self, share: float) -> Attempt:
-        assert self.config.epochs is not None  # resolved
-        return Attempt(f"share {share:g}", self.config.epochs, partial(self._begin, share), rate)
+        return Attempt(f"share {share:g}", self.epochs, partial(self._begin, share), rate)
 
     def _begin(self, share: float) -> None:
         self.reset(share)
-        assert self.config.lr is not None  # resolved
-        self.optimizer = self.add_optimizer("adam", self.config.lr, weight_decay=self.config.weight_decay)
+        self.begin_training()
 
     def _add_importance(self, side: str, images: Images) -> Iterator[Measured]:
         """Add up squared gradients of the cross entropy of batches, the diagonal of the empirical Fisher information.

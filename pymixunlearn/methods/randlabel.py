@@ -1,6 +1,6 @@
 """RandLabel: random labels on what is to be forgotten, the old predictions on what remains.
 
-A label-agnostic baseline of "Adversarial Mixup Unlearning", ICLR 2025 (Section 4.1, Appendix A.2).
+A label-agnostic baseline of "Adversarial Mixup Unlearning", ICLR 2025 (Section 5.2, Appendix A.3).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
+from pymixunlearn.methods.by_network import UNLEARNING, NetworkConfig
 from pymixunlearn.methods.config import PAPER, SEARCHED, setting
 from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, descend, frozen_copy
 from pymixunlearn.methods.registry import method
@@ -20,8 +21,8 @@ from pymixunlearn.methods.stopping import StoppingConfig
 
 
 @dataclass(frozen=True)
-class RandLabelConfig(StoppingConfig, LoopConfig):
-    """Settings of :class:`RandLabel`; epochs, batch size and learning rate are MixUnlearn's.
+class RandLabelConfig(NetworkConfig, StoppingConfig, LoopConfig):
+    """Settings of :class:`RandLabel`; epochs, batch size and learning rate are MixUnlearn's, by network.
 
     Example:
         >>> from pymixunlearn import methods
@@ -30,9 +31,10 @@ class RandLabelConfig(StoppingConfig, LoopConfig):
     """
 
     source = PAPER
+    by_network = UNLEARNING
 
-    epochs: int = setting(20, "passes over the smaller of forget and retain set", low=1)
-    lr: float = setting(5e-5, "learning rate (Adam)", above=0)
+    epochs: int | None = setting(None, "passes over the smaller of forget and retain set; cnn 20, resnet18 40", low=1)
+    lr: float | None = setting(None, "learning rate (Adam); cnn 5e-5, resnet18 1e-5", above=0)
     retain_weight: float = setting(
         1.0,
         "weight of the retain loss; tuned over 1e-4, 0.01, 0.1, 1, 10, 100",
@@ -61,6 +63,7 @@ class RandLabel(Loop[RandLabelConfig]):
     def setup(self) -> None:
         """Copy the initial model, whose predictions are the targets on D_r."""
         self.initial = frozen_copy(self.model)
+        assert self.config.lr is not None  # resolved
         self.optimizer = self.add_optimizer("adam", self.config.lr)
 
     def epoch(self, epoch: int) -> Iterator[Measured]:

@@ -43,6 +43,11 @@ class SalUnConfig(LoopConfig):
     random_labels: Literal["other", "any"] = setting(
         "other", "random labels exclude the true one, or, as in the released code, they need not"
     )
+    order: Literal["mixed", "forget-first"] = setting(
+        "mixed",
+        "an epoch goes through all data in random order, as the released code does for CIFAR-100; or through D_f and "
+        "then D_r, as for CIFAR-10 and SVHN",
+    )
 
 
 @method("salun", summary="saliency unlearning: random labels, for the weights that matter to the forgotten data")
@@ -70,7 +75,7 @@ class SalUn(Loop[SalUnConfig]):
         """Return the pass over D_f and those over all data."""
         return [
             Stage(1, self.steps(self.forget_set), self._saliency_epoch),
-            Stage(self.config.epochs, self.steps(self.all), self.epoch),
+            Stage(self.config.epochs, self._epoch_steps(), self.epoch),
         ]
 
     def _saliency_epoch(self, epoch: int) -> Iterator[Measured]:
@@ -82,8 +87,22 @@ class SalUn(Loop[SalUnConfig]):
     def epoch(self, epoch: int) -> Iterator[Measured]:
         """Go through all data, with labels for D_f that are drawn anew."""
         masks, labels = self.masks(), self.draw_labels(self.generator("labels", epoch))
-        for batch in self.batches(self.all, "all", epoch):
+        for batch in self._batches(epoch):
             yield self.step(batch, labels, masks)
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch; indices below the size of D_f are its samples."""
+        if self.config.order == "mixed":
+            yield from self.batches(self.all, "all", epoch)
+            return
+        yield from self.forget_batches(epoch)
+        for retain in self.retain_batches(epoch):
+            yield retain._replace(indices=retain.indices + len(self.forget_set))
+
+    def _epoch_steps(self) -> int:
+        if self.config.order == "mixed":
+            return self.steps(self.all)
+        return self.steps(self.forget_set) + self.steps(self.retain_set)
 
     def add_saliency(self, forget: Batch) -> Measured:
         """Sum the gradients of CE on D_f at the initial weights."""

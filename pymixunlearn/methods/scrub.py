@@ -44,12 +44,17 @@ class ScrubConfig(LoopConfig):
 
     source = CODE
 
-    variant: Literal["small", "large"] = setting(
-        "small", "the published settings for small or large networks", source=OURS
+    variant: Literal["small", "notebook", "large"] = setting(
+        "small",
+        "the published settings for small or large networks; notebook is small with D_f in batches of 64, as in the "
+        "released notebook",
+        source=OURS,
     )
     epochs: int | None = setting(None, "epochs; small 10, large 3", low=1)
     max_epochs: int | None = setting(None, "in how many of them D_f is unlearned first; small 3, large 2", low=0)
-    batch_size: int = setting(32, "images per step on D_f", low=1)
+    batch_size: int | None = setting(  # type: ignore[assignment]  # resolved before the loop reads it
+        None, "images per step on D_f; small and large 32, notebook 64", low=1
+    )
     retain_batch_size: int | None = setting(None, "images per step on D_r; small 32, large 128", low=1)
     optimizer: OptimizerName | None = setting(None, "adam or sgd; small adam, large sgd")
     lr: float = setting(5e-4, "learning rate", above=0)
@@ -89,19 +94,23 @@ class ScrubConfig(LoopConfig):
         )
 
 
+_SMALL: dict[str, Any] = {
+    "epochs": 10,
+    "max_epochs": 3,
+    "batch_size": 32,
+    "retain_batch_size": 32,
+    "optimizer": "adam",
+    "weight_decay": 0.1,
+    "gamma": 1.0,
+    "alpha": 0.5,
+    "T": 2.0,
+    "decay_epochs": "5,8,9",
+}
 _VARIANTS: dict[str, dict[str, Any]] = {
-    "small": {
-        "epochs": 10,
-        "max_epochs": 3,
-        "retain_batch_size": 32,
-        "optimizer": "adam",
-        "weight_decay": 0.1,
-        "gamma": 1.0,
-        "alpha": 0.5,
-        "T": 2.0,
-        "decay_epochs": "5,8,9",
-    },
+    "small": _SMALL,
+    "notebook": {**_SMALL, "batch_size": 64},
     "large": {
+        "batch_size": 32,
         "epochs": 3,
         "max_epochs": 2,
         "retain_batch_size": 128,

@@ -9,6 +9,7 @@ that were refused count as cost.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Stage, Tensors
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.fresh import fresh_weights
 from pymixunlearn.training.loop import StateDict
+from pymixunlearn.training.supervised import supervised_loss
 
 RETRAIN = "Retrain"
 FRESH = "fresh weights on the initial model's outputs"
@@ -43,12 +45,14 @@ class Attempt(NamedTuple):
         epochs: Passes over the retain set.
         begin: Puts the network, which has the initial weights, where the training starts, and makes its optimiser.
         rate: The share of the learning rate that a step (from 0) of so many has.
+        batch_size: Images per step; None is the method's own.
     """
 
     setting: str
     epochs: int
     begin: Callable[[], None]
     rate: Callable[[int, int], float]
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,12 @@ class SearchConfig(LoopConfig):
 
     label_aware: bool = setting(
         True, "train on the labels of D_r; otherwise on the initial model's softmax, forgotten classes masked"
+    )
+    epochs: int | None = setting(
+        None, "passes over the retain set; none takes the method's share of the initial model's", low=1
+    )
+    lr: float | None = setting(
+        None, "highest learning rate (Adam); none takes the method's multiple of the initial model's", above=0
     )
     weight_decay: float = setting(1e-4, "coefficient of the squared norm's gradient", low=0)
 
@@ -72,12 +82,16 @@ class SearchedLoop(Loop[C]):
     Attributes:
         initial: The model before unlearning, frozen.
         optimizer: Of the present attempt.
+        epochs: Passes of an attempt.
+        lr: Its highest learning rate.
     """
 
     epoch_of = "retain"
     chooses = True
     initial: nn.Module
     optimizer: torch.optim.Optimizer
+    epochs: int
+    lr: float
 
     @property
     def needs_labels(self) -> bool:
@@ -93,6 +107,11 @@ class SearchedLoop(Loop[C]):
         """Return what is done where there is no test, or where the settings leave nothing to choose."""
 
     @property
+    def pace(self) -> tuple[float, float]:
+        """The share of the initial model's epochs that an attempt has, and the multiple of its learning rate."""
+        return 1.0, 1.0
+
+    @property
     def fixed(self) -> bool:
         """Whether the settings leave nothing to choose."""
         return False
@@ -103,6 +122,10 @@ class SearchedLoop(Loop[C]):
 
     def setup(self) -> None:
         """Keep the initial model, and settle what is tried."""
+        (share, factor), recipe = self.pace, self.job.recipe.initial
+        self.epochs = self.config.epochs or math.ceil(share * recipe.epochs)
+        self.lr = self.config.lr or factor * recipe.lr
+        self.config = self.config.replace(epochs=self.epochs, lr=self.lr)
         self.initial = frozen_copy(self.model)
         self.soft_targets = None if self.config.label_aware else SoftTargets(self)
         self.attempt = self.parts["attempt"] = Tensors(number=torch.tensor(-1))
@@ -112,7 +135,7 @@ class SearchedLoop(Loop[C]):
         before = self.prologue()
         lengths = [stage.steps for stage in before for _ in range(stage.epochs)]
         self._first = [len(lengths) + sum(a.epochs for a in self.attempts[:n]) for n in range(len(self.attempts))]
-        lengths += [self.steps(self.retain_set)] * sum(attempt.epochs for attempt in self.attempts)
+        lengths += [self._steps_of(attempt) for attempt in self.attempts for _ in range(attempt.epochs)]
         done = [0, *accumulate(lengths)]
         ends = [done[first + attempt.epochs] for first, attempt in zip(self._first, self.attempts, strict=True)]
         self.choice = self.stop = Choice(self.model, self.attempts, ends, chooser, why)
@@ -125,15 +148,16 @@ class SearchedLoop(Loop[C]):
         return None if self.job.chooser.tells() else "the acceptance test cannot tell here"
 
     def retrain(self) -> Attempt:
-        """Return the last attempt: fresh weights, and Retrain's optimiser, learning rate and epochs."""
-        name = RETRAIN if self.config.label_aware else FRESH
-        return Attempt(name, self.job.recipe.retrain.epochs, self._begin_retrain, lambda step, steps: 1.0)
+        """Return the last attempt: fresh weights, other ones than Retrain's own, and Retrain's training."""
+        name, recipe = RETRAIN if self.config.label_aware else FRESH, self.job.recipe.retrain
+        return Attempt(name, recipe.epochs, self._begin_retrain, lambda step, steps: 1.0, recipe.batch_size)
 
     def stages(self) -> list[Stage]:
         """Return the prologue and the attempts."""
-        steps = self.steps(self.retain_set)
-        attempts = enumerate(self.attempts)
-        return [*self.prologue(), *(Stage(attempt.epochs, steps, self._epoch_of(n)) for n, attempt in attempts)]
+        attempts = [
+            Stage(attempt.epochs, self._steps_of(attempt), self._epoch_of(n)) for n, attempt in enumerate(self.attempts)
+        ]
+        return [*self.prologue(), *attempts]
 
     def train_epoch(self, epoch: int) -> Iterator[Batch]:
         """Return the batches of an epoch."""
@@ -169,8 +193,13 @@ class SearchedLoop(Loop[C]):
             self.start(number)
         super().load_state(state)
 
+    def begin_training(self) -> None:
+        """Make the optimiser of an attempt."""
+        self.optimizer = self.add_optimizer("adam", self.lr, weight_decay=self.config.weight_decay)
+
     def _begin_retrain(self) -> None:
-        fresh = fresh_weights(copy.deepcopy(self.model), derive_seed(self.seed, "retrain"), keep_frozen=True)
+        seed = derive_seed(self.seed, self.name, "retrain")
+        fresh = fresh_weights(copy.deepcopy(self.model), seed, keep_frozen=True)
         self.model.load_state_dict(fresh.state_dict())
         recipe = self.job.recipe.retrain
         self.optimizer = self.add_optimizer(
@@ -184,21 +213,36 @@ class SearchedLoop(Loop[C]):
         self.attempts[number].begin()
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
 
+    def _steps_of(self, attempt: Attempt) -> int:
+        return self.steps(self.retain_set, attempt.batch_size)
+
+    def _retrain_step(self, retain: Batch) -> Measured:
+        """Train as Retrain does; what a method shows beside D_r is no part of it."""
+        logits, targets = SearchedLoop.logits(self, retain), self.targets(retain)
+        if self.config.label_aware:
+            loss = supervised_loss(logits, targets, self.job.recipe.retrain.std_weight)
+        else:
+            loss = F.cross_entropy(logits, targets)
+        descend(self.optimizer, loss)
+        return {"retain": loss}
+
     def _epoch_of(self, number: int) -> Callable[[int], Iterator[Measured]]:
         attempt, first = self.attempts[number], self._first[number]
-        # What a method shows beside D_r is no part of Retrain.
         plain = attempt.setting in (RETRAIN, FRESH)
 
         def run(epoch: int) -> Iterator[Measured]:
             if epoch == first:
                 self.start(number)
-            steps = self.steps(self.retain_set)
-            every = SearchedLoop.train_epoch(self, epoch) if plain else self.train_epoch(epoch)
+            steps = self._steps_of(attempt)
+            if plain:
+                every = self.batches(self.retain_set, "retain", epoch, batch_size=attempt.batch_size)
+            else:
+                every = self.train_epoch(epoch)
             for step, retain in enumerate(every):
                 share = attempt.rate((epoch - first) * steps + step, steps * attempt.epochs)
                 for group, lr in zip(self.optimizer.param_groups, self._rates, strict=True):
                     group["lr"] = share * lr
-                yield SearchedLoop.step(self, retain) if plain else self.step(retain)
+                yield self._retrain_step(retain) if plain else self.step(retain)
 
         return run
 

@@ -1,7 +1,7 @@
 """T-S: a student between two teachers.
 
 Chundawat, Tarun, Mandal, Kankanhalli, "Can Bad Teaching Induce Forgetting?", AAAI 2023, whose bad teacher knows
-nothing; and the extension that "Adversarial Mixup Unlearning" (ICLR 2025, Appendix A.2) compares with, whose teachers
+nothing; and the extension that "Adversarial Mixup Unlearning" (ICLR 2025, Appendix A.3) compares with, whose teachers
 are trained, one on D_f and one on D_r.
 """
 

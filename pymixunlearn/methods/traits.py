@@ -12,12 +12,13 @@ class Traits(NamedTuple):
         labels: Whose labels it trains on: "D_r", "D_f", "both", "none"; "D_r or none" and "both or none" where a
             setting decides. Choosing a setting by the acceptance test reads labels of D_f besides.
         retain: Whether it needs the retain set.
-        forget: Whether it is given D_f: "trains on" it, only "reads" it, or "no".
+        forget: Whether it is given D_f: "trains on" it, only "reads" it, "no", or "no or reads" where a setting
+            decides.
     """
 
     labels: Literal["D_r", "D_f", "both", "none", "D_r or none", "both or none"]
     retain: bool
-    forget: Literal["trains on", "reads", "no"]
+    forget: Literal["trains on", "reads", "no", "no or reads"]
 
 
 TRAITS: dict[str, Traits] = {
@@ -34,7 +35,7 @@ TRAITS: dict[str, Traits] = {
     "mixunlearn": Traits("both or none", True, "trains on"),
     "mixunlearn-reset": Traits("D_r or none", True, "trains on"),
     "neggrad": Traits("both", True, "trains on"),
-    "prune-reset": Traits("D_r or none", True, "no"),
+    "prune-reset": Traits("D_r or none", True, "no or reads"),
     "randlabel": Traits("none", True, "trains on"),
     "retrain": Traits("D_r", True, "no"),
     "salun": Traits("both", True, "trains on"),

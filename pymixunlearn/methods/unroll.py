@@ -2,7 +2,8 @@
 
 Thudi, Deza, Chandrasekaran, Papernot, "Unrolling SGD: Understanding Factors Influencing Machine Unlearning", EuroS&P
 2022. Training with SGD from theta_0 adds -eta grad of every batch; to first order the share of D_f is eta times the
-gradients of its batches, once per epoch.
+gradients of its batches, once per epoch. The paper trains the model that unlearns with a regulariser, which makes this
+first order more exact: with ``std_weight`` the method has a network of its own, trained so.
 """
 
 from __future__ import annotations
@@ -16,22 +17,25 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pymixunlearn.data import TrainingSet
 from pymixunlearn.data.batches import Batch
+from pymixunlearn.methods.base import MethodOutput, Preparation, UnlearnJob
 from pymixunlearn.methods.config import OURS, setting
-from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Stage, Tensors, cross_entropy
+from pymixunlearn.methods.loop import ORIGINAL, Facts, Loop, LoopConfig, Measured, Stage, Tensors, cross_entropy
 from pymixunlearn.methods.registry import method
-from pymixunlearn.methods.view import together
-from pymixunlearn.models import architecture_name
+from pymixunlearn.methods.view import labelled, together
 from pymixunlearn.seeding import derive_seed
+from pymixunlearn.training.cache import training_key
+from pymixunlearn.training.fit import fit
 from pymixunlearn.training.fresh import fresh_weights
-from pymixunlearn.training.supervised import defaults_for
+from pymixunlearn.training.supervised import TrainResult
 
 _HESSIAN_IMAGES = 256
 
 
 @dataclass(frozen=True)
 class UnrollConfig(LoopConfig):
-    """Settings of :class:`Unroll`; those left at none are those the network is trained with by default.
+    """Settings of :class:`Unroll`; those left at none are those of the initial model's training.
 
     Example:
         >>> from pymixunlearn import methods
@@ -49,14 +53,16 @@ class UnrollConfig(LoopConfig):
     lr: float | None = setting(None, "eta: learning rate of the training to unroll; cnn 1e-3, resnet18 5e-5", above=0)
     train_epochs: int | None = setting(None, "E: its epochs; cnn 10, resnet18 20", low=1)
     batch_size: int = setting(32, "its images per step", low=1)
+    std_weight: float = setting(
+        0.0,
+        "above 0: train a network of the method's own on all data, with this weight of the paper's regulariser, and "
+        "forget from that one; the released code's 1 is 1 / classes here",
+        low=0,
+        source=OURS,
+    )
     power_iterations: int = setting(
         10, "start: steps towards the Hessian's largest eigenvalue, for the error", low=0, source=OURS
     )
-
-    def resolve(self, model: nn.Module) -> UnrollConfig:
-        """Return the settings with those of the network's training filled in."""
-        training = defaults_for(architecture_name(model) or "cnn", "initial")
-        return replace(self, lr=self.lr or training.lr, train_epochs=self.train_epochs or training.epochs)
 
 
 @method("unroll", summary="adds back the gradients of the forgotten data, as if training had not taken them")
@@ -81,13 +87,52 @@ class Unroll(Loop[UnrollConfig]):
         """Check the settings."""
         super().__init__(config, **fields)
         self._start = start
+        self.original = Facts()
 
-    def resolve(self, model: nn.Module) -> UnrollConfig:
-        """Return the settings with those of the network's training filled in."""
-        return self.config.resolve(model)
+    def _run(self, job: UnlearnJob) -> MethodOutput:
+        if not self.config.std_weight:
+            return super()._run(job)
+        run = copy.copy(self)
+        run.original = Facts()
+        if job.resume is None or job.resume.get("name") == ORIGINAL:
+            trained = self._train_regularised(job)
+            run.original.update(seconds=trained.seconds, history=trained.history)
+            job.model.load_state_dict(trained.model.state_dict())
+            job = replace(job, resume=None)
+        done = super(Unroll, run)._run(job)
+        return done._replace(preparation=Preparation(run.original["seconds"], run.original["history"]))
+
+    def _train_regularised(self, job: UnlearnJob) -> TrainResult:
+        """Train fresh weights on all data with the regulariser, otherwise as the initial model; or find them stored."""
+        config = job.recipe.initial.replaced({"std_weight": self.config.std_weight})
+        network = fresh_weights(copy.deepcopy(job.model), derive_seed(job.seed, "initial"), keep_frozen=True)
+        images = TrainingSet(labelled(together(job.split.forget, job.split.retain)))
+        given: dict[str, Any] = {"device": job.device, "seed": derive_seed(job.seed, self.name)}
+        key = training_key(network, images, job.split.preprocess, config, **given)
+        known = None if job.store is None else job.store.get(key, into=copy.deepcopy(network))
+        if known is not None:
+            return TrainResult(known.model.to(job.device), known.seconds, known.history)
+        trained = fit(
+            network,
+            images,
+            job.split.preprocess,
+            config,
+            **given,
+            callbacks=job.callbacks,
+            resume=job.resume,
+            name=ORIGINAL,
+        )
+        if job.store is not None:
+            job.store.put(key, trained)
+        return trained
 
     def setup(self) -> None:
-        """Make the network whose gradients are taken."""
+        """Fill in the training's settings, and make the network whose gradients are taken."""
+        training = self.job.recipe.initial
+        self.config = replace(
+            self.config, lr=self.config.lr or training.lr, train_epochs=self.config.train_epochs or training.epochs
+        )
+        self.parts["original"] = self.original
         self.checkpoint = copy.deepcopy(self.model)
         if self.config.point == "start":
             start = self._start

@@ -182,7 +182,7 @@ def test_a_run_that_finds_its_own_end_does_not_take_the_presets_epochs(monkeypat
     monkeypatch.setattr("pymixunlearn.experiments.unlearn.plan.find_preset", lambda *_, **__: shipped)
 
     def resolved(stop: str | None, settings: dict[str, str]) -> tuple[object, ...]:
-        config = resolve_unlearning(UnlearnInputs(device="cpu", stop=stop, settings=settings)).method.config.to_dict()
+        config = resolve_unlearning(UnlearnInputs(device="cpu", stop=stop, settings=settings)).settings.to_dict()
         return config["omega"], config["stop"], config["epochs"]
 
     assert resolved(None, {}) == resolved("epochs", {}) == (7.0, "epochs", 3)

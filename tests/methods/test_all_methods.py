@@ -26,6 +26,7 @@ CASES: dict[str, Method] = {
     "eu-k": methods.EuK(epochs=3, batch_size=4, frozen=0.6),
     "fine-tune": methods.FineTune(epochs=3, batch_size=4),
     "gli": methods.Gli(epochs=3, batch_size=4, lr=0.1, validation=0.3, check_interval=1, tolerance=30),
+    "gli, by score": methods.Gli(epochs=3, batch_size=4, lr=0.1, validation=0.3, stop_by="score", patience=2),
     "gradient-ascent": methods.GradientAscent(epochs=3, batch_size=4, lr=1e-3),
     "l-mix": methods.LMix(epochs=2, vae_epochs=1, batch_size=4),
     "laf": methods.Laf(epochs=2, vae_epochs=1, batch_size=4),
@@ -40,6 +41,7 @@ CASES: dict[str, Method] = {
     "randlabel": methods.RandLabel(epochs=3, batch_size=4, lr=1e-3),
     "retrain": methods.Retrain(epochs=3, batch_size=4),
     "salun": methods.SalUn(epochs=2, batch_size=4),
+    "salun, D_f first": methods.SalUn(epochs=2, batch_size=4, order="forget-first"),
     "scrub": methods.Scrub(epochs=3, max_epochs=2, batch_size=4, retain_batch_size=5),
     "scrub+r": methods.Scrub(epochs=3, max_epochs=2, batch_size=4, rewind=True, validation=0.3),
     "sisa": methods.Sisa(shards=2, slices=2, epochs=3, batch_size=4),
@@ -48,6 +50,7 @@ CASES: dict[str, Method] = {
     "ts, bad teacher": methods.Teachers(teachers="bad", epochs=3, batch_size=4, lr=1e-3),
     "unroll": methods.Unroll(batch_size=4, train_epochs=100),
     "unroll, from the start": methods.Unroll(batch_size=4, train_epochs=100, point="start"),
+    "unroll, regularised": methods.Unroll(batch_size=4, std_weight=0.1),
 }
 EVERY = pytest.mark.parametrize("name", CASES)
 
@@ -67,6 +70,8 @@ class Normed(nn.Module):
 
 
 ENSEMBLES = ("dsmixup", "sisa")
+"""Methods that end in several networks."""
+PREPARED = (*ENSEMBLES, "unroll, regularised")
 """Methods that train networks of their own on everything first, in a loop before theirs."""
 CHANGES_WEIGHTS = pytest.mark.parametrize("name", [name for name in CASES if name not in ("retrain", *ENSEMBLES)])
 
@@ -119,7 +124,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(name: str, tiny: Any, same_weigh
     watcher = _StopAfter()
     whole = method.unlearn(model, split, device="cpu", seed=3, callbacks=[watcher])
     epochs = len(whole.history)
-    assert watcher.steps <= watcher.total < watcher.steps + epochs or name == "gli"  # the mean was rounded up
+    assert watcher.steps <= watcher.total < watcher.steps + epochs or method.name == "gli"  # the mean was rounded up
     for epoch in range(epochs):
         stop = _StopAfter(epoch)
         with pytest.raises(KeyboardInterrupt):
@@ -127,8 +132,8 @@ def test_an_interrupted_run_resumes_bit_for_bit(name: str, tiny: Any, same_weigh
         resumed_steps = _StopAfter()
         resumed = method.unlearn(model, split, device="cpu", seed=3, callbacks=[resumed_steps], resume=stop.read())
         assert same_weights(whole.model, resumed.model)
-        done = epoch == epochs - 1 and name not in ENSEMBLES  # theirs were interrupted in the loop before
-        assert resumed_steps.steps == (0 if done else watcher.steps) or name == "gli"
+        done = epoch == epochs - 1 and name not in PREPARED  # theirs were interrupted in the loop before
+        assert resumed_steps.steps == (0 if done else watcher.steps) or method.name == "gli"
         for one, other in zip(whole.history, resumed.history, strict=True):
             assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
@@ -143,7 +148,7 @@ def test_the_loop_of_a_method_has_its_name(name: str, tiny: Any) -> None:
             loops.append(name)
 
     CASES[name].unlearn(tiny.model(), tiny.split(), device="cpu", callbacks=[Names()])
-    assert loops == [*(["original"] if name in ENSEMBLES else []), CASES[name].name]
+    assert loops == [*(["original"] if name in PREPARED else []), CASES[name].name]
 
 
 @EVERY

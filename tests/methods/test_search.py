@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,7 +18,9 @@ from pymixunlearn.data import Preprocess
 from pymixunlearn.evaluation import Acceptance
 from pymixunlearn.methods.base import MethodOutput, UnlearnJob
 from pymixunlearn.methods.choosing import Chooser
+from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training import Callback, StateDict, TrainConfig, train
+from pymixunlearn.training.fresh import fresh_weights
 
 Same = Callable[[nn.Module, nn.Module], bool]
 METHOD = methods.PruneReset(epochs=2, batch_size=4)
@@ -83,6 +86,26 @@ def test_a_search_that_is_refused_ends_with_retrain(tiny: Any) -> None:
     other, _ = run(tiny.job(model=tiny.model(7)), "refused", "refused", "refused", given_recipe=recipe)
     mine, theirs = done.model.state_dict(), other.model.state_dict()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_the_last_attempt_trains_as_the_recipe_says(tiny: Any) -> None:
+    recipe = methods.Recipe(TrainConfig(), TrainConfig(epochs=2, lr=0.01, batch_size=7, std_weight=0.5))
+    loop = METHOD.begin(replace(tiny.job(), chooser=Decisions("refused"), given_recipe=recipe))
+    stage = loop.stages()[-1]
+    assert (stage.epochs, stage.steps) == (2, 2)  # 14 images
+    first = sum(attempt.epochs for attempt in loop.attempts[:-1])
+    batch = next(iter(loop.batches(loop.retain_set, "retain", first, batch_size=7)))
+    loop.start(len(loop.attempts) - 1)
+    with torch.no_grad():
+        logits = copy.deepcopy(loop.model)(batch.images)
+    expected = F.cross_entropy(logits, batch.targets) + 0.5 * logits.std(1, correction=0).mean()
+    measured = list(stage.run(first))
+    assert len(measured) == 2 and measured[0]["retain"] == expected
+
+    # Other weights than those that Retrain, which the result is compared with, starts from.
+    loop.start(len(loop.attempts) - 1)
+    reference = fresh_weights(tiny.model(), derive_seed(0, "retrain"), keep_frozen=True)
+    assert not torch.equal(loop.model.head.weight, reference.head.weight)
 
 
 def test_without_labels_the_last_attempt_is_not_called_retrain(tiny: Any) -> None:

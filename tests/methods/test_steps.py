@@ -74,8 +74,8 @@ def test_scrub_decays_its_learning_rate(tiny: Any) -> None:
 
 @pytest.mark.parametrize("nearest", ["other", "any"])
 def test_boundary_shrink(nearest: Any, tiny: Any) -> None:
-    method = methods.BoundaryShrink(nearest=nearest, step=0.4, bound=0.25, lr=0.01)
-    loop, (f, _) = make_loop(tiny, method), pair(forget=5)
+    method = methods.BoundaryShrink(nearest=nearest, bound=0.4, lr=0.01)
+    loop, (f, _) = make_loop(tiny, method), pair(forget=12)
     initial = tiny.model(5).double().eval()
     stored = tiny.split().train.images.double()
     low, high = stored.min(), stored.max()
@@ -84,12 +84,21 @@ def test_boundary_shrink(nearest: Any, tiny: Any) -> None:
     for x, y in zip(f.images, f.targets, strict=True):
         x = x[None].clone().requires_grad_()
         (gradient,) = torch.autograd.grad(ce(initial(x), y[None]), x)
-        moved = (x.detach() + 0.25 * (high - low) * gradient.sign()).clamp(low, high)
+        moved = (x.detach() + 0.4 * (high - low) * gradient.sign()).clamp(low, high)
         ranked = initial(moved)[0].argsort(descending=True).tolist()
         labels.append(next(label for label in ranked if nearest == "any" or label != y))
     assert nearest == "any" or all(label != y for label, y in zip(labels, f.targets.tolist(), strict=True))
     assert loop.nearest_labels(f).tolist() == labels
+    shorter = make_loop(tiny, methods.BoundaryShrink(nearest=nearest, bound=0.1))
+    assert shorter.nearest_labels(f).tolist() != labels
     check_step(loop.model, lambda: loop.step(f), lambda net: ce(net(f.images), torch.tensor(labels)), sgd(0.01))
+
+
+def test_boundary_shrink_takes_the_step_of_0_1_0(tiny: Any) -> None:
+    f, _ = pair(forget=5)
+    with pytest.warns(DeprecationWarning, match="the step is the bound now"):
+        shorter = make_loop(tiny, methods.BoundaryShrink(step=0.02, bound=0.5))
+    assert torch.equal(shorter.nearest_labels(f), make_loop(tiny, methods.BoundaryShrink(bound=0.02)).nearest_labels(f))
 
 
 def test_boundary_shrink_stays_within_the_pixels(tiny: Any) -> None:

@@ -155,7 +155,7 @@ def _evaluation(plan: Plan, network: nn.Module) -> Phase:
 
 
 def _method_work(plan: Plan) -> str:
-    config: dict[str, Any] = plan.method.config.to_dict()
+    config: dict[str, Any] = plan.settings.to_dict()
     epochs = config.get("epochs")
     if searches(plan):
         return f"{plan.method.name}, at most all its attempts and Retrain"

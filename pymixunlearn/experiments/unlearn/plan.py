@@ -21,6 +21,7 @@ from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.settings import TRAININGS, build_config, build_training, split_by_target
 from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
 from pymixunlearn.methods import Method, MethodConfig, Recipe, RetrainConfig
+from pymixunlearn.methods.by_network import NetworkConfig
 from pymixunlearn.reporting import SECOND
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import TrainConfig, resolve_device
@@ -57,6 +58,12 @@ class Plan:
         """Whether images of the data may be in the report: unless requested, not those of single people."""
         requested = self.inputs.thumbnails
         return self.split.task == "class" if requested is None else requested
+
+    @property
+    def settings(self) -> MethodConfig:
+        """The method's settings with those of the network filled in."""
+        config = self.method.config
+        return config.for_network(self.initial.name) if isinstance(config, NetworkConfig) else config
 
     @cached_property
     def identity(self) -> dict[str, Any]:

@@ -56,8 +56,6 @@ class EuKConfig(SearchConfig):
         above=0,
         below=1,
     )
-    epochs: int | None = setting(None, "passes over the retain set; none takes the initial model's", low=1)
-    lr: float | None = setting(None, "learning rate (Adam); none takes the initial model's", above=0)
     cache_mb: int = setting(
         1024, "megabytes of the frozen part's outputs in memory; more are mapped from a temporary file", low=0
     )
@@ -81,9 +79,7 @@ class EuK(SearchedLoop[EuKConfig]):
     config_class = EuKConfig
 
     def setup(self) -> None:
-        """Find where the network can be cut, and fill in the training's settings."""
-        recipe = self.job.recipe.initial
-        self.config = self.config.replace(epochs=self.config.epochs or recipe.epochs, lr=self.config.lr or recipe.lr)
+        """Find where the network can be cut."""
         self.trainable = {name: parameter.requires_grad for name, parameter in self.model.named_parameters()}
         self.closing.callback(self._release)
         self.cut: Cut | None = None
@@ -126,8 +122,7 @@ class EuK(SearchedLoop[EuKConfig]):
         super().start(number)
 
     def _attempt(self, cut: Cut) -> Attempt:
-        assert self.config.epochs is not None  # resolved
-        return Attempt(f"frozen up to {cut.layer}", self.config.epochs, partial(self._begin, cut), rate)
+        return Attempt(f"frozen up to {cut.layer}", self.epochs, partial(self._begin, cut), rate)
 
     def _begin(self, cut: Cut) -> None:
         """Give what comes after the cut fresh weights, and look at D_r through what comes before it."""
@@ -151,8 +146,7 @@ class EuK(SearchedLoop[EuKConfig]):
         buffers = {name for name, _ in fresh.named_buffers() if not name.startswith(held)}
         taken = {name: value for name, value in fresh.state_dict().items() if name in renewed | buffers}
         self.model.load_state_dict({**state, **taken})
-        assert self.config.lr is not None  # resolved
-        self.optimizer = self.add_optimizer("adam", self.config.lr, weight_decay=self.config.weight_decay)
+        self.begin_training()
         self.tail = Tail(self.model, cut, self.example.shape[1:])
 
     def _front(self, images: Tensor) -> list[Tensor]:

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pymixunlearn.errors import UserError
+from pymixunlearn.methods.by_network import UNLEARNING, NetworkConfig
 from pymixunlearn.methods.config import CODE, OURS, PAPER, SEARCHED, StepConfig, setting
 from pymixunlearn.methods.loop import LoopConfig
 from pymixunlearn.methods.stopping import StoppingConfig
 
 
 @dataclass(frozen=True)
-class MixUnlearnConfig(StepConfig, StoppingConfig, LoopConfig):
+class MixUnlearnConfig(NetworkConfig, StepConfig, StoppingConfig, LoopConfig):
     """Settings of :class:`MixUnlearn`; the defaults are the paper's where it gives one.
+
+    Learning rate and epochs left at none are those of the network, resnet18's or the cnn's.
 
     Example:
         >>> from pymixunlearn import methods
@@ -22,6 +25,7 @@ class MixUnlearnConfig(StepConfig, StoppingConfig, LoopConfig):
     """
 
     source = PAPER
+    by_network = UNLEARNING
 
     label_aware: bool = setting(
         False, "targets are the labels (Eq. 4); otherwise the sharpened initial model", source=PAPER
@@ -29,9 +33,9 @@ class MixUnlearnConfig(StepConfig, StoppingConfig, LoopConfig):
     pairing: Literal["zip", "grid"] = setting(
         "zip", "mix forget n with retain n, or every forget with every retain", source=CODE
     )
-    epochs: int = setting(20, "passes over the smaller of forget and retain set", low=1)
+    epochs: int | None = setting(None, "passes over the smaller of forget and retain set; cnn 20, resnet18 40", low=1)
     batch_size: int = setting(32, "images of each set per step", low=1)
-    lr: float = setting(5e-5, "learning rate of the unlearner (Adam)", above=0)
+    lr: float | None = setting(None, "learning rate of the unlearner (Adam); cnn 5e-5, resnet18 1e-5", above=0)
     alpha: float = setting(
         0.75,
         "the mixing ratio is drawn from Beta(alpha, alpha)",

@@ -67,7 +67,7 @@ class FastMixUnlearnLoop(MixUnlearnLoop):
                 device=self.device,
                 budget=budget,
                 window=LOOK_AHEAD * self.config.batch_size,
-                most=self.steps_per_epoch * self.config.batch_size * (self.config.epochs + self.warmup_epochs),
+                most=self.steps_per_epoch * self.config.batch_size * (self.epochs + self.warmup_epochs),
             )
             budget -= self.caches[side].cached_bytes
 

@@ -62,10 +62,11 @@ class MixUnlearnLoop(Loop[MixUnlearnConfig]):
     """Whether the optimisers' steps are going to be recorded in a CUDA graph, and so count on the device."""
 
     def resolve(self, model: nn.Module) -> MixUnlearnConfig:
-        """Return the settings with the generator's learning rate filled in."""
-        if self.config.generator_lr is not None:
-            return self.config
-        return self.config.replace(generator_lr=1e-2 if self.config.generator == "mixblock-lam" else 1e-3)
+        """Return the settings with those of the network and the generator's learning rate filled in."""
+        config = super().resolve(model)
+        if config.generator_lr is not None:
+            return config
+        return config.replace(generator_lr=1e-2 if config.generator == "mixblock-lam" else 1e-3)
 
     def setup(self) -> None:
         """Make the teacher, the generator, the adversary, the losses and the optimisers."""
@@ -90,6 +91,8 @@ class MixUnlearnLoop(Loop[MixUnlearnConfig]):
         trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         if not trainable:
             raise UserError("model has no trainable parameters: all of them have requires_grad=False")
+        assert config.lr is not None and config.epochs is not None  # resolved
+        self.epochs = config.epochs
         self.optimizer = self.parts["optimizer"] = self._adam(trainable, config.lr)
         self.generator_optimizer = None
         if self.mixblock is not None:
@@ -122,7 +125,7 @@ class MixUnlearnLoop(Loop[MixUnlearnConfig]):
         """Return passes over both sets side by side until the smaller one ends, the generator's own ones first."""
         warmup, steps = self.warmup_epochs, self.steps_per_epoch
         first = [Stage(warmup, steps, lambda index: self.warm_up(index - warmup))] if warmup else []
-        return [*first, Stage(self.config.epochs, steps, lambda index: self.epoch(index - warmup))]
+        return [*first, Stage(self.epochs, steps, lambda index: self.epoch(index - warmup))]
 
     def output(self, history: list[dict[str, float]]) -> MethodOutput:
         """Return the unlearner, and the generator beside it."""

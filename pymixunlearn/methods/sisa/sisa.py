@@ -12,12 +12,12 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
 from pymixunlearn.methods.base import Method, MethodOutput, Preparation, UnlearnJob
-from pymixunlearn.methods.loop import Loop, Measured, Stage
+from pymixunlearn.methods.loop import ORIGINAL, Facts, Loop, Measured, Stage
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.sisa.member import Member
 from pymixunlearn.methods.sisa.member_pool import MemberPool
@@ -25,8 +25,6 @@ from pymixunlearn.methods.sisa.sharding import ShardedConfig, Sharding, Start
 from pymixunlearn.models import ensemble_of
 
 NAME = "sisa"
-ORIGINAL = "original"
-"""The loop, before the method's own, that trains the ensemble on everything."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +36,6 @@ class SisaConfig(ShardedConfig):
         >>> methods.SisaConfig.from_mapping({"epochs": "7"}).epochs
         7
     """
-
-
-class Facts(dict[str, Any]):
-    """What a resumed loop has to know besides its weights, as a part that snapshots include."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the facts."""
-        return dict(self)
-
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
-        """Take the facts over."""
-        self.update(state_dict)
 
 
 class MembersLoop(Loop[ShardedConfig]):
