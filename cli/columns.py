@@ -30,13 +30,13 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]], *, fold: int = 
             yield f"  {'  '.join(aligned)}".rstrip()
 
 
-def paragraph(text: str, indent: str = "") -> list[str]:
-    """Return the lines of a text; words and paths are never divided."""
+def paragraph(text: str, indent: str = "", hanging: int = 2) -> list[str]:
+    """Return the lines of a text, those after the first ``hanging`` further in; words and paths are never divided."""
     return textwrap.wrap(
         text,
         WIDTH,
         initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
+        subsequent_indent=f"{indent}{' ' * hanging}",
         break_long_words=False,
         break_on_hyphens=False,
     )

@@ -15,6 +15,8 @@ from rich.table import Column
 from pymixunlearn.display import printable
 from pymixunlearn.experiments.common.progress import Observer
 
+from .columns import paragraph
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -152,7 +154,8 @@ class _Lines(_Shown):
         return f"{100 * done // self._total:>3} %" if self._total else "begins"
 
     def _line(self, phase: str, text: str) -> None:
-        say(self._console, f"{phase:<{_PHASE_WIDTH}} {text}")
+        for line in paragraph(f"{phase:<{_PHASE_WIDTH}} {text}", hanging=_PHASE_WIDTH + 1):
+            say(self._console, line)
 
 
 class _Notes(logging.Handler):

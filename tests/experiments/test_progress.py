@@ -28,7 +28,7 @@ def test_a_short_record_is_shown_whole() -> None:
 
 
 def test_a_long_record_is_cut_between_two_measurements() -> None:
-    losses = {"mix": -123.4567, "real": 98.76543, "generator": -120.0567, "generator_vanilla": -118.4321}
-    shown = detail_of({**losses, "mask": 0.49, "mask_within": 0.19})
+    masks = {"generator": -120.0567, "generator_vanilla": -118.4321, "mask": 0.49, "mask_within": 0.19}
+    shown = detail_of({**masks, "mix": -123.4567, "real": 98.76543})
     assert shown == "epoch 2/20 mix -123.5 real 98.77 generator -120.1 ..."
     assert len(f"second_retrain 100 %  {shown}") <= 80

@@ -116,9 +116,12 @@ class MethodCallback(PhaseCallback):
 
 
 def _line(start: str, record: Mapping[str, float]) -> str:
-    """Append the measurements that fit, and dots if some are left out; history.csv has them all."""
+    """Append the measurements that fit, and dots if some are left out; history.csv has them all.
+
+    What the network learns comes first, what a generator of mixes does last.
+    """
     line = start
-    for key, value in record.items():
+    for key, value in sorted(record.items(), key=lambda item: item[0].startswith(("generator", "mask"))):
         if key in ("epoch", "seconds"):
             continue
         longer = f"{line} {key} {value:.4g}"

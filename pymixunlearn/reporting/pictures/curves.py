@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
+from pymixunlearn.reporting.metrics_record import SECOND
 from pymixunlearn.reporting.pictures.style import MARKERS, PALETTE, Picture, drawing, label
 
 _TITLES = {
@@ -14,6 +15,7 @@ _TITLES = {
     "unlearned": "unlearning",
     "stopping": "the checks of the stopping rule",
     "retrain": "training of Retrain",
+    SECOND: "training of the second Retrain",
 }
 _UNMEASURED = ("phase", "epoch", "seconds")
 
