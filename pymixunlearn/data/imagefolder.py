@@ -123,7 +123,7 @@ def _parts(source: Path, request: Request, notes: list[str]) -> tuple[ImageSet, 
     rest = []
     for kind, name in (("test", parts.test), ("validation", parts.validation)):
         if name is not None:
-            labels = label_test(tables[name].paths, classes, kind, where)
+            labels = label_test(tables[name].paths, tables[parts.train].paths, classes, kind, where)
             rest.append(tables[name].labelled(labels, classes))
     return train, rest[0], rest[1] if len(rest) > 1 else None
 
@@ -197,7 +197,9 @@ def _cache_key(source: Path, listing: Listing | None) -> str:
     """Changes whenever the decoded images might: with path, sizes and times of change."""
     digest = hashlib.sha256(f"{_CACHE_FORMAT} {source.resolve()}".encode("utf-8", "surrogateescape"))
     if listing is not None:
-        digest.update(repr(sorted((str(path), sorted(kinds)) for path, kinds in listing.folders.items())).encode())
+        digest.update(
+            repr(sorted((str(path), sorted(kinds.items())) for path, kinds in listing.folders.items())).encode()
+        )
         digest.update(repr(sorted(listing.left_out.items())).encode())
     for path in [source] if listing is None else sorted(source / file for file in listing.images):
         status = path.stat()

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from pymixunlearn.data.listing import Listing, shown
+from pymixunlearn.display import printable
 from pymixunlearn.errors import UserError
 
 TRAIN = ("train", "training")
 VALIDATION = ("valid", "validation", "val", "dev")
 TEST = ("test", "testing", "eval")
+
+_PARTS = frozenset({*TRAIN, *VALIDATION, *TEST})
+_WORD = re.compile(r"[^a-z]")
+"""What ends the first word of a name: "train_data", "test-2"."""
 
 
 class Parts(NamedTuple):
@@ -87,29 +93,78 @@ def label_train(paths: Sequence[PurePosixPath], where: str) -> tuple[list[int], 
     below: dict[str, set[str]] = {name: set() for name in classes}
     for path in paths:
         below[path.parts[shared]].add(path.parts[shared + 1] if len(path.parts) > shared + 2 else "")
-    subfolders = below[classes[0]]
-    if len(subfolders) > 1 and "" not in subfolders and all(same == subfolders for same in below.values()):
-        raise UserError(
-            f"{where} cannot be read as one folder per class: {shown(classes)} all hold the same folders "
-            f"{shown(subfolders)}; name the parts of the data train, validation and test, or give one part alone"
-        )
+    _check_classes(below, where)
     number = {name: label for label, name in enumerate(classes)}
     return [number[name] for name in names], classes
 
 
-def label_test(paths: Sequence[PurePosixPath], classes: tuple[str, ...], part: str, where: str) -> list[int]:
-    """Label each path by the innermost folder around it that is one of ``classes``.
+def _check_classes(below: Mapping[str, set[str]], where: str) -> None:
+    """Refuse classes that look like parts of the data, or that hold parts.
+
+    Args:
+        below: The classes' subfolders that hold images; "" stands for images that lie in a class itself.
+        where: Names the data in errors.
 
     Raises:
-        UserError: An image lies in none of them.
+        UserError: There are some.
+    """
+    remedy = "name the parts of the data train, validation and test, or give one part alone"
+    kinds = [subfolders for subfolders in below.values() if len(subfolders) > 1 and "" not in subfolders]
+    if len(kinds) == len(below) and all(same == kinds[0] for same in kinds):
+        raise UserError(
+            f"{where} cannot be read as one folder per class: {shown(below)} all hold the same folders "
+            f"{shown(kinds[0])}; {remedy}"
+        )
+    for name, subfolders in below.items():
+        beside = shown(other for other in below if other != name)
+        if len(subfolders) > 1 and "" not in subfolders and _WORD.split(name.lower().strip())[0] in _PARTS:
+            raise UserError(
+                f"{where} cannot be read as one folder per class: '{printable(name)}', which holds the folders "
+                f"{shown(subfolders)}, looks like a part of the data, and {beside} like no other part; {remedy}"
+            )
+        lower = {subfolder.lower() for subfolder in subfolders}
+        if lower & {*TRAIN} and lower & {*TEST, *VALIDATION}:
+            raise UserError(
+                f"{where} cannot be read as one folder per class: '{printable(name)}' holds the parts "
+                f"{shown(subfolders)} of the data; expected the parts outside and the classes in each"
+            )
+
+
+def label_test(
+    paths: Sequence[PurePosixPath], train: Sequence[PurePosixPath], classes: tuple[str, ...], part: str, where: str
+) -> list[int]:
+    """Label each path by the folder around it that is one of ``classes``.
+
+    Where folders of several classes are around it, that counts which is in the place of the training part's classes.
+
+    Args:
+        paths: The images to label.
+        train: The training images.
+        classes: Their classes.
+        part: Names the part in errors.
+        where: Names the data in errors.
+
+    Raises:
+        UserError: An image lies in none of them, or it is not clear which of several is its class.
     """
     number = {name: label for label, name in enumerate(classes)}
+    place = shared_folders(train)
     labels = []
     for path in paths:
-        label = next((number[name] for name in reversed(path.parts[:-1]) if name in number), None)
-        if label is None:
+        around = path.parts[:-1]
+        found = {name for name in around if name in number}
+        if not found:
             raise UserError(
                 f"{shown([path])} in the {part} set of {where} lies in none of the train set's class directories"
             )
-        labels.append(label)
+        if len(found) > 1:
+            # Only the name of the part may differ in front of the class.
+            unlike = sum(mine != theirs for mine, theirs in zip(around, train[0].parts[:place], strict=False))
+            if unlike > 1 or around[place : place + 1] == () or around[place] not in number:
+                raise UserError(
+                    f"{shown([path])} in the {part} set of {where} lies in the directories of several classes: "
+                    f"{shown(found)}; expected the {part} set's classes where the train set has them"
+                )
+            found = {around[place]}
+        labels.append(number[found.pop()])
     return labels

@@ -7,6 +7,7 @@ import posixpath
 import stat
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +23,12 @@ FILE_LIMIT = 2**29
 _SYSTEM = frozenset({"@eadir", "__macosx", "__pycache__", "#recycle", "$recycle.bin", "system volume information"})
 """Folders that systems leave, beside those whose names begin with a dot; in lower case."""
 
+_OTHER_IMAGES = frozenset(
+    {".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".tga", ".svg", ".psd", ".eps", ".ico", ".pcx", ".exr", ".dcm"}
+    | {".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".apng", ".dib", ".jif", ".jpg~", ".png~"}
+)
+"""Suffixes of pictures that are not read; a picture may also have none."""
+
 _SHOWN = 5
 
 
@@ -31,12 +38,12 @@ class Listing:
 
     Attributes:
         images: Every image file.
-        folders: Every folder, and the suffixes of the files directly in it that are no images.
+        folders: Every folder, and how many files of each suffix are directly in it that are no images.
         left_out: Names of what is left out, by reason.
     """
 
     images: list[PurePosixPath] = field(default_factory=list)
-    folders: dict[PurePosixPath, set[str]] = field(default_factory=dict)
+    folders: dict[PurePosixPath, Counter[str]] = field(default_factory=dict)
     left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def leave_out(self, reason: str, name: str) -> None:
@@ -46,13 +53,13 @@ class Listing:
     def add_folder(self, path: PurePosixPath) -> None:
         """Add a folder and those around it."""
         while path not in self.folders:
-            self.folders[path] = set()
+            self.folders[path] = Counter()
             path = path.parent
 
     def add_other(self, path: PurePosixPath) -> None:
         """Add a file that is no image."""
         self.add_folder(path.parent)
-        self.folders[path.parent].add(path.suffix.lower() or path.name)
+        self.folders[path.parent][path.suffix.lower() or path.name] += 1
 
     def barren(self) -> dict[PurePosixPath, set[str]]:
         """Return the topmost folders without any image below, and the suffixes of the files below each."""
@@ -76,6 +83,15 @@ class Listing:
         if foreign:
             suffixes = ", ".join(sorted({printable(suffix) for some in foreign.values() for suffix in some})[:_SHOWN])
             yield f"folders without an image that can be read (files of {suffixes}): {shown(foreign)}"
+        pictures: Counter[str] = Counter()
+        for folder in {image.parent for image in self.images}:
+            pictures.update({suffix: count for suffix, count in self.folders[folder].items() if _may_be_image(suffix)})
+        if pictures:
+            kinds = ", ".join(
+                f"{count} of '{printable(suffix)}'" for suffix, count in sorted(pictures.items())[:_SHOWN]
+            )
+            more = f" and {len(pictures) - _SHOWN} more kinds" if len(pictures) > _SHOWN else ""
+            yield f"files beside the images that are not read: {kinds}{more}"
 
 
 def shown(names: Iterable[object], count: int = _SHOWN) -> str:
@@ -93,6 +109,10 @@ def is_image(path: PurePosixPath) -> bool:
 def is_system(name: str) -> bool:
     """Return whether a file or folder of this name belongs to a system and not to the data."""
     return name.startswith(".") or name.lower() in _SYSTEM
+
+
+def _may_be_image(suffix: str) -> bool:
+    return suffix in _OTHER_IMAGES or not suffix.startswith(".")
 
 
 def list_folder(root: Path, *, follow_links: bool = False) -> Listing:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from pymixunlearn.data.text_table import has_heading, parse_integer, read_table, read_text
+from pymixunlearn.display import printable
 from pymixunlearn.errors import UserError, reason_of
 from pymixunlearn.tasks.indices import to_indices
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 INDEX_COLUMN = "index"
 FILE_COLUMN = "file"
+
+_THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3}){1,2}")
+"""Numbers joined by commas that may as well be one number below a milliard."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +83,8 @@ def read_deletion_list(path: Path | str, id_column: str | None = None) -> Deleti
 
     ``.npy`` holds an integer array of one dimension, ``.json`` a list of integers. Any other file is text in UTF-8, or
     in UTF-16 with a byte order mark: indices, one per line or separated by commas; or a table with a heading, separated
-    by commas, semicolons or tabs, with a column "index" or "file", or both.
+    by commas, semicolons or tabs, with a column "index" or "file", or both. What could be read in two ways is refused:
+    ``1,000``, which may be one number, and several lines of as many numbers each, which look like a table.
 
     Args:
         path: The file.
@@ -86,7 +92,7 @@ def read_deletion_list(path: Path | str, id_column: str | None = None) -> Deleti
 
     Raises:
         UserError: The file is missing or cannot be read, lacks a column, or a row lacks an integer index, a file or an
-            id; the message names the line.
+            id; the message names the line. Or numbers without a heading may mean other samples than they seem to.
 
     Example:
         >>> import tempfile
@@ -125,15 +131,38 @@ def _read_array(path: Path) -> tuple[int, ...]:
     return tuple(array.tolist())
 
 
-def _read_words(text: str, where: str) -> Iterable[int]:
+def _read_words(text: str, where: str) -> list[int]:
+    indices: list[int] = []
+    lengths: list[int] = []
     for number, line in enumerate(text.splitlines(), start=1):
-        for word in line.replace(",", " ").split():
-            try:
-                yield parse_integer(word, f"{where}, line {number}")
-            except UserError as error:
-                if not any(letter.isalpha() for letter in word):
-                    raise
-                raise UserError(f"{error}; files are listed under a heading '{FILE_COLUMN}'") from error
+        place = f"{where}, line {number}"
+        for word in line.split():
+            if _THOUSANDS.fullmatch(word):
+                raise UserError(
+                    f"{place}: '{word}' may be one index with a thousands comma, or several; write one index on each "
+                    "line, or a space after each comma"
+                )
+        if line.lstrip().startswith(","):
+            raise UserError(f"{place}: expected an index before the first comma, got '{printable(line)}'")
+        words = line.replace(",", " ").split()
+        indices += (_read_word(word, place) for word in words)
+        lengths += [len(words)] if words else []
+    if len(lengths) > 1 and lengths[0] > 1 and len(set(lengths)) == 1:
+        raise UserError(
+            f"{where} has {len(lengths)} lines of {lengths[0]} numbers each and no heading, so that it is not clear "
+            f"which of them are indices; a table needs a heading with '{INDEX_COLUMN}' or '{FILE_COLUMN}', a list has "
+            "one index on each line or all on one"
+        )
+    return indices
+
+
+def _read_word(word: str, place: str) -> int:
+    try:
+        return parse_integer(word, place)
+    except UserError as error:
+        if not any(letter.isalpha() for letter in word):
+            raise
+        raise UserError(f"{error}; files are listed under a heading '{FILE_COLUMN}'") from error
 
 
 def _read_rows(text: str, columns: list[str], id_column: str | None, where: str) -> DeletionList:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -136,8 +136,13 @@ def index_split(dataset: Dataset, indices: Tensor | Sequence[int] | DeletionList
         (3, 1435)
     """
     if not isinstance(indices, DeletionList):
+        if not isinstance(indices, Iterable) or isinstance(indices, (str, Mapping)):
+            kind = type(indices).__name__
+            raise UserError(
+                f"indices must be integers or a DeletionList (read_deletion_list reads files), got a {kind}"
+            )
         forget = indices if isinstance(indices, Tensor) else to_indices(list(indices), "indices")
-        return Split(dataset, "indices", forget, seed, {"count": len(forget)})
+        return Split(dataset, "indices", forget, seed, {"count": forget.numel()})
     found = find_samples(dataset, indices)
     if len(indices) and not len(found["train"]):
         raise UserError(f"none of the {len(indices)} listed samples is a training image: no model was trained on them")

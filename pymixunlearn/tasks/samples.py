@@ -28,7 +28,8 @@ def class_index(name: int | str, dataset: Dataset) -> int:
     A text is first a class's name and otherwise an index; ``"name:1"`` and ``"index:1"`` say which.
 
     Raises:
-        UserError: There is no such class, or the text is one class's name and another one's index.
+        UserError: There is no such class, or the text is one class's name and another one's index; the "1" of a class
+            "01" is its name, too.
 
     Example:
         >>> import torch
@@ -56,9 +57,26 @@ def class_index(name: int | str, dataset: Dataset) -> int:
         return classes.index(rest)
     if colon and kind == "index":
         name = rest
+    elif _INTEGER.fullmatch(name):
+        _check_same_number(int(name), dataset)
     if _INTEGER.fullmatch(name):
         return _checked(int(name), dataset)
     raise unknown_name(f"class of '{dataset.name}'", printable(name), map(printable, classes))
+
+
+def _check_same_number(index: int, dataset: Dataset) -> None:
+    """Refuse an index that is another class's name but for leading zeros: "1" beside a folder "01".
+
+    Raises:
+        UserError: There is such a class.
+    """
+    classes = dataset.train.classes
+    for label, name in enumerate(classes):
+        if label != index and _INTEGER.fullmatch(name) and int(name) == index < len(classes):
+            raise UserError(
+                f"'{index}' may mean class {label}, '{name}', or the index of class {index}, "
+                f"'{printable(classes[index])}'; expected 'name:{name}' or 'index:{index}'"
+            )
 
 
 def _checked(label: int, dataset: Dataset) -> int:

@@ -349,7 +349,7 @@ def _listed(indices: Tensor) -> dict[str, JSON]:
 
 def _checked_indices(indices: Tensor, count: int, kind: str) -> Tensor:
     """Sorted int64 indices on the CPU, after every check that a split needs."""
-    if indices.ndim != 1 or indices.dtype.is_floating_point or indices.dtype == torch.bool:
+    if indices.ndim != 1 or indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
         raise UserError(f"indices must be integers of shape [N], got {indices.dtype} of shape {list(indices.shape)}")
     ordered = indices.detach().to("cpu", torch.int64).sort().values
     if not len(ordered):

@@ -90,11 +90,33 @@ def test_archives_by_any_usual_name(tmp_path: Path) -> None:
         ({"train__a": 2, "Train__b": 2, "test__a": 1}, "'Train', 'train', which mean the same part"),
         ({"fit__a": 2, "fit__b": 2, "holdout__a": 1, "holdout__b": 1}, "'fit', 'holdout' all hold the same folders"),
         ({"train__a__x": 1, "train__a__y": 1, "train__b__x": 1, "train__b__y": 1}, "'a', 'b' all hold the same"),
+        ({"train__a": 2, "train__b": 2, "other__x": 1}, "'train', which holds the folders 'a', 'b', looks like a part"),
+        ({"Train data__a": 2, "Train data__b": 2, "held out": 2}, "and 'held out' like no other part"),
+        ({"a__train": 2, "b__train": 2, "b__test": 1}, "'b' holds the parts 'test', 'train' of the data; expected"),
     ],
 )
 def test_parts_that_cannot_be_told_apart_are_refused(tmp_path: Path, counts: dict[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
         load(folder(tmp_path / "d", **counts))
+
+
+@pytest.mark.parametrize(
+    "counts", [{"train": 3, "plane": 3}, {"train__x": 3, "plane": 3}, {"a__x": 1, "a__y": 1, "b": 2}]
+)
+def test_a_class_may_be_called_train_or_hold_folders(tmp_path: Path, counts: dict[str, int]) -> None:
+    assert load(folder(tmp_path / "d", **counts)).num_classes == 2
+
+
+def test_nested_names_of_classes_mean_the_same_in_every_part(tmp_path: Path) -> None:
+    root = folder(tmp_path / "d", train__cat__dog=2, train__dog__cat=2, test__cat__dog=1, test__dog__cat=1, val__cat=1)
+    for source in (root, packed(root)):
+        dataset = load(source)
+        for images in (dataset.train, dataset.test, dataset.validation):
+            assert images is not None and images.paths is not None
+            first = [next(name for name in path.split("/") if name in ("cat", "dog")) for path in images.paths]
+            assert [images.classes[label] for label in images.targets] == first
+    with pytest.raises(UserError, match="test/all/cat/dog/0.png' in the test set of .* several classes: 'cat', 'dog'"):
+        load(folder(tmp_path / "e", train__cat=2, train__dog=2, test__all__cat__dog=1))
 
 
 def test_a_test_part_without_images_is_refused(tmp_path: Path) -> None:
@@ -137,6 +159,15 @@ def test_what_is_no_data_is_named_and_no_class(tmp_path: Path, packing: Callable
         for name in ("bee", "ant", "@eaDir", ".ipynb_checkpoints", "cat/.ipynb_checkpoints", "__MACOSX", "cat/._0.png"):
             assert f"{name}'" in text
         assert "(files of .heic)" in text
+
+
+@pytest.mark.parametrize("packing", [lambda root: root, packed], ids=["folder", "archive"])
+def test_pictures_of_other_formats_beside_images_are_counted(tmp_path: Path, packing: Callable[[Path], Path]) -> None:
+    root = folder(tmp_path / "d", ant=4, bee=4)
+    for name in ("ant/0.HEIC", "ant/1.heic", "bee/2.avif", "bee/photo", "bee/labels.txt", "README"):
+        (root / name).write_bytes(b"x")
+    said = "files beside the images that are not read: 1 of '.avif', 2 of '.heic', 1 of 'photo'"
+    assert load(packing(root)).notes == (said,)
 
 
 def test_a_jfif_is_a_jpeg(tmp_path: Path) -> None:

@@ -87,12 +87,30 @@ def test_indices_in_any_form(tmp_path: Path, name: str, text: str, encode: Any) 
         (b"1\n\xe4\n", "it is not in UTF-8, at byte 2; save it in UTF-8"),
         ("1\n2\n".encode("utf-16-le"), "save it in UTF-8, or in UTF-16 with a byte order mark"),
         ("file\na.png\n", "names files; expected indices alone"),
+        ("7\n1,000\n", "line 2: '1,000' may be one index with a thousands comma, or several"),
+        ("1,234,567", "line 1: '1,234,567' may be one index with a thousands comma, or several"),
+        ("0,12\n1,15\n", "has 2 lines of 2 numbers each and no heading, so that it is not clear which"),
+        (",0\n5,12\n6,15\n", "line 1: expected an index before the first comma, got ',0'"),
+        ("12 3\n\n15 4\n17 3\n", "has 3 lines of 2 numbers each and no heading"),
     ],
 )
 def test_what_is_no_list_is_refused_with_its_line(tmp_path: Path, text: str | bytes, message: str) -> None:
     with pytest.raises(UserError) as caught:
         tasks.read_indices(written(tmp_path, text))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "indices"),
+    [
+        ("1, 234, 567", [1, 234, 567]),
+        ("100,200,300,400", [100, 200, 300, 400]),  # no number of a milliard and more is an index
+        ("1,23", [1, 23]),
+        ("1,2,3\n4,5\n", [1, 2, 3, 4, 5]),
+    ],
+)
+def test_lists_that_can_be_read_in_one_way_only(tmp_path: Path, text: str, indices: list[int]) -> None:
+    assert tasks.read_indices(written(tmp_path, text)).tolist() == indices
 
 
 def test_two_rows_for_one_image_are_one_image_with_two_ids(tmp_path: Path) -> None:
@@ -282,6 +300,28 @@ def test_a_class_that_could_be_another_is_refused(name: Any, message: str) -> No
     with pytest.raises(UserError) as caught:
         class_index(name, numbered())
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "outcome"),
+    [
+        (("01", "02", "03"), "1", "'1' may mean class 0, '01', or the index of class 1, '02'; expected 'name:01' or"),
+        (("01", "02", "03"), "index:1", 1),
+        (("01", "02", "03"), "name:01", 0),
+        (("01", "02", "10"), "02", "'02' is the name of class 1 and the index of class 2, '10'"),
+        (("00", "01", "02"), "1", 1),  # either way the same class
+        (("010", "020", "030"), "2", 2),  # twenty is another number
+    ],
+)
+def test_leading_zeros_do_not_make_another_class(names: tuple[str, ...], text: str, outcome: int | str) -> None:
+    images, labels = torch.zeros(6, 1, 2, 2), torch.arange(6) % 3
+    dataset = from_tensors(images, labels, images, labels, classes=names)
+    if isinstance(outcome, int):
+        assert class_index(text, dataset) == outcome
+        return
+    with pytest.raises(UserError) as caught:
+        class_index(text, dataset)
+    assert outcome in str(caught.value)
 
 
 # Listing

@@ -170,6 +170,25 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, content: str, message: st
         Split.load(path, toy())
 
 
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        (5, "must be integers or a DeletionList .read_deletion_list reads files., got a int"),
+        (Path("list.csv"), "got a PosixPath"),
+        ("12", "got a str"),
+        ({3: "x"}, "got a dict"),
+        (torch.tensor(5), r"must be integers of shape \[N\], got torch.int64 of shape \[\]"),
+        (torch.tensor([1 + 0j]), "got torch.complex64"),
+        (torch.tensor([True, False]), "got torch.bool"),
+        ([True, False], "an index must be an integer, got True"),
+        ([-1], r"index out of range: expected 0..99 \(100 training samples\), got -1"),
+    ],
+)
+def test_what_are_no_indices_is_refused(indices: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        tasks.index_split(toy(100), indices)
+
+
 def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none.json' cannot be read as a split manifest: No such file"):
         Split.load(tmp_path / "none.json", toy())
