@@ -28,7 +28,7 @@ _OTHER_FORMATS = {
     b"\x89HDF": "an HDF5 file, as Keras writes it",
     b"\x93NUMPY": "a NumPy array",
     b"\x1f\x8b": "compressed with gzip; unpack it first",
-    b"<!DOCTYPE": "a web page, not the file that was to be downloaded",
+    b"<!doctype": "a web page, not the file that was to be downloaded",
     b"<html": "a web page, not the file that was to be downloaded",
 }
 _USUAL_KEYS = ("state_dict", "model", "model_state_dict")
@@ -50,6 +50,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
         UserError: No such file, a file of another format, a damaged one, or one that holds more than tensors.
     """
     path = (weights_in(path) or path) if path.is_dir() else path
+    if path.is_dir():
+        raise UserError(f"model checkpoint '{path}' is a folder without {' or '.join(_FOLDER_NAMES[::2])}")
     if not path.is_file():
         raise UserError(f"model checkpoint '{path}' does not exist; expected a safetensors file or one of PyTorch")
     with path.open("rb") as file:
@@ -59,7 +61,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     if start.startswith((b"PK\x03\x04", b"\x80")):
         return _read_pickled(path), {}
     for magic, what in _OTHER_FORMATS.items():
-        if start.startswith(magic):
+        if start.startswith(magic) or start.lstrip().lower().startswith(magic):
             raise UserError(f"model checkpoint '{path}' is {what}; expected a state dict of PyTorch or safetensors")
     if start.lstrip().startswith(b"{"):
         return _read_parts(path), {}
@@ -213,8 +215,11 @@ def _is_state(content: Mapping[Any, Any]) -> bool:
 def _describe(content: Any) -> str:
     """Say what a file holds, with a dict's first keys and the kinds of their values."""
     if isinstance(content, Mapping):
-        parts = [f"{key!r} ({type(value).__name__})" for key, value in list(content.items())[:5]]
-        return f"a dict with {', '.join(parts) or 'nothing'}" + (" and more" if len(content) > 5 else "")
+        tensors = sum(isinstance(value, Tensor) for value in content.values())
+        others = {key: value for key, value in content.items() if not isinstance(value, Tensor)}
+        parts = [f"{tensors} tensors and"] if tensors else []
+        parts.append(", ".join(f"{key!r} ({type(value).__name__})" for key, value in list(others.items())[:5]))
+        return f"a dict with {' '.join(parts) or 'nothing'}" + (" and more" if len(others) > 5 else "")
     return f"a {type(content).__name__}"
 
 

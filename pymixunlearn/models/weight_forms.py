@@ -61,7 +61,7 @@ def in_form_of(path: Path, model: nn.Module) -> Iterator[tuple[str, bytes]]:
     parts: dict[str, str] = json.loads(file.read_text("utf-8"))["weight_map"]
     yield file.name, file.read_bytes()
     for part in sorted(set(parts.values())):
-        inside = {name: new[name] for name, where in parts.items() if where == part}
+        inside = {name: new[name] for name, where in parts.items() if where == part and name in new}
         yield part, _rewritten(file.parent / part, inside)
 
 
@@ -88,7 +88,7 @@ def _start(file: Path) -> bytes:
 def _replaced(content: Any, place: tuple[str, ...], new: Mapping[str, Tensor]) -> Any:
     """Return dicts as they are around the state dict at ``place``, with another one there and no other tensors."""
     if not place:
-        return {key: new[str(key)] for key in content}
+        return {key: new.get(str(key), value) for key, value in content.items()}  # a wrapper's counter stays
     kept = {key: value for key, value in content.items() if key == place[0] or _is_plain(value)}
     return {**kept, place[0]: _replaced(content[place[0]], place[1:], new)}
 

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 _ANYWHERE = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Components of a name that only wrappers leave, also around an inner layer."""
+_COUNTERS = frozenset({"n_averaged"})
+"""Tensors of wrappers that are no weights: how many models an average (SWA) is of."""
 
 T = TypeVar("T")
 
@@ -22,18 +24,34 @@ def aligned(found: Mapping[str, T], expected: Collection[str]) -> dict[str, T]:
         found: Values by name, of a file.
         expected: The network's own names, which may have prefixes of their own.
 
+    Returns:
+        The values; counters that a wrapper adds are left out.
+
     Example:
         >>> aligned({"module.a.weight": 1, "module.a.bias": 2}, ["a.weight", "a.bias"])
         {'a.weight': 1, 'a.bias': 2}
         >>> aligned({"weight": 1}, ["module.weight"])
         {'module.weight': 1}
     """
+    found = {name: value for name, value in found.items() if name not in _COUNTERS or name in expected}
     pairs = [(mine, theirs) for mine in _shortened(found) for theirs in _shortened(expected)]
     # Of equally good ones the first: it takes off least.
     mine, theirs = max(pairs, key=lambda pair: len(pair[0].keys() & pair[1].keys()))
     if not mine.keys() & theirs.keys():
         return dict(found)
     return {theirs.get(core, core): found[name] for core, name in mine.items()}
+
+
+def fitting_prefixes(found: Collection[str], missing: Collection[str]) -> list[str]:
+    """Return the prefixes below which all missing names are found, where these lie beside others.
+
+    Example:
+        >>> fitting_prefixes(["net.a", "net.b", "loss.weight"], ["a", "b"])
+        ['net.']
+    """
+    first, names = next(iter(missing)), set(found)
+    prefixes = [name[: -len(first)] for name in found if name.endswith(f".{first}")]
+    return [prefix for prefix in prefixes if all(prefix + name in names for name in missing)]
 
 
 def _shortened(names: Collection[str]) -> list[dict[str, str]]:

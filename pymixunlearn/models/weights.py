@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from pymixunlearn.errors import UserError
 from pymixunlearn.models.weight_files import read_tensors
-from pymixunlearn.models.weight_names import aligned
+from pymixunlearn.models.weight_names import aligned, fitting_prefixes
 
 _PRECISIONS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _LISTED = 5
@@ -115,6 +115,7 @@ def _check(path: Path, found: Mapping[str, Tensor], model: nn.Module) -> None:
         for name, tensor in expected.items()
         if name in found and not is_lazy(tensor) and found[name].shape != tensor.shape
     ]
+    _check_values(path, found, expected)
     counts = _counts(missing, extra, unlike)
     # In the order of the network: what is first usually says why.
     first = next((name for name in expected if name in missing or name in unlike), None)
@@ -131,6 +132,24 @@ def _check(path: Path, found: Mapping[str, Tensor], model: nn.Module) -> None:
     raise UserError(f"{intro}tensor '{first}' is {shapes}{hint}{counts}{_cause(missing, extra)}")
 
 
+def _check_values(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Refuse tensors whose values are no weights: copied into a network they would be others, or none.
+
+    Raises:
+        UserError: There are some.
+    """
+    for name, tensor in found.items():
+        wanted = expected.get(name)
+        if tensor.is_meta or tensor.layout is not torch.strided:
+            kind = "has no values (device meta)" if tensor.is_meta else f"is sparse ({tensor.layout})"
+            raise UserError(f"model checkpoint '{path}': tensor '{name}' {kind}; expected a plain tensor")
+        if wanted is not None and wanted.is_floating_point() and not tensor.is_floating_point():
+            raise UserError(
+                f"model checkpoint '{path}': tensor '{name}' is {tensor.dtype}, as of a quantized or complex network; "
+                "expected floating-point weights"
+            )
+
+
 def _counts(missing: Sequence[str], extra: Sequence[str], unlike: Sequence[str]) -> str:
     """List all that differs, unless the sentence names it anyway."""
     if len(missing) + len(extra) + len(unlike) <= 2:
@@ -145,6 +164,10 @@ def _counts(missing: Sequence[str], extra: Sequence[str], unlike: Sequence[str])
 
 def _cause(missing: Sequence[str], extra: Sequence[str]) -> str:
     """Name the likely reason, as far as names tell."""
+    prefixes = fitting_prefixes(extra, missing) if missing else []
+    if prefixes:
+        those = " or ".join(f"'{prefix}'" for prefix in prefixes)
+        return f"; the tensors below {those} fit, beside others: save them alone, without the prefix"
     if any("lora_" in name for name in extra):
         return "; it holds LoRA adapters: merge them (merge_and_unload), or give a factory that adds them"
     if any("lora_" in name for name in missing):

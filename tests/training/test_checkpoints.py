@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -140,8 +141,50 @@ def test_prefixes_that_are_not_common_to_all_names_are_told(tmp_path: Path) -> N
     content = {f"model.{name}": tensor for name, tensor in built().state_dict().items()}
     torch.save({**content, "loss.weight": torch.ones(3)}, tmp_path / "a.pt")
     with pytest.raises(
-        UserError, match="no tensor 'features.conv1.weight', but one called 'model.features.conv1.weight'"
+        UserError,
+        match="no tensor 'features.conv1.weight', but one called 'model.features.conv1.weight'.*below 'model.' fit",
     ):
+        load_model(tmp_path / "a.pt", architecture=CNN)
+    teacher = {name.replace("model.", "teacher.", 1): tensor for name, tensor in content.items()}
+    torch.save({**content, **teacher}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match="the tensors below 'model.' or 'teacher.' fit, beside others: save them alone"):
+        load_model(tmp_path / "a.pt", architecture=CNN)
+
+
+def test_an_average_of_models_is_read_without_its_counter(tmp_path: Path) -> None:
+    averaged = torch.optim.swa_utils.AveragedModel(built(seed=1))
+    torch.save(averaged.state_dict(), tmp_path / "swa.pt")
+    assert model_hash(load_model(tmp_path / "swa.pt", architecture=CNN)) == model_hash(averaged.module)
+    torch.save(averaged.module.state_dict(), tmp_path / "plain.pt")
+    with pytest.raises(UserError, match="has no tensor 'n_averaged'"):  # the network's own
+        load_model(tmp_path / "plain.pt", into=torch.optim.swa_utils.AveragedModel(built()))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda tensor: tensor.to(torch.int8), "'features.conv1.weight' is torch.int8, as of a quantized or complex"),
+        (lambda tensor: tensor.to(torch.complex64), "'features.conv1.weight' is torch.complex64"),
+        (lambda tensor: tensor.to_sparse(), "'features.conv1.weight' is sparse .torch.sparse_coo.; expected a plain"),
+        (lambda tensor: tensor.to("meta"), "'features.conv1.weight' has no values .device meta."),
+    ],
+)
+def test_tensors_that_are_no_weights_are_refused(
+    changed: Callable[[torch.Tensor], torch.Tensor], message: str, tmp_path: Path
+) -> None:
+    torch.save({name: changed(tensor) for name, tensor in built().state_dict().items()}, tmp_path / "a.pt")
+    model = built(seed=1)
+    before = model_hash(model)
+    with pytest.raises(UserError, match=message):
+        load_model(tmp_path / "a.pt", into=model)
+    with pytest.raises(UserError, match=message):
+        load_model(tmp_path / "a.pt", architecture=CNN)
+    assert model_hash(model) == before
+
+
+def test_what_is_beside_tensors_in_a_state_dict_is_named(tmp_path: Path) -> None:
+    torch.save({**built().state_dict(), "head.packed": (1, 2)}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"a dict with 10 tensors and 'head.packed' \(tuple\); save"):
         load_model(tmp_path / "a.pt", architecture=CNN)
 
 
@@ -196,10 +239,11 @@ def test_programs_are_refused_with_the_way_out(tmp_path: Path) -> None:
         (b"\x89HDF\r\n", "an HDF5 file"),
         (b"\x1f\x8b\x08", "compressed with gzip"),
         (b"<!DOCTYPE html>", "a web page"),
+        (b"\n<HTML><head>", "a web page"),
         (b'{"weight_map": {}}', "a JSON file without the weight_map of an index"),
         (b"PK\x03\x04 no more", "corrupt"),
     ],
-    ids=["lfs", "hdf5", "gzip", "html", "index", "zip"],
+    ids=["lfs", "hdf5", "gzip", "html", "HTML", "index", "zip"],
 )
 def test_files_of_other_kinds_are_named(content: bytes, kind: str, tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(content)
@@ -268,7 +312,7 @@ def test_objects_beside_the_tensors_are_named_with_the_way_out(
 def test_missing_and_corrupt_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="absent.safetensors' does not exist"):
         load_model(tmp_path / "absent.safetensors")
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="is a folder without model.safetensors or pytorch_model.bin"):
         load_model(tmp_path)
     path = tmp_path / "model.safetensors"
     save_model(path, built())
