@@ -124,7 +124,7 @@ class Resetting(SearchedLoop[C]):
         for batch in self.batches(images, "importance", side, augment=False):
             logits = self.model(batch.images)
             loss = F.cross_entropy(logits, logits.argmax(1) if batch.targets is None else batch.targets)
-            gradients = torch.autograd.grad(loss, list(self.weights.values()))
+            gradients = torch.autograd.grad(loss, list(self.weights.values()), materialize_grads=True)
             for total, gradient in zip(self.importance[side].values(), gradients, strict=True):
                 total += gradient.square() * len(batch.images)
             yield {"loss": loss}

@@ -107,7 +107,7 @@ class SalUn(Loop[SalUnConfig]):
     def add_saliency(self, forget: Batch) -> Measured:
         """Sum the gradients of CE on D_f at the initial weights."""
         loss = cross_entropy(self.model(forget.images), forget)
-        gradients = torch.autograd.grad(loss, list(self.weights.values()))
+        gradients = torch.autograd.grad(loss, list(self.weights.values()), materialize_grads=True)
         for total, gradient in zip(self.saliency.values(), gradients, strict=True):
             total += gradient
         return {"forget": loss}

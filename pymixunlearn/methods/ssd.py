@@ -83,7 +83,7 @@ class Ssd(Loop[SsdConfig]):
         """Add squared gradients of CE: of the batch's mean, or the sum over its samples."""
         if self.config.importance == "batch":
             loss = cross_entropy(self.model(batch.images), batch)
-            gradients = torch.autograd.grad(loss, list(self.weights.values()))
+            gradients = torch.autograd.grad(loss, list(self.weights.values()), materialize_grads=True)
             for total, gradient in zip(importance.values(), gradients, strict=True):
                 total += gradient.square()
             return {"loss": loss}

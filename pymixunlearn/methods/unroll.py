@@ -160,7 +160,8 @@ class Unroll(Loop[UnrollConfig]):
     def add_gradient(self, forget: Batch) -> Measured:
         """Sum the gradients of CE at the checkpoint, which itself stays as it is."""
         loss = cross_entropy(self.checkpoint(forget.images), forget)
-        for total, gradient in zip(self.sums.values(), torch.autograd.grad(loss, self.points), strict=True):
+        gradients = torch.autograd.grad(loss, self.points, materialize_grads=True)
+        for total, gradient in zip(self.sums.values(), gradients, strict=True):
             total += gradient
         return {"forget": loss}
 
@@ -184,11 +185,19 @@ class Unroll(Loop[UnrollConfig]):
         moved = [now.detach() - start.detach() for now, start in zip(self.weights, self.points, strict=True)]
         batch = next(self.batches(together(self.forget_set, self.retain_set), "hessian", batch_size=_HESSIAN_IMAGES))
         loss = cross_entropy(self.model.eval()(batch.images), batch)
-        gradients = torch.autograd.grad(loss, self.weights, create_graph=True)
+        gradients = torch.autograd.grad(loss, self.weights, create_graph=True, materialize_grads=True)
+        # Weights that the forward pass leaves out have a gradient of zeros without a graph.
+        used = [index for index, gradient in enumerate(gradients) if gradient.requires_grad]
         direction = moved
         for _ in range(self.config.power_iterations):
             direction = [part / _norm(direction) for part in direction]
-            product = torch.autograd.grad(gradients, self.weights, grad_outputs=direction, retain_graph=True)
+            product = torch.autograd.grad(
+                [gradients[index] for index in used],
+                self.weights,
+                grad_outputs=[direction[index] for index in used],
+                retain_graph=True,
+                materialize_grads=True,
+            )
             direction = [part.detach() for part in product]
         self.model.train()
         largest = _norm(direction)

@@ -57,8 +57,10 @@ class Adapter(OutputHook):
         if found.ignored and found.ignored != self.ignored:
             self.ignored = found.ignored
             say(f"model has further outputs, {', '.join(found.ignored)}; they are ignored, in training too")
+        if not found.logits.is_floating_point():
+            raise UserError(f"model returns {found.logits.dtype}; expected logits of a floating-point type")
         logits = found.logits.to(torch.promote_types(self.given, torch.float32))
-        self.seen = logits if self.trying else None
+        self.seen = logits.detach() if self.trying else None
         if self.probabilities:
             logits = log_probabilities(logits)
         return logits if self.class_map is None else logits[:, self._chosen(logits)]
@@ -122,6 +124,8 @@ def adapted(
             logits = _trial(model, example, num_classes)
             if finite:
                 _check_finite(model, logits)
+                _check_gradient(model, example)
+                # Last a pass without a graph: a network that keeps an activation keeps that one.
                 _check_training(model, example)
             if adapter is not None:
                 adapter.trying, seen = False, adapter.seen
@@ -170,7 +174,7 @@ def check_kind(model: object) -> None:
     """Check that a model is a network that can be copied, called and trained.
 
     Raises:
-        UserError: It is a TorchScript or exported program, has lazy layers without values, or is no module at all.
+        UserError: It is a TorchScript or exported program, has weights without values, or is no module at all.
     """
     way_out = "expected the torch.nn.Module that it was made from, with its weights loaded into it"
     if isinstance(model, torch.jit.ScriptModule):
@@ -180,6 +184,11 @@ def check_kind(model: object) -> None:
         raise UserError(f"model is a program of torch.export, which has no training mode; {way_out}")
     if not isinstance(model, nn.Module):
         raise UserError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
+    empty = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
+    if empty:
+        raise UserError(
+            f"model has weights without values ('{empty[0]}' is on the device meta); expected loaded weights"
+        )
     lazy = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if is_lazy(tensor)]
     if lazy:
         raise UserError(
@@ -227,6 +236,27 @@ def _trial(model: nn.Module, example: Tensor, num_classes: int | None) -> Tensor
         return find_logits(output, len(example), num_classes).logits
     except UserError as error:
         raise UserError(f"{error}{_class_hint(model, num_classes)}") from error
+
+
+def _check_gradient(model: nn.Module, example: Tensor) -> None:
+    """Check that the logits' gradient can reach the weights.
+
+    Raises:
+        UserError: It cannot.
+    """
+    for name, layer in model.named_modules():
+        if ".quantized." in f"{type(layer).__module__}.":
+            raise UserError(
+                f"model has a quantized layer '{name}', whose weights cannot be trained; expected the network that was "
+                "quantized, in floating-point numbers"
+            )
+    with evaluating(model), torch.enable_grad():
+        logits = model(example)
+    if not logits.requires_grad and any(weight.requires_grad for weight in model.parameters()):
+        raise UserError(
+            "model returns logits without a gradient; expected a forward pass that neither detaches them nor runs "
+            "under torch.no_grad"
+        )
 
 
 def _check_training(model: nn.Module, example: Tensor) -> None:

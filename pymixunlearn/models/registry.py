@@ -296,7 +296,8 @@ def architecture_name(model: nn.Module) -> str | None:
 def _structure(model: nn.Module) -> tuple[Any, ...]:
     """Return what makes a network this network: its classes, the layers' settings and every tensor's name and shape."""
     classes = tuple((name, type(module)) for name, module in model.named_modules())
-    tensors = tuple((name, tuple(tensor.shape)) for name, tensor in model.state_dict().items())
+    state: dict[str, Any] = model.state_dict()  # quantized layers, and extra states, have more than tensors in it
+    tensors = tuple((name, tuple(getattr(value, "shape", ()))) for name, value in state.items())
     # The printed form of PyTorch's layers holds all their settings (stride, dropout's p).
     return classes, tensors, repr(model)
 

@@ -176,6 +176,14 @@ def test_frozen_layers_stay_frozen(name: str, tiny: Any) -> None:
     assert not result.model.body.conv.weight.requires_grad
 
 
+@CHANGES_WEIGHTS
+def test_parameters_that_the_forward_pass_leaves_out_are_no_obstacle(name: str, tiny: Any) -> None:
+    model = tiny.model()
+    model.spare = torch.nn.Linear(3, 3)
+    result = CASES[name].unlearn(model, tiny.split(), device="cpu")
+    assert all(parameter.isfinite().all() for parameter in result.model.parameters())
+
+
 @EVERY
 @pytest.mark.parametrize("forget", [1, 5], ids=["one sample", "four and one"])
 def test_a_lone_sample_is_no_batch_to_normalise_by(name: str, forget: int, tiny: Any) -> None:

@@ -201,6 +201,13 @@ def test_narrow_types_are_widened_for_training_and_come_back(dtype: torch.dtype)
         (nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), IMAGES, r"lazy layers without weights \('1.weight'\)"),
         (Returning(lambda z: {"a": z[0]}), IMAGES, r"a dict with a \(\[4\]\)"),
         (lambda images: images, IMAGES, "model is a function; expected a torch.nn.Module"),
+        (cnn().to("meta"), IMAGES, "'features.conv1.weight' is on the device meta.; expected loaded weights"),
+        (
+            Returning(lambda z: z + 0j),
+            IMAGES,
+            "model returns torch.complex64; expected logits of a floating-point type",
+        ),
+        (Returning(lambda z: z.long()), IMAGES, "model returns torch.int64; expected logits of a floating-point type"),
     ],
 )
 def test_models_that_do_not_fit_are_refused_in_one_sentence(model: Any, images: Tensor, message: str) -> None:
@@ -208,6 +215,24 @@ def test_models_that_do_not_fit_are_refused_in_one_sentence(model: Any, images: 
         pass
     assert "\n" not in str(raised.value)
     assert not getattr(model, "_forward_hooks", None)
+
+
+def test_models_without_a_gradient_are_judged_but_not_trained() -> None:
+    detached = Returning(lambda z: z.detach())
+    with adapted(detached, IMAGES, 4):
+        assert detached(IMAGES).shape == (len(IMAGES), 4)
+    with (
+        pytest.raises(UserError, match="logits without a gradient; expected"),
+        adapted(detached, IMAGES, 4, finite=True),
+    ):
+        pass
+    frozen = cnn().requires_grad_(False)  # told elsewhere
+    with adapted(frozen, IMAGES, 4, finite=True):
+        pass
+    quantized = cnn()
+    quantized.head = type("Linear", (nn.Linear,), {"__module__": "torch.ao.nn.quantized.dynamic"})(128, 4)
+    with pytest.raises(UserError, match="quantized layer 'head'"), adapted(quantized, IMAGES, 4, finite=True):
+        pass
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of TorchScript itself

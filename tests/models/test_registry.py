@@ -164,6 +164,7 @@ _Doubling.__name__ = "Linear"
         lambda: _replaced("vit", "norm", torch.nn.LayerNorm(128, eps=1e-3)),
         lambda: _replaced("cnn", "members.1.head", torch.nn.Linear(128, 5), members=2),
         lambda: _replaced("cnn", "head", torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(128, 3))),
+        lambda: _replaced("cnn", "head", _Stateful(128, 3)),
     ],
 )
 def test_a_changed_network_is_no_longer_a_built_one(changed: Callable[[], torch.nn.Module]) -> None:
@@ -171,6 +172,13 @@ def test_a_changed_network_is_no_longer_a_built_one(changed: Callable[[], torch.
     assert models.architecture_of(model) is None
     assert models.architecture_name(model) is None
     assert models.ensemble_of([model, model], None, "mean").__dict__.get("architecture") is None
+
+
+class _Stateful(torch.nn.Linear):
+    """Its state holds something that is no tensor, as that of a quantized layer does."""
+
+    def get_extra_state(self) -> object:
+        return {"dtype": "int8"}
 
 
 @pytest.mark.parametrize("members", [None, 2])
