@@ -53,7 +53,7 @@ class Acceptance:
     """Result of the acceptance test.
 
     What comes after ``unseen_samples`` decides nothing. Intervals are 95 %. Without labels of V all of it is None but
-    ``auc`` and ``probe_auc``.
+    ``auc`` and ``probe_auc``, and where only a decision was asked for those too.
 
     Attributes:
         decision: "accepted", "refused", or "cannot tell".
@@ -123,6 +123,7 @@ def acceptance(
     device: torch.device | str | None = None,
     seed: int = 0,
     resurfacing: Resurfacing | None = None,
+    decision_only: bool = False,
 ) -> Acceptance:
     """Test whether D_f is forgotten: whether its margins are those of images that no model saw.
 
@@ -145,6 +146,7 @@ def acceptance(
         device: Where to compute; None takes CUDA where there is one.
         seed: Fixes which images of V are drawn, which retain images are shown, and their order.
         resurfacing: How the copy is trained for part (b); give the learning rate of the model's own training.
+        decision_only: Leave out what decides nothing, which takes longer than both parts.
 
     Raises:
         UserError: ``alpha`` is out of range, there is no validation set, or it has other classes or images of another
@@ -158,7 +160,8 @@ def acceptance(
         'cannot tell'
     """
     options = {"validation": validation, "initial": initial, "alpha": alpha, "device": device, "seed": seed}
-    return acceptances({"model": model}, split, **options, resurfacing=resurfacing)["model"]  # type: ignore[arg-type]
+    options |= {"resurfacing": resurfacing, "decision_only": decision_only}
+    return acceptances({"model": model}, split, **options)["model"]  # type: ignore[arg-type]
 
 
 def acceptances(
@@ -171,6 +174,7 @@ def acceptances(
     device: torch.device | str | None = None,
     seed: int = 0,
     resurfacing: Resurfacing | None = None,
+    decision_only: bool = False,
 ) -> dict[str, Acceptance]:
     """Make the test of :func:`acceptance` for several models with the same samples; the initial one is run once.
 
@@ -183,6 +187,7 @@ def acceptances(
         device: As there.
         seed: As there.
         resurfacing: As there.
+        decision_only: As there.
 
     Raises:
         UserError: As there.
@@ -219,7 +224,7 @@ def acceptances(
         neither = Acceptance("cannot tell", reason, forget_samples=len(forget), unseen_samples=len(drawn))
         return dict.fromkeys(models, neither)
     settings = Resurfacing() if resurfacing is None else resurfacing
-    test = _Test(split, forget, validation, drawn, alpha, resolve_device(device), seed, settings)
+    test = _Test(split, forget, validation, drawn, alpha, resolve_device(device), seed, settings, decision_only)
     before = None if initial is None else test.run(initial)
     return {
         name: test.judge(model, before if before is not None and model is initial else test.run(model), before)
@@ -228,13 +233,16 @@ def acceptances(
 
 
 class _Run(NamedTuple):
-    """Both parts of the test of one model, what they compared, and the logits that part (a) was made from."""
+    """Both parts of the test of one model, what they compared, and logits of part (a).
+
+    ``unseen`` are those of all of V; None where they serve nothing but the decision.
+    """
 
     outputs: MarginTest
     resurfaced: MarginTest
     margins: tuple[Margins, Margins]
     forget: Tensor
-    unseen: Tensor
+    unseen: Tensor | None
 
     @property
     def refused(self) -> bool:
@@ -252,16 +260,17 @@ class _Test(NamedTuple):
     device: torch.device
     seed: int
     resurfacing: Resurfacing
+    decision_only: bool
 
     def run(self, model: nn.Module) -> _Run:
         network = private_copy(model).to(self.device)
+        few = self.validation.subset(self.drawn)
         with trainable(network):
-            forget, unseen = self._logits(network, self.forget), self._logits(network, self.validation)
-            at_once = self._margins(forget, unseen[self.drawn])
+            forget = self._logits(network, self.forget)
+            unseen = None if self.decision_only else self._logits(network, self.validation)
+            at_once = self._margins(forget, self._logits(network, few) if unseen is None else unseen[self.drawn])
             self._resurface(network)
-            again = self._margins(
-                self._logits(network, self.forget), self._logits(network, self.validation.subset(self.drawn))
-            )
+            again = self._margins(self._logits(network, self.forget), self._logits(network, few))
         outputs, resurfaced = (margin_test(*part, self.alpha) for part in (at_once, again))
         return _Run(outputs, resurfaced, (at_once, again), forget, unseen)
 
@@ -278,8 +287,7 @@ class _Test(NamedTuple):
             smallest_ks=smallest_visible(len(self.forget), len(self.drawn), self.alpha),
             forget_samples=len(self.forget),
             unseen_samples=len(self.drawn),
-            **self._traces(model, run),
-            **self._accuracies(model, run),
+            **({} if self.decision_only else {**self._traces(model, run), **self._accuracies(model, run)}),
             margins=run.margins,
         )
 
@@ -302,7 +310,7 @@ class _Test(NamedTuple):
 
     def _accuracies(self, model: nn.Module, run: _Run) -> dict[str, Any]:
         """Return accuracies on D_f and on V, at once and after half of D_f was shown again."""
-        if not isinstance(self.validation, ImageSet):
+        if not isinstance(self.validation, ImageSet) or run.unseen is None:
             return {}
         targets, labels = self.forget.targets.cpu(), self.validation.targets.cpu()
         of_classes = torch.isin(labels, targets)

@@ -59,6 +59,7 @@ class Chooser:
             device=self._device,
             seed=self._seed,
             resurfacing=Resurfacing(lr=self._lr),
+            decision_only=True,
         )
 
 

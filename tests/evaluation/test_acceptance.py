@@ -102,6 +102,15 @@ def test_what_is_told_beside_it_shows_the_trace(world: World, initial: nn.Module
     assert json.loads(json.dumps(forgot.to_dict()))["auc_interval"] == list(forgot.auc_interval)
 
 
+def test_a_decision_alone_is_the_same_decision(world: World, initial: nn.Module) -> None:
+    options = {"validation": world.unseen, "initial": initial, "device": "cpu"}
+    whole, alone = (acceptance(initial, world.split, **options, decision_only=only) for only in (False, True))
+    decided = ("decision", "reason", "ks", "ks_resurfaced", "bound", "initial_ks", "smallest_ks", "unseen_samples")
+    assert [getattr(alone, name) for name in decided] == [getattr(whole, name) for name in decided]
+    beside = set(alone.to_dict()) - {*decided, "forget_samples"}
+    assert all(getattr(alone, name) is None for name in beside) and whole.probe_auc is not None
+
+
 def test_without_the_initial_model_nothing_is_accepted(world: World, initial: nn.Module) -> None:
     assert world.judge(world.retrain(), None).decision == "cannot tell"
     assert world.judge(initial, None).decision == "refused"
