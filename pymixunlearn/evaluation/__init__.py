@@ -4,7 +4,7 @@ from pymixunlearn.evaluation.accept import Acceptance, acceptance, acceptances
 from pymixunlearn.evaluation.accuracy import accuracy, predict_logits
 from pymixunlearn.evaluation.arrays import evaluate_arrays
 from pymixunlearn.evaluation.catalogue import FURTHER_METRICS, METRICS, PAPER_METRICS, MetricInfo
-from pymixunlearn.evaluation.membership import ATTACKERS, DRAWS, attack_success_rate
+from pymixunlearn.evaluation.membership import ATTACKERS, DRAWS, FORMS, attack_success_rate
 from pymixunlearn.evaluation.metrics import Metrics, evaluate, forget_accuracy, metric_keys
 from pymixunlearn.evaluation.plugged import metric
 from pymixunlearn.evaluation.predictions import Predictions, predict
@@ -15,6 +15,7 @@ from pymixunlearn.evaluation.score_attacks import Estimate, score_attacks
 __all__ = [
     "ATTACKERS",
     "DRAWS",
+    "FORMS",
     "FURTHER_METRICS",
     "METRICS",
     "PAPER_METRICS",

@@ -43,8 +43,8 @@ def of_forgotten_classes(split: Split) -> Tensor:
     return torch.isin(split.test.targets.cpu(), train.targets.cpu()[split.forget_indices.cpu()])
 
 
-def sample_counts(split: Split) -> dict[str, int]:
-    """Return how many samples each metric that is a share of samples is counted on."""
+def sample_counts(split: Split, asr: str = "mean") -> dict[str, int]:
+    """Return how many samples each metric that is a share of samples is counted on; ``asr`` is the attack's form."""
     own = int(of_forgotten_classes(split).sum())
     targets = split.test.targets.cpu()
     forgotten = sum(int((targets == label).sum()) for label in split.forget_classes)
@@ -56,18 +56,18 @@ def sample_counts(split: Split) -> dict[str, int]:
         "test": len(targets),
         "test_own": own,
         "test_others": len(targets) - own,
-        "asr": scored_samples(split),
+        "asr": scored_samples(split, asr),
     }
 
 
-def sampling_intervals(values: Mapping[str, float | None], split: Split) -> dict[str, list[float]]:
+def sampling_intervals(values: Mapping[str, float | None], split: Split, asr: str = "mean") -> dict[str, list[float]]:
     """Return the interval of each metric that is a share of samples and known, by key.
 
     It covers the draw of the samples: not another seed of the training, and for ``asr``, which is the mean of attacks
     on one D_f, not another kind of attacker.
     """
     intervals = {}
-    for key, count in sample_counts(split).items():
+    for key, count in sample_counts(split, asr).items():
         value = values.get(key)
         if value is not None:
             intervals[key] = list(wilson(value, count))

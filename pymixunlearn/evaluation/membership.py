@@ -7,10 +7,11 @@ test samples (non-members), and then classifies the forget set and test samples 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,9 +30,17 @@ TREES = 100
 DRAWS = 5
 """How many attacks the success is the mean of. One alone moves by more than a point with the samples it draws."""
 
+FORMS = ("mean", "paper")
+"""The mean of :data:`DRAWS` attacks; or the one attack of the code that MixUnlearn's paper takes its ASR from."""
+
 
 def attack_success_rate(
-    predictions: Predictions, *, seed: int = 0, attacker: str = "hist-gradient-boosting", draws: int = DRAWS
+    predictions: Predictions,
+    *,
+    seed: int = 0,
+    attacker: str = "hist-gradient-boosting",
+    draws: int = DRAWS,
+    form: str = "mean",
 ) -> float:
     """Return how often the attacker is right about forgotten and unseen samples, in percent: the mean of some attacks.
 
@@ -39,14 +48,20 @@ def attack_success_rate(
     all of D_f (as members) plus at most as many of the test samples that are left (as non-members). Which samples these
     are depends on ``seed`` and the split alone, so that two models are attacked with the same ones.
 
+    With ``form="paper"`` it is one attack, as in Shen et al.'s code: members and D_f are looked at under the training
+    augmentation where there is one, test images are not; the first ``min(5000, |test| // 2)`` test images are learnt
+    from and the following ones scored, in the order of the file; members are as many as D_f has samples, at most 5000.
+
     Args:
         predictions: What the model under attack says.
         seed: Fixes the samples and the attackers.
         attacker: One of :data:`ATTACKERS`.
         draws: How many attacks, each with other samples, at least 1. The first is the same for every number.
+        form: One of :data:`FORMS`; "paper" needs predictions with ``augmented`` where images are augmented.
 
     Raises:
-        UserError: The attacker is unknown or not installed, or the test set is too small to attack with.
+        UserError: The attacker or the form is unknown, or the attacker not installed; the test set is too small to
+            attack with, or the predictions lack what the form looks at.
 
     Example:
         >>> from pymixunlearn import data, evaluation, models, tasks
@@ -57,10 +72,12 @@ def attack_success_rate(
         >>> 0 <= evaluation.attack_success_rate(predictions, seed=0) <= 100
         True
     """
-    return mean(attacks(predictions, seed=seed, attacker=attacker, draws=draws))
+    return mean(attacks(predictions, seed=seed, attacker=attacker, draws=draws, form=form))
 
 
-def attacks(predictions: Predictions, *, seed: int, attacker: str, draws: int = DRAWS) -> list[float]:
+def attacks(
+    predictions: Predictions, *, seed: int, attacker: str, draws: int = DRAWS, form: str = "mean"
+) -> list[float]:
     """Return the success of each of the attacks that :func:`attack_success_rate` is the mean of.
 
     Args:
@@ -68,18 +85,31 @@ def attacks(predictions: Predictions, *, seed: int, attacker: str, draws: int = 
         seed: As there.
         attacker: As there.
         draws: As there.
+        form: As there.
 
     Raises:
         UserError: As there, or ``draws`` is below 1.
     """
     if draws < 1:
         raise UserError(f"draws is {draws}; expected at least 1")
+    if form not in FORMS:
+        raise unknown_name("form of the attack", form, FORMS)
+    if form == "paper":
+        return [_attack(_seen_in_training(predictions), _choose_in_file_order(predictions.split, seed), seed, attacker)]
     seeds = [seed, *(derive_seed(seed, "asr", "draw", number) for number in range(1, draws))]
-    return [_attack(predictions, stream, attacker) for stream in seeds]
+    return [_attack(predictions, _choose_samples(predictions.split, stream), stream, attacker) for stream in seeds]
 
 
-def _attack(predictions: Predictions, seed: int, attacker: str) -> float:
-    members, learn_unseen, score_unseen = _choose_samples(predictions.split, seed)
+class Chosen(NamedTuple):
+    """Samples of one attack, int64 indices: members to learn from, test samples to learn from and to be scored on."""
+
+    members: Tensor
+    learn_unseen: Tensor
+    score_unseen: Tensor
+
+
+def _attack(predictions: Predictions, chosen: Chosen, seed: int, attacker: str) -> float:
+    members, learn_unseen, score_unseen = chosen
     classifier = _build_attacker(attacker, derive_seed(seed, "asr", "attacker") % 2**31)
     learn = _features(predictions.train[members], predictions.test[learn_unseen])
     learn_labels = _labels(len(members), len(learn_unseen))
@@ -94,9 +124,10 @@ def _attack(predictions: Predictions, seed: int, attacker: str) -> float:
     return 100.0 * int((called == score_labels).sum()) / len(score_labels)
 
 
-def scored_samples(split: Split) -> int:
+def scored_samples(split: Split, form: str = "mean") -> int:
     """Return how many samples each attack of :func:`attack_success_rate` is counted on."""
-    left = len(split.test) - _learnt_unseen(split)
+    learnt = min(MAX_MEMBERS, len(split.test) // 2) if form == "paper" else _learnt_unseen(split)
+    left = len(split.test) - learnt
     return len(split.forget_indices) + min(left, len(split.forget_indices))
 
 
@@ -104,8 +135,30 @@ def _features(*logits: Tensor) -> Tensor:
     return torch.cat(logits).double().softmax(dim=1).sort(dim=1).values
 
 
-def _choose_samples(split: Split, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the members to learn from, and the test samples to learn from and to be scored on."""
+def _seen_in_training(predictions: Predictions) -> Predictions:
+    """Return predictions whose training images are those that training shows: augmented where it augments."""
+    if not predictions.split.preprocess.augments:
+        return predictions
+    if predictions.augmented is None:
+        raise UserError(
+            "the attack in the paper's form looks at augmented images; expected predict(..., augmented=True)"
+        )
+    return replace(predictions, train=predictions.augmented)
+
+
+def _choose_in_file_order(split: Split, seed: int) -> Chosen:
+    """Choose as Shen et al.'s code does: members at random, as many as D_f has, and test images in order."""
+    learnt, forget = min(MAX_MEMBERS, len(split.test) // 2), len(split.forget_indices)
+    if learnt < 1:
+        raise UserError(f"the membership attack needs at least 2 test samples, but the test set has {len(split.test)}")
+    members = torch.randperm(len(split.retain_indices), generator=generator(seed, "asr", "members"))
+    order = torch.arange(len(split.test))
+    chosen = split.retain_indices.cpu()[members[: min(MAX_MEMBERS, forget)]]
+    return Chosen(chosen, order[:learnt], order[learnt : learnt + forget])
+
+
+def _choose_samples(split: Split, seed: int) -> Chosen:
+    """Choose at random on both sides, as many members as test samples."""
     unseen, count = len(split.test), _learnt_unseen(split)
     if count < 1:
         raise UserError(f"the membership attack needs at least 2 test samples, but the test set has {unseen}")
@@ -113,7 +166,7 @@ def _choose_samples(split: Split, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     members = split.retain_indices.cpu()[retained[:count]]
     order = torch.randperm(unseen, generator=generator(seed, "asr", "non-members"))
     left = order[count:]
-    return members, order[:count], left[: len(split.forget_indices)]
+    return Chosen(members, order[:count], left[: len(split.forget_indices)])
 
 
 def _learnt_unseen(split: Split) -> int:

@@ -100,6 +100,7 @@ def evaluate(
     seed: int = 0,
     attacker: str = "hist-gradient-boosting",
     draws: int = DRAWS,
+    asr: str = "mean",
     batch_size: int = 512,
     relearn_to: float | None = None,
 ) -> Metrics:
@@ -122,12 +123,13 @@ def evaluate(
         seed: Fixes the augmentation, the attacked samples and the attackers.
         attacker: The classifier that attacks for ``asr``, see :func:`attack_success_rate`.
         draws: How many attacks ``asr`` is the mean of; with one there is no ``asr_spread``.
+        asr: The attack's form: "mean", or "paper" for numbers that stand beside the paper's.
         batch_size: Images per forward pass.
         relearn_to: Measure the relearn time too: steps until the accuracy on D_f is back at this percentage.
 
     Raises:
-        UserError: The device or the attacker is not available, the test set is too small to attack with, or the model
-            cannot process the images, gives no logits for the split's classes, or NaN.
+        UserError: The device, the attacker or the form is not available, the test set is too small to attack with, or
+            the model cannot process the images, gives no logits for the split's classes, or NaN.
 
     Example:
         >>> from pymixunlearn import data, evaluation, models, tasks
@@ -140,19 +142,21 @@ def evaluate(
     """
     where = resolve_device(device)
     if isinstance(reference, nn.Module):
-        options = {"attacker": attacker, "draws": draws, "batch_size": batch_size}
+        options = {"attacker": attacker, "draws": draws, "asr": asr, "batch_size": batch_size}
         reference = evaluate(reference, split, device=where, seed=seed, **options)  # type: ignore[arg-type]
     check_kind(model)
     model = model.to(where)
     with adapted(model, example_images(split, where), split.num_classes):
-        predictions = predict(model, split, device=where, seed=seed, batch_size=batch_size)
+        predictions = predict(model, split, device=where, seed=seed, batch_size=batch_size, augmented=asr == "paper")
         further: Values = {
             "zrf": distances.zero_retrain_forgetting(model, predictions, device=where, seed=seed, batch_size=batch_size)
         }
         if relearn_to is not None:
             steps = relearn_steps(model, split, relearn_to, device=where, seed=seed)
             further["relearn_steps"] = None if steps is None else float(steps)
-    return measure(predictions, reference=reference, seed=seed, attacker=attacker, draws=draws, further=further)
+    return measure(
+        predictions, reference=reference, seed=seed, attacker=attacker, draws=draws, asr=asr, further=further
+    )
 
 
 def measure(
@@ -163,13 +167,14 @@ def measure(
     attacker: str,
     further: Mapping[str, float | None],
     draws: int = DRAWS,
+    asr: str = "mean",
 ) -> Metrics:
     """Compute every metric that predictions alone determine, beside those of ``further``, which need the model."""
     split = predictions.split
     values = _class_accuracies(predictions) if split.task == "class" else _sample_accuracies(predictions)
-    successes = attacks(predictions, seed=seed, attacker=attacker, draws=draws)
+    successes = attacks(predictions, seed=seed, attacker=attacker, draws=draws, form=asr)
     values["asr"] = mean(successes)
-    values["asr_spread"] = stdev(successes) if draws > 1 else None
+    values["asr_spread"] = stdev(successes) if len(successes) > 1 else None
     values |= _test_in_parts(predictions)
     scored = score_attacks(predictions, seed=seed)
     retrain = None if reference is None else reference if isinstance(reference, Metrics) else Metrics(reference)
@@ -179,8 +184,10 @@ def measure(
     values |= measure_plugged(predictions)
     values["loss_kde_distance"] = distances.loss_kde_distance(predictions, seed=seed)
     values |= further
-    intervals = sampling_intervals(values, split)
-    counts = sample_counts(split) | {key: attacked_samples(predictions) for key in scored if scored[key] is not None}
+    intervals = sampling_intervals(values, split, asr)
+    counts = sample_counts(split, asr) | {
+        key: attacked_samples(predictions) for key in scored if scored[key] is not None
+    }
     intervals |= {key: [estimate.low, estimate.high] for key, estimate in scored.items() if estimate is not None}
     details = {"intervals": intervals, "samples": counts, "attacks": successes, **_by_class(predictions)}
     return Metrics(values, retrain, details=details, predictions=predictions)

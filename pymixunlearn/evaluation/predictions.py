@@ -94,7 +94,13 @@ def losses(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def predict(
-    model: nn.Module, split: Split, *, device: torch.device | str, seed: int = 0, batch_size: int = 512
+    model: nn.Module,
+    split: Split,
+    *,
+    device: torch.device | str,
+    seed: int = 0,
+    batch_size: int = 512,
+    augmented: bool = False,
 ) -> Predictions:
     """Pass every sample of ``split`` through ``model`` once; training samples a second time where they are augmented.
 
@@ -104,6 +110,7 @@ def predict(
         device: Where to compute.
         seed: Fixes the augmentation.
         batch_size: Images per forward pass.
+        augmented: Look at augmented training images in task "class" too, where no other metric needs them.
 
     Raises:
         UserError: The model cannot process the images or gives no logits for the split's classes; or a logit is NaN or
@@ -123,7 +130,7 @@ def predict(
             model, split.train, split.preprocess, device=device, batch_size=batch_size, augment_seed=augment_seed
         )
 
-    augments = split.preprocess.augments and split.task != "class"  # the class task has no metric on augmented images
+    augments = split.preprocess.augments and (augmented or split.task != "class")
     with adapted(model, example_images(split, device), split.num_classes):
         predictions = Predictions(
             split,

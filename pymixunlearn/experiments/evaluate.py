@@ -13,7 +13,7 @@ from pymixunlearn.evaluation import ATTACKERS
 from pymixunlearn.experiments.common.bad_request import check_name
 from pymixunlearn.experiments.common.data_origin import data_origin
 from pymixunlearn.experiments.common.forget_set import load_split
-from pymixunlearn.experiments.common.identity import FORMAT, data_identity
+from pymixunlearn.experiments.common.identity import FORMAT, attack_form, data_identity
 from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model, load_checkpoint
 from pymixunlearn.experiments.common.inputs import EvaluateInputs
 from pymixunlearn.experiments.common.known_accuracy import known_accuracy
@@ -77,6 +77,7 @@ def run_evaluation(
             seed=inputs.seed,
             observer=watcher,
             attacker=inputs.attacker,
+            asr=inputs.asr,
             reference="reference",
         )
         rate = model.defaults("initial").lr
@@ -87,6 +88,7 @@ def run_evaluation(
         "dataset": split.dataset.name,
         "task": split.task,
         "seed": inputs.seed,
+        **attack_form(inputs.asr),
         **measured(metrics, reference="reference"),
         "acceptance": None if acceptance is None else {name: test.to_dict() for name, test in acceptance.items()},
         "versions": versions(),
@@ -116,6 +118,7 @@ def _identity(
         "reference_sha256": None if others["reference"] is None else others["reference"].sha256,
         **({} if others["initial"] is None else {"initial_sha256": others["initial"].sha256}),
         "attacker": inputs.attacker,
+        **attack_form(inputs.asr),
         "seed": inputs.seed,
         "device": str(device),
     }

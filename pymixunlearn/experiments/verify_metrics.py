@@ -77,7 +77,15 @@ def check_metrics(
     # A run of an earlier version has one attack, and no list of them.
     draws = len(metrics["details"]["unlearned"].get("attacks", [None]))
     with suited_threads(split.dataset, device):
-        measured = evaluate_models(networks, split, device=device, seed=metrics["seed"], observer=watcher, draws=draws)
+        measured = evaluate_models(
+            networks,
+            split,
+            device=device,
+            seed=metrics["seed"],
+            observer=watcher,
+            draws=draws,
+            asr=metrics.get("asr", "mean"),
+        )
     earlier = metrics["versions"].get("pymixunlearn") != versions()["pymixunlearn"]
     plugins = set(plugged_keys(metrics["metrics"]["unlearned"]))  # said already
     for name in networks:

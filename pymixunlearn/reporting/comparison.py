@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from pymixunlearn.evaluation import metric_keys
 from pymixunlearn.evaluation.catalogue import plugged_keys
-from pymixunlearn.reporting.metrics_record import SECOND, row_name
+from pymixunlearn.reporting.metrics_record import PAPER_ATTACK, SECOND, row_name
 from pymixunlearn.reporting.noise_floor import Floor, floor_over_seeds
 
 REFERENCE, AWARE, AGNOSTIC = "", "aware", "agnostic"
@@ -18,6 +18,9 @@ DECISIONS = ("accepted", "refused", "cannot tell")
 DECIMALS = 2
 """Digits behind the point of percentages."""
 _OURS = "mixunlearn"
+_AMONG_AWARE = ("boundary-expand",)
+"""Methods that read no label and are ranked among those that do: the paper counts Boundary Unlearning so, and among
+methods without labels it would take a place that its authors do not claim."""
 
 Cell: TypeAlias = Mapping[str, Any]
 """What ``compare.json`` says about one cell."""
@@ -131,7 +134,7 @@ def comparison_table(
     order = {name: place for place, name in enumerate(paper)}
     rows = list(references)
     for group in (AWARE, AGNOSTIC):
-        names = {cell["name"]: cell["method"] for cell in cells if cell["label_aware"] is (group == AWARE)}
+        names = {cell["name"]: cell["method"] for cell in cells if _is_aware(cell) is (group == AWARE)}
         ranked = sorted(names, key=lambda name: (names[name] == _OURS, order.get(name, len(order)), name))
         own = [_row(name, group, [cell for cell in cells if cell["name"] == name], metrics) for name in ranked]
         rows += _with_closest(own, references[0], metrics) if floor is None else _against_floor(own, floor)
@@ -139,11 +142,16 @@ def comparison_table(
         title=_title(record),
         metrics=metrics,
         rows=tuple(replace(row, published=paper.get(row.name.lower(), {})) for row in rows),
-        notes=tuple(_notes(cells)),
+        notes=(*_notes(cells), *([PAPER_ATTACK] if record.get("asr") == "paper" else [])),
         published=source if paper else None,
         command_line=record["command_line"],
         floor=floor,
     )
+
+
+def _is_aware(cell: Cell) -> bool:
+    """Whether a cell's row is ranked among the methods with labels."""
+    return cell["label_aware"] or cell["method"] in _AMONG_AWARE
 
 
 def _references(cells: Sequence[Cell], metrics: Sequence[str]) -> list[ComparisonRow]:

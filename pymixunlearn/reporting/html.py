@@ -13,7 +13,7 @@ from pymixunlearn import methods
 from pymixunlearn.display import printable
 from pymixunlearn.evaluation.catalogue import metric_info
 from pymixunlearn.reporting.audit import COLUMNS, klom_lines
-from pymixunlearn.reporting.metrics_record import row_name
+from pymixunlearn.reporting.metrics_record import PAPER_ATTACK, row_name
 from pymixunlearn.reporting.pictures import caption_of, inline
 from pymixunlearn.reporting.table import Row, column_label, columns, format_cell, further_rows, result_rows
 from pymixunlearn.reporting.verdict import verdict
@@ -76,6 +76,7 @@ def render_report(
             acceptance=_acceptance(record["acceptance"]),
             audit=audit,
             purge=purge,
+            paper_attack=PAPER_ATTACK,
             attacks=None if audit is None else _attacks(audit),
             klom=[] if audit is None else klom_lines(audit),
         )

@@ -13,6 +13,10 @@ MODELS = ("initial", "unlearned", "retrain")
 SECOND = "second_retrain"
 """Another Retrain with other weights and another order, in runs that ask for it: the noise floor of every gap."""
 """The models of a run: keys in every file, and the prefixes of settings for the two that are trained."""
+PAPER_ATTACK = (
+    "ASR is one attack in the form of the paper's code: members augmented, test images in the order of their file."
+)
+"""What is said beside the numbers of a run whose attack has that form."""
 _OLD_MODELS = {"Retrain": "retrain"}
 _OLD_SECONDS = {"unlearn": "unlearned"}
 

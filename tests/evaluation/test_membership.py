@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from pymixunlearn import data, tasks
 from pymixunlearn.errors import UserError
-from pymixunlearn.evaluation import DRAWS, Predictions, attack_success_rate, predict
+from pymixunlearn.evaluation import DRAWS, FORMS, Predictions, attack_success_rate, evaluate, membership, predict
 from pymixunlearn.evaluation.membership import _choose_samples, attacks
+from pymixunlearn.experiments.common.inputs import ASR_FORMS
 
 
 def attack(model: nn.Module, split: tasks.Split, **options: Any) -> float:
@@ -95,3 +96,57 @@ def test_the_rate_is_the_mean_of_five_attacks_with_other_samples(sample_task: ta
 def test_no_attack_is_no_mean(model: nn.Module, class_task: tasks.Split) -> None:
     with pytest.raises(UserError, match="draws is 0; expected at least 1"):
         attack(model, class_task, draws=0)
+
+
+def test_in_the_papers_form_members_are_augmented_and_test_images_in_file_order(leaky: data.Dataset) -> None:
+    """Against the protocol of Shen et al.'s code, written out."""
+    split = tasks.class_split(replace(leaky, preprocess=replace(leaky.preprocess, flip=True)), (0,))
+    random = torch.Generator().manual_seed(0)
+    train, test, augmented = (torch.randn(count, 4, generator=random) for count in (240, 160, 240))
+    predictions = Predictions(split, train, test, augmented)
+
+    forget = split.forget_indices
+    learnt = set()
+    found = []
+
+    class Attacker:
+        def fit(self, features: Any, labels: Any) -> None:
+            unseen = _sorted(test[:80])  # the first half, in order
+            assert torch.equal(torch.as_tensor(features[60:]), unseen)
+            assert labels.tolist() == [1] * 60 + [0] * 80  # as many members as D_f has samples
+            rows = {tuple(row): index for index, row in enumerate(_sorted(augmented).tolist())}
+            learnt.update(rows[tuple(row)] for row in features[:60].tolist())
+
+        def predict(self, features: Any) -> Any:
+            assert torch.equal(torch.as_tensor(features), _sorted(augmented[forget], test[80:140]))
+            found.append(len(features))
+            return [1] * 60 + [1] * 15 + [0] * 45
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(membership, "_build_attacker", lambda name, state: Attacker())
+        rate = attack_success_rate(predictions, seed=3, form="paper")
+        assert membership.attacks(predictions, seed=3, attacker="", form="paper") == [rate]
+    assert rate == 100 * 105 / 120 and found == [120, 120] and membership.scored_samples(split, "paper") == 120
+    assert len(learnt) == 60 and learnt <= set(split.retain_indices.tolist())
+
+
+def _sorted(*logits: Tensor) -> Tensor:
+    return torch.cat(logits).double().softmax(1).sort(1).values
+
+
+def test_the_papers_form_needs_augmented_predictions(leaky: data.Dataset, model: nn.Module) -> None:
+    split = tasks.class_split(replace(leaky, preprocess=replace(leaky.preprocess, flip=True)), (0,))
+    with pytest.raises(UserError, match=r"looks at augmented images; expected predict\(\.\.\., augmented=True\)"):
+        attack(model, split, form="paper")
+    assert predict(model, split, device="cpu").augmented is None
+    looked = predict(model, split, device="cpu", augmented=True)
+    assert looked.augmented is not None and not torch.equal(looked.augmented, looked.train)
+    evaluated = evaluate(model, split, device="cpu", asr="paper")
+    assert evaluated["asr"] == attack_success_rate(looked, form="paper") and evaluated["asr_spread"] is None
+    assert evaluate(model, split, device="cpu")["asr_spread"] is not None
+
+
+def test_an_unknown_form_is_named_with_the_nearest(model: nn.Module, class_task: tasks.Split) -> None:
+    with pytest.raises(UserError, match="unknown form of the attack 'papre'.*Did you mean 'paper'"):
+        attack(model, class_task, form="papre")
+    assert FORMS == ASR_FORMS

@@ -204,3 +204,25 @@ def test_a_terminal_gets_all_cells_and_a_file_ascii(published: bool) -> None:
     assert text.isascii() and "neggrad" in text
     assert ("97.79 +- 0.10" in text) is published
     assert ("*97.00 +- 0.00" in text) is not published
+
+
+def test_boundary_expand_is_not_ranked_among_methods_without_labels() -> None:
+    """It reads none, but it is a half of a method that the paper has among those with labels."""
+    table = comparison_table(
+        record(
+            cell("boundary-expand", 0, (98.0, 0.0, 30.0), aware=False, method="boundary-expand"),
+            cell("laf", 0, (97.0, 1.0, 31.0), aware=False),
+            cell("scrub", 0, (96.0, 2.0, 32.0)),
+        )
+    )
+    assert [(row.name, row.group) for row in table.rows[2:]] == [
+        ("boundary-expand", "aware"),
+        ("scrub", "aware"),
+        ("laf", "agnostic"),
+    ]
+    assert rows(table)["laf"].closest >= {"test_r", "test_f", "asr"}
+
+
+def test_a_table_says_which_attack_it_has() -> None:
+    assert not any("paper's code" in note for note in comparison_table(EXAMPLE).notes)
+    assert "paper's code" in comparison_table({**EXAMPLE, "asr": "paper"}).notes[-1]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pymixunlearn.experiments.common.bad_request import check_name
 from pymixunlearn.experiments.common.data_request import DataRequest
 from pymixunlearn.experiments.common.options import option
 from pymixunlearn.experiments.common.split_request import SplitRequest
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 LABELS = "--label-aware/--label-agnostic"
 """Name of the option for whether labels may be used."""
+
+ASR_FORMS = ("mean", "paper")
+"""The forms of the membership attack, those of :data:`pymixunlearn.evaluation.FORMS`."""
+
+PRESETS = ("tuned", "paper", "none")
+"""The kinds of shipped settings."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,59 @@ class Inputs:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeasuredInputs(Inputs):
+    """Inputs of every command that measures unlearned models.
+
+    Attributes:
+        asr: The form of the membership attack, "mean" or "paper".
+    """
+
+    asr: str = option(
+        "--asr",
+        default="mean",
+        show_default=True,
+        metavar="mean|paper",
+        help="The membership attack: the mean of five on images as stored; or the paper's one, on augmented members "
+        "and with test images in the order of the file, for numbers that stand beside the paper's.",
+    )
+
+    def __post_init__(self) -> None:
+        """Check the form of the attack.
+
+        Raises:
+            BadRequest: There is no such form.
+        """
+        check_name("form of the attack", self.asr, ASR_FORMS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInputs(MeasuredInputs):
+    """Inputs of every command that runs methods and measures them.
+
+    Attributes:
+        preset: Which shipped settings the runs begin with: "tuned", "paper" or "none".
+    """
+
+    preset: str = option(
+        "--preset",
+        default="tuned",
+        show_default=True,
+        metavar="tuned|paper|none",
+        help="Settings to begin with: those that were searched for the case, where some ship; the paper's, with the "
+        "middle of each of its grids and images of 224 pixels for cifar10 and svhn; or the method's defaults.",
+    )
+
+    def __post_init__(self) -> None:
+        """Check the preset, too.
+
+        Raises:
+            BadRequest: There is no such kind of preset.
+        """
+        super().__post_init__()
+        check_name("preset", self.preset, PRESETS)
+
+
 @dataclass(frozen=True)
 class TrainInputs(Inputs):
     """Inputs of ``train``; ``settings`` are plain names of the training's fields, and ``split`` is not used."""
@@ -112,7 +172,7 @@ class RetrainInputs(Inputs):
 
 
 @dataclass(frozen=True)
-class EvaluateInputs(Inputs):
+class EvaluateInputs(MeasuredInputs):
     """Inputs of ``evaluate``; ``model`` is the network of checkpoints that do not say their own.
 
     Attributes:

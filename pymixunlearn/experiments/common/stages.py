@@ -24,7 +24,7 @@ from pymixunlearn.evaluation import (
     forget_accuracy,
     predict,
 )
-from pymixunlearn.experiments.common.identity import origin_of
+from pymixunlearn.experiments.common.identity import attack_form, origin_of
 from pymixunlearn.experiments.common.in_memory import untrained
 from pymixunlearn.experiments.common.metrics_cache import cached_metrics
 from pymixunlearn.experiments.common.progress import MethodCallback, Observer, PhaseCallback
@@ -270,6 +270,7 @@ def evaluate_models(
     observer: Observer,
     attacker: str = ATTACKERS[0],
     draws: int = DRAWS,
+    asr: str = "mean",
     reference: str = "retrain",
     relearn: bool = False,
     cached: Collection[str] = (),
@@ -284,6 +285,7 @@ def evaluate_models(
         observer: Receives the progress.
         attacker: The classifier that attacks for ``asr``.
         draws: How many attacks ``asr`` is the mean of.
+        asr: The attack's form.
         reference: The name of the model that the others are compared with; it is measured first, if it is there.
         relearn: Measure the relearn time too, back to the accuracy that the model "initial" has on D_f.
         cached: The models whose metrics are cached for further runs, and taken from an earlier one.
@@ -308,6 +310,7 @@ def evaluate_models(
             seed=seed,
             attacker=attacker,
             draws=draws,
+            asr=asr,
             relearn_to=known_before,
         )
         if name not in cached:
@@ -315,7 +318,7 @@ def evaluate_models(
             continue
         networks[name].to(device)  # as evaluate() leaves it
         beside = networks.get(reference) if name != reference else None
-        settings = {"seed": seed, "attacker": attacker, "draws": draws, "relearn_to": known_before}
+        settings = {"seed": seed, "attacker": attacker, "draws": draws, "relearn_to": known_before, **attack_form(asr)}
         measured[name] = cached_metrics(
             networks[name], split, beside, measured.get(reference), device, settings, measure
         )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pymixunlearn.experiments.common.bad_request import check_name
-from pymixunlearn.experiments.common.inputs import Inputs
+from pymixunlearn.experiments.common.inputs import RunInputs
 from pymixunlearn.experiments.common.options import option
 from pymixunlearn.experiments.unlearn.inputs import RETRAINS
 
 
 @dataclass(frozen=True)
-class CompareInputs(Inputs):
+class CompareInputs(RunInputs):
     """Inputs of ``compare``.
 
     Attributes:
@@ -55,4 +55,5 @@ class CompareInputs(Inputs):
         Raises:
             BadRequest: ``retrain`` is none of the choices.
         """
+        super().__post_init__()
         check_name("retrain", self.retrain, RETRAINS[1:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pymixunlearn.experiments.common.identity import identity_hash
 from pymixunlearn.experiments.common.initial_model import choose_model
 from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.plugins import load_plugins
+from pymixunlearn.experiments.common.presets import at_paper_size
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.settings import TRAININGS, build_config, split_by_target
 from pymixunlearn.experiments.compare.inputs import CompareInputs
@@ -40,6 +41,7 @@ _COMMON = (
     "initial",
     "retrain",
     SECOND,
+    "asr",
     "device",
 )
 
@@ -115,11 +117,15 @@ def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = Non
         UserError: Files are missing or corrupt, a class does not exist, the device is not available.
     """
     load_plugins(inputs.plugin)
+    if inputs.preset == "paper":
+        inputs = replace(inputs, data=at_paper_size(inputs.data))
     named = _chosen(inputs.methods)
     if not inputs.seeds or len(set(inputs.seeds)) < len(inputs.seeds):
         raise BadRequest(f"seeds are {', '.join(map(str, inputs.seeds)) or 'none'}; expected each once, at least one")
     device = resolve_device(inputs.device)
     settings = _by_row(inputs.settings, list(named))
+    if device.type == "cuda":
+        settings = {name: _in_one_precision(name, own) for name, own in settings.items()}
 
     splits = load_splits(
         fed(inputs.data, inputs.model), inputs.split, inputs.model.model, seeds=inputs.seeds, observer=observer
@@ -145,6 +151,8 @@ def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = Non
             plugin=inputs.plugin,
             settings=settings[name],
             retrain=inputs.retrain,
+            asr=inputs.asr,
+            preset=inputs.preset,
         )
         try:
             return Cell(name, run, resolve_unlearning(run, split=splits[seed]))
@@ -160,6 +168,7 @@ def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = Non
         "format": COMPARE_FORMAT,
         "command": "compare",
         **{name: identity[name] for name in _COMMON if name in identity},
+        **({} if inputs.preset == "tuned" else {"preset": inputs.preset}),
     }
     return ComparisonPlan(inputs, cells, common)
 
@@ -212,6 +221,13 @@ def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from ((f"{name}.{inner}", content) for inner, content in value.items())
         else:
             yield name, value
+
+
+def _in_one_precision(row: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row's settings with the precision that the methods have that do not choose one: seconds are compared."""
+    method, _ = row_names()[row]
+    choice = {"precision": "float32"} if "precision" in methods.get(method).config_class.kinds() else {}
+    return {**choice, **settings}
 
 
 def _by_row(settings: Mapping[str, Any], rows: Sequence[str]) -> dict[str, dict[str, Any]]:

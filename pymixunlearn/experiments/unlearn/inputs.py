@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pymixunlearn.experiments.common.bad_request import check_name
-from pymixunlearn.experiments.common.inputs import LABELS, Inputs
+from pymixunlearn.experiments.common.inputs import LABELS, RunInputs
 from pymixunlearn.experiments.common.options import option
 
 RETRAINS = ("none", "one", "two")
@@ -13,7 +13,7 @@ RETRAINS = ("none", "one", "two")
 
 
 @dataclass(frozen=True)
-class UnlearnInputs(Inputs):
+class UnlearnInputs(RunInputs):
     """Inputs of ``unlearn``: forget something, retrain for comparison, evaluate.
 
     Attributes:
@@ -86,6 +86,7 @@ class UnlearnInputs(Inputs):
         Raises:
             BadRequest: ``retrain`` is none of the choices.
         """
+        super().__post_init__()
         if isinstance(self.retrain, bool):
             object.__setattr__(self, "retrain", "one" if self.retrain else "none")
         check_name("retrain", str(self.retrain), RETRAINS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -12,11 +12,11 @@ import torch
 from pymixunlearn import methods
 from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
 from pymixunlearn.experiments.common.forget_set import load_split
-from pymixunlearn.experiments.common.identity import FORMAT, data_identity
+from pymixunlearn.experiments.common.identity import FORMAT, attack_form, data_identity
 from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model
 from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.plugins import load_plugins, plugin_hashes
-from pymixunlearn.experiments.common.presets import Preset, find_preset
+from pymixunlearn.experiments.common.presets import Preset, at_paper_size, choose_preset
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.settings import TRAININGS, build_config, build_training, split_by_target
 from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
@@ -80,6 +80,7 @@ class Plan:
             "retrain": None if self.retrain_config is None else self.retrain_config.to_dict(),
             **({"recipe": [config.to_dict() for config in self.recipe]} if self.method.chooses else {}),
             **({SECOND: True} if self.inputs.retrain == "two" else {}),
+            **attack_form(self.inputs.asr),
             "relearn": self.inputs.relearn,
             "tsne": self.inputs.tsne,
             "thumbnails": self.thumbnails,
@@ -104,6 +105,8 @@ def resolve_unlearning(inputs: UnlearnInputs, *, observer: Observer | None = Non
             method cannot do the task.
     """
     load_plugins(inputs.plugin)
+    if inputs.preset == "paper":
+        inputs = replace(inputs, data=at_paper_size(inputs.data))
     check_name("method", inputs.method, methods.available())
     method_class = methods.get(inputs.method)
     # All mistakes that need no data are found before data is read, let alone downloaded.
@@ -120,7 +123,15 @@ def resolve_unlearning(inputs: UnlearnInputs, *, observer: Observer | None = Non
         split = load_split(
             fed(inputs.data, inputs.model), inputs.split, inputs.model.model, seed=inputs.seed, observer=observer
         )
-    preset = find_preset(inputs.method, split.dataset.name, split.task, label_aware=bool(label_aware))
+    initial = choose_model(inputs.model, split.dataset)
+    preset = choose_preset(
+        inputs.preset,
+        inputs.method,
+        split.dataset.name,
+        split.task,
+        label_aware=bool(label_aware),
+        network=initial.name,
+    )
     shipped = split_by_target(preset.settings if preset else {}, method_class.config_class.kinds())
     targets: dict[str, dict[str, Any]] = {name: {**shipped[name], **requested[name]} for name in requested}
     if "label_aware" in method_class.config_class.kinds():
@@ -136,7 +147,6 @@ def resolve_unlearning(inputs: UnlearnInputs, *, observer: Observer | None = Non
 
     method.check_split(split)
 
-    initial = choose_model(inputs.model, split.dataset)
     if observer is not None:
         for note in initial.notes:
             observer.note(note)

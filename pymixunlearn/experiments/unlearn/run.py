@@ -11,7 +11,7 @@ import torch
 
 from pymixunlearn.experiments.common.data_origin import data_origin, in_memory_parts
 from pymixunlearn.experiments.common.history import merge_histories, to_csv
-from pymixunlearn.experiments.common.identity import identity_hash, rest_of
+from pymixunlearn.experiments.common.identity import attack_form, identity_hash, rest_of
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT, model_options
 from pymixunlearn.experiments.common.known_accuracy import known_accuracy
 from pymixunlearn.experiments.common.model_config import MODEL_CONFIG, model_config_text
@@ -115,6 +115,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         seed=seed,
         observer=watcher,
         relearn=plan.inputs.relearn,
+        asr=plan.inputs.asr,
         cached=("initial", "retrain", SECOND),
     )
 
@@ -130,6 +131,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         "dataset": split.dataset.name,
         "task": split.task,
         "seed": seed,
+        **attack_form(plan.inputs.asr),
         **found,
         "acceptance": None if acceptance is None else {name: test.to_dict() for name, test in acceptance.items()},
         "initial_accuracy": known,
