@@ -43,7 +43,7 @@ def of_forgotten_classes(split: Split) -> Tensor:
     return torch.isin(split.test.targets.cpu(), train.targets.cpu()[split.forget_indices.cpu()])
 
 
-def sample_counts(split: Split, asr: str = "mean") -> dict[str, int]:
+def sample_counts(split: Split, asr: str = "default") -> dict[str, int]:
     """Return how many samples each metric that is a share of samples is counted on; ``asr`` is the attack's form."""
     own = int(of_forgotten_classes(split).sum())
     targets = split.test.targets.cpu()
@@ -60,7 +60,9 @@ def sample_counts(split: Split, asr: str = "mean") -> dict[str, int]:
     }
 
 
-def sampling_intervals(values: Mapping[str, float | None], split: Split, asr: str = "mean") -> dict[str, list[float]]:
+def sampling_intervals(
+    values: Mapping[str, float | None], split: Split, asr: str = "default"
+) -> dict[str, list[float]]:
     """Return the interval of each metric that is a share of samples and known, by key.
 
     It covers the draw of the samples: not another seed of the training, and for ``asr``, which is the mean of attacks

@@ -30,7 +30,7 @@ TREES = 100
 DRAWS = 5
 """How many attacks the success is the mean of. One alone moves by more than a point with the samples it draws."""
 
-FORMS = ("mean", "paper")
+FORMS = ("default", "paper")
 """The mean of :data:`DRAWS` attacks; or the one attack of the code that MixUnlearn's paper takes its ASR from."""
 
 
@@ -40,7 +40,7 @@ def attack_success_rate(
     seed: int = 0,
     attacker: str = "hist-gradient-boosting",
     draws: int = DRAWS,
-    form: str = "mean",
+    form: str = "default",
 ) -> float:
     """Return how often the attacker is right about forgotten and unseen samples, in percent: the mean of some attacks.
 
@@ -76,7 +76,7 @@ def attack_success_rate(
 
 
 def attacks(
-    predictions: Predictions, *, seed: int, attacker: str, draws: int = DRAWS, form: str = "mean"
+    predictions: Predictions, *, seed: int, attacker: str, draws: int = DRAWS, form: str = "default"
 ) -> list[float]:
     """Return the success of each of the attacks that :func:`attack_success_rate` is the mean of.
 
@@ -124,7 +124,7 @@ def _attack(predictions: Predictions, chosen: Chosen, seed: int, attacker: str) 
     return 100.0 * int((called == score_labels).sum()) / len(score_labels)
 
 
-def scored_samples(split: Split, form: str = "mean") -> int:
+def scored_samples(split: Split, form: str = "default") -> int:
     """Return how many samples each attack of :func:`attack_success_rate` is counted on."""
     learnt = min(MAX_MEMBERS, len(split.test) // 2) if form == "paper" else _learnt_unseen(split)
     left = len(split.test) - learnt

@@ -100,7 +100,7 @@ def evaluate(
     seed: int = 0,
     attacker: str = "hist-gradient-boosting",
     draws: int = DRAWS,
-    asr: str = "mean",
+    asr: str = "default",
     batch_size: int = 512,
     relearn_to: float | None = None,
 ) -> Metrics:
@@ -123,7 +123,7 @@ def evaluate(
         seed: Fixes the augmentation, the attacked samples and the attackers.
         attacker: The classifier that attacks for ``asr``, see :func:`attack_success_rate`.
         draws: How many attacks ``asr`` is the mean of; with one there is no ``asr_spread``.
-        asr: The attack's form: "mean", or "paper" for numbers that stand beside the paper's.
+        asr: The attack's form: "default", or "paper" for numbers that stand beside the paper's.
         batch_size: Images per forward pass.
         relearn_to: Measure the relearn time too: steps until the accuracy on D_f is back at this percentage.
 
@@ -167,7 +167,7 @@ def measure(
     attacker: str,
     further: Mapping[str, float | None],
     draws: int = DRAWS,
-    asr: str = "mean",
+    asr: str = "default",
 ) -> Metrics:
     """Compute every metric that predictions alone determine, beside those of ``further``, which need the model."""
     split = predictions.split

@@ -84,7 +84,7 @@ def check_metrics(
             seed=metrics["seed"],
             observer=watcher,
             draws=draws,
-            asr=metrics.get("asr", "mean"),
+            asr=metrics.get("asr", "default"),
         )
     earlier = metrics["versions"].get("pymixunlearn") != versions()["pymixunlearn"]
     plugins = set(plugged_keys(metrics["metrics"]["unlearned"]))  # said already

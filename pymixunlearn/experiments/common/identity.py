@@ -34,7 +34,7 @@ def data_identity(split: Split) -> dict[str, Any]:
 
 def attack_form(asr: str) -> dict[str, str]:
     """Return what a run's identity and record say of the attack's form: nothing of the package's own."""
-    return {} if asr == "mean" else {"asr": asr}
+    return {} if asr == "default" else {"asr": asr}
 
 
 def origin_of(data: Split | Dataset, model: str = "", *, forgotten: bool = False) -> dict[str, Any]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LABELS = "--label-aware/--label-agnostic"
 """Name of the option for whether labels may be used."""
 
-ASR_FORMS = ("mean", "paper")
+ASR_FORMS = ("default", "paper")
 """The forms of the membership attack, those of :data:`pymixunlearn.evaluation.FORMS`."""
 
 PRESETS = ("tuned", "paper", "none")
@@ -113,14 +113,13 @@ class MeasuredInputs(Inputs):
     """Inputs of every command that measures unlearned models.
 
     Attributes:
-        asr: The form of the membership attack, "mean" or "paper".
+        asr: The form of the membership attack, "default" or "paper".
     """
 
     asr: str = option(
         "--asr",
-        default="mean",
-        show_default=True,
-        metavar="mean|paper",
+        default="default",
+        metavar="default|paper",
         help="The membership attack: the mean of five on images as stored; or the paper's one, on augmented members "
         "and with test images in the order of the file, for numbers that stand beside the paper's.",
     )

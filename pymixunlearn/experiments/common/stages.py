@@ -270,7 +270,7 @@ def evaluate_models(
     observer: Observer,
     attacker: str = ATTACKERS[0],
     draws: int = DRAWS,
-    asr: str = "mean",
+    asr: str = "default",
     reference: str = "retrain",
     relearn: bool = False,
     cached: Collection[str] = (),
