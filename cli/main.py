@@ -25,6 +25,7 @@ from .checks import add_checks
 from .compare import compare
 from .endings import FAILED, INTERRUPTED, PROGRAM, REFUSED, WRONG_USAGE, any_encoding, rare_collections
 from .evaluate import evaluate
+from .experiment import experiment
 from .info import info
 from .list import list_names
 from .retrain import retrain
@@ -128,6 +129,20 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (unlearn, compare, tune, train, retrain, evaluate, audit, verify, bench, info, list_names, cache):
+for _command in (
+    unlearn,
+    compare,
+    experiment,
+    tune,
+    train,
+    retrain,
+    evaluate,
+    audit,
+    verify,
+    bench,
+    info,
+    list_names,
+    cache,
+):
     add_checks(_command)
     main.add_command(_command)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pymixunlearn import data, evaluation, methods, models, nn, ops, tasks
-    from pymixunlearn.commands import audit, compare, dry_run, evaluate, retrain, tune, unlearn, verify
+    from pymixunlearn.commands import audit, compare, dry_run, evaluate, experiment, retrain, tune, unlearn, verify
     from pymixunlearn.errors import UserError
     from pymixunlearn.methods import MixUnlearn, MixUnlearnConfig, UnlearnResult
     from pymixunlearn.nn import GeneratorLoss, MixBlock, MixContrastiveLoss, RealContrastiveLoss
@@ -32,6 +32,7 @@ __all__ = [
     "dry_run",
     "evaluate",
     "evaluation",
+    "experiment",
     "methods",
     "models",
     "nn",
@@ -53,7 +54,9 @@ _HOMES = {
     "RealContrastiveLoss": "nn",
     "UnlearnResult": "methods",
     "UserError": "errors",
-    **dict.fromkeys(("audit", "compare", "dry_run", "evaluate", "retrain", "tune", "unlearn", "verify"), "commands"),
+    **dict.fromkeys(
+        ("audit", "compare", "dry_run", "evaluate", "experiment", "retrain", "tune", "unlearn", "verify"), "commands"
+    ),
 }
 
 

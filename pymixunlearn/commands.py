@@ -1,4 +1,4 @@
-"""Commands as functions: unlearn (and its dry run), retrain, evaluate, audit, verify, compare and tune.
+"""Commands as functions: unlearn (and its dry run), retrain, evaluate, audit, verify, compare, tune, experiment.
 
 Each does what the command of the same name does, run folder included. An option of the command is a keyword argument
 here: ``--forget-class 3`` is ``forget_class=(3,)``, ``--no-retrain`` is ``retrain=False``, and ``--set epochs=5`` is
@@ -19,6 +19,7 @@ from pymixunlearn.experiments.common.inputs import EvaluateInputs, ModelRequest,
 from pymixunlearn.experiments.common.options import option_of
 from pymixunlearn.experiments.common.split_request import SplitRequest
 from pymixunlearn.experiments.compare.inputs import CompareInputs
+from pymixunlearn.experiments.paper.inputs import ExperimentInputs
 from pymixunlearn.experiments.tune.inputs import TuneInputs
 from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         AuditOutcome,
         ComparisonOutcome,
         DryRun,
+        ExperimentOutcome,
         Observer,
         Run,
         TuningOutcome,
@@ -272,6 +274,57 @@ def tune(
     given = {"method": method, "grid": dict(grid or {}), "seeds": tuple(seeds)}
     plan = resolve_tuning(_inputs(TuneInputs, options, model, data, None, **given), observer=observer)
     return run_tuning(plan, _path(out), observer=observer)
+
+
+def experiment(
+    exhibit: str,
+    scale: str = "small",
+    data: Mapping[str, str | Path] | None = None,
+    out: str | Path | None = None,
+    *,
+    cells: str | Path | None = None,
+    jobs: int = 1,
+    threads: int | None = None,
+    retry_failed: bool = False,
+    observer: Observer | None = None,
+    **options: Any,
+) -> ExperimentOutcome:
+    """Run one of the paper's tables or figures, or a file of the same form, and make it of the runs.
+
+    With ``jobs`` above 1, a script needs ``if __name__ == "__main__":`` around its own work.
+
+    Args:
+        exhibit: "table1" to "table7", "figure3" to "figure11", or a YAML file.
+        scale: "paper", "small" or "tiny".
+        data: Folders that serve data sets, by the name that the exhibit has for them.
+        out: The output folder; None is ``runs/NAME-SCALE``.
+        cells: Where the runs are kept, which exhibits share; None is ``runs/cells``.
+        jobs: How many runs at once.
+        threads: CPU threads of each run.
+        retry_failed: Run again what failed before.
+        observer: Receives the progress.
+        options: Further options of ``mixunlearn-cli experiment run``: ``only``, ``seeds``, ``data_dir``, ``download``,
+            ``device``, ``plugin``.
+
+    Example:
+        >>> import pymixunlearn
+        >>> found = pymixunlearn.experiment("figure8", "tiny", out="runs/f8", cells="runs/c")  # doctest: +SKIP
+        >>> found.folder / "report.html"  # doctest: +SKIP
+        PosixPath('runs/f8/report.html')
+    """
+    from pymixunlearn.experiments import resolve_experiment, run_experiment
+
+    folders = tuple(f"{name}={folder}" for name, folder in (data or {}).items())
+    inputs = _filled(ExperimentInputs, dict(options), exhibit=exhibit, scale=scale, folders=folders)
+    return run_experiment(
+        resolve_experiment(inputs, observer=observer),
+        _path(out),
+        cells=_path(cells),
+        jobs=jobs,
+        threads=threads,
+        retry_failed=retry_failed,
+        observer=observer,
+    )
 
 
 def _inputs(inputs: type[T], options: Mapping[str, Any], model: Model, data: Data, forget: Forget, **given: Any) -> T:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from pymixunlearn.experiments.compare.plan import ComparisonPlan, default_comparison_folder, resolve_comparison
     from pymixunlearn.experiments.compare.run import ComparisonOutcome, run_comparison
     from pymixunlearn.experiments.evaluate import run_evaluation
+    from pymixunlearn.experiments.paper.inputs import ExperimentInputs
+    from pymixunlearn.experiments.paper.plan import ExperimentPlan, resolve_experiment
+    from pymixunlearn.experiments.paper.run import ExperimentOutcome, default_experiment_folder, run_experiment
     from pymixunlearn.experiments.retrain import resolve_retraining, run_retraining
     from pymixunlearn.experiments.train import resolve_training, run_training
     from pymixunlearn.experiments.tune.inputs import TuneInputs
@@ -53,6 +56,9 @@ _HOMES = {
     "DataRequest": "common.data_request",
     "DryRun": "unlearn.preview",
     "EvaluateInputs": "common.inputs",
+    "ExperimentInputs": "paper.inputs",
+    "ExperimentOutcome": "paper.run",
+    "ExperimentPlan": "paper.plan",
     "Inputs": "common.inputs",
     "ModelRequest": "common.inputs",
     "Observer": "common.progress",
@@ -69,17 +75,20 @@ _HOMES = {
     "Verification": "verify",
     "VerifyInputs": "common.inputs",
     "default_comparison_folder": "compare.plan",
+    "default_experiment_folder": "paper.run",
     "default_folder": "unlearn.run",
     "default_tuning_folder": "tune.plan",
     "preview_unlearning": "unlearn.preview",
     "resolve_audit": "audit.run",
     "resolve_comparison": "compare.plan",
+    "resolve_experiment": "paper.plan",
     "resolve_retraining": "retrain",
     "resolve_training": "train",
     "resolve_tuning": "tune.plan",
     "resolve_unlearning": "unlearn.plan",
     "run_audit": "audit.run",
     "run_comparison": "compare.run",
+    "run_experiment": "paper.run",
     "run_evaluation": "evaluate",
     "run_retraining": "retrain",
     "run_training": "train",
@@ -112,6 +121,9 @@ __all__ = [
     "DataRequest",
     "DryRun",
     "EvaluateInputs",
+    "ExperimentInputs",
+    "ExperimentOutcome",
+    "ExperimentPlan",
     "Inputs",
     "ModelRequest",
     "Observer",
@@ -128,17 +140,20 @@ __all__ = [
     "Verification",
     "VerifyInputs",
     "default_comparison_folder",
+    "default_experiment_folder",
     "default_folder",
     "default_tuning_folder",
     "preview_unlearning",
     "resolve_audit",
     "resolve_comparison",
+    "resolve_experiment",
     "resolve_retraining",
     "resolve_training",
     "resolve_tuning",
     "resolve_unlearning",
     "run_audit",
     "run_comparison",
+    "run_experiment",
     "run_evaluation",
     "run_retraining",
     "run_training",

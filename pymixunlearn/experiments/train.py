@@ -42,7 +42,7 @@ def resolve_training(inputs: TrainInputs, *, observer: Observer | None = None) -
             "not from weights"
         )
     config = build_training(initial.defaults("initial"), inputs.settings)
-    return TrainingPlan("train", "initial", inputs, dataset, None, initial, config, device)
+    return TrainingPlan("train", "initial", inputs, dataset, None, initial, config, device, inputs.curve)
 
 
 def run_training(
@@ -66,6 +66,7 @@ def _train(plan: TrainingPlan, observer: Observer) -> tuple[CachedModel, dict[st
         seed=plan.inputs.seed,
         observer=observer,
         of=plan.dataset,
+        test=plan.dataset.test if plan.curve else None,
     )
     return trained, {"initial": Metrics(_accuracies(trained.model.to(plan.device), plan, observer))}
 

@@ -110,7 +110,10 @@ class ComparisonTable:
 
 
 def comparison_table(
-    record: Mapping[str, Any], published: Mapping[str, Numbers] | None = None, source: str | None = None
+    record: Mapping[str, Any],
+    published: Mapping[str, Numbers] | None = None,
+    source: str | None = None,
+    order: Sequence[str] = (),
 ) -> ComparisonTable:
     """Summarise the content of a ``compare.json``.
 
@@ -123,6 +126,8 @@ def comparison_table(
         record: The content of a ``compare.json``.
         published: The paper's numbers for this case, row to metric to mean and standard deviation.
         source: Where those stand.
+        order: Names of rows in the order in which they stand in their group; () takes that of the paper's tables, the
+            others after them and MixUnlearn last.
     """
     cells = list(record["cells"].values())
     plugged = {key for cell in cells for key in plugged_keys((cell.get("metrics") or {}).get("unlearned") or ())}
@@ -131,11 +136,13 @@ def comparison_table(
 
     references = _references(cells, metrics)
     floor = _floor(cells)
-    order = {name: place for place, name in enumerate(paper)}
+    places = {name: place for place, name in enumerate(order or paper)}
     rows = list(references)
     for group in (AWARE, AGNOSTIC):
         names = {cell["name"]: cell["method"] for cell in cells if _is_aware(cell) is (group == AWARE)}
-        ranked = sorted(names, key=lambda name: (names[name] == _OURS, order.get(name, len(order)), name))
+        ranked = sorted(
+            names, key=lambda name: (not order and names[name] == _OURS, places.get(name, len(places)), name)
+        )
         own = [_row(name, group, [cell for cell in cells if cell["name"] == name], metrics) for name in ranked]
         rows += _with_closest(own, references[0], metrics) if floor is None else _against_floor(own, floor)
     return ComparisonTable(

@@ -23,7 +23,7 @@ from pymixunlearn.reporting.comparison import (
 )
 from pymixunlearn.reporting.folding import FoldingTable
 
-_GROUPS = {REFERENCE: "", AWARE: "label-aware", AGNOSTIC: "label-agnostic"}
+GROUPS = {REFERENCE: "", AWARE: "label-aware", AGNOSTIC: "label-agnostic"}
 _LABELS = {GAP: "Mean gap", SECONDS: "Seconds"}
 _EXPLAINED = "mean ± standard deviation over seeds, in percent; {mark}: closest to Retrain in its group"
 _ACCEPTANCE = "Acceptance"
@@ -40,27 +40,27 @@ def to_markdown(table: ComparisonTable) -> str:
     """Return the table as Markdown, the closest in bold, with notes, the paper's numbers and the command."""
     keys = (*table.metrics, GAP, SECONDS)
     lines = [f"## {table.title}", "", f"{_capitalised(_EXPLAINED.format(mark='bold'))}.", ""]
-    lines += _markdown_lines(
-        ["Labels", "Method", *map(_label, keys), *_judged(table, _ACCEPTANCE), "Seeds"],
+    lines += markdown_lines(
+        ["Labels", "Method", *map(cell_label, keys), *_judged(table, _ACCEPTANCE), "Seeds"],
         [
             [
-                *(_GROUPS[row.group], row.name),
-                *(_emphasised(row, key, "**{}**".format) for key in keys),
+                *(GROUPS[row.group], row.name),
+                *(emphasised(row, key, "**{}**".format) for key in keys),
                 *_judged(table, row.accepted),
-                _seeds(row),
+                seeds_text(row),
             ]
             for row in table.rows
         ],
     )
     lines += ["", *floor_sentences(table)] if table.floor is not None else []
-    lines += ["", *(f"- {_plain(note)}" for note in table.notes)] if table.notes else []
+    lines += ["", *(f"- {one_line(note)}" for note in table.notes)] if table.notes else []
     if table.published is not None:
         keys = (*table.metrics, GAP)
         rows = [row for row in table.rows if row.published]
         lines += ["", f"The paper's numbers ({table.published}; the gaps are those of its means):", ""]
-        lines += _markdown_lines(
-            ["Labels", "Method", *map(_label, keys)],
-            [[_GROUPS[row.group], row.name, *(_text(row.published, key) for key in keys)] for row in rows],
+        lines += markdown_lines(
+            ["Labels", "Method", *map(cell_label, keys)],
+            [[GROUPS[row.group], row.name, *(cell_text(row.published, key) for key in keys)] for row in rows],
         )
     return "\n".join([*lines, "", "```", table.command_line, "```", ""])
 
@@ -100,27 +100,27 @@ def to_latex(table: ComparisonTable) -> str:
     """Return a LaTeX table for the package booktabs, the closest in bold, the paper's numbers below ours."""
     keys = (*table.metrics, GAP, SECONDS)
     judged = _judged(table, _ACCEPTANCE)
-    heads = " & ".join(["Method", *(_escaped(_label(key)) for key in keys), *judged, "Seeds"])
+    heads = " & ".join(["Method", *(escaped(cell_label(key)) for key in keys), *judged, "Seeds"])
     columns = "l" + "r" * (len(keys) + len(judged) + 1)
     width = len(keys) + len(judged) + 2
-    lines = [f"% {_plain(table.command_line)}", "% needs \\usepackage{booktabs}", "\\begin{table}", "\\centering"]
+    lines = [f"% {one_line(table.command_line)}", "% needs \\usepackage{booktabs}", "\\begin{table}", "\\centering"]
     caption = f"{_capitalised(table.title)}: {_EXPLAINED.format(mark='bold')}."
-    lines += [f"\\caption{{{_escaped(caption)}}}", f"\\begin{{tabular}}{{{columns}}}", "\\toprule", f"{heads} \\\\"]
+    lines += [f"\\caption{{{escaped(caption)}}}", f"\\begin{{tabular}}{{{columns}}}", "\\toprule", f"{heads} \\\\"]
     for group, rows in _grouped(table.rows):
-        lines += _latex_group(_GROUPS[group], width)
+        lines += _latex_group(GROUPS[group], width)
         for row in rows:
-            cells = [_emphasised(row, key, "\\textbf{{{}}}".format, _escaped) for key in keys]
-            cells += _judged(table, _escaped(row.accepted))
-            lines.append(" & ".join([_escaped(row.name), *cells, _seeds(row)]) + " \\\\")
+            cells = [emphasised(row, key, "\\textbf{{{}}}".format, escaped) for key in keys]
+            cells += _judged(table, escaped(row.accepted))
+            lines.append(" & ".join([escaped(row.name), *cells, seeds_text(row)]) + " \\\\")
     if table.published is not None:
         lines += _latex_group(f"the paper's: {table.published}", width)
         for row in table.rows:
             if row.published:
-                cells = [*(_escaped(_text(row.published, key)) for key in keys), *("" for _ in judged)]
-                lines.append(" & ".join([_escaped(f"{row.name} {_GROUPS[row.group]}".strip()), *cells, ""]) + " \\\\")
+                cells = [*(escaped(cell_text(row.published, key)) for key in keys), *("" for _ in judged)]
+                lines.append(" & ".join([escaped(f"{row.name} {GROUPS[row.group]}".strip()), *cells, ""]) + " \\\\")
     lines += ["\\bottomrule", "\\end{tabular}"]
     said = [*floor_sentences(table), *table.notes]
-    lines += [f"\\par\\footnotesize {_escaped(_plain(note))}" for note in said]
+    lines += [f"\\par\\footnotesize {escaped(one_line(note))}" for note in said]
     return "\n".join([*lines, "\\end{table}", ""])
 
 
@@ -134,21 +134,22 @@ def to_rich(table: ComparisonTable, *, plain: bool = False, published: bool = Fa
     """
     title = f"{table.title}: the paper's numbers ({table.published})" if published else table.title
     keys = (*table.metrics, GAP) if published else (*table.metrics, GAP, SECONDS)
-    headings = (*map(_label, keys), *(() if published else (*_judged(table, _ACCEPTANCE), "Seeds")))
+    headings = (*map(cell_label, keys), *(() if published else (*_judged(table, _ACCEPTANCE), "Seeds")))
     shown = FoldingTable("Labels", "Method", *headings, names=2, title=title, plain=plain)
     mark: Callable[[str], str] = "*{}".format if plain else str
     for group, rows in _grouped([row for row in table.rows if row.published or not published]):
         for place, row in enumerate(rows):
             cells = [
-                _text(row.published, key)
+                cell_text(row.published, key)
                 if published
-                else Text(_emphasised(row, key, mark), "bold" if key in row.closest else "")
+                else Text(emphasised(row, key, mark), "bold" if key in row.closest else "")
                 for key in keys
             ]
             if plain:
                 cells = [str(cell).replace("±", "+-") for cell in cells]
-            label = _GROUPS[group].removeprefix("label-") if place == 0 else ""
-            shown.add_row(label, row.name, *cells, *(() if published else (*_judged(table, row.accepted), _seeds(row))))
+            label = GROUPS[group].removeprefix("label-") if place == 0 else ""
+            ends = () if published else (*_judged(table, row.accepted), seeds_text(row))
+            shown.add_row(label, row.name, *cells, *ends)
         shown.add_section()
     return shown
 
@@ -171,13 +172,14 @@ def _judged(table: ComparisonTable, *texts: str) -> list[str]:
     return list(texts) if table.judged else []
 
 
-def _markdown_lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table whose first two columns are names, and the others numbers."""
     rules = ["---", "---", *["---:"] * (len(heads) - 2)]
     return [f"| {' | '.join(cells)} |" for cells in (heads, rules, *rows)]
 
 
 def _latex_group(name: str, columns: int) -> list[str]:
-    heading = [f"\\multicolumn{{{columns}}}{{l}}{{\\emph{{{_escaped(name)}}}}} \\\\"] if name else []
+    heading = [f"\\multicolumn{{{columns}}}{{l}}{{\\emph{{{escaped(name)}}}}} \\\\"] if name else []
     return ["\\midrule", *heading]
 
 
@@ -186,14 +188,15 @@ def _grouped(rows: Sequence[ComparisonRow]) -> list[tuple[str, list[ComparisonRo
     return [(group, [row for row in rows if row.group == group]) for group in groups]
 
 
-def _emphasised(row: ComparisonRow, key: str, mark: Callable[[str], str], escape: Callable[[str], str] = str) -> str:
-    text = escape(_text(row.cells, key))
+def emphasised(row: ComparisonRow, key: str, mark: Callable[[str], str], escape: Callable[[str], str] = str) -> str:
+    """Write a value of a row: marked where it is the closest, and with a remark where its gap is within the floor."""
+    text = escape(cell_text(row.cells, key))
     if key == GAP and row.within_floor:
         text += _WITHIN
     return mark(text) if key in row.closest else text
 
 
-def _text(cells: Mapping[str, Statistic], key: str) -> str:
+def cell_text(cells: Mapping[str, Statistic], key: str) -> str:
     """Write a statistic; "-" where nothing is known."""
     if key not in cells:
         return "-"
@@ -204,11 +207,13 @@ def _text(cells: Mapping[str, Statistic], key: str) -> str:
     return mean if std is None else f"{mean} ± {std:.{DECIMALS}f}"
 
 
-def _seeds(row: ComparisonRow) -> str:
+def seeds_text(row: ComparisonRow) -> str:
+    """Write how many seeds of a row have a result, and of how many."""
     return str(row.finished) if row.finished == row.asked else f"{row.finished} of {row.asked}"
 
 
-def _label(key: str) -> str:
+def cell_label(key: str) -> str:
+    """Return how a column is headed."""
     return _LABELS[key] if key in _LABELS else metric_info(key).label
 
 
@@ -220,10 +225,11 @@ def _capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _plain(text: str) -> str:
+def one_line(text: str) -> str:
     """Put a text on one line."""
     return " ".join(text.split())
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return a text as LaTeX reads it."""
     return "".join(_LATEX.get(character, character) for character in text)

@@ -74,12 +74,13 @@ class Callback:
             EndLoop: The loop is to end here.
         """
 
-    def on_epoch_end(self, epoch: int, record: Mapping[str, float], state: Callable[[], StateDict]) -> None:
+    def on_epoch_end(self, epoch: int, record: dict[str, float], state: Callable[[], StateDict]) -> None:
         """Called after each epoch.
 
         Args:
             epoch: The index (from 0) of the epoch that ended.
-            record: What the epoch measured, with "epoch" (counted from 1) and "seconds".
+            record: What the epoch measured, with "epoch" (counted from 1) and "seconds"; what a callback adds goes to
+                the history too.
             state: Makes a snapshot, on the CPU and independent of later steps, that ``resume`` takes. It costs a copy
                 of all weights, so call it only to keep it.
         """

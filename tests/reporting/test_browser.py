@@ -10,13 +10,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pymixunlearn.experiments import (
     CompareInputs,
+    ExperimentInputs,
     UnlearnInputs,
     resolve_comparison,
+    resolve_experiment,
     resolve_unlearning,
     run_comparison,
+    run_experiment,
     run_unlearning,
 )
 
@@ -54,6 +58,26 @@ frame.addEventListener("load", () => {{
 </script>"""
 
 
+# Data sets side by side, a figure, and one that is not there.
+EXHIBIT = {
+    "title": "A table with a figure",
+    "form": "times",
+    "tasks": [{"task": "class"}],
+    "rows": {"ssd": {"method": "ssd"}, "long": {"label": "A method with a long name", "method": "neggrad"}},
+    "scales": {
+        "own": {
+            "data": {
+                "first": {"label": "Digits", "dataset": "digits"},
+                "second": {"label": "Digits of 12 pixels", "dataset": "digits", "image_size": 12},
+                "third": {"label": "Nothing", "dataset": "nowhere"},
+            },
+            "seeds": [0],
+            "settings": {"initial.epochs": 1, "retrain.epochs": 1, "neggrad.epochs": 1},
+        }
+    },
+}
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     settings = {"epochs": 2, "initial.epochs": 1, "retrain.epochs": 1}
@@ -68,7 +92,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             ("neggrad", "fine-tune"), (0,), device="cpu", settings={"initial.epochs": 1, "retrain.epochs": 1}
         )
         compared = run_comparison(resolve_comparison(request), tmp_path_factory.mktemp("compare") / "compare")
-    return {"run": made.folder / "report.html", "compare": compared.folder / "report.html"}
+        exhibit = tmp_path_factory.mktemp("exhibit")
+        (exhibit / "mine.yaml").write_text(yaml.safe_dump(EXHIBIT))
+        plan = resolve_experiment(ExperimentInputs(str(exhibit / "mine.yaml"), "own", device="cpu"))
+        shown = run_experiment(plan, exhibit / "out", cells=exhibit / "cells", command_line="the command")
+    return {name: of.folder / "report.html" for name, of in (("run", made), ("compare", compared), ("exhibit", shown))}
 
 
 def measured(page: Path, width: int, tmp_path: Path, *flags: str) -> dict[str, object]:
@@ -87,12 +115,12 @@ def measured(page: Path, width: int, tmp_path: Path, *flags: str) -> dict[str, o
     return found
 
 
-@pytest.mark.parametrize("name", ["run", "compare"])
+@pytest.mark.parametrize("name", ["run", "compare", "exhibit"])
 @pytest.mark.parametrize("width", [360, 1000])
 def test_the_page_fits_the_screen(pages: dict[str, Path], tmp_path: Path, name: str, width: int) -> None:
     found = measured(pages[name], width, tmp_path)
     assert found["width"] == found["needed"] == width and found["wide"] == []
-    assert found["svgs"] == (11 if name == "run" else 2)
+    assert found["svgs"] == {"run": 11, "compare": 2, "exhibit": 1}[name]
 
 
 def test_a_page_that_is_too_wide_is_found(tmp_path: Path) -> None:

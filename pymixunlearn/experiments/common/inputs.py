@@ -162,7 +162,17 @@ class RunInputs(MeasuredInputs):
 
 @dataclass(frozen=True)
 class TrainInputs(Inputs):
-    """Inputs of ``train``; ``settings`` are plain names of the training's fields, and ``split`` is not used."""
+    """Inputs of ``train``; ``settings`` are plain names of the training's fields, and ``split`` is not used.
+
+    Attributes:
+        curve: Whether to measure the test accuracy after every epoch.
+    """
+
+    curve: bool = option(
+        "--curve",
+        default=False,
+        help="Measure the accuracy on the test images after every epoch too: column 'test' of history.csv.",
+    )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pymixunlearn import models
-from pymixunlearn.data import Dataset, Preprocess, TrainingSet, cache_dir
+from pymixunlearn.data import Dataset, ImageSet, Preprocess, TrainingSet, cache_dir
 from pymixunlearn.evaluation import (
     ATTACKERS,
     DRAWS,
@@ -26,6 +26,7 @@ from pymixunlearn.evaluation import (
 )
 from pymixunlearn.experiments.common.identity import attack_form, origin_of
 from pymixunlearn.experiments.common.in_memory import untrained
+from pymixunlearn.experiments.common.learning_curve import TestAccuracy
 from pymixunlearn.experiments.common.metrics_cache import cached_metrics
 from pymixunlearn.experiments.common.progress import MethodCallback, Observer, PhaseCallback
 from pymixunlearn.methods import Method, Recipe, Retrain, RetrainConfig, UnlearnResult
@@ -64,16 +65,23 @@ def train_initial(
     observer: Observer,
     of: Dataset | Split | None = None,
     network: nn.Module | None = None,
+    test: ImageSet | None = None,
 ) -> CachedModel:
     """Train a network on ``images``, or take it from the cache.
 
     ``of`` are the data that they are a part of; ``network`` is one like it, needed for an architecture that
-    ``models.build`` does not know.
+    ``models.build`` does not know. With ``test`` images the history holds the accuracy on them after every epoch.
     """
     stream = derive_seed(seed, "initial")
     model, key = _initial_key(architecture, images, preprocess, config, device=device, stream=stream, network=network)
+    if test is not None:  # the same weights, with another history
+        key.update(curve=test.fingerprint())
 
     def build(*, callbacks: Sequence[Callback], resume: StateDict | None) -> TrainResult:
+        if test is not None:
+            measure = TestAccuracy(copy.deepcopy(model), test, preprocess, device)
+            # First: snapshots and progress are to have what it adds.
+            callbacks = [measure, *callbacks]
         return fit(
             # A copy: a training that rejects its snapshot starts once more from these weights.
             copy.deepcopy(model),

@@ -42,6 +42,7 @@ class TrainingPlan:
         initial: The network.
         config: How to train it.
         device: Where to compute.
+        curve: Whether to measure the test accuracy after every epoch.
     """
 
     command: Literal["train", "retrain"]
@@ -52,6 +53,7 @@ class TrainingPlan:
     initial: InitialModel
     config: TrainConfig
     device: torch.device
+    curve: bool = False
 
     @property
     def images(self) -> ImageSet:
@@ -73,6 +75,7 @@ class TrainingPlan:
             **(which if self.split is None else data_identity(self.split)),
             "architecture": self.initial.architecture,
             **self._frozen(),
+            **({"curve": True} if self.curve else {}),
             "seed": self.inputs.seed,
             "device": str(self.device),
         }

@@ -1,18 +1,25 @@
-"""Cells of a comparison, run one after the other in this process, or several at once, each in its own."""
+"""Cells of a comparison, run one after the other in this process, or several at once, each in its own.
+
+A cell is a run of ``unlearn``; an experiment has trainings among its cells too.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.common.inputs import TrainInputs
 from pymixunlearn.experiments.common.progress import Observer, Summary
-from pymixunlearn.experiments.compare.plan import Cell
+from pymixunlearn.experiments.common.run_folder import Run
+from pymixunlearn.experiments.common.training_run import TrainingPlan
+from pymixunlearn.experiments.train import resolve_training, run_training
 from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
 from pymixunlearn.experiments.unlearn.plan import Plan, resolve_unlearning
 from pymixunlearn.experiments.unlearn.run import run_unlearning
@@ -24,12 +31,13 @@ class CellResult:
     """Result of a cell.
 
     Attributes:
-        status: "finished"; "failed", which it would again; or "unfinished", after which it can go on.
+        status: "finished"; "failed", which it would again; "unfinished", after which it can go on; or "not run", where
+            it was not asked for, or has no data.
         record: The content of its ``metrics.json``, if it is finished.
         reason: Otherwise, what happened.
     """
 
-    status: Literal["finished", "failed", "unfinished"]
+    status: Literal["finished", "failed", "unfinished", "not run"]
     record: dict[str, Any] | None = None
     reason: str | None = None
 
@@ -42,22 +50,135 @@ class CellEvent:
     lasting: bool = False
 
 
-OnEvent = Callable[[Cell, CellEvent], None]
+class Runnable(Protocol):
+    """What can be run as a cell.
+
+    Attributes:
+        key: Names it in progress and messages.
+        inputs: The run.
+        plan: The run resolved, or None where it cannot start.
+        reason: Why it cannot start.
+    """
+
+    @property
+    def key(self) -> str: ...  # noqa: D102
+    @property
+    def inputs(self) -> UnlearnInputs | TrainInputs: ...  # noqa: D102
+    @property
+    def plan(self) -> Plan | TrainingPlan | None: ...  # noqa: D102
+    @property
+    def reason(self) -> str | None: ...  # noqa: D102
+
+
+class Described(Runnable, Protocol):
+    """A cell that a record describes.
+
+    Attributes:
+        name: The row's name.
+        method: The method's name.
+        label_aware: Whether the method sees labels.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def method(self) -> str: ...  # noqa: D102
+    @property
+    def label_aware(self) -> bool: ...  # noqa: D102
+    def identity_hash(self) -> str | None: ...  # noqa: D102
+
+
+C = TypeVar("C", bound=Runnable)
+OnEvent = Callable[[C, CellEvent], None]
+FolderOf = Callable[[C], Path]
+"""Gives the run folder of a cell."""
+
+_RECORDED = ("version", "metrics", "intervals", "gap", "acceptance", "seconds", "hashes", "stopping")
+
+
+def run_cells(
+    cells: Sequence[C],
+    folder_of: FolderOf[C],
+    *,
+    phase: str,
+    total: int,
+    jobs: int,
+    threads: int,
+    command_line: str,
+    watcher: Observer,
+    ended: Callable[[C, CellResult], None],
+) -> None:
+    """Run cells, here or in processes, and report them as a phase.
+
+    Args:
+        cells: Those to run; one that cannot start ends as failed, with its reason.
+        folder_of: Gives the run folder of each.
+        phase: Name of the phase.
+        total: How many cells there are; those that are not in ``cells`` are done already.
+        jobs: How many run at once.
+        threads: CPU threads of each.
+        command_line: The command that repeats them, for their records.
+        watcher: Receives the progress, and a note for every cell that ends.
+        ended: Called with every cell that ends, before its note.
+    """
+    at: dict[str, str] = {}
+    done = total - len(cells)
+
+    def advance() -> None:
+        watcher.phase_advanced(phase, done, "; ".join(f"{key}: {text}" for key, text in at.items()))
+
+    def on_event(cell: C, event: CellEvent) -> None:
+        if event.lasting:
+            watcher.note(f"{cell.key}: {event.text}")
+        else:
+            at[cell.key] = event.text
+            advance()
+
+    watcher.phase_started(phase, total, done)
+    able = [cell for cell in cells if cell.plan is not None]
+    common = (folder_of, command_line, threads, on_event)
+    at_work = run_here(able, *common) if jobs == 1 else run_in_processes(able, *common, jobs)
+    refused = ((cell, CellResult("failed", reason=cell.reason)) for cell in cells if cell.plan is None)
+    with closing(at_work):
+        for results in (refused, at_work):
+            for cell, result in results:
+                ended(cell, result)
+                at.pop(cell.key, None)
+                done += 1
+                watcher.note(f"{cell.key}: {_summary(result)}.")
+                advance()
+    watcher.phase_finished(phase, f"{len(cells)} of {total} cells run")
+
+
+def entry_of(cell: Described, result: CellResult, folder: str) -> dict[str, Any]:
+    """Return what a record says about a cell; ``folder`` is its run folder, seen from the record's."""
+    found = {} if result.record is None else {name: result.record.get(name) for name in _RECORDED}
+    return {
+        "name": cell.name,
+        "method": cell.method,
+        "label_aware": cell.label_aware,
+        "seed": cell.inputs.seed,
+        "status": result.status,
+        "reason": result.reason,
+        "identity": cell.identity_hash(),
+        "folder": folder,
+        **found,
+    }
 
 
 def run_here(
-    cells: Sequence[Cell], folders: Path, command_line: str, threads: int, on_event: OnEvent
-) -> Generator[tuple[Cell, CellResult], None, None]:
-    """Run cells one after the other in this process, each into its folder in ``folders``; yield how each ended."""
+    cells: Sequence[C], folder_of: FolderOf[C], command_line: str, threads: int, on_event: OnEvent[C]
+) -> Generator[tuple[C, CellResult], None, None]:
+    """Run cells one after the other in this process, each into its folder; yield how each ended."""
     with held_to_threads(threads):
         for cell in cells:
             observer = _observer(partial(on_event, cell))
-            yield cell, _run_cell(cell.inputs, cell.plan, folders / cell.key, command_line, observer)
+            yield cell, _run_cell(cell.inputs, cell.plan, folder_of(cell), command_line, observer)
 
 
 def run_in_processes(
-    cells: Sequence[Cell], folders: Path, command_line: str, threads: int, on_event: OnEvent, jobs: int
-) -> Generator[tuple[Cell, CellResult], None, None]:
+    cells: Sequence[C], folder_of: FolderOf[C], command_line: str, threads: int, on_event: OnEvent[C], jobs: int
+) -> Generator[tuple[C, CellResult], None, None]:
     """Run cells in ``jobs`` processes of ``threads`` threads each; yield how each ended, in the order in which they do.
 
     Every cell has a process of its own, so that nothing one leaves in memory, and no crash, touches another. When the
@@ -67,7 +188,7 @@ def run_in_processes(
     def send(index: int, event: CellEvent) -> None:
         on_event(cells[index], event)
 
-    tasks = [(cell.inputs, folders / cell.key) for cell in cells]
+    tasks = [(cell.inputs, folder_of(cell)) for cell in cells]
     with ProcessPool(partial(_work, command_line), jobs, threads=threads, fresh=True) as pool:
         for index, done in pool.run(tasks, send):
             try:
@@ -77,15 +198,45 @@ def run_in_processes(
             yield cells[index], result
 
 
-def _run_cell(inputs: UnlearnInputs, plan: Plan | None, out: Path, command_line: str, observer: Observer) -> CellResult:
+def _run_cell(
+    inputs: UnlearnInputs | TrainInputs,
+    plan: Plan | TrainingPlan | None,
+    out: Path,
+    command_line: str,
+    observer: Observer,
+) -> CellResult:
     try:
-        outcome = run_unlearning(plan or resolve_unlearning(inputs), out, observer=observer, command_line=command_line)
+        outcome = _carry_out(inputs, plan, out, command_line, observer)
     except UserError as error:
         return CellResult("failed", reason=" ".join(str(error).split()))
     except Exception as error:  # whatever breaks in one method must not cost the others their turn
         return CellResult("failed", reason=" ".join(f"{type(error).__name__}: {error}".split()))
     # As read from a file: metrics that were just measured carry all of the model's predictions with them.
     return CellResult("finished", json.loads(json.dumps(outcome.record)))
+
+
+def _carry_out(
+    inputs: UnlearnInputs | TrainInputs,
+    plan: Plan | TrainingPlan | None,
+    out: Path,
+    command_line: str,
+    observer: Observer,
+) -> Run:
+    if isinstance(inputs, TrainInputs):
+        training = plan if isinstance(plan, TrainingPlan) else resolve_training(inputs)
+        return run_training(training, out, observer=observer, command_line=command_line)
+    unlearning = plan if isinstance(plan, Plan) else resolve_unlearning(inputs)
+    return run_unlearning(unlearning, out, observer=observer, command_line=command_line)
+
+
+def _summary(result: CellResult) -> str:
+    if result.record is None:
+        return f"{result.status}: {result.reason}"
+    seconds = result.record["seconds"]
+    if not result.record.get("gap"):  # a training has nothing to be compared with
+        return f"{seconds['initial']:.1f} s"
+    gap = result.record["gap"]["unlearned"]["mean"]
+    return f"mean gap {'-' if gap is None else f'{gap:.2f}'}, {seconds['unlearned']:.1f} s"
 
 
 def _observer(send: Callable[[CellEvent], None]) -> Observer:
@@ -103,7 +254,9 @@ class _Messages(logging.Handler):
         self._send(CellEvent(" ".join(record.getMessage().split()), lasting=True))
 
 
-def _work(command_line: str, task: tuple[UnlearnInputs, Path], send: Callable[[CellEvent], None]) -> CellResult:
+def _work(
+    command_line: str, task: tuple[UnlearnInputs | TrainInputs, Path], send: Callable[[CellEvent], None]
+) -> CellResult:
     """Run one cell in a process of its own."""
     inputs, out = task
     logging.captureWarnings(True)

@@ -68,6 +68,11 @@ class Cell:
         return f"{self.name}-seed{self.inputs.seed}"
 
     @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.inputs.method
+
+    @property
     def label_aware(self) -> bool:
         """Whether the method sees labels."""
         if self.plan is not None:
@@ -175,7 +180,7 @@ def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = Non
 
 def default_comparison_folder(plan: ComparisonPlan) -> Path:
     """Return ``runs/NAME``; another data set, split, model or setting gives another name, other methods do not."""
-    settings = {name: str(value) for name, value in _flat(plan.inputs.settings)}
+    settings = {name: str(value) for name, value in flat_by_method(plan.inputs.settings)}
     digest = identity_hash({**plan.identity, "asked": settings})
     return Path("runs") / f"compare-{plan.identity['dataset']}-{plan.identity['task']}-{digest}"
 
@@ -215,7 +220,8 @@ def _in_order(rows: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[str, 
     yield from ((name, seed) for seed in seeds for name in rows[1:])
 
 
-def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def flat_by_method(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield settings by dotted name; mappings under a method, a row or a training are flattened."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from ((f"{name}.{inner}", content) for inner, content in value.items())
@@ -238,7 +244,7 @@ def _by_row(settings: Mapping[str, Any], rows: Sequence[str]) -> dict[str, dict[
     """
     known = row_names()
     addressed: dict[str, dict[str, Any]] = {}
-    for name, value in _flat(settings):
+    for name, value in flat_by_method(settings):
         target, dot, field_name = name.partition(".")
         if not dot:
             raise BadRequest(f"setting '{name}' names no method; expected METHOD.{name}, initial.NAME or retrain.NAME")

@@ -76,7 +76,7 @@ def find_published(case: Mapping[str, Any]) -> Published | None:
             "checkpoint_sha256", "initial", "retrain", and "asr" where that is not the package's own.
     """
     name, wanted = _TABLES.get(case["task"], ("", None))
-    if case["params"] != wanted or not _same_network(case):
+    if case["params"] != wanted or not same_network(case):
         return None
     source, tables = published_tables(name)
     if case["dataset"] not in tables:
@@ -91,7 +91,7 @@ def find_published(case: Mapping[str, Any]) -> Published | None:
     return Published(source, {row: cells for row, cells in rows.items() if cells})
 
 
-def _same_network(case: Mapping[str, Any]) -> bool:
+def same_network(case: Mapping[str, Any]) -> bool:
     """Whether the initial model and Retrain have the paper's network, input and training."""
     if case["dataset"] not in _NETWORKS or case["checkpoint_sha256"] is not None:
         return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from pymixunlearn.experiments.common.frames import frame, run_row
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import RecordFolder, RunFolder
-from pymixunlearn.experiments.compare.cells import CellEvent, CellResult, run_here, run_in_processes
+from pymixunlearn.experiments.compare.cells import CellResult, entry_of, run_cells
 from pymixunlearn.experiments.compare.plan import Cell, ComparisonPlan, default_comparison_folder
 from pymixunlearn.experiments.compare.published import find_published
 from pymixunlearn.experiments.unlearn.figures import PICTURES
@@ -28,7 +27,6 @@ from pymixunlearn.reporting.formats import to_csv, to_latex, to_markdown
 
 RECORD = "compare.json"
 CELLS = "cells"
-_RECORDED = ("version", "metrics", "intervals", "gap", "acceptance", "seconds", "hashes", "stopping")
 
 
 @dataclass(frozen=True)
@@ -98,47 +96,28 @@ def run_comparison(
         record = _begin(plan, folder, jobs, threads, command_line)
         cells = record["cells"]
         missing = [cell for cell in plan.cells if _is_missing(cell, folder.path, cells, retry_failed)]
+
+        def ended(cell: Cell, result: CellResult) -> None:
+            cells[cell.key] = entry_of(cell, result, f"{CELLS}/{cell.key}")
+            _write(folder, record)
+
         for cell in missing:
-            cells[cell.key] = _entry(cell, CellResult("unfinished", reason="not run yet"))
+            cells[cell.key] = entry_of(cell, CellResult("unfinished", reason="not run yet"), f"{CELLS}/{cell.key}")
         _write(folder, record)
-        _run(missing, len(plan.cells), folder, record, jobs, watcher)
+        run_cells(
+            missing,
+            lambda cell: folder.path / CELLS / cell.key,
+            phase="compare",
+            total=len(plan.cells),
+            jobs=jobs,
+            threads=record["threads"],
+            command_line=record["command_line"],
+            watcher=watcher,
+            ended=ended,
+        )
         table = _write(folder, record)
         _report(folder.path, record, table)
         return ComparisonOutcome(folder.path, record, table)
-
-
-def _run(
-    cells: list[Cell], total: int, folder: RecordFolder, record: dict[str, Any], jobs: int, watcher: Observer
-) -> None:
-    """Run ``cells`` and record how each ended."""
-    at: dict[str, str] = {}
-    done = total - len(cells)
-
-    def advance() -> None:
-        watcher.phase_advanced("compare", done, "; ".join(f"{key}: {text}" for key, text in at.items()))
-
-    def on_event(cell: Cell, event: CellEvent) -> None:
-        if event.lasting:
-            watcher.note(f"{cell.key}: {event.text}")
-        else:
-            at[cell.key] = event.text
-            advance()
-
-    watcher.phase_started("compare", total, done)
-    able = [cell for cell in cells if cell.plan is not None]
-    common = (folder.path / CELLS, record["command_line"], record["threads"], on_event)
-    at_work = run_here(able, *common) if jobs == 1 else run_in_processes(able, *common, jobs)
-    refused = ((cell, CellResult("failed", reason=cell.reason)) for cell in cells if cell.plan is None)
-    with closing(at_work):
-        for results in (refused, at_work):
-            for cell, result in results:
-                record["cells"][cell.key] = _entry(cell, result)
-                _write(folder, record)
-                at.pop(cell.key, None)
-                done += 1
-                watcher.note(f"{cell.key}: {_summary(result)}.")
-                advance()
-    watcher.phase_finished("compare", f"{len(cells)} of {total} cells run")
 
 
 def _is_missing(cell: Cell, folder: Path, known: Mapping[str, Any], retry_failed: bool) -> bool:
@@ -171,29 +150,6 @@ def _begin(
         "versions": versions(),
         "cells": {key: upgraded(cell) for key, cell in held.get("cells", {}).items()},
     }
-
-
-def _entry(cell: Cell, result: CellResult) -> dict[str, Any]:
-    """Return what ``compare.json`` says about a cell."""
-    found = {} if result.record is None else {name: result.record[name] for name in _RECORDED}
-    return {
-        "name": cell.name,
-        "method": cell.inputs.method,
-        "label_aware": cell.label_aware,
-        "seed": cell.inputs.seed,
-        "status": result.status,
-        "reason": result.reason,
-        "identity": cell.identity_hash(),
-        "folder": f"{CELLS}/{cell.key}",
-        **found,
-    }
-
-
-def _summary(result: CellResult) -> str:
-    if result.record is None:
-        return f"{result.status}: {result.reason}"
-    gap = result.record["gap"]["unlearned"]["mean"]
-    return f"mean gap {'-' if gap is None else f'{gap:.2f}'}, {result.record['seconds']['unlearned']:.1f} s"
 
 
 def _report(folder: Path, record: Mapping[str, Any], table: ComparisonTable) -> None:

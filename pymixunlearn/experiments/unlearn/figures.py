@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pymixunlearn import ops
+from pymixunlearn.data import ImageSet
 from pymixunlearn.evaluation import Acceptance, Metrics
 from pymixunlearn.evaluation.distances import forget_and_unseen_densities
 from pymixunlearn.evaluation.representations import representations
@@ -107,10 +108,7 @@ class Figures:
 
     def _representations(self) -> Iterator[Picture]:
         split = self.split
-        forget = split.forget_indices[self._draw(len(split.forget_indices), TSNE_FORGET, "tsne-forget")]
-        retain = split.retain_indices[self._draw(len(split.retain_indices), TSNE_RETAIN, "tsne-retain")]
-        images = split.train.subset(torch.cat([forget, retain]))
-        forgotten = torch.arange(len(images)) < len(forget)
+        images, forgotten = tsne_samples(split, self.seed)
         for name, network in self.networks.items():
             seen = representations(network.to(self.device), images, split.preprocess, device=self.device)
             seed = derive_seed(self.seed, "tsne")
@@ -142,8 +140,20 @@ class Figures:
         return shown[0].cpu(), shown[1].cpu(), masks.cpu(), mixed.cpu()
 
     def _draw(self, available: int, count: int, what: str) -> Tensor:
-        order = torch.randperm(available, generator=generator(self.seed, "figures", what))
-        return order[:count].sort().values
+        return _draw(available, count, self.seed, what)
+
+
+def tsne_samples(split: Split, seed: int) -> tuple[ImageSet, Tensor]:
+    """Return the training images that a t-SNE shows, drawn by ``seed``, and which of them are forgotten, bool [N]."""
+    forget = split.forget_indices[_draw(len(split.forget_indices), TSNE_FORGET, seed, "tsne-forget")]
+    retain = split.retain_indices[_draw(len(split.retain_indices), TSNE_RETAIN, seed, "tsne-retain")]
+    images = split.train.subset(torch.cat([forget, retain]))
+    return images, torch.arange(len(images)) < len(forget)
+
+
+def _draw(available: int, count: int, seed: int, what: str) -> Tensor:
+    order = torch.randperm(available, generator=generator(seed, "figures", what))
+    return order[:count].sort().values
 
 
 def _unit(images: Tensor) -> Tensor:

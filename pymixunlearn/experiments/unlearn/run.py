@@ -81,7 +81,7 @@ def run_unlearning(
 def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: str) -> dict[str, Any]:
     """Do everything and publish the folder; returns the content of metrics.json."""
     split, device, seed = plan.split, plan.device, plan.inputs.seed
-    initial = _initial(plan, watcher)
+    initial = initial_model(plan, watcher)
     known = None
     if plan.initial.trained_elsewhere or plan.inputs.expect_accuracy is not None:
         known = known_accuracy(
@@ -201,7 +201,8 @@ def _draw(plan: Plan, folder: RunFolder, figures: Figures, observer: Observer) -
     observer.phase_finished("pictures", f"{len(list((folder.partial / PICTURES).glob('*.svg')))}")
 
 
-def _initial(plan: Plan, observer: Observer) -> CachedModel:
+def initial_model(plan: Plan, observer: Observer) -> CachedModel:
+    """Return the initial model of a run: given, from the cache, or trained."""
     if plan.initial.loaded is not None:
         observer.phase_finished("initial", f"from {plan.initial.origin}")
         return CachedModel(plan.initial.loaded, 0.0, [], hit=True)

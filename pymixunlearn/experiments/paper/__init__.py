@@ -1,0 +1,1 @@
+"""`experiment`: the paper's tables and figures, one YAML file each, run on three scales."""
