@@ -334,7 +334,9 @@ def _inputs(inputs: type[T], options: Mapping[str, Any], model: Model, data: Dat
     from pymixunlearn.data import Dataset
     from pymixunlearn.experiments.common.given import GivenData, GivenModel, GivenSplit
     from pymixunlearn.tasks import Split
+    from pymixunlearn.training.process_pool import end_if_imported
 
+    end_if_imported()
     # An option of the command itself is none of its data's, split's or model's, such as the validation share of tune.
     own = {option.argument for of in dataclasses.fields(inputs) if (option := option_of(of)) is not None}  # type: ignore[arg-type]
     rest = {name: value for name, value in options.items() if name not in own}

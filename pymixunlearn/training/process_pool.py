@@ -35,6 +35,7 @@ _THREADS = "OMP_NUM_THREADS"
 _STOP_SECONDS = 60.0  # a worker that is stopped puts its files in order; this is far more than that takes
 _ORPHAN_SECONDS = 5.0  # for the same where the parent was killed; nobody waits for it
 _UNGUARDED = 97  # exit code of a process that was about to run the parent's script once more
+_WORKER = "pymixunlearn-worker"
 _GUARD = (
     'several processes need a script file whose own work stands under `if __name__ == "__main__":`, because each of '
     "them imports it; use that, or one process"
@@ -141,7 +142,9 @@ class ProcessPool(Generic[T, R]):
         ours, theirs = multiprocessing.Pipe()
         # Not forked: a fork of a process that has used CUDA or OpenMP cannot use them. Its arguments are small: if it
         # ended before it read large ones, starting it would wait for ever.
-        process = multiprocessing.get_context("spawn").Process(target=_serve, args=(self._threads, theirs), daemon=True)
+        process = multiprocessing.get_context("spawn").Process(
+            target=_serve, args=(self._threads, theirs), daemon=True, name=_WORKER
+        )
         with _inherited(self._threads):
             process.start()
         self._processes[ours] = process
@@ -184,6 +187,17 @@ class ProcessPool(Generic[T, R]):
             process.kill()
             process.join()
         return process.exitcode
+
+
+def end_if_imported() -> None:
+    """End this process if it is one of :class:`ProcessPool` that imports its parent's script, and runs its work again.
+
+    Commands call it before they touch anything: the parent is at work in the same folders.
+    """
+    process = multiprocessing.current_process()
+    if getattr(process, "_inheriting", False) and process.name == _WORKER:
+        sys.stdout.flush()
+        os._exit(_UNGUARDED)
 
 
 def check_main_module() -> None:

@@ -151,6 +151,22 @@ def _runs(pid: int) -> bool:
         return False
 
 
+_COMPARISON = """
+import pymixunlearn
+pymixunlearn.compare(["neggrad", "fine-tune"], seeds=[0], jobs=2, device="cpu", out="c")
+"""
+
+
+def test_a_command_in_a_script_without_a_main_guard_is_told(tmp_path: Path) -> None:
+    """Its processes end before they come to the folder in which the parent is at work."""
+    (tmp_path / "script.py").write_text(_COMPARISON)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 1 and done.stderr.count("Traceback") == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "pymixunlearn.errors.UserError: several processes need a script file"
+    )
+
+
 @pytest.mark.parametrize("piped", [False, True], ids=["file", "piped"])
 def test_a_script_without_a_main_guard_is_told(piped: bool, tmp_path: Path) -> None:
     script = _PARENT.format(root=ROOT, guard="").replace("pass", "print(_[1].result())")

@@ -23,6 +23,7 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.frames import frame, run_row
 from pymixunlearn.experiments.common.provenance import utc_now
 from pymixunlearn.files import sweep, sync_folder, write_atomically
+from pymixunlearn.training.process_pool import end_if_imported
 
 LAST = "metrics.json"
 """The file that moves last: where it is, the run is finished."""
@@ -93,6 +94,7 @@ class RunFolder:
         Raises:
             UserError: The folder cannot be written, or another process is at work in it.
         """
+        end_if_imported()
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.partial / LOCK)
@@ -214,16 +216,19 @@ class RecordFolder:
         Raises:
             UserError: It is a file, or another process is at work in it.
         """
+        end_if_imported()
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"output folder '{self.path}' is a file; give the name of a folder")
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / LOCK)
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / LOCK)
             lock.acquire(blocking=False)
         except Timeout:
             raise UserError(
                 f"another process is at work in the output folder '{self.path}'; wait for it to end"
             ) from None
+        except OSError as error:
+            raise UserError(f"output folder '{self.path}' cannot be written: {error.strerror}") from error
         try:
             yield
         finally:
