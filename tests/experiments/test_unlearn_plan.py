@@ -48,7 +48,7 @@ def test_a_setting_overrides_the_preset_which_overrides_the_default(
     monkeypatch: pytest.MonkeyPatch, small_plan: Make
 ) -> None:
     shipped = Preset("shipped", {"omega": 7.0, "tau_mix": 3.0, "initial.lr": 0.5})
-    monkeypatch.setattr("pymixunlearn.experiments.unlearn.plan.find_preset", lambda *_, **__: shipped)
+    monkeypatch.setattr("pymixunlearn.experiments.unlearn.plan.choose_preset", lambda *_, **__: shipped)
     plan = small_plan({"tau_mix": "4", "retrain.lr": "1e-4"})
     config = plan.method.config.to_dict()
     assert (config["omega"], config["tau_mix"], config["tau_real"], config["epochs"]) == (7.0, 4.0, 5.0, 2)
@@ -179,7 +179,7 @@ def test_settings_may_decide_about_labels() -> None:
 
 def test_a_run_that_finds_its_own_end_does_not_take_the_presets_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = Preset("shipped", {"omega": 7.0, "epochs": 3})
-    monkeypatch.setattr("pymixunlearn.experiments.unlearn.plan.find_preset", lambda *_, **__: shipped)
+    monkeypatch.setattr("pymixunlearn.experiments.unlearn.plan.choose_preset", lambda *_, **__: shipped)
 
     def resolved(stop: str | None, settings: dict[str, str]) -> tuple[object, ...]:
         config = resolve_unlearning(UnlearnInputs(device="cpu", stop=stop, settings=settings)).settings.to_dict()
