@@ -118,6 +118,7 @@ def describe(plan: Plan) -> list[str]:
     if config.get("stop") == "auto":  # other methods need not have epochs
         budget = f" Ends when forgetting is done, at the latest after {config['epochs']} epochs."
     settings = f"preset {plan.preset.name}" if plan.preset else "the method's defaults (no preset ships for this case)"
+    attack = " ASR has the form of the paper's code." if plan.inputs.asr == "paper" else ""
     validation = split.dataset.validation
     held_out = "" if validation is None else f" Validation set: {len(validation)} images."
     return [
@@ -125,5 +126,5 @@ def describe(plan: Plan) -> list[str]:
         f"{held_out}",
         f"Method {plan.method.name} {labels}, network {plan.initial.name} ({origin}), "
         f"device {plan.device}, seed {plan.inputs.seed}.",
-        f"Settings: {settings}.{budget}",
+        f"Settings: {settings}.{budget}{attack}",
     ]
