@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pymixunlearn.data.dataset import Dataset
 from pymixunlearn.data.decoding import Files, decode_files
-from pymixunlearn.data.listing import Member, shown
+from pymixunlearn.data.listing import Member, file_reader, shown
 from pymixunlearn.data.optional import require
 from pymixunlearn.data.registry import Request, register_source
 from pymixunlearn.data.rows import Row, dataset_of_rows
@@ -51,6 +52,8 @@ def load_hub(request: Request) -> Dataset:
             )
     if missing:
         raise UserError(f"{len(missing)} rows of {where} have no label, {shown(missing)}; expected one in each")
+    if not request.follow_links:
+        _check_paths(raw, image, _roots(library, request), where)
     try:
         found = decode_files(_files(raw, image, where), request)
     except OSError as error:
@@ -93,13 +96,41 @@ def _columns(library: Any, features: Mapping[str, Any], id_column: str | None, w
     return images[0], label
 
 
+def _roots(library: Any, request: Request) -> list[Path]:
+    """Return the folders that images which are no part of the rows may lie in: the data's own, or the library's."""
+    folder = Path(request.reference).expanduser()
+    if folder.is_dir():
+        return [folder]
+    return [Path(library.config.HF_DATASETS_CACHE), Path(library.config.DOWNLOADED_DATASETS_PATH)]
+
+
+def _check_paths(parts: Mapping[str, Any], column: str, roots: Collection[Path], where: str) -> None:
+    """Check the rows that name a file instead of holding an image: anyone may have written them.
+
+    Raises:
+        UserError: A file lies elsewhere than below ``roots``.
+    """
+    real = [os.path.realpath(root) + os.sep for root in roots]
+    outside = [
+        str(cell["path"])
+        for split in parts.values()
+        for cell in split[column]
+        if cell["bytes"] is None and not os.path.realpath(str(cell["path"])).startswith(tuple(real))
+    ]
+    if outside:
+        raise UserError(
+            f"{where} names images that are not below its folder: {shown(outside)}; allow them with follow_links "
+            "(--follow-links)"
+        )
+
+
 def _files(parts: Mapping[str, Any], column: str, where: str) -> Files:
     def members() -> Iterator[Member]:
         for part, split in parts.items():
             for index, cell in enumerate(split[column]):
                 content = cell["bytes"]
                 # Images of a folder are not copied into the data set: there is a path alone.
-                read = Path(cell["path"]).read_bytes if content is None else lambda content=content: content
+                read = file_reader(Path(str(cell["path"]))) if content is None else lambda content=content: content
                 yield Member(PurePosixPath(f"{part}/{index:09d}"), 0 if content is None else len(content), read)
 
     def finished(decoded: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Data set of image files in one directory per class: a folder, or a tar archive of one that is never unpacked."""
+"""Data set of image files in one directory per class: a folder, or an archive of one that is never unpacked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
+from pymixunlearn.data.archives import read_archive
 from pymixunlearn.data.dataset import Dataset, hold_out
 from pymixunlearn.data.decode import SUFFIXES
 from pymixunlearn.data.decoding import Files, decode_files, streams
@@ -25,7 +26,7 @@ from pymixunlearn.data.layout import (
     label_train,
     shared_folders,
 )
-from pymixunlearn.data.listing import Listing, Member, list_folder, read_archive, shown
+from pymixunlearn.data.listing import Listing, Member, list_folder, shown
 from pymixunlearn.data.preprocess import Preprocess, natural_images
 from pymixunlearn.data.registry import Request, register, register_source
 from pymixunlearn.data.specification import ARCHIVES
@@ -80,7 +81,9 @@ def load_imagefolder(request: Request) -> Dataset:
     """
     source = request.data_dir
     if source is None:
-        raise UserError("the dataset 'imagefolder' needs data_dir: a folder or a .tar or .tar.gz archive of images")
+        raise UserError(
+            "the dataset 'imagefolder' needs data_dir: a folder or a .tar, .tar.gz or .zip archive of images"
+        )
     if not source.exists():
         raise UserError(f"{_named(source)} does not exist; expected a folder or archive of images as data_dir")
     notes: list[str] = []

@@ -1,16 +1,12 @@
-"""Listing of a folder or an archive: which files are images, and what is left out."""
+"""Listing of a folder: which files are images, and what is left out."""
 
 from __future__ import annotations
 
 import os
-import posixpath
 import stat
-import tarfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 from pymixunlearn.data.decode import SUFFIXES
@@ -233,47 +229,18 @@ class Member:
     link: PurePosixPath | None = None
 
 
-def read_archive(source: Path, listing: Listing) -> Iterator[Member]:
-    """Read a tar archive from front to back, filling ``listing``.
+def file_reader(path: Path) -> Callable[[], bytes]:
+    """Return what reads a file that a row names, of which nothing is known yet.
 
-    Member names are labels only, never places on this disk.
-
-    Raises:
-        UserError: It cannot be read as a tar archive.
+    It raises UserError without a subject where there is no such file, or one above :data:`FILE_LIMIT`.
     """
-    try:
-        with source.open("rb") as raw, tarfile.open(fileobj=raw, mode="r|*") as archive:
-            for member in archive:
-                yield from _member(archive, member, listing)
-    except (tarfile.TarError, EOFError, zlib.error, OverflowError, MemoryError) as error:
-        raise UserError(f"'{printable(str(source))}' cannot be read as a tar archive ({error})") from error
 
+    def read() -> bytes:
+        if not path.is_file():
+            raise UserError("is not there" if not path.exists() else "is no file")
+        size = path.stat().st_size
+        if size > FILE_LIMIT:
+            raise UserError(f"has {size} bytes; expected at most {FILE_LIMIT}")
+        return path.read_bytes()
 
-def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, listing: Listing) -> Iterator[Member]:
-    path = _member_path(member.name)
-    system = next((place for place in [*reversed(path.parents), path] if is_system(place.name)), None)
-    if ".." in path.parts:
-        listing.leave_out("members that lead out of the archive", str(path))
-    elif system is not None:
-        reason = "hidden files" if system == path and not member.isdir() else "folders of the system"
-        names = listing.left_out.get(reason, [])
-        if str(system) not in names and (reason != "hidden files" or is_image(path)):
-            listing.leave_out(reason, str(system))
-    elif member.isdir():
-        listing.add_folder(path)
-    elif not is_image(path):
-        listing.add_other(path)
-    elif member.islnk():
-        listing.add_folder(path.parent)
-        yield Member(path, 0, bytes, _member_path(member.linkname))
-    elif not member.isreg():
-        listing.leave_out("links, pipes and devices", str(path))
-    else:
-        listing.add_folder(path.parent)
-        # Read here, where damage to the archive is caught.
-        file = archive.extractfile(member) if member.size <= FILE_LIMIT else None
-        yield Member(path, member.size, partial(bytes, file.read() if file else b""))
-
-
-def _member_path(name: str) -> PurePosixPath:
-    return PurePosixPath(posixpath.normpath(name.lstrip("/")))
+    return read

@@ -131,7 +131,7 @@ def load(
             of the training images, always the same one, and the whole test set; the images that it leaves out, at most
             20 000, are the validation set unless the data have one of their own.
         data_dir: Folder of its files, or to download them to; None for the per-user cache folder. For
-            ``imagefolder``: the folder or the .tar, .tar.gz archive itself.
+            ``imagefolder``: the folder or the .tar, .tar.gz or .zip archive itself.
         download: Whether missing files may be downloaded, through torchvision.
         image_size: Side of the network's input in pixels; None for the data set's own. 224 gives the paper's
             preprocessing for ``cifar10`` and ``svhn``.

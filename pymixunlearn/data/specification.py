@@ -12,7 +12,7 @@ from typing import Literal
 from pymixunlearn.display import printable
 from pymixunlearn.errors import UserError, unknown_name
 
-ARCHIVES = (".tar", ".tar.gz", ".tgz")
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 TABLES = (".csv", ".tsv", ".parquet")
 HUB = "hf:"
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pymixunlearn.data.dataset import Dataset
 from pymixunlearn.data.decoding import Files, decode_files
-from pymixunlearn.data.listing import FILE_LIMIT, Member, shown
+from pymixunlearn.data.listing import Member, file_reader, shown
 from pymixunlearn.data.optional import require
 from pymixunlearn.data.registry import Request, register_source
 from pymixunlearn.data.rows import Row, dataset_of_rows
@@ -40,8 +41,7 @@ def load_table(request: Request) -> Dataset:
         raise UserError(f"{where} has no rows; expected a heading and one row for each image")
     _check_once(rows, where)
     root = path.parent
-    if not request.follow_links:
-        _check_below(root, rows, where)
+    _check_files(root, rows, where, follow_links=request.follow_links)
     try:
         found = decode_files(_files(root, rows, where), request)
     except OSError as error:
@@ -121,8 +121,8 @@ def _cell(values: Mapping[str, Any], column: str | None, place: str) -> str:
 
 
 def _even(path: str) -> str:
-    """Path with the separators and the leading ``./`` evened out."""
-    return PurePosixPath(path.replace("\\", "/")).as_posix()
+    """Path with the separators, ``./`` and ``..`` evened out, so that a file has one name."""
+    return posixpath.normpath(path.replace("\\", "/"))
 
 
 def _check_once(rows: Iterable[Row], where: str) -> None:
@@ -132,10 +132,19 @@ def _check_once(rows: Iterable[Row], where: str) -> None:
         raise UserError(f"{where} names {shown(twice)} in more than one row; expected each file once")
 
 
-def _check_below(root: Path, rows: Iterable[Row], where: str) -> None:
-    real_root = os.path.realpath(root)
-    outside = [row.name for row in rows if not os.path.realpath(root / row.name).startswith(real_root + os.sep)]
-    if outside:
+def _check_files(root: Path, rows: Iterable[Row], where: str, *, follow_links: bool) -> None:
+    """Check that no file is elsewhere, unless links may be followed, nor there under two names.
+
+    What is forgotten by one of its names would stay under the other.
+    """
+    real_root = os.path.realpath(root) + os.sep
+    real = {row.name: os.path.realpath(root / row.name) for row in rows}
+    first: dict[str, str] = {}
+    for name, place in real.items():
+        if first.setdefault(place, name) != name:
+            raise UserError(f"{where} names one file twice, as {shown([first[place], name])}; expected each file once")
+    outside = [name for name, place in real.items() if not place.startswith(real_root)]
+    if outside and not follow_links:
         raise UserError(
             f"{where} names files that are not below its folder: {shown(outside)}; allow them with follow_links "
             "(--follow-links), or move the table"
@@ -161,20 +170,8 @@ def _files(root: Path, rows: Iterable[Row], where: str) -> Files:
     return Files(
         where=where,
         key=f"table {digest.hexdigest()}",
-        members=lambda: (Member(PurePosixPath(name), 0, _reader(root / name)) for name in names),
+        members=lambda: (Member(PurePosixPath(name), 0, file_reader(root / name)) for name in names),
         total=len(names),
         shown=lambda name: f"'{printable(str(root / name))}'",
         finished=finished,
     )
-
-
-def _reader(path: Path) -> Any:
-    def read() -> bytes:
-        if not path.is_file():
-            raise UserError("is not there" if not path.exists() else "is no file")
-        size = path.stat().st_size
-        if size > FILE_LIMIT:
-            raise UserError(f"has {size} bytes; expected at most {FILE_LIMIT}")
-        return path.read_bytes()
-
-    return read

@@ -259,7 +259,11 @@ def _check_content(
     where = "" if known is dataset else f", by their ids among {len(dataset.train)} training images of today"
     dataset = known
     yield Check("data set", True, f"{dataset.name}, fingerprint {stated[:12]}…{where}")
-    yield from _check_validation(dataset, read_json(folder / "split.json"))
+    validation = [*_check_validation(dataset, read_json(folder / "split.json"))]
+    yield from validation
+    if dataset.validation is not None and not all(check.holds for check in validation):
+        missing.append("models and metrics: the validation set is not the run's")
+        return
     split = Split.load(folder / "split.json", dataset)
     if inputs.deletion_list is not None:
         yield _check_list(inputs.deletion_list, record, dataset)

@@ -40,6 +40,8 @@ def read_manifest(path: Path) -> Mapping[str, Any]:
         for name in names:
             if name not in manifest[key]:
                 raise UserError(f"'{path}' is not a split manifest: expected '{name}' in '{key}'")
+    if not isinstance(manifest.get("validation", {}), dict):
+        raise UserError(f"'{path}' is not a split manifest: expected 'validation' to be of type dict")
     removed = manifest.get("removed", {})
     parts = removed.values() if isinstance(removed, dict) else [None]
     if not all(isinstance(part, dict) and {"indices", "sha256"} <= set(part) for part in parts):

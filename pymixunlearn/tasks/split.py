@@ -278,8 +278,8 @@ class Split:
         Samples are found by their ids; those that came later are in no part of the split.
 
         Raises:
-            UserError: The file is missing or not a manifest, was made for other data, or its indices or labels do not
-                have the sha256 that it states.
+            UserError: The file is missing or not a manifest, was made for other data or beside another validation set,
+                or its indices or labels do not have the sha256 that it states. Data without a validation set are taken.
         """
         path = Path(path)
         manifest = read_manifest(path)
@@ -297,6 +297,15 @@ class Split:
                 stacklevel=2,
             )
         dataset = known
+        validation = manifest.get("validation", {}).get("sha256")
+        # Where there is none, nothing is judged by another one.
+        if validation is not None and dataset.validation is not None:
+            found = dataset.validation.fingerprint()
+            if found != validation:
+                raise UserError(
+                    f"'{path}' was made beside another validation set: expected one with fingerprint "
+                    f"{str(validation)[:12]}…, got {found[:12]}…; validation 'none' leaves it out"
+                )
         indices = to_indices(manifest["forget"]["indices"], f"'{path}'")
         excluded = unlabelled = None
         if "excluded" in manifest:

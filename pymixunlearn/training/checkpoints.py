@@ -19,6 +19,7 @@ from torch.nn.parameter import is_lazy
 from pymixunlearn import models
 from pymixunlearn.errors import UserError
 from pymixunlearn.files import write_atomically
+from pymixunlearn.models.bounded import bounded
 from pymixunlearn.models.specification import parse_specification
 from pymixunlearn.models.weight_files import HEADER, read_tensors
 from pymixunlearn.models.weights import check_weights, fill
@@ -215,7 +216,7 @@ def _build(path: Path, architecture: dict[str, Any], tensors: Mapping[str, Tenso
             )
         fresh = {**architecture, "pretrained": False}
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), bounded(tensors, path):
                 sketch = models.build(**fresh)
         except (RuntimeError, UserError):
             if specification.kind == "built-in":
@@ -224,7 +225,10 @@ def _build(path: Path, architecture: dict[str, Any], tensors: Mapping[str, Tenso
         if sketch is not None:
             check_weights(sketch, tensors, path)
         # Built in earnest where it has tensors that no file holds.
-        return sketch if specification.kind == "built-in" and sketch is not None else models.build(**fresh)
+        if specification.kind == "built-in" and sketch is not None:
+            return sketch
+        with bounded(tensors, path):
+            return models.build(**fresh)
     except TypeError as error:
         raise UserError(
             f"model checkpoint '{path}' describes its architecture as {architecture}; "

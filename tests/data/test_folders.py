@@ -6,6 +6,7 @@ import io
 import os
 import tarfile
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 
 from pymixunlearn import data
-from pymixunlearn.data import decode, listing
+from pymixunlearn.data import archives, decode
 from pymixunlearn.errors import UserError
 
 # Most folders here hold something that is left out, which is told in a warning; where it matters, tests look at notes.
@@ -42,6 +43,14 @@ def packed(source: Path) -> Path:
     archive = source.with_suffix(".tar")
     with tarfile.open(archive, "w") as file:
         file.add(source, "data")
+    return archive
+
+
+def zipped(source: Path) -> Path:
+    archive = source.with_suffix(".zip")
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in [source, *sorted(source.rglob("*"))]:
+            file.write(path, path.relative_to(source.parent))
     return archive
 
 
@@ -148,7 +157,7 @@ def litter(root: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("packing", [lambda root: root, packed], ids=["folder", "archive"])
+@pytest.mark.parametrize("packing", [lambda root: root, packed, zipped], ids=["folder", "archive", "zip"])
 def test_what_is_no_data_is_named_and_no_class(tmp_path: Path, packing: Callable[[Path], Path]) -> None:
     source = packing(litter(tmp_path / "d"))
     for _ in range(2):  # decoded, and from the cache
@@ -249,8 +258,8 @@ def test_what_is_too_large_is_refused_by_name(tmp_path: Path, monkeypatch: pytes
     (root / "dog" / "y.png").write_bytes(b"0" * 5000)
     monkeypatch.setattr(decode, "PIXEL_LIMIT", 50 * 40)
     monkeypatch.setattr("pymixunlearn.data.decoding.FILE_LIMIT", 4000)
-    monkeypatch.setattr(listing, "FILE_LIMIT", 4000)
-    for source in (root, packed(root)):
+    monkeypatch.setattr(archives, "FILE_LIMIT", 4000)
+    for source in (root, packed(root), zipped(root)):
         with pytest.raises(UserError) as caught:
             load(source)
         assert "cat/x.png' has 60 x 40 pixels; expected at most 2000" in str(caught.value)

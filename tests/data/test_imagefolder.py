@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,11 @@ def picture_tree(root: Path, parts: tuple[str, ...] = ("train", "val")) -> Path:
 
 
 def pack(folder: Path, archive: Path, arcname: str = ".") -> Path:
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+            for path in folder.rglob("*"):
+                file.write(path, Path(arcname) / path.relative_to(folder))
+        return archive
     with tarfile.open(archive, "w:gz" if archive.suffix in (".gz", ".tgz") else "w") as file:
         file.add(folder, arcname)
     return archive
@@ -52,7 +59,7 @@ def test_a_folder_with_train_and_val(tmp_path: Path) -> None:
     assert dataset.preprocess == data.natural_images() and dataset.image_size == 8
 
 
-@pytest.mark.parametrize("name", ["all.tar", "all.tar.gz", "all.tgz"])
+@pytest.mark.parametrize("name", ["all.tar", "all.tar.gz", "all.tgz", "all.zip"])
 @pytest.mark.parametrize("arcname", [".", "some/root"])
 def test_an_archive_is_the_same_data(tmp_path: Path, name: str, arcname: str) -> None:
     folder = picture_tree(tmp_path / "pictures")
@@ -206,6 +213,49 @@ def test_member_paths_never_reach_the_disk(tmp_path: Path) -> None:
     assert dataset.train.classes == ("a", "b") and len(dataset.train) + len(dataset.test) == 4
     assert [path.name for path in archive.parent.iterdir()] == ["hostile.tar"]
     assert not list(tmp_path.parent.rglob("escaped"))
+
+
+def test_a_hostile_zip_archive_is_harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "png")
+    archive = tmp_path / "in" / "hostile.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in ("/set/a/0.png", "/set/a/1.png", "set/b/0.png", "set\\b\\1.png", "../../escaped/c/0.png"):
+            packed.writestr(name, file.getvalue())
+        link = zipfile.ZipInfo("set/d/link.png")
+        link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        packed.writestr(link, str(tmp_path / "secret.png"))
+    with pytest.warns(UserWarning) as said:
+        dataset = load(archive)
+    assert dataset.train.classes == ("a", "b") and len(dataset.train) + len(dataset.test) == 4
+    notes = " ".join(str(warning.message) for warning in said)
+    assert "members that lead out of the archive" in notes and "links, pipes and devices: 'set/d/link.png'" in notes
+    assert [path.name for path in archive.parent.iterdir()] == ["hostile.zip"]
+    assert not list(tmp_path.parent.rglob("escaped"))
+    bomb = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in ("a/0.png", "a/1.png", "b/0.png", "b/1.png"):
+            packed.writestr(name, file.getvalue())
+        packed.writestr("b/huge.png", bytes(100_000))
+    monkeypatch.setattr("pymixunlearn.data.archives.FILE_LIMIT", 50_000)
+    monkeypatch.setattr("pymixunlearn.data.decoding.FILE_LIMIT", 50_000)
+    read = []
+    plain = zipfile.ZipFile.read
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda of, member: read.append(member.filename) or plain(of, member))
+    with pytest.raises(UserError, match="b/huge.png' has 100000 bytes; expected at most 50000"):
+        load(bomb)
+    assert "b/huge.png" not in read and "b/1.png" in read
+    encrypted = bytearray(archive.read_bytes())
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = encrypted.index(mark)
+        encrypted[start + place] |= 1
+    (tmp_path / "secret.zip").write_bytes(encrypted)
+    with pytest.raises(UserError, match="secret.zip' is encrypted .'set/a/0.png'.; expected a plain archive"):
+        load(tmp_path / "secret.zip")
+    (tmp_path / "broken.zip").write_bytes(archive.read_bytes()[:200])
+    with pytest.raises(UserError, match="broken.zip' cannot be read as a zip archive"):
+        load(tmp_path / "broken.zip")
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:

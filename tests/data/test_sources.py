@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -116,6 +117,18 @@ def test_files_that_are_missing_or_elsewhere_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="names files that are not below its folder: '../images/9.png'"):
         data.load(str(path))
     assert len(data.load(str(path), follow_links=True).train) == 6
+
+
+def test_one_file_under_two_names_is_refused(tmp_path: Path) -> None:
+    path = table(tmp_path / "d", some_rows())
+    text = path.read_text()
+    path.write_text(text.replace("images/8.png", "images/none/../9.png"))
+    with pytest.raises(UserError, match="names 'images/9.png' in more than one row"):
+        data.load(str(path))
+    (tmp_path / "d" / "images" / "link.png").symlink_to("9.png")
+    path.write_text(text.replace("images/8.png", "images/link.png"))
+    with pytest.raises(UserError, match="names one file twice, as 'images/9.png', 'images/link.png'"):
+        data.load(str(path))
 
 
 class Photos:
@@ -286,6 +299,33 @@ def test_data_of_the_datasets_library(tmp_path: Path) -> None:
         data.load(f"hf:{tmp_path / 'none'}", download=False)
     part_of_it = data.load(f"hf:{saved}@6")
     assert part_of_it.name == "saved@6" and len(part_of_it.train) == 6 and len(part_of_it.validation or ()) == 3
+
+
+@pytest.mark.extras
+def test_rows_that_name_a_file_stay_below_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    folder, secret = tmp_path / "rows", tmp_path / "secret.png"
+    picture(secret, (7, 7, 7))
+    for name in ("0.png", "1.png", "2.png"):
+        picture(folder / name)
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    cells = [{"bytes": None, "path": str(folder / f"{number}.png")} for number in range(3)]
+    cells.append({"bytes": None, "path": str(secret)})
+    for part in ("train", "test"):
+        columns = {"image": pyarrow.array(cells, kind), "label": pyarrow.array(["cat", "dog"] * 2)}
+        about = {"huggingface": json.dumps({"info": {"features": {
+            "image": {"_type": "Image"}, "label": {"_type": "Value", "dtype": "string"}}}})}  # fmt: skip
+        rows = pyarrow.table(columns).replace_schema_metadata(about)
+        parquet.write_table(rows, folder / f"{part}-0.parquet")
+    with pytest.raises(UserError, match="names images that are not below its folder: '.*secret.png'"):
+        data.load(f"hf:{folder}")
+    with monkeypatch.context() as patched:
+        patched.setattr("pymixunlearn.data.listing.FILE_LIMIT", 10)
+        with pytest.raises(UserError, match="has [0-9]+ bytes; expected at most 10"):
+            data.load(f"hf:{folder}", follow_links=True)
+    assert data.load(f"hf:{folder}", follow_links=True).train.images[3, 0, 0, 0] == 7
 
 
 @pytest.mark.extras

@@ -218,6 +218,18 @@ def test_a_file_that_changed_builds_no_model_of_a_record(factory: Path, tmp_path
         load_model(tmp_path / "a.safetensors", allow_code=True)
 
 
+def test_a_module_that_changed_builds_no_model_of_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "changing_nets.py").write_text(FACTORY)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = models.build("changing_nets:make", num_classes=3)
+    save_model(tmp_path / "a.safetensors", model)
+    assert model_hash(load_model(tmp_path / "a.safetensors", allow_code=True)) == model_hash(model)
+    (tmp_path / "changing_nets.py").write_text(f"raise SystemExit\n{FACTORY}")
+    monkeypatch.delitem(sys.modules, "changing_nets")
+    with pytest.raises(UserError, match="changing_nets.py' was changed since the model was made with it"):
+        load_model(tmp_path / "a.safetensors", allow_code=True)
+
+
 def test_a_compiled_copy_of_a_file_is_not_run(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def make(num_classes):\n    return 'other'\n")

@@ -470,6 +470,17 @@ def test_images_are_taken_out_of_the_test_set_once_more() -> None:
         once.without({"test": torch.tensor([20])})
 
 
+def test_a_split_is_not_read_beside_another_validation_set(tmp_path: Path) -> None:
+    plain, path = toy(), tmp_path / "split.json"
+    some = plain.test.subset(torch.arange(6))
+    dataset = replace(plain, validation=some)
+    tasks.index_split(dataset, [1, 2]).save(path)
+    assert Split.load(path, dataset).dataset.validation is some
+    assert Split.load(path, plain).dataset.validation is None
+    with pytest.raises(UserError, match="was made beside another validation set: expected one with fingerprint"):
+        Split.load(path, replace(plain, validation=plain.test.subset(torch.arange(5))))
+
+
 @pytest.mark.parametrize("part", ["excluded", "removed"])
 def test_what_was_forgotten_before_and_taken_out_comes_back_and_is_checked(part: str, tmp_path: Path) -> None:
     dataset, path = toy(), tmp_path / "split.json"

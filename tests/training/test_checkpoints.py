@@ -368,6 +368,9 @@ def test_another_number_of_classes(tmp_path: Path) -> None:
         {**CNN, "colour": 1},
         {**CNN, "image_size": "8"},
         {**CNN, "name": []},
+        {**CNN, "members": 1000},
+        {**CNN, "name": "torchvision:resnet18", "image_size": None, "in_channels": 3, "num_classes": 10**6},
+        {"name": "torchvision:vgg11", "num_classes": 3, "in_channels": 3, "image_size": None},
         "cnn",
     ],
 )

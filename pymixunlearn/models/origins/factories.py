@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,11 +33,11 @@ def build_of_factory(asked: Asked, *, file: bool) -> Built:
             returns no network.
     """
     what = f"'{asked.source}:{asked.factory}'"
-    path = Path(asked.source).expanduser()
-    if file and asked.code_sha256 is not None and path.is_file() and file_sha256(path) != asked.code_sha256:
-        raise UserError(f"file '{path}' was changed since the model was made with it; expected sha256 "
-                        f"{asked.code_sha256[:12]}…")  # fmt: skip
-    module = import_file(path) if file else _module(asked.source)
+    path = Path(asked.source).expanduser() if file else _place(asked.source)
+    expected = asked.code_sha256
+    if expected is not None and path is not None and path.is_file() and file_sha256(path) != expected:
+        raise UserError(f"file '{path}' was changed since the model was made with it; expected sha256 {expected[:12]}…")
+    module = import_file(Path(asked.source).expanduser()) if file else _module(asked.source)
     make = _find(module, asked.factory, what)
     given = {"num_classes": asked.outputs, "in_channels": asked.in_channels, "image_size": asked.image_size}
     arguments = {**_accepted(make, given), **asked.arguments}
@@ -52,6 +53,15 @@ def build_of_factory(asked: Asked, *, file: bool) -> Built:
     if not isinstance(model, nn.Module):
         raise UserError(f"model {what} is a {type(model).__name__}; expected a function that returns a torch.nn.Module")
     return Built(model, asked.image_size, code_sha256=_hash(module))
+
+
+def _place(name: str) -> Path | None:
+    """Return the file of a module, before any of it runs; the packages around it have to be imported for that."""
+    try:
+        found = importlib.util.find_spec(name)
+    except Exception:  # whatever a package around it raises is told when it is imported
+        return None
+    return None if found is None or not found.has_location or found.origin is None else Path(found.origin)
 
 
 def _module(name: str) -> ModuleType:
