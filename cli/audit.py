@@ -35,7 +35,9 @@ def audit(ctx: click.Context, /, run: Path | None, **values: Any) -> None:
 
     RUN is a run folder of `unlearn`. Shadow models are trained and unlearned as its model was, on other halves of the
     forgotten and of unseen samples; audit.json goes into the folder. Without RUN, --model names a model that never
-    unlearned, and the audit shows whether it betrays the samples that the split options choose.
+    unlearned, and the audit shows whether it betrays the samples that the split options choose. A model that another
+    tool unlearned is given by --model, --weights and --before, or as the folder of `evaluate --before`: its shadow
+    models do not unlearn, unless Python gives a function that does (pymixunlearn.audit, method=).
 
     LiRA and RMIA test this model: can samples that it has seen (and forgotten) be told from unseen ones? U-LiRA and
     KLoM test the method: can its models be told from retrained ones? Shadow models are cached; an interrupted audit
@@ -46,6 +48,8 @@ def audit(ctx: click.Context, /, run: Path | None, **values: Any) -> None:
       mixunlearn-cli audit runs/digits-class-mixunlearn-seed0-1a2b3c4d
       mixunlearn-cli audit RUN --attacks lira,rmia --shadow-models 32 --jobs 8
       mixunlearn-cli audit --model my.safetensors --dataset photos/ --forget ids.txt
+      mixunlearn-cli audit --model timm:NAME --weights after.pt \\
+        --before before.pt --dataset photos/ --forget ids.txt
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
     from click.core import ParameterSource
 
@@ -88,10 +92,13 @@ def describe(plan: AuditPlan) -> list[str]:
     """Say in a few lines what an audit is going to do."""
     shadows, samples = plan.shadows, plan.samples
     split = samples.split
-    what, chosen = f"model {plan.target.checkpoint}", "chosen"
+    what, chosen = f"the model from {plan.target.origin}", "chosen"
     made = f"an initial training of {shadows.initial.epochs} epochs"
+    if plan.inputs.run is not None or plan.before is not None:
+        chosen = "forgotten"
     if shadows.method is not None:
-        what, chosen = f"{shadows.method.name} in {plan.inputs.run}", "forgotten"
+        if plan.inputs.method is None:
+            what = f"{shadows.method.name} in {plan.inputs.run}"
         made += f", {shadows.method.name}"
     if shadows.retrain is not None:
         made += f", and a Retrain of {shadows.retrain.epochs} epochs"

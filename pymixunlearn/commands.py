@@ -8,7 +8,7 @@ here: ``--forget-class 3`` is ``forget_class=(3,)``, ``--no-retrain`` is ``retra
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -148,28 +148,33 @@ def evaluate(
     model: str | Path | nn.Module,
     data: Data = "digits",
     forget: Forget = None,
-    reference: str | Path | None = None,
+    reference: str | Path | nn.Module | None = None,
     out: str | Path | None = None,
     *,
+    before: str | Path | nn.Module | None = None,
     observer: Observer | None = None,
     **options: Any,
 ) -> Run:
     """Measure a model; arguments as of :func:`unlearn`.
 
     Args:
-        model: A model file, a run folder, or a model in memory.
+        model: A model file, a run folder, or a model in memory; or a network's specification beside ``weights``.
         data: As of :func:`unlearn`.
         forget: As of :func:`unlearn`.
-        reference: Another file or folder, usually Retrain's, to measure the gap to.
+        reference: Another model, usually Retrain's, to measure the gap to: a file, a run folder, or in memory.
         out: Where to write the metrics; None writes nothing.
+        before: The model before unlearning, likewise. With it ``out`` becomes a run folder like that of
+            :func:`unlearn`, whatever tool unlearned: with a report and a record, which :func:`verify` and
+            :func:`audit` take.
         observer: Receives the progress.
         options: Options of ``mixunlearn-cli evaluate``.
     """
     from pymixunlearn.experiments import run_evaluation
 
-    named = isinstance(model, (str, Path))
-    given = {"checkpoint": _path(model) if named else None, "reference": _path(reference)}  # type: ignore[arg-type]
-    inputs = _inputs(EvaluateInputs, options, None if named else model, data, forget, **given)
+    given: dict[str, Any] = {"reference": _model(reference), "before": _model(before)}
+    if isinstance(model, (str, Path)) and options.get("weights") is None:
+        given["checkpoint"], model = Path(model), None
+    inputs = _inputs(EvaluateInputs, options, model, data, forget, **given)
     return run_evaluation(inputs, _path(out), observer=observer)
 
 
@@ -180,16 +185,40 @@ def audit(
     forget: Forget = None,
     out: str | Path | None = None,
     *,
+    method: Callable[..., Any] | None = None,
+    before: str | Path | nn.Module | None = None,
     observer: Observer | None = None,
     **options: Any,
 ) -> AuditOutcome:
-    """Attack a run of ``unlearn``, or a model that never unlearned, with shadow models; options as of the command.
+    """Attack a model with shadow models; options as of the command.
 
-    With ``jobs`` above 1, a script needs ``if __name__ == "__main__":`` around its own work.
+    With ``jobs`` above 1, a script needs ``if __name__ == "__main__":`` around its own work, and ``method`` has to be a
+    function of a module.
+
+    Args:
+        run: A run folder of :func:`unlearn`, or of :func:`evaluate` with ``before``.
+        model: Instead of a run, a model that never unlearned, or that another tool unlearned.
+        data: As of :func:`unlearn`, for ``model``.
+        forget: Likewise.
+        out: The folder for ``audit.json``; None takes the run folder, or makes one in ``runs/``.
+        method: How another tool unlearns: a function ``(model, forget, retain)`` in plain PyTorch, which changes the
+            model in place or returns another one. ``forget`` and ``retain`` are data sets of torch of (input, label),
+            without augmentation. With it the shadow models unlearn too, and all attacks are made.
+        before: The model before unlearning, which is then attacked as well.
+        observer: Receives the progress.
+        options: Options of ``mixunlearn-cli audit``, and ``settings``: how the models were trained.
+
+    Example:
+        >>> def forget_all(model, forget, retain):
+        ...     for images, labels in torch.utils.data.DataLoader(forget, batch_size=32):
+        ...         ...
+        >>> audited = {"data": "digits", "forget": [3, 4], "method": forget_all}
+        >>> pymixunlearn.audit(model="after.pt", before="before.pt", **audited)  # doctest: +SKIP
     """
     from pymixunlearn.experiments import resolve_audit, run_audit
 
-    inputs = _inputs(AuditInputs, options, model, data, forget, run=_path(run))
+    given = {"run": _path(run), "method": method, "before": _model(before)}
+    inputs = _inputs(AuditInputs, options, model, data, forget, **given)
     return run_audit(resolve_audit(inputs, observer=observer), _path(out), observer=observer)
 
 
@@ -385,6 +414,10 @@ def _filled(inputs: type[T], options: dict[str, Any], **given: Any) -> T:
 def _fields(inputs: type) -> Iterator[dataclasses.Field[Any]]:
     for part in (inputs, DataRequest, SplitRequest, ModelRequest):
         yield from dataclasses.fields(part)
+
+
+def _model(value: str | Path | nn.Module | None) -> Path | nn.Module | None:
+    return Path(value) if isinstance(value, str) else value
 
 
 def _path(value: str | Path | None) -> Path | None:

@@ -26,7 +26,13 @@ def percentages(output: str, row: str, metric: str) -> float:
 
 
 # What an example forgets: the initial model knows it, the unlearned one no longer does.
-FORGOTTEN = {"unlearn_your_model.py": "train_f", "train_step_by_hand.py": "test_f", "add_a_method.py": "test_f"}
+FORGOTTEN = {
+    "unlearn_your_model.py": "train_f",
+    "train_step_by_hand.py": "test_f",
+    "add_a_method.py": "test_f",
+    "judge_another_tool.py": "test_f",
+}
+WRITTEN = {"unlearn_your_model.py": ["unlearned.safetensors"], "judge_another_tool.py": ["judged"]}
 
 LINES = {"add_a_method.py": 40, "train_step_by_hand.py": 60}
 
@@ -42,4 +48,10 @@ def test_an_example_runs_and_forgets(name: str, tmp_path: Path) -> None:
     assert percentages(output, "initial", FORGOTTEN[name]) > 90
     assert percentages(output, "unlearned", FORGOTTEN[name]) < 20
     written = [path.name for path in tmp_path.iterdir()]
-    assert written == (["unlearned.safetensors"] if name == "unlearn_your_model.py" else [])
+    assert written == WRITTEN.get(name, [])
+
+
+def test_what_another_tool_unlearned_is_audited_and_verified(tmp_path: Path) -> None:
+    output = run("judge_another_tool.py", tmp_path)
+    assert "KLoM of forgotten samples" in output and "Before unlearning, LiRA" in output
+    assert re.search(r"[0-9]+ checks, all hold: True", output)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
-from torch import nn
 
 from pymixunlearn.data import Dataset, Preprocess
 from pymixunlearn.errors import UserError
-from pymixunlearn.evaluation import Metrics
+from pymixunlearn.evaluation import ATTACKERS, Metrics
 from pymixunlearn.evaluation.catalogue import plugged_keys
 from pymixunlearn.evaluation.plugged import plugged_metrics
 from pymixunlearn.experiments.common.data_origin import IN_MEMORY, data_of_run, runs_code, specified
@@ -28,31 +25,34 @@ from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import read_json
-from pymixunlearn.experiments.common.settings import read_training
-from pymixunlearn.experiments.common.stages import cached_models
-from pymixunlearn.experiments.common.threads import suited_threads
 from pymixunlearn.experiments.unlearn.report import AUDIT, HTML, PURGE, SOURCES, read_further, read_pictures
-from pymixunlearn.experiments.verify_metrics import Check, check_metrics, check_test_accuracy
+from pymixunlearn.experiments.verify_metrics import Check, changed_from, check_metrics, check_test_accuracy
+from pymixunlearn.experiments.verify_models import (
+    check_model,
+    check_unbuilt,
+    check_weights_in_use,
+    loaded,
+    other_models,
+    with_given_model,
+)
 from pymixunlearn.files import file_sha256
 from pymixunlearn.models.registry import model_runs_code
-from pymixunlearn.models.weight_files import read_tensors
 from pymixunlearn.reporting import (
     FORMAT,
     FORMAT_1,
     RECORD,
-    SECOND,
     deletion_record,
     record_sha256,
     render_report,
-    row_name,
     schema,
     upgraded,
     upgraded_record,
 )
 from pymixunlearn.tasks import Split, indices_sha256, read_deletion_list
 from pymixunlearn.tasks.known_samples import same_data
+from pymixunlearn.tasks.manifest import read_manifest
 from pymixunlearn.tasks.samples import find_samples
-from pymixunlearn.training import load_model, model_hash, resolve_device, tensors_hash
+from pymixunlearn.training import resolve_device
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,8 @@ def run_verification(inputs: VerifyInputs, *, observer: Observer | None = None) 
     try:
         if files_hold:
             checks += _check_copies(folder, record, missing)
+        if files_hold and inputs.manifest is not None:
+            checks.append(_check_manifest(inputs.manifest, read_json(folder / "split.json")))
         # A damaged file can fail in any way once it is read; it has been named above.
         if inputs.hashes_only:
             missing.append("metrics: neither data nor models were loaded (--hashes-only)")
@@ -144,15 +146,11 @@ def _check_files(folder: Path, record: Mapping[str, Any]) -> Iterator[Check]:
             yield Check(name, False, "is missing")
             continue
         found = file_sha256(path)
-        yield Check(name, found == stated, f"sha256 {found[:12]}…" + ("" if found == stated else _expected(stated)))
+        yield Check(name, found == stated, f"sha256 {found[:12]}…" + ("" if found == stated else changed_from(stated)))
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if not path.is_dir() and name != RECORD and name not in record["files"]:
             yield Check(name, False, "is no file of this run: the record does not know it")
-
-
-def _expected(stated: object) -> str:
-    return f", recorded {str(stated)[:12]}…: it was changed"
 
 
 def _check_copies(folder: Path, record: Mapping[str, Any], missing: list[str]) -> Iterator[Check]:
@@ -228,31 +226,35 @@ def _check_content(
     dataset = _load(inputs, config, watcher) if inputs.dataset is None else inputs.dataset
     found, stated = dataset.fingerprint(), record["dataset"]["fingerprint"]
     known = same_data(dataset, read_json(folder / "split.json"))
+    inputs = with_given_model(inputs, config["architecture"])
     unknown = is_object(config["architecture"])
     if unknown and inputs.network is None:
-        yield from _check_unbuilt(folder, record, known is not None, f"{dataset.name}, fingerprint {found[:12]}…")
+        yield from check_unbuilt(folder, record, known is not None, f"{dataset.name}, fingerprint {found[:12]}…")
         missing.append(
             f"metrics: the model was in memory ('{config['architecture']['name']}') and cannot be rebuilt from names; "
-            "pymixunlearn.verify(run, model=…) checks them"
+            "pymixunlearn.verify(run, model=…), or --model with a function that makes its network, checks them"
         )
         return
-    if not unknown and model_runs_code(config["architecture"]) and not inputs.allow_code:
-        yield from _check_unbuilt(folder, record, known is not None, f"{dataset.name}, fingerprint {found[:12]}…")
+    named = inputs.allow_code or inputs.model is not None
+    if not unknown and model_runs_code(config["architecture"]) and not named:
+        yield from check_unbuilt(folder, record, known is not None, f"{dataset.name}, fingerprint {found[:12]}…")
         missing.append(
             f"metrics: the model is made by '{config['architecture']['name']}', and code that a record names is not "
-            "run; --allow-code runs it once you have read it"
+            "run; --allow-code, or the same as --model, runs it once you have read it"
         )
         return
     # It says its own architecture, which need not be the initial model's: an ensemble, for example.
-    model = _loaded(folder / CHECKPOINT, inputs, config, says_its_own=True)
+    model = loaded(folder / CHECKPOINT, inputs, config, says_its_own=True)
+    if inputs.weights is not None:
+        yield check_weights_in_use(inputs.weights, inputs, config, record)
     if known is None:
         gone = metrics.get("rest") == {"retain": pixels_sha256(dataset.train), "test": pixels_sha256(dataset.test)}
         detail = "D_f is gone, as it should be, and the rest is what the run saw"
         yield Check(
-            "data set", gone, detail if gone else f"{dataset.name}, fingerprint {found[:12]}…{_expected(stated)}"
+            "data set", gone, detail if gone else f"{dataset.name}, fingerprint {found[:12]}…{changed_from(stated)}"
         )
         if gone:
-            yield _check_model("unlearned", model, record)
+            yield check_model("unlearned", model, record)
             yield from check_test_accuracy(model, dataset, config, metrics, read_json(folder / "split.json"), device)
             missing.append("metrics that need the forgotten samples: they are deleted")
         return
@@ -268,10 +270,11 @@ def _check_content(
     if inputs.deletion_list is not None:
         yield _check_list(inputs.deletion_list, record, dataset)
     _load_plugged(inputs, config, metrics, missing)
-    networks = {"unlearned": model, **_other_models(inputs, config, split, missing, metrics)}
+    networks = {"unlearned": model, **other_models(inputs, config, split, missing, metrics)}
     for name, network in networks.items():
-        yield _check_model(name, network, record)
-    yield from check_metrics(networks, split, metrics, device, watcher, missing)
+        yield check_model(name, network, record)
+    attacker = config.get("attacker", ATTACKERS[0])
+    yield from check_metrics(networks, split, metrics, device, watcher, missing, attacker=attacker)
     if metrics.get("acceptance"):
         missing.append("decisions of the acceptance test: it is not made again")
 
@@ -294,82 +297,13 @@ def _load_plugged(
         missing.append(f"metrics {', '.join(lacking)}: {what}; {said}")
 
 
-def _loaded(file: Path, inputs: VerifyInputs, config: Mapping[str, Any], *, says_its_own: bool = False) -> nn.Module:
-    """Load a model of the run's architecture, or of the one that its file says.
-
-    Raises:
-        UserError: The file is missing, cannot be read, or is of another architecture.
-    """
-    architecture = config["architecture"]
-    if is_object(architecture):
-        return load_model(file, into=copy.deepcopy(inputs.network))
-    described = None if says_its_own else architecture
-    return load_model(
-        file, architecture=described, num_classes=architecture["num_classes"], allow_code=inputs.allow_code
-    )
-
-
 def _check_validation(dataset: Dataset, manifest: Mapping[str, Any]) -> Iterator[Check]:
     stated = (manifest.get("validation") or {}).get("sha256")
     if stated is None:
         return
     found = None if dataset.validation is None else dataset.validation.fingerprint()
     detail = "missing" if found is None else f"{len(dataset.validation or ())} images, fingerprint {found[:12]}…"
-    yield Check("validation set", found == stated, detail + ("" if found == stated else _expected(stated)))
-
-
-def _check_unbuilt(folder: Path, record: Mapping[str, Any], same_data: bool, data: str) -> Iterator[Check]:
-    """Check what needs no network: the data, and the hash of the unlearned model's weights."""
-    expected = "" if same_data else _expected(record["dataset"]["fingerprint"])
-    yield Check("data set", same_data, f"{data}{expected}")
-    yield _check_hash("unlearned", tensors_hash(read_tensors(folder / CHECKPOINT)[0]), record)
-
-
-def _check_model(name: str, network: nn.Module, record: Mapping[str, Any]) -> Check:
-    return _check_hash(name, model_hash(network), record)
-
-
-def _check_hash(name: str, sha256: str, record: Mapping[str, Any]) -> Check:
-    stated = record["models"][f"{name}_sha256"]
-    detail = f"sha256 of the weights {sha256[:12]}…"
-    same = sha256 == stated
-    return Check(f"model {row_name(name)}", same, detail + ("" if same else _expected(stated)))
-
-
-def _other_models(
-    inputs: VerifyInputs, config: Mapping[str, Any], split: Split, missing: list[str], metrics: Mapping[str, Any]
-) -> dict[str, nn.Module]:
-    """Return the initial model and Retrain: as given, as the run was given it, or from the cache of trained models."""
-    found: dict[str, nn.Module] = {}
-    given = {"initial": inputs.initial, "retrain": inputs.retrain}
-    for name, path in given.items():
-        if path is not None:
-            found[name] = _loaded(path / CHECKPOINT if path.is_dir() else path, inputs, config)
-    stated = metrics["hashes"].get("initial")
-    if "initial" not in found and inputs.network is not None and model_hash(inputs.network) == stated:
-        found["initial"] = copy.deepcopy(inputs.network).cpu()
-    # What other versions or processors train, under the same settings, need not be what they trained for this run.
-    here = versions()
-    ours = all(metrics["versions"].get(name) == here[name] for name in ("pymixunlearn", "torch", "processor", "gpu"))
-    with suited_threads(split.dataset, torch.device(config["device"])):
-        cached = cached_models(
-            config["architecture"],
-            split,
-            *(read_training(config[name]) if config[name] and name not in found and ours else None for name in given),
-            device=torch.device(config["device"]),
-            seed=config["seed"],
-            network=inputs.network,
-            second=bool(config.get(SECOND)),
-        )
-    found = {**cached, **found}
-    for name in (*given, SECOND):
-        if name not in found and metrics["metrics"].get(name) is not None:
-            where = "it is not in the cache of trained models" if ours else "another version or processor trained it"
-            where += f"; give it as --{name}" if name in given else ""
-            missing.append(f"model {row_name(name)} and its metrics: {where}")
-    if "retrain" not in found and metrics["metrics"]["retrain"] is not None:
-        missing.append("metrics that compare with Retrain's predictions, and every gap to Retrain")
-    return {name: found[name] for name in (*given, SECOND) if name in found}
+    yield Check("validation set", found == stated, detail + ("" if found == stated else changed_from(stated)))
 
 
 def _load(inputs: VerifyInputs, config: Mapping[str, Any], watcher: Observer) -> Dataset:
@@ -386,3 +320,12 @@ def _check_list(path: Path, record: Mapping[str, Any], dataset: Dataset) -> Chec
     what = "indices" if column is None else f"indices and ids ('{column}')"
     said = "the forgotten ones" if same else "other ones than were forgotten"
     return Check(str(path), same, f"{len(indices)} {what}: {said}")
+
+
+def _check_manifest(path: Path, split: Mapping[str, Any]) -> Check:
+    """Compare a manifest that the caller has with the run's."""
+    given = read_manifest(path)
+    parts = {"data set": ("dataset", "fingerprint"), "D_f": ("forget", "sha256"), "D_r": ("retain", "sha256")}
+    unlike = [name for name, (part, key) in parts.items() if given[part][key] != split[part][key]]
+    said = f"another {' and another '.join(unlike)} than the run's" if unlike else "the run's data, D_f and D_r"
+    return Check(str(path), not unlike, said)

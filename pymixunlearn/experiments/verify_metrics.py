@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pymixunlearn.data import Dataset
-from pymixunlearn.evaluation import METRICS, accuracy, predict_logits
+from pymixunlearn.evaluation import ATTACKERS, METRICS, accuracy, predict_logits
 from pymixunlearn.evaluation.catalogue import metric_info, plugged_keys
 from pymixunlearn.evaluation.intervals import sample_counts
 from pymixunlearn.experiments.common.progress import Observer
@@ -37,6 +37,11 @@ class Check:
     subject: str
     holds: bool
     detail: str
+
+
+def changed_from(stated: object) -> str:
+    """Return the part of a sentence for a hash that is not the recorded one."""
+    return f", recorded {str(stated)[:12]}…: it was changed"
 
 
 def check_test_accuracy(
@@ -72,6 +77,8 @@ def check_metrics(
     device: torch.device,
     watcher: Observer,
     missing: list[str],
+    *,
+    attacker: str = ATTACKERS[0],
 ) -> Iterator[Check]:
     """Measure models; ``missing`` gets a sentence for what the record states and no model tells without a training."""
     # A run of an earlier version has one attack, and no list of them.
@@ -83,6 +90,7 @@ def check_metrics(
             device=device,
             seed=metrics["seed"],
             observer=watcher,
+            attacker=attacker,
             draws=draws,
             asr=metrics.get("asr", "default"),
         )

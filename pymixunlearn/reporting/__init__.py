@@ -13,7 +13,7 @@ from pymixunlearn.reporting.deletion_record import (
 )
 from pymixunlearn.reporting.formats import to_rich as comparison_as_rich
 from pymixunlearn.reporting.html import render_report
-from pymixunlearn.reporting.metrics_record import MODELS, SECOND, VERSION, measured, row_name, upgraded
+from pymixunlearn.reporting.metrics_record import MODELS, OTHER_TOOL, SECOND, VERSION, measured, row_name, upgraded
 from pymixunlearn.reporting.table import (
     Row,
     evaluation_rows,
@@ -29,6 +29,7 @@ __all__ = [
     "FORMAT",
     "FORMAT_1",
     "MODELS",
+    "OTHER_TOOL",
     "RECORD",
     "SECOND",
     "VERSION",

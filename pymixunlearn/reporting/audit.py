@@ -36,10 +36,16 @@ def audit_table(record: Mapping[str, Any], *, plain: bool = False) -> FoldingTab
         return None
     headings = (heading for heading, _ in COLUMNS.values())
     table = FoldingTable("", "tells", *headings, names=2, plain=plain)
-    for attack in record["attacks"].values():
+    for attack in attack_rows(record):
         cells = (_interval(attack[key], decimals) for key, (_, decimals) in COLUMNS.items())
         table.add_row(attack["label"], attack["asks"], *cells)
     return table
+
+
+def attack_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the attacks of an ``audit.json``, and those on the model before unlearning where it was audited too."""
+    before = [{**attack, "label": f"{attack['label']}, before"} for attack in record.get("before", {}).values()]
+    return [*record["attacks"].values(), *before]
 
 
 def klom_lines(record: Mapping[str, Any]) -> list[str]:

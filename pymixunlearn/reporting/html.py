@@ -12,8 +12,8 @@ from markupsafe import Markup
 from pymixunlearn import methods
 from pymixunlearn.display import printable
 from pymixunlearn.evaluation.catalogue import metric_info
-from pymixunlearn.reporting.audit import COLUMNS, klom_lines
-from pymixunlearn.reporting.metrics_record import PAPER_ATTACK, row_name
+from pymixunlearn.reporting.audit import COLUMNS, attack_rows, klom_lines
+from pymixunlearn.reporting.metrics_record import OTHER_TOOL, PAPER_ATTACK, row_name
 from pymixunlearn.reporting.pictures import caption_of, inline
 from pymixunlearn.reporting.table import Row, column_label, columns, format_cell, further_rows, result_rows
 from pymixunlearn.reporting.verdict import verdict
@@ -64,7 +64,8 @@ def render_report(
             config=config,
             record=record,
             split=split,
-            summary=config.get("method_summary") or methods.get(record["method"]).summary,
+            summary=_summary(config, record["method"]),
+            elsewhere=record["method"] == OTHER_TOOL,
             task_meaning=_TASKS[split["task"]],
             classes=[config["class_names"][label] for label in split["params"].get("classes", [])],
             verdict=verdict(record),
@@ -81,6 +82,12 @@ def render_report(
             klom=[] if audit is None else klom_lines(audit),
         )
     )
+
+
+def _summary(config: Mapping[str, Any], method: str) -> str | None:
+    if method == OTHER_TOOL:
+        return None
+    return config.get("method_summary") or methods.get(method).summary
 
 
 @cache
@@ -152,7 +159,7 @@ def _acceptance(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _attacks(audit: Mapping[str, Any]) -> dict[str, Any]:
     """Return the table of an audit's attacks, each number with its interval."""
     rows = []
-    for attack in audit["attacks"].values():
+    for attack in attack_rows(audit):
         cells = [(attack["asks"], "")]
         for key, (_, decimals) in COLUMNS.items():
             value, low, high = (f"{attack[key][bound]:.{decimals}f}" for bound in ("value", "low", "high"))

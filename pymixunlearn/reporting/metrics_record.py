@@ -10,13 +10,15 @@ if TYPE_CHECKING:
 
 VERSION = 2
 MODELS = ("initial", "unlearned", "retrain")
+"""The models of a run: keys in every file, and the prefixes of settings for the two that are trained."""
 SECOND = "second_retrain"
 """Another Retrain with other weights and another order, in runs that ask for it: the noise floor of every gap."""
-"""The models of a run: keys in every file, and the prefixes of settings for the two that are trained."""
 PAPER_ATTACK = (
     "ASR is one attack in the form of the paper's code: members augmented, test images in the order of their file."
 )
 """What is said beside the numbers of a run whose attack has that form."""
+OTHER_TOOL = "another-tool"
+"""Stands for the method's name where this package did not unlearn, but measures a model that was unlearned."""
 _OLD_MODELS = {"Retrain": "retrain"}
 _OLD_SECONDS = {"unlearn": "unlearned"}
 

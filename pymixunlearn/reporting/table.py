@@ -63,7 +63,7 @@ def evaluation_rows(record: Mapping[str, Any]) -> list[Row]:
     judged = {name: {"acceptance": test["decision"]} for name, test in (record.get("acceptance") or {}).items()}
     rows = [
         Row(name, {**metrics[name], **judged.get(name, {})}, emphasis=name == "model")
-        for name in ("model", "initial", "reference")
+        for name in ("model", "reference")
         if name in metrics
     ]
     return rows if gaps is None else [*rows, Row("gap |model - reference|", gaps["model"])]

@@ -140,6 +140,23 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return dict(_read(Path(path))[1].get("metadata") or {})
 
 
+def read_architecture(path: str | Path) -> dict[str, Any] | None:
+    """Return the arguments of ``models.build`` that a file says its network is built with; None where it says nothing.
+
+    Raises:
+        UserError: No such file, or a file that cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save(nn.Linear(2, 2).state_dict(), f"{folder}/a.pt")
+        ...     read_architecture(f"{folder}/a.pt") is None
+        True
+    """
+    found: dict[str, Any] | None = _read(Path(path))[1].get("architecture")
+    return found
+
+
 def model_hash(model: nn.Module) -> str:
     """Return the sha256, in hex, of a model's state: names, dtypes, shapes and bytes of every tensor in it.
 

@@ -52,12 +52,16 @@ def test_evaluate_judges_the_forgetting_on_images_that_no_model_saw(invoke: Invo
     part = ("--dataset", "digits@700")
     invoke("train", *part, "--set", "epochs=1", "--out", "before")
     invoke("retrain", *part, "--set", "epochs=1", "--out", "after")
-    result = invoke("evaluate", "after", *part, "--initial", "before", "--out", "measured")
+    result = invoke("evaluate", "after", *part, "--before", "before", "--out", "measured")
     assert result.exit_code == 0, result.output
     found = json.loads(Path("measured/metrics.json").read_text())["acceptance"]
-    assert list(found) == ["model", "initial"] and found["model"]["initial_ks"] is not None
-    assert found["model"]["reason"] in " ".join(result.stdout.split()) and "Acceptance" in result.stdout
-    whole = invoke("evaluate", "after", "--initial", "gone")
+    assert list(found) == ["initial", "unlearned"] and found["unlearned"]["initial_ks"] is not None
+    assert found["unlearned"]["reason"] in " ".join(result.stdout.split()) and "Acceptance" in result.stdout
+    verified = invoke("verify", "measured", "--before", "before")
+    assert verified.exit_code == 0, verified.output
+    alone = invoke("evaluate", "after", *part)
+    assert json.loads(json.dumps(found["unlearned"]["ks"])) and "Acceptance" in alone.stdout
+    whole = invoke("evaluate", "after", "--before", "gone")
     assert whole.exit_code == 1 and "model checkpoint 'gone' does not exist" in whole.stderr
 
 

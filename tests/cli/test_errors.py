@@ -62,7 +62,7 @@ def failure(result: Result) -> str:
         ("unlearn --config list.yaml", "'list.yaml' holds a list"),
         ("unlearn --config typo.yaml", "unknown setting 'epoch'; * Did you mean 'epochs'?"),
         ("unlearn --config corrupt.pt", "'corrupt.pt'"),
-        ("evaluate", "Missing argument 'CHECKPOINT'"),
+        ("evaluate", "an evaluation needs a trained model; expected its file or run folder"),
         ("evaluate seven.safetensors --attacker tree", "unknown attacker 'tree'"),
         ("train --model cn", "unknown model 'cn'; * Did you mean 'cnn'?"),
     ],

@@ -435,7 +435,7 @@ def test_what_could_not_be_checked_is_listed(folder: Path, tmp_path: Path, monke
     monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / "empty"))
     alone = run_verification(VerifyInputs(folder, device="cpu"))
     assert alone.holds and any("give it as --retrain" in sentence for sentence in alone.not_checked)
-    assert any("give it as --initial" in sentence for sentence in alone.not_checked)
+    assert any("give it as --before" in sentence for sentence in alone.not_checked)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{}", '{"format": "pymixunlearn-report/2", "files": []}', "\x00"])

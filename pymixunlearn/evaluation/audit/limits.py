@@ -9,11 +9,12 @@ from pymixunlearn.evaluation.audit.lira import OWN_VARIANCE_FROM
 from pymixunlearn.evaluation.audit.measure import ATTACKS
 
 
-def findings(result: Mapping[str, Any]) -> list[str]:
+def findings(result: Mapping[str, Any], when: str = "") -> list[str]:
     """Return one sentence per attack on what its AUC says.
 
     Args:
         result: What :func:`pymixunlearn.evaluation.audit.measure` returned.
+        when: What each sentence begins with.
     """
     sentences = []
     for name, attack in result["attacks"].items():
@@ -28,7 +29,7 @@ def findings(result: Mapping[str, Any]) -> list[str]:
             )
         else:
             verdict = f"cannot tell {asked}: the interval of the AUC includes 0.5"
-        sentences.append(f"{attack['label']} {verdict}.")
+        sentences.append(f"{when}{attack['label']} {verdict}.")
     if result["klom"] is not None:
         forgotten, floor = (result["klom"][kind]["median"] for kind in ("forget", "floor"))
         sentences.append(

@@ -56,10 +56,12 @@ class ShadowMargins:
     Attributes:
         shadows: Under the models that stand for the one under audit, ``[N, S]``: trained, and unlearned if it was.
         retrained: Under models trained on D_r alone, ``[N, S]``; None where no attack needs them.
+        initial: Under the shadow models before they unlearned, ``[N, S]``; None where nothing asks for them.
     """
 
     shadows: Array
     retrained: Array | None = None
+    initial: Array | None = None
 
 
 def measure(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pymixunlearn.experiments.common.inputs import Inputs
 from pymixunlearn.experiments.common.options import option
 
+if TYPE_CHECKING:
+    from torch import nn
+
 
 @dataclass(frozen=True)
 class AuditInputs(Inputs):
-    """Inputs of ``audit``: a run of ``unlearn``, or a model that never unlearned.
+    """Inputs of ``audit``: a run of ``unlearn``, or a model that never unlearned, or that another tool unlearned.
 
     Attributes:
         run: The run folder; it says everything about data, split, model and method. Of ``data`` only where the files
@@ -20,10 +25,23 @@ class AuditInputs(Inputs):
         attacks: Names of attacks; () for all that apply.
         shadow_models: How many, even; None for 16, or 8 for RMIA alone.
         epochs: Epochs of every training of a shadow model, instead of the audited model's.
-        jobs: How many shadow models to train at a time; None for one on each CPU core, or four on a GPU.
+        jobs: How many shadow models to train at a time; None for one on each CPU core, or four on a GPU, and for
+            ``method`` one.
+        before: The model before unlearning, a file, a run folder or one in memory, which is attacked likewise.
+        method: A function ``(model, forget, retain)`` by which the audited model unlearned, and the shadow models do:
+            it changes the model in place or returns another; the others are
+            :class:`pymixunlearn.methods.function.LabelledInputs`. ``settings`` say how the models are trained first.
     """
 
     run: Path | None = None
+    method: Callable[..., Any] | None = None
+    before: Path | nn.Module | None = option(
+        "--before",
+        kind=Path,
+        metavar="CHECKPOINT",
+        first=True,
+        help="The model before unlearning, to attack it likewise: what does unlearning change?",
+    )
     attacks: tuple[str, ...] = option(
         "--attacks",
         kind="words",

@@ -10,43 +10,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pymixunlearn import methods
 from pymixunlearn.cores import usable_cores
 from pymixunlearn.errors import UserError
-from pymixunlearn.evaluation.audit import ATTACKS, ShadowPlan, check_auditable, measure, plan_shadows
+from pymixunlearn.evaluation.audit import ATTACKS, ShadowMargins, ShadowPlan, measure, plan_shadows
 from pymixunlearn.evaluation.audit.limits import findings, limits
 from pymixunlearn.evaluation.audit.rmia import REFERENCES
 from pymixunlearn.experiments.audit.inputs import AuditInputs
+from pymixunlearn.experiments.audit.origin import has_method, mismatch, origin_of_audit, read_object
 from pymixunlearn.experiments.audit.shadows import Shadows, make_shadows, margins_of
 from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
-from pymixunlearn.experiments.common.data_origin import data_of_run, runs_code, specified
-from pymixunlearn.experiments.common.data_request import DataRequest
-from pymixunlearn.experiments.common.forget_set import load_split
-from pymixunlearn.experiments.common.given import GivenData, GivenModel
-from pymixunlearn.experiments.common.identity import FORMAT, data_identity, identity_hash
+from pymixunlearn.experiments.common.identity import data_identity, identity_hash
 from pymixunlearn.experiments.common.in_memory import is_object
-from pymixunlearn.experiments.common.initial_model import (
-    CHECKPOINT,
-    InitialModel,
-    choose_model,
-    filled_object,
-    load_checkpoint,
-    model_path,
-)
-from pymixunlearn.experiments.common.inputs import ModelRequest
-from pymixunlearn.experiments.common.model_inputs import fed
+from pymixunlearn.experiments.common.initial_model import InitialModel
 from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import write_json
-from pymixunlearn.experiments.common.settings import build_training, read_training
-from pymixunlearn.experiments.common.split_request import SplitRequest
 from pymixunlearn.experiments.unlearn.report import AUDIT, write_report
-from pymixunlearn.methods import Method, Recipe
-from pymixunlearn.models.specification import parse_specification
+from pymixunlearn.methods import Recipe
 from pymixunlearn.reporting import RECORD
-from pymixunlearn.tasks import Split
-from pymixunlearn.training import CodeNotAllowed, TrainConfig, resolve_device
+from pymixunlearn.training import resolve_device
 
 AUDIT_FORMAT = "pymixunlearn-audit/1"
 SHADOW_MODELS = 16
@@ -63,6 +46,7 @@ class AuditPlan:
         shadows: The shadow models to make.
         jobs: How many at a time.
         mismatch: In what the shadow models are known to differ from the model under audit.
+        before: The model before unlearning, attacked likewise.
     """
 
     inputs: AuditInputs
@@ -71,6 +55,7 @@ class AuditPlan:
     shadows: Shadows
     jobs: int
     mismatch: str | None
+    before: InitialModel | None = None
 
     @property
     def samples(self) -> ShadowPlan:
@@ -84,6 +69,7 @@ class AuditPlan:
         return {
             **data_identity(self.samples.split),
             "model_sha256": self.target.sha256,
+            **({} if self.before is None else {"before_sha256": self.before.sha256}),
             "architecture": self.target.architecture,
             "method": None if method is None else method.name,
             "settings": None if method is None else method.config.to_dict(),
@@ -106,18 +92,6 @@ class AuditOutcome:
     known: bool
 
 
-@dataclass(frozen=True)
-class _Origin:
-    """Model under audit, and how models like it are made."""
-
-    split: Split
-    target: InitialModel
-    method: Method | None
-    initial: TrainConfig
-    retrain: TrainConfig
-    trained_elsewhere: bool
-
-
 def resolve_audit(inputs: AuditInputs, *, observer: Observer | None = None) -> AuditPlan:
     """Load data and model and settle every setting.
 
@@ -128,14 +102,14 @@ def resolve_audit(inputs: AuditInputs, *, observer: Observer | None = None) -> A
     load_plugins(inputs.plugin)
     device = resolve_device(inputs.device)
     # All mistakes that need no data are found before data is read.
-    attacks = _attacks(inputs)
+    attacks = _attacks(inputs, with_method=has_method(inputs))
     count = _shadow_models(inputs, attacks)
     able = tuple(name for name in attacks if count >= ATTACKS[name].min_shadows)
     if able != attacks and observer is not None:
         others = ", ".join(f"{name} ({ATTACKS[name].min_shadows})" for name in attacks if name not in able)
         observer.note(f"Left out, since they need more than {count} shadow models: {others}.")
     attacks = able
-    origin = _of_run(inputs, observer) if inputs.run is not None else _of_model(inputs, observer)
+    origin = origin_of_audit(inputs, observer)
     initial, retrain = origin.initial, origin.retrain
     if inputs.epochs is not None:
         initial, retrain = replace(initial, epochs=inputs.epochs), replace(retrain, epochs=inputs.epochs)
@@ -150,9 +124,11 @@ def resolve_audit(inputs: AuditInputs, *, observer: Observer | None = None) -> A
         inputs.seed,
         network=origin.target.loaded if is_object(origin.target.architecture) else None,
         recipe=None if origin.method is None or not origin.method.chooses else Recipe(initial, retrain),
+        with_initial=origin.before is not None,
     )
-    jobs = inputs.jobs or (4 if device.type == "cuda" else usable_cores())
-    return AuditPlan(inputs, origin.target, attacks, shadows, min(jobs, count), _mismatch(inputs, origin))
+    # A function of the caller's need not be one that other processes can import.
+    jobs = inputs.jobs or (1 if inputs.method is not None else 4 if device.type == "cuda" else usable_cores())
+    return AuditPlan(inputs, origin.target, attacks, shadows, min(jobs, count), mismatch(inputs, origin), origin.before)
 
 
 def run_audit(
@@ -178,8 +154,9 @@ def run_audit(
     identity: dict[str, Any] = json.loads(json.dumps(plan.identity))
     folder = out or plan.inputs.run or Path("runs") / f"audit-{plan.target.short_name}-{identity_hash(identity)}"
     file = folder / AUDIT
-    known = _read(file)
-    if known is not None and known.get("identity") == identity:
+    known = read_object(file)
+    # The same name says nothing of what a function does today.
+    if known is not None and known.get("identity") == identity and plan.inputs.method is None:
         _renew_report(plan, folder, known)  # where an audit was killed before it did that
         return AuditOutcome(file, known, known=True)
     if folder.exists() and not folder.is_dir():
@@ -192,13 +169,17 @@ def run_audit(
     target = margins_of(loaded, samples.audited(), samples.split.preprocess, plan.shadows.device)
     watcher.phase_started("attacks", None)
     result = measure(samples, target, margins, plan.attacks, seed=plan.inputs.seed)
+    before = _attacked_before(plan, margins)
     watcher.phase_finished("attacks", ", ".join(ATTACKS[name].label for name in plan.attacks))
     count = len(samples.seen)
     record = {
         "format": AUDIT_FORMAT,
         **result,
+        **({} if before is None else {"before": before["attacks"]}),
         "shadow_models": count,
-        "findings": "\n".join(findings(result)),
+        "findings": "\n".join(
+            [*findings(result), *([] if before is None else findings(before, "Before unlearning, "))]
+        ),
         "limits": "\n".join(limits(result, count, mismatch=plan.mismatch)),
         "identity": identity,
         "seconds": time.perf_counter() - started,
@@ -210,96 +191,35 @@ def run_audit(
     return AuditOutcome(file, record, known=False)
 
 
+def _attacked_before(plan: AuditPlan, margins: ShadowMargins) -> dict[str, Any] | None:
+    """Run the attacks on single models on the one before unlearning: was there anything to be found?"""
+    attacks = [name for name in plan.attacks if not ATTACKS[name].needs_method]
+    if plan.before is None or not attacks:
+        return None
+    loaded, samples = plan.before.loaded, plan.samples
+    assert loaded is not None and margins.initial is not None  # it is a checkpoint, and the shadow models are asked
+    known = margins_of(loaded, samples.audited(), samples.split.preprocess, plan.shadows.device)
+    return measure(samples, known, ShadowMargins(margins.initial), attacks, seed=plan.inputs.seed)
+
+
 def _renew_report(plan: AuditPlan, folder: Path, record: Mapping[str, Any]) -> None:
     """Take an audit into the report of the run folder that it lies in, if it is not there yet."""
     if folder == plan.inputs.run and (folder / RECORD).is_file():
-        report = _read(folder / RECORD)
+        report = read_object(folder / RECORD)
         if report is None or report.get("audit") != record:
             write_report(folder)
 
 
-def _of_run(inputs: AuditInputs, observer: Observer | None) -> _Origin:
-    """Read what is audited from a run folder."""
-    run = inputs.run
-    assert run is not None
-    network = inputs.model.network if isinstance(inputs.model, GivenModel) else None
-    choices = ModelRequest() if network is not None else replace(inputs.model, allow_code=False)
-    if inputs.split != SplitRequest() or choices != ModelRequest() or inputs.settings:
-        raise BadRequest("a run already says what was forgotten, from which model and how; leave these choices out")
-    config = _read(run / "config.json")
-    if config is None or config.get("format") != FORMAT or config.get("command") != "unlearn":
-        raise UserError(f"'{run}' holds no finished run of 'unlearn'; expected its folder, or a model by --model")
-    given = inputs.data
-    data: DataRequest = given
-    if not isinstance(given, GivenData):
-        if runs_code(config) and not inputs.model.allow_code:
-            raise UserError(
-                f"'{run}' has data that '{specified(config)}' makes, and code that a record names is not run "
-                "unasked; expected --allow-code (allow_code=True) once you have read it"
-            )
-        data = data_of_run(config, data_dir=given.data_dir, download=given.download, stream=given.stream)
-    split = Split.load(run / "split.json", data.load(observer))
-    check_auditable(split)  # before its trainings are looked at: they may be of a kind that no audit repeats
-    if is_object(config["architecture"]):
-        target = filled_object(run / CHECKPOINT, network, config["architecture"])
-    else:
-        name = config["architecture_name"]
-        if name is not None and parse_specification(name).runs_code and not inputs.model.allow_code:
-            raise CodeNotAllowed(
-                f"'{run}' has a model that '{name}' makes, and code that a record names is not run unasked; expected "
-                "--allow-code (allow_code=True) once you have read it"
-            )
-        asked = replace(inputs.model, architecture=name)
-        target = load_checkpoint(run, asked, split.dataset)
-    method = methods.get(config["method"])
-    recipe = dict(zip(("initial", "retrain"), config.get("recipe") or (None, None), strict=True))
-    trainings = {
-        purpose: read_training(saved) if (saved := config[purpose] or recipe[purpose]) else target.defaults(purpose)
-        for purpose in ("initial", "retrain")
-    }
-    return _Origin(
-        split,
-        target,
-        method(method.config_class.from_mapping(config["settings"])),
-        trainings["initial"],
-        trainings["retrain"],
-        trained_elsewhere=config["initial"] is None,
-    )
-
-
-def _of_model(inputs: AuditInputs, observer: Observer | None) -> _Origin:
-    """Take a model that never unlearned."""
-    build_training(TrainConfig(), inputs.settings)
-    given = inputs.model.model
-    if given is None and inputs.model.model_config is None and not isinstance(inputs.model, GivenModel):
-        raise BadRequest("an audit needs a run folder of 'unlearn', or a trained model by --model")
-    split = load_split(fed(inputs.data, inputs.model), inputs.split, given, seed=inputs.seed, observer=observer)
-    target = choose_model(inputs.model, split.dataset)
-    if target.loaded is None:
-        raise BadRequest(f"'{given}' is a network without weights; an audit needs a trained model's file or run folder")
-    path = model_path(inputs.model)
-    config = {} if path is None else _read(path / "config.json") or {}
-    known = config.get("command") in ("train", "retrain")
-    if known and config.get("task") == "semi":
-        raise UserError(f"'{given}' was trained with few labels; an audit trains its shadow models with all of them")
-    defaults = read_training(config["settings"]) if known else target.defaults("initial")
-    return _Origin(
-        split,
-        target,
-        None,
-        build_training(defaults, inputs.settings),
-        target.defaults("retrain"),
-        trained_elsewhere=not known and not inputs.settings,
-    )
-
-
-def _attacks(inputs: AuditInputs) -> tuple[str, ...]:
+def _attacks(inputs: AuditInputs, *, with_method: bool) -> tuple[str, ...]:
     """Settle which attacks to run, in the order of ATTACKS."""
-    applicable = [name for name, info in ATTACKS.items() if inputs.run is not None or not info.needs_method]
+    applicable = [name for name, info in ATTACKS.items() if with_method or not info.needs_method]
     for name in inputs.attacks:
         check_name("attack", name, ATTACKS)
         if name not in applicable:
-            raise BadRequest(f"attack '{name}' compares a method with retraining; it needs a run folder of 'unlearn'")
+            raise BadRequest(
+                f"attack '{name}' compares a method with retraining; it needs a run folder of 'unlearn', or in "
+                "Python a function that unlearns (method=…)"
+            )
     return tuple(name for name in applicable if not inputs.attacks or name in inputs.attacks)
 
 
@@ -319,27 +239,3 @@ def _shadow_models(inputs: AuditInputs, attacks: tuple[str, ...]) -> int:
                 "ask for more, or for other attacks"
             )
     return count
-
-
-def _mismatch(inputs: AuditInputs, origin: _Origin) -> str | None:
-    """Say in what the shadow models are not like the model under audit, as far as is known."""
-    if inputs.epochs is not None and inputs.epochs != origin.initial.epochs:
-        return (
-            f"The shadow models were trained for {inputs.epochs} epochs, not {origin.initial.epochs}: they stand for "
-            "the audited model the less, and the attacks are the weaker."
-        )
-    if origin.trained_elsewhere:
-        return (
-            "How the initial model was trained is not recorded, so the shadow models took the defaults of its network: "
-            "the less they are like it, the weaker the attacks."
-        )
-    return None
-
-
-def _read(file: Path) -> dict[str, Any] | None:
-    """Return a JSON object from a file, or None where there is none that can be read."""
-    try:
-        value = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None

@@ -18,6 +18,7 @@ from pymixunlearn.experiments.common.parallel_tasks import run_tasks
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.stages import train_initial, train_retrain, unlearn_cached
 from pymixunlearn.methods import Method, Recipe
+from pymixunlearn.methods.function import FunctionMethod
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training import TrainConfig
 
@@ -36,6 +37,7 @@ class Shadows:
         seed: Fixes the models.
         network: A network of the architecture, where ``models.build`` does not know it.
         recipe: How the models are trained, Retrain included, for methods that train likewise.
+        with_initial: Whether the margins before unlearning are wanted too.
     """
 
     plan: ShadowPlan
@@ -47,6 +49,7 @@ class Shadows:
     seed: int
     network: nn.Module | None = None
     recipe: Recipe | None = None
+    with_initial: bool = False
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -55,8 +58,8 @@ class Shadows:
         retrain = () if self.retrain is None else ("retrain",)
         return ("initial", *unlearn, *retrain)
 
-    def __call__(self, task: int, report: Callable[[float], None]) -> tuple[Array, Array | None]:
-        """Return the audited samples' margins under shadow model ``task``, and under its retrained partner."""
+    def __call__(self, task: int, report: Callable[[float], None]) -> ShadowMargins:
+        """Return the audited samples' margins ``[S]`` under shadow model ``task`` and what is made beside it."""
         split = self.plan.shadow_split(task)
         seed, other_seed = (derive_seed(self.seed, "audit", kind, task) for kind in ("shadow", "retrained"))
         observer = _Stages(self.stages, report)
@@ -71,19 +74,24 @@ class Shadows:
             of=split,
             network=self.network,
         ).model
-        if self.method is not None:
+        audited = self.plan.audited()
+        initial = margins_of(shadow, audited, split.preprocess, self.device) if self.with_initial else None
+        if isinstance(self.method, FunctionMethod):
+            # Nothing tells whether a function does today what it did yesterday: no cache.
+            shadow = self.method.unlearn(shadow, split, device=self.device, seed=seed).model
+            observer.phase_finished("unlearn", self.method.name)
+        elif self.method is not None:
             shadow = unlearn_cached(
                 self.method, shadow, split, device=self.device, seed=seed, observer=observer, recipe=self.recipe
             ).model
-        audited = self.plan.audited()
         margins = margins_of(shadow, audited, split.preprocess, self.device)
         if self.retrain is None:
-            return margins, None
+            return ShadowMargins(margins, None, initial)
         # Another seed: the method may retrain, too, and the two models are to differ by chance then.
         retrained = train_retrain(
             shadow, split, self.retrain, device=self.device, seed=other_seed, observer=observer
         ).model
-        return margins, margins_of(retrained, audited, split.preprocess, self.device)
+        return ShadowMargins(margins, margins_of(retrained, audited, split.preprocess, self.device), initial)
 
 
 def make_shadows(work: Shadows, *, jobs: int, observer: Observer) -> ShadowMargins:
@@ -101,8 +109,13 @@ def make_shadows(work: Shadows, *, jobs: int, observer: Observer) -> ShadowMargi
 
     made = run_tasks(work, count, jobs=jobs, progress=progress)
     observer.phase_finished("shadows", f"{count} shadow models")
-    retrained = [margins for _, margins in made if margins is not None]
-    return ShadowMargins(np.stack([margins for margins, _ in made]), np.stack(retrained) if retrained else None)
+    retrained = [one.retrained for one in made if one.retrained is not None]
+    initial = [one.initial for one in made if one.initial is not None]
+    return ShadowMargins(
+        np.stack([one.shadows for one in made]),
+        np.stack(retrained) if retrained else None,
+        np.stack(initial) if initial else None,
+    )
 
 
 def margins_of(model: nn.Module, images: ImageSet, preprocess: Preprocess, device: torch.device) -> Array:

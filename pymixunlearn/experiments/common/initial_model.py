@@ -17,7 +17,7 @@ from pymixunlearn.data import Dataset
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
 from pymixunlearn.experiments.common.given import GivenModel
-from pymixunlearn.experiments.common.in_memory import object_architecture
+from pymixunlearn.experiments.common.in_memory import is_object, object_architecture
 from pymixunlearn.experiments.common.inputs import ModelRequest
 from pymixunlearn.experiments.common.model_config import ModelConfig, read_model_config
 from pymixunlearn.experiments.common.plugins import plugged_models
@@ -28,6 +28,7 @@ from pymixunlearn.models.specification import Specification, parse_specification
 from pymixunlearn.models.weight_files import weights_in
 from pymixunlearn.models.weights import load_weights
 from pymixunlearn.training import CodeNotAllowed, TrainConfig, defaults_for, load_model, model_hash, read_metadata
+from pymixunlearn.training.checkpoints import read_architecture
 
 CHECKPOINT = "model.safetensors"
 """A model's file in any run folder."""
@@ -185,7 +186,7 @@ def _network(given: str, config: ModelConfig, dataset: Dataset) -> _Network:
         specification = Specification("built-in", given)
     else:
         specification = parse_specification(given)
-    architecture: dict[str, Any] = _architecture(_lasting(given, specification), dataset)
+    architecture: dict[str, Any] = _architecture(lasting(given), dataset)
     if specification.kind == "hf":
         architecture["description"] = dict(config.description or read_description(specification.source))
     class_map, outputs, notes = _classes(given, config, dataset, architecture.get("description"))
@@ -287,8 +288,9 @@ def _has_weights(source: str) -> bool:
     return not folder.is_dir() or weights_in(folder) is not None
 
 
-def _lasting(given: str, specification: Specification) -> str:
+def lasting(given: str) -> str:
     """Return a specification that means the same in every working directory."""
+    specification = parse_specification(given)
     if specification.kind == "file":
         return f"{Path(specification.source).expanduser().resolve()}:{specification.factory}"
     if specification.kind == "hf" and Path(specification.source).expanduser().is_dir():
@@ -316,7 +318,7 @@ def load_checkpoint(path: Path, request: ModelRequest, dataset: Dataset) -> Init
     Raises:
         UserError: It is missing, corrupt, or made for other images or classes than ``dataset`` has.
     """
-    file = path / CHECKPOINT if path.is_dir() else path
+    file = file_of(path)
     described, config = None, config_of(request)
     asked = request.model if model_path(request) is None else None
     name = request.architecture or asked or config.model
@@ -337,6 +339,39 @@ def load_checkpoint(path: Path, request: ModelRequest, dataset: Dataset) -> Init
     _check_fit(found, dataset, f"model checkpoint '{file}'")
     elsewhere = "preprocess" not in read_metadata(file) and not path.is_dir()
     return InitialModel(found, file, model, model_hash(model), (), elsewhere)
+
+
+def load_beside(given: Path | nn.Module, request: ModelRequest, other: InitialModel, dataset: Dataset) -> InitialModel:
+    """Load a second model of a command, such as the one before unlearning.
+
+    Args:
+        given: A file or run folder, or a model in memory. A file that does not say which network it holds is of that of
+            ``other``.
+        request: The request for the first model.
+        other: The first model.
+        dataset: The data that both are for.
+
+    Raises:
+        UserError: It is missing, corrupt, or made for other images or classes than ``dataset`` has.
+    """
+    if isinstance(given, nn.Module):
+        return _in_memory(given, dataset)
+    if not given.exists():
+        raise UserError(f"model checkpoint '{given}' does not exist")
+    file = file_of(given)
+    if read_architecture(file) is not None:
+        return load_checkpoint(given, ModelRequest(allow_code=request.allow_code), dataset)
+    if is_object(other.architecture):
+        return filled_object(file, other.loaded, other.architecture)
+    model = load_model(file, architecture=other.architecture, num_classes=dataset.num_classes)
+    return InitialModel(other.architecture, file, model, model_hash(model), (), True)
+
+
+def file_of(path: Path) -> Path:
+    """Return the file of weights of a run folder, or of one of Hugging Face's form."""
+    if not path.is_dir():
+        return path
+    return path / CHECKPOINT if (path / CHECKPOINT).is_file() else weights_in(path) or path / CHECKPOINT
 
 
 def model_options(request: ModelRequest, initial: InitialModel) -> dict[str, str | None]:

@@ -185,25 +185,27 @@ class EvaluateInputs(MeasuredInputs):
     """Inputs of ``evaluate``; ``model`` is the network of checkpoints that do not say their own.
 
     Attributes:
-        checkpoint: A model file, or the run folder it is in; None for a ``model`` in memory.
+        checkpoint: A model file, or the run folder it is in; None where ``model`` says the weights, or is in memory.
         reference: Another, usually Retrain's, to show the gap to.
-        initial: The model before unlearning, which the acceptance test must refuse before it can accept another.
+        before: The model before unlearning, which the acceptance test must refuse before it can accept another. With it
+            an output folder is one like that of ``unlearn``, report and record included, with ``reference`` as Retrain.
         expect_accuracy: The model's test accuracy in percent, as its owner knows it.
         attacker: The membership attack's classifier.
     """
 
-    checkpoint: Path | None
-    reference: Path | None = option(
+    checkpoint: Path | None = None
+    reference: Path | nn.Module | None = option(
         "--reference",
         kind=Path,
         metavar="CHECKPOINT",
         help="Another model, usually Retrain's, to show the gap to.",
     )
-    initial: Path | None = option(
-        "--initial",
+    before: Path | nn.Module | None = option(
+        "--before",
         kind=Path,
         metavar="CHECKPOINT",
-        help="The model before unlearning: without it the acceptance test can refuse a model and not accept one.",
+        help="The model before unlearning: without it the acceptance test can refuse a model and not accept one. With "
+        "it --out writes a report and a record that `verify` and `audit` take; --reference is Retrain then.",
     )
     expect_accuracy: float | None = option(
         "--expect-accuracy",
@@ -231,7 +233,10 @@ class VerifyInputs:
         folder: The run folder.
         data_dir: Where the data set's files are; None takes the folder that the run read.
         download: Whether missing data may be downloaded.
-        initial: The model before unlearning, whose hash and metrics are then checked too.
+        before: The model before unlearning, whose hash and metrics are then checked too.
+        model: The run's network, for a run of a model in memory, and as consent to run a user's function.
+        weights: The unlearned model as it is used elsewhere: is it the one of the record?
+        manifest: A ``split.json``: is it the run's?
         retrain: Retrain's model, likewise; what compares with Retrain's predictions can be measured with it alone.
         deletion_list: The list of samples to forget, to check that these were requested.
         allow_code: Whether to run a user's file that the record names.
@@ -246,11 +251,27 @@ class VerifyInputs:
         "--data-dir", kind=Path, metavar="DIR", help="Where the data set is.  [default: where the run read it]"
     )
     download: bool = option("--no-download", default=True, help="Fail rather than download files that are missing.")
-    initial: Path | None = option(
-        "--initial", kind=Path, metavar="CHECKPOINT", help="The model before unlearning, to check it too."
+    model: str | None = option(
+        "--model",
+        metavar="SPEC",
+        help="The run's network, where the record cannot or may not make it: that of a model in memory, or your own "
+        "file.py:factory, which is then run.",
+    )
+    weights: Path | None = option(
+        "--weights", kind=Path, metavar="FILE", help="The unlearned model as you use it: is it the one of the record?"
+    )
+    before: Path | None = option(
+        "--before",
+        old="--initial",
+        kind=Path,
+        metavar="CHECKPOINT",
+        help="The model before unlearning, to check it too.",
     )
     retrain: Path | None = option(
         "--retrain", kind=Path, metavar="CHECKPOINT", help="Retrain's model, to check it too."
+    )
+    manifest: Path | None = option(
+        "--split", kind=Path, metavar="FILE", help="The split.json that you know: does the run forget the same?"
     )
     deletion_list: Path | None = option(
         "--forget",

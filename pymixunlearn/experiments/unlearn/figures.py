@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from pymixunlearn.data import ImageSet
 from pymixunlearn.evaluation import Acceptance, Metrics
 from pymixunlearn.evaluation.distances import forget_and_unseen_densities
 from pymixunlearn.evaluation.representations import representations
+from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.models.features import FeatureExtractor, find_feature_layer
 from pymixunlearn.models.modes import evaluating
 from pymixunlearn.nn.mixblock import MixBlock
@@ -70,6 +72,13 @@ class Figures:
     feature_layer: str | None
     device: torch.device
     seed: int
+
+    def draw(self, run: Path, observer: Observer, *, tsne: bool, thumbnails: bool, png: bool = False) -> None:
+        """Draw every picture anew into an unfinished run, which may hold some of other models."""
+        observer.phase_started("pictures", None)
+        shutil.rmtree(run / PICTURES, ignore_errors=True)
+        self.save(run / PICTURES, tsne=tsne, thumbnails=thumbnails, png=png)
+        observer.phase_finished("pictures", f"{len(list((run / PICTURES).glob('*.svg')))}")
 
     def save(self, folder: Path, *, tsne: bool, thumbnails: bool, png: bool = False) -> None:
         """Draw every picture into ``folder``: those with images of the data only with ``thumbnails``."""

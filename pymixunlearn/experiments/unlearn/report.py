@@ -20,6 +20,8 @@ AUDIT = "audit.json"
 PURGE = "purge.json"
 SOURCES = ("config.json", "split.json", CHECKPOINT, "history.csv", "metrics.json")
 """What every run folder holds besides its report."""
+FILES = (*SOURCES, MODEL_CONFIG, PICTURES, HTML, RECORD)
+"""What a finished run folder holds."""
 
 
 def write_report(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +26,14 @@ from pymixunlearn.experiments.common.stages import (
     train_retrain,
 )
 from pymixunlearn.experiments.common.threads import suited_threads
-from pymixunlearn.experiments.unlearn.figures import PICTURES, Figures
+from pymixunlearn.experiments.unlearn.figures import Figures
 from pymixunlearn.experiments.unlearn.original_form import ORIGINAL_FORM, write_original_form
 from pymixunlearn.experiments.unlearn.plan import Plan
-from pymixunlearn.experiments.unlearn.report import HTML, SOURCES, write_report
+from pymixunlearn.experiments.unlearn.report import FILES, write_report
 from pymixunlearn.files import file_sha256
-from pymixunlearn.reporting import MODELS, RECORD, SECOND, VERSION, measured, upgraded
+from pymixunlearn.reporting import MODELS, SECOND, VERSION, measured, upgraded
 from pymixunlearn.training import CachedModel, model_hash, save_model
 from pymixunlearn.training.fresh import frozen_parameters
-
-FILES = (*SOURCES, MODEL_CONFIG, PICTURES, HTML, RECORD)
-"""What a finished run folder holds."""
 
 ORIGINAL = "original"
 """What a method trained on everything before it unlearned, in seconds and history."""
@@ -171,34 +167,22 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     folder.write_json("split.json", split.manifest())
     folder.write_text("history.csv", to_csv(history))
     folder.write_json("metrics.json", record)
-    _draw(
-        plan,
-        folder,
-        Figures(
-            split=split,
-            networks=networks,
-            metrics=metrics,
-            acceptance=acceptance or {},
-            history=history,
-            generator=unlearned.generator,
-            feature_layer=unlearned.config.to_dict().get("feature_layer"),
-            device=device,
-            seed=seed,
-        ),
-        watcher,
+    figures = Figures(
+        split=split,
+        networks=networks,
+        metrics=metrics,
+        acceptance=acceptance or {},
+        history=history,
+        generator=unlearned.generator,
+        feature_layer=unlearned.config.to_dict().get("feature_layer"),
+        device=device,
+        seed=seed,
     )
+    inputs = plan.inputs
+    figures.draw(folder.partial, watcher, tsne=inputs.tsne, thumbnails=plan.thumbnails, png=inputs.png)
     write_report(folder.partial)
     folder.publish((*FILES, ORIGINAL_FORM) if form else FILES)
     return record
-
-
-def _draw(plan: Plan, folder: RunFolder, figures: Figures, observer: Observer) -> None:
-    """Draw the pictures anew: an interrupted run may have left some of other models."""
-    observer.phase_started("pictures", None)
-    shutil.rmtree(folder.partial / PICTURES, ignore_errors=True)
-    inputs = plan.inputs
-    figures.save(folder.partial / PICTURES, tsne=inputs.tsne, thumbnails=plan.thumbnails, png=inputs.png)
-    observer.phase_finished("pictures", f"{len(list((folder.partial / PICTURES).glob('*.svg')))}")
 
 
 def initial_model(plan: Plan, observer: Observer) -> CachedModel:
