@@ -37,11 +37,11 @@ if TYPE_CHECKING:
         TuningOutcome,
         Verification,
     )
-    from pymixunlearn.tasks import Split
+    from pymixunlearn.tasks import DeletionList, Split
 
 Model: TypeAlias = "str | Path | nn.Module | None"
 Data: TypeAlias = "str | Dataset"
-Forget: TypeAlias = "str | Path | Sequence[int] | Split | None"
+Forget: TypeAlias = "str | Path | Sequence[int] | Sequence[str] | DeletionList | Split | None"
 T = TypeVar("T")
 
 
@@ -63,8 +63,9 @@ def unlearn(
             is left as it is. None is the paper's network for the images.
         data: A data set's specification, or a :class:`pymixunlearn.data.Dataset`. The record of a run from objects says
             that it cannot be rebuilt from names; :func:`verify` takes them.
-        forget: A file of indices, indices themselves, or a :class:`pymixunlearn.tasks.Split`; None leaves it to the
-            options ``task``, ``forget_class``, ``forget_fraction`` and ``split``.
+        forget: A file that lists samples, indices, ids of the data (texts; all samples of each), a
+            :class:`pymixunlearn.tasks.DeletionList` or :class:`pymixunlearn.tasks.Split`; None leaves it to the options
+            ``task``, ``forget_class``, ``forget_fraction`` and ``split``.
         method: The method's name.
         out: The run folder; None makes one in ``runs/``.
         purge: Delete from the cache, once the run is complete, what is made of its data, as
@@ -362,7 +363,8 @@ def _inputs(inputs: type[T], options: Mapping[str, Any], model: Model, data: Dat
 
     from pymixunlearn.data import Dataset
     from pymixunlearn.experiments.common.given import GivenData, GivenModel, GivenSplit
-    from pymixunlearn.tasks import Split
+    from pymixunlearn.tasks import DeletionList, Split
+    from pymixunlearn.tasks.deletion_list import ID_COLUMN
     from pymixunlearn.training.process_pool import end_if_imported
 
     end_if_imported()
@@ -373,12 +375,19 @@ def _inputs(inputs: type[T], options: Mapping[str, Any], model: Model, data: Dat
         given["data"] = GivenData(dataset=data.name, loaded=data)
     else:
         given["data"] = _filled(DataRequest, rest, dataset=data)
+    named = isinstance(forget, (str, Path))
     if isinstance(forget, Split):
         given["split"] = GivenSplit(made=forget)
         if not isinstance(data, Dataset):
             loaded = forget.origin or forget.dataset
             given["data"] = GivenData(dataset=loaded.name, loaded=loaded)
-    elif forget is None or isinstance(forget, (str, Path)):
+    elif isinstance(forget, DeletionList):
+        given["split"] = GivenSplit(listed=forget, id_column=rest.pop("id_column", forget.id_column))
+    elif isinstance(forget, Sequence) and forget and all(isinstance(name, str) for name in forget) and not named:
+        column = rest.pop("id_column", None)
+        listed = DeletionList((), column or ID_COLUMN, tuple(map(str, forget)))
+        given["split"] = GivenSplit(listed=listed, id_column=column)
+    elif forget is None or named:
         given["split"] = _filled(SplitRequest, rest, indices=_path(forget))
     else:
         given["split"] = GivenSplit(chosen=tuple(int(index) for index in forget))

@@ -17,7 +17,7 @@ from torch import Tensor
 from pymixunlearn.data.dataset import Dataset
 from pymixunlearn.data.decode import Limit, common_shape, fitted, square_of
 from pymixunlearn.data.image_file import map_images, write_images
-from pymixunlearn.data.image_set import ImageSet
+from pymixunlearn.data.image_set import ImageSet, own_or_owner_ids
 from pymixunlearn.data.preprocess import Preprocess, natural_images
 from pymixunlearn.data.registry import Progress, Request, register_source
 from pymixunlearn.data.rows import class_names
@@ -113,8 +113,9 @@ def from_dataset(
             Pillow, a tensor ``[C, H, W]`` (uint8 in 0..255 or float32), or an array ``[H, W]`` or ``[H, W, C]`` uint8.
         test: The test data, likewise.
         validation: Images that no model is trained or tested on.
-        ids: A stable id for each training image, or for each part by "train", "test" and "validation"; if not given,
-            the paths of torchvision's ImageFolder, and otherwise hashes of the pixels.
+        ids: A stable id for each training image, or for each part by "train", "test" and "validation", which several
+            images may share (all of one person); if not given, the paths of torchvision's ImageFolder, and otherwise
+            hashes of the pixels.
         classes: Names of the classes; if not given, the attribute ``classes`` of ``train``, or "0", "1", …
         preprocess: Preprocessing to network inputs. If not given: for Pillow's colour images that of
             :func:`natural_images`, for others none but scaling uint8 to [0, 1].
@@ -241,18 +242,20 @@ class _Samples:
         with self._folder:
             if shape is None:
                 assert self._images is not None
-                return ImageSet(self._images, targets, classes, paths, sample_ids=ids)
+                return ImageSet(self._images, targets, classes, paths, **own_or_owner_ids(ids))
             count = len(targets)
             images = (fitted(self._spool.read(str(index)), shape, self._limit) for index in range(count))
             size = count * int(np.prod(shape))
             if not (size > IN_MEMORY_LIMIT if stream is None else stream):
-                return ImageSet(torch.from_numpy(np.stack(list(images))), targets, classes, paths, sample_ids=ids)
+                return ImageSet(
+                    torch.from_numpy(np.stack(list(images))), targets, classes, paths, **own_or_owner_ids(ids)
+                )
             file = Path(self._folder.name) / "images.safetensors"
             write_images(file, images, (count, *shape), [str(index) for index in range(count)])
             mapped = map_images(file)  # once mapped, the file needs no name
             if mapped is None:
                 raise UserError(f"the images of the {self.part} set could not be read back from '{file}'")
-            return StreamedImageSet(mapped.images, targets, classes, paths, sample_ids=ids)
+            return StreamedImageSet(mapped.images, targets, classes, paths, **own_or_owner_ids(ids))
 
     def _sample(self, data: Any, index: int) -> tuple[Any, int]:
         where = f"sample {index} of the {self.part} set"

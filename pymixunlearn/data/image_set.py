@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -46,9 +46,12 @@ class ImageSet:
         paths: For images read from files, the path of each below the root of the data, with "/" between folders.
         sample_ids: A name for each image that stays when the data grow or change their order; None takes the paths, or
             else hashes of the pixels. See :attr:`ids`.
+        owner_ids: Whose each image is, in the data's own ids, where several images have one (all of one person); a
+            request names them. None where every image has an id of its own.
 
     Raises:
-        UserError: A shape, dtype, device or label that does not fit the above, or an id that is empty or there twice.
+        UserError: A shape, dtype, device or label that does not fit the above, or an id that is empty, or a sample's
+            that is there twice.
 
     Example:
         >>> import torch
@@ -64,6 +67,7 @@ class ImageSet:
     classes: tuple[str, ...]
     paths: tuple[str, ...] | None = None
     sample_ids: tuple[str, ...] | None = field(default=None, kw_only=True)
+    owner_ids: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Check shapes, dtypes, labels and ids."""
@@ -82,6 +86,7 @@ class ImageSet:
         if self.paths is not None and len(self.paths) != len(images):
             raise UserError(f"paths must be one per image, {len(images)}, got {len(self.paths)}")
         check_ids(self.sample_ids, len(images))
+        check_ids(self.owner_ids, len(images), shared=True)
         # On an accelerator this would synchronise the device; sets are built on the CPU and moved.
         if len(targets) and targets.device.type == "cpu":
             lowest, highest = (int(bound) for bound in targets.aminmax())
@@ -105,7 +110,8 @@ class ImageSet:
         paths = paths_at(self.paths, indices)
         indices = indices.to(self.images.device)
         images, targets = self.images.index_select(0, indices), self.targets.index_select(0, indices)
-        return ImageSet(images, targets, self.classes, paths, sample_ids=paths_at(self.sample_ids, indices))
+        ids, owners = paths_at(self.sample_ids, indices), paths_at(self.owner_ids, indices)
+        return ImageSet(images, targets, self.classes, paths, sample_ids=ids, owner_ids=owners)
 
     def gather(self, indices: Tensor) -> Tensor:
         """Return the stored images at ``indices`` (int64 ``[M]``, each in 0..N-1, on any device), ``[M, C, H, W]``."""
@@ -128,14 +134,14 @@ class ImageSet:
         images = self.images.to(device)
         if images is self.images:
             return self
-        moved = ImageSet(images, self.targets.to(device), self.classes, self.paths, sample_ids=self.sample_ids)
+        moved = replace(self, images=images, targets=self.targets.to(device))
         if "_digest" in self.__dict__:  # the content is the same, so a hash that was computed is still valid
             moved.__dict__["_digest"] = self._digest
         return moved
 
     def with_targets(self, targets: Tensor) -> ImageSet:
         """Return the same images under other labels, int64 ``[N]``."""
-        return ImageSet(self.images, targets, self.classes, self.paths, sample_ids=self.sample_ids)
+        return replace(self, targets=targets)
 
     @property
     def id_kind(self) -> str:
@@ -151,6 +157,11 @@ class ImageSet:
         The given one; or else its path; or else a hash of its pixels, with "-2", "-3", … for further copies.
         """
         return self.sample_ids or self.paths or _content_ids(self)
+
+    @property
+    def known_ids(self) -> tuple[str, ...]:
+        """The id of each image that a request names it by: its owner's where the data say one, or else its own."""
+        return self.owner_ids or self.ids
 
     def unlabelled(self) -> UnlabelledImages:
         """Return the images alone."""
@@ -211,8 +222,20 @@ class UnlabelledImages:
         return _pixel_hash(self).hexdigest()
 
 
-def check_ids(ids: tuple[str, ...] | None, count: int) -> None:
-    """Check that there is one id for each of ``count`` images, each once.
+def own_or_owner_ids(ids: tuple[str, ...] | None) -> dict[str, tuple[str, ...]]:
+    """Return given ids as an argument of :class:`ImageSet`: ``owner_ids`` where some are there more than once.
+
+    Example:
+        >>> own_or_owner_ids(("a", "b")), own_or_owner_ids(("a", "a"))
+        ({'sample_ids': ('a', 'b')}, {'owner_ids': ('a', 'a')})
+    """
+    if not ids:
+        return {}
+    return {"sample_ids" if len(set(ids)) == len(ids) else "owner_ids": ids}
+
+
+def check_ids(ids: tuple[str, ...] | None, count: int, *, shared: bool = False) -> None:
+    """Check that there is one id for each of ``count`` images, each once unless they are ``shared``.
 
     Raises:
         UserError: There is not.
@@ -225,7 +248,7 @@ def check_ids(ids: tuple[str, ...] | None, count: int) -> None:
     for name in ids:
         if not isinstance(name, str) or not name:
             raise UserError(f"an id must be a text that is not empty, got {name!r}")
-        if name in seen:
+        if name in seen and not shared:
             raise UserError(f"every image must have an id of its own, got '{printable(name)}' more than once")
         seen.add(name)
 

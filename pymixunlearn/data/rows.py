@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -27,7 +28,7 @@ class Row:
         name: Name that its image was decoded by.
         label: Name of its class.
         part: The part that it belongs to, as it is spelt there; None where the data have no parts.
-        id: Its id, if it has one.
+        id: Its id, if it has one; several rows may share one.
         path: The path of its file, if it has one.
     """
 
@@ -81,7 +82,10 @@ def dataset_of_rows(
         classes = class_names(row.label for row in parts[0])
     if len(classes) < 2:
         raise UserError(f"{where} has one class, {shown(classes)}; expected at least two in its training part")
-    made = [None if part is None else _image_set(part, found, places, classes, request, where) for part in parts]
+    # Ids that several images share in one part are not their own in the others either.
+    shared = any(len({row.id for row in part}) < len([row for row in part if row.id]) for part in parts if part)
+    make = partial(_image_set, found=found, places=places, classes=classes, request=request, where=where, shared=shared)
+    made = [None if part is None else make(part) for part in parts]
     train, test, validation = made
     assert train is not None
     if test is None:
@@ -119,6 +123,7 @@ def _image_set(
     classes: tuple[str, ...],
     request: Request,
     where: str,
+    shared: bool,
 ) -> ImageSet:
     number = {name: label for label, name in enumerate(classes)}
     foreign = {row.label for row in rows} - set(classes)
@@ -131,6 +136,7 @@ def _image_set(
     if ids and len(ids) != len(rows):
         raise UserError(f"{len(rows) - len(ids)} rows of {where} have no id; expected one in each, or no such column")
     known = paths if len(paths) == len(rows) else None
+    given = {"owner_ids" if shared else "sample_ids": ids or None}
     if streams(request, found.images.nbytes):
-        return StreamedImageSet(found.images, targets, classes, known, indices, sample_ids=ids or None)
-    return ImageSet(found.images[indices], targets, classes, known, sample_ids=ids or None)
+        return StreamedImageSet(found.images, targets, classes, known, indices, **given)
+    return ImageSet(found.images[indices], targets, classes, known, **given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -35,6 +35,7 @@ class StreamedImageSet(ImageSet):
         classes: The name of every class.
         paths: As in :class:`ImageSet`.
         sample_ids: As in :class:`ImageSet`.
+        owner_ids: As in :class:`ImageSet`.
         rows: int64 ``[N]``, the index in the file of each image of the set; None for all of them, in file order.
 
     Raises:
@@ -48,7 +49,8 @@ class StreamedImageSet(ImageSet):
         _check_stored(self.images)
         # The checks of ImageSet on a view with as many images as this set has, so that no image is read.
         view = self.images[:1].expand(len(self), -1, -1, -1)
-        ImageSet(view, self.targets, self.classes, self.paths, sample_ids=self.sample_ids)
+        ids = {"sample_ids": self.sample_ids, "owner_ids": self.owner_ids}
+        ImageSet(view, self.targets, self.classes, self.paths, **ids)
 
     def __len__(self) -> int:
         """Return the number of images N."""
@@ -58,8 +60,8 @@ class StreamedImageSet(ImageSet):
         """Return the images at ``indices`` (int64 ``[M]``, each in 0..N-1), in that order, still in the file."""
         indices = indices.cpu()
         paths, rows = paths_at(self.paths, indices), _in_file(self.rows, indices)
-        ids = paths_at(self.sample_ids, indices)
-        return StreamedImageSet(self.images, self.targets[indices], self.classes, paths, rows, sample_ids=ids)
+        ids = {"sample_ids": paths_at(self.sample_ids, indices), "owner_ids": paths_at(self.owner_ids, indices)}
+        return StreamedImageSet(self.images, self.targets[indices], self.classes, paths, rows, **ids)
 
     def gather(self, indices: Tensor) -> Tensor:
         """Read the images at ``indices`` (int64 ``[M]``, each in 0..N-1), ``[M, C, H, W]`` on the CPU."""
@@ -76,7 +78,7 @@ class StreamedImageSet(ImageSet):
 
     def with_targets(self, targets: Tensor) -> StreamedImageSet:
         """Return the same images under other labels, int64 ``[N]``."""
-        return StreamedImageSet(self.images, targets, self.classes, self.paths, self.rows, sample_ids=self.sample_ids)
+        return replace(self, targets=targets)
 
     def unlabelled(self) -> StreamedImages:
         """Return the images alone."""

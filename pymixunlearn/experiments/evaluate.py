@@ -114,7 +114,7 @@ def run_evaluation(
         record = _record(inputs, split, metrics, acceptance)
         if folder is not None:
             with folder.writing():
-                config = {**identity, **data_origin(inputs.data), "command_line": command_line}
+                config = {**identity, **data_origin(inputs.data, inputs.split), "command_line": command_line}
                 folder.write_json("config.json", config)
                 folder.write_json("split.json", split.manifest())
                 folder.write_json("metrics.json", record)

@@ -87,7 +87,7 @@ class JudgedRun:
             "retrain": None,
             **model_options(inputs.model, self.models["unlearned"]),
             "architecture_name": inputs.model.architecture,
-            **data_origin(inputs.data),
+            **data_origin(inputs.data, inputs.split),
             **in_memory_parts(inputs.data, inputs.model),
             "left_out": list(dataset.notes),
             "class_names": list(dataset.train.classes),

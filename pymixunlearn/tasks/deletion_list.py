@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 INDEX_COLUMN = "index"
 FILE_COLUMN = "file"
+ID_COLUMN = "id"
 
 _THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3}){1,2}")
 """Numbers joined by commas that may as well be one number below a milliard."""
@@ -37,9 +38,10 @@ class DeletionList:
     """Samples to forget, row by row.
 
     Attributes:
-        indices: ``N`` indices into the training set, in the file's order; empty where rows name files only.
+        indices: ``N`` indices into the training set, in the file's order; empty where rows name files or ids only.
         id_column: The column of the ids; None for a list without ids.
-        ids: ``N`` texts; several samples may have one id (all images of one person), and one sample several.
+        ids: ``N`` texts; several samples may have one id (all images of one person), and one sample several. Without
+            indices and files they are the data's own (``ImageSet.known_ids``), and every sample of one is meant.
         files: ``N`` paths or unique base names, of training, test or validation images; empty where rows give indices
             only.
 
@@ -66,7 +68,12 @@ class DeletionList:
 
     def __len__(self) -> int:
         """Return the number of rows N."""
-        return max(len(self.indices), len(self.files))
+        return max(len(self.indices), len(self.files), len(self.ids))
+
+    @property
+    def by_id(self) -> bool:
+        """Whether the samples are named by the data's own ids alone."""
+        return bool(self.ids) and not self.indices and not self.files
 
     def summary(self) -> dict[str, JSON]:
         """Return what a manifest may hold of the ids: their column, the number of different ones, and their sha256."""
@@ -83,12 +90,13 @@ def read_deletion_list(path: Path | str, id_column: str | None = None) -> Deleti
 
     ``.npy`` holds an integer array of one dimension, ``.json`` a list of integers. Any other file is text in UTF-8, or
     in UTF-16 with a byte order mark: indices, one per line or separated by commas; or a table with a heading, separated
-    by commas, semicolons or tabs, with a column "index" or "file", or both. What could be read in two ways is refused:
-    ``1,000``, which may be one number, and several lines of as many numbers each, which look like a table.
+    by commas, semicolons or tabs, with a column "index" or "file", or both; or with a column "id" alone, the data's own
+    ids. What could be read in two ways is refused: ``1,000``, which may be one number, and several lines of as many
+    numbers each, which look like a table.
 
     Args:
         path: The file.
-        id_column: The table's column of ids; None for a list without.
+        id_column: The table's column of ids; None for a list without, or for the column "id" of one by ids alone.
 
     Raises:
         UserError: The file is missing or cannot be read, lacks a column, or a row lacks an integer index, a file or an
@@ -118,6 +126,8 @@ def read_deletion_list(path: Path | str, id_column: str | None = None) -> Deleti
     except (OSError, ValueError, EOFError, RecursionError) as error:
         kind = "file of indices" if id_column is None else "CSV file of samples"
         raise UserError(f"{where} cannot be read as a {kind}: {reason_of(error)}") from error
+    if id_column is None and has_heading(text, [ID_COLUMN]) and not has_heading(text, [INDEX_COLUMN, FILE_COLUMN]):
+        id_column = ID_COLUMN
     columns = [INDEX_COLUMN, FILE_COLUMN, *([] if id_column is None else [id_column])]
     if id_column is not None or has_heading(text, columns):
         return _read_rows(text, columns, id_column, where)
@@ -167,13 +177,14 @@ def _read_word(word: str, place: str) -> int:
 
 def _read_rows(text: str, columns: list[str], id_column: str | None, where: str) -> DeletionList:
     by_file = not has_heading(text, [INDEX_COLUMN]) and has_heading(text, [FILE_COLUMN])
-    required = [FILE_COLUMN if by_file else INDEX_COLUMN, *columns[2:]]
+    by_id = id_column is not None and not by_file and not has_heading(text, [INDEX_COLUMN])
+    required = [*([] if by_id else [FILE_COLUMN if by_file else INDEX_COLUMN]), *columns[2:]]
     indices: list[int] = []
     files: list[str] = []
     ids: list[str] = []
     for cells, line in read_table(text, columns, required, where):
         place = f"{where}, line {line}"
-        if not by_file:
+        if not by_file and not by_id:
             indices.append(parse_integer(cells[INDEX_COLUMN], place))
         if by_file or FILE_COLUMN in cells:
             _filled(cells[FILE_COLUMN], "file", place)

@@ -134,13 +134,16 @@ def find_samples(dataset: Dataset, request: DeletionList) -> dict[str, Tensor]:
     """Find the samples of a list: int64 indices into "train", "test" and "validation", sorted, each once.
 
     A file is named by its path below the root of the data, as it is or as it is shown (:func:`printable`); by the end
-    of it, such as its base name, where only one file has it; or by a path that leads to it from elsewhere.
+    of it, such as its base name, where only one file has it; or by a path that leads to it from elsewhere. A list of
+    ids alone means every sample that has one of them in the data.
 
     Raises:
-        UserError: A file is not in the data or is not the only one of its name, all such files being listed; an index
-            and a file of one row differ; or a sample is listed twice without ids.
+        UserError: A file or an id is not in the data, or a file is not the only one of its name, all such being listed;
+            an index and a file of one row differ; or a sample is listed twice without ids.
     """
     places: list[_Place] = []
+    if request.by_id:
+        return _found_ids(dataset, request.ids)
     if not request.files:
         listed = {"train": list(request.indices)}
     else:
@@ -173,6 +176,26 @@ class _Place(NamedTuple):
     part: str
     number: int
     path: str
+
+
+def _found_ids(dataset: Dataset, ids: Iterable[str]) -> dict[str, Tensor]:
+    wanted, found = set(ids), {}
+    seen: set[str] = set()
+    for part, images in zip(_PARTS, (dataset.train, dataset.test, dataset.validation), strict=True):
+        known = () if images is None else images.known_ids
+        found[part] = torch.tensor([index for index, name in enumerate(known) if name in wanted], dtype=torch.int64)
+        seen |= wanted.intersection(known)
+    missing = sorted(wanted - seen)
+    if missing:
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        listed = ", ".join(f"'{printable(name)}'" for name in missing[:_SHOWN])
+        kind = {"given": "given by the data", "path": "the paths of the files", "content": "hashes of the pixels"}
+        raise UserError(
+            f"{len(missing)} of the listed ids are not in the data '{dataset.name}': {listed}{more}; its ids are "
+            f"{'given by the data' if dataset.train.owner_ids else kind[dataset.train.id_kind]}, such as "
+            f"'{printable(dataset.train.known_ids[0])}'"
+        )
+    return found
 
 
 def _found_files(dataset: Dataset, names: Iterable[str]) -> list[_Place]:

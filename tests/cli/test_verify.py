@@ -43,4 +43,4 @@ def test_a_folder_without_a_record_is_one_line(invoke: Invoke) -> None:
 
 def test_an_id_column_needs_a_list(invoke: Invoke) -> None:
     result = invoke(*SMALL, "--id-column", "person")
-    assert result.exit_code == 2 and "an id column belongs to a file of indices" in result.stderr
+    assert result.exit_code == 2 and "an id column belongs to a table, hf: data or a file of samples" in result.stderr

@@ -88,7 +88,6 @@ def test_other_names_of_columns_and_no_parts(tmp_path: Path) -> None:
     [
         (lambda rows: rows[3].update(label=" "), "line 5: the column 'label' is empty"),
         (lambda rows: rows[3].update(file="images/9.png"), "names 'images/9.png' in more than one row"),
-        (lambda rows: rows[3].update(id="p0"), "every image must have an id of its own, got 'p0' more than once"),
         (
             lambda rows: rows[3].update(split="spare"),
             "has the parts 'spare', 'test', 'train', 'val'; expected",
@@ -117,6 +116,21 @@ def test_files_that_are_missing_or_elsewhere_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="names files that are not below its folder: '../images/9.png'"):
         data.load(str(path))
     assert len(data.load(str(path), follow_links=True).train) == 6
+
+
+def test_several_images_of_a_table_may_have_one_owner(tmp_path: Path) -> None:
+    rows = some_rows()
+    rows[3]["id"] = "p0"
+    dataset = data.load(str(table(tmp_path, rows)))
+    assert dataset.train.id_kind == "path" and dataset.train.ids[3] == "images/6.png"
+    assert dataset.train.owner_ids == dataset.train.known_ids == ("p0", "p1", "p2", "p0", "p4", "p5")
+    assert dataset.test.owner_ids == ("p6", "p7", "p8") and dataset.test.ids[0] == "images/3.png"
+    streamed = data.load(str(tmp_path / "photos.csv"), stream=True).train
+    for images in (dataset.train, streamed, dataset.train.with_targets(dataset.train.targets)):
+        assert images.subset(torch.tensor([3, 1])).known_ids == ("p0", "p1")
+    assert streamed.with_targets(streamed.targets).owner_ids == dataset.train.owner_ids
+    shared = data.from_dataset(Photos(4), Photos(4, 50), ids=["a", "a", "b", "c"])
+    assert shared.train.known_ids == ("a", "a", "b", "c") and shared.test.owner_ids is None
 
 
 def test_one_file_under_two_names_is_refused(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ def test_the_hash_of_ids_is_that_of_the_set() -> None:
     ("text", "message"),
     [
         ("index,id\n1,a\n", "unknown column 'person'; expected one of id, index"),
-        ("person\na\n", "unknown column 'index'"),
-        ("", "unknown column 'index'"),
+        ("persons\na\n", "unknown column 'person'; expected one of persons"),
+        ("", "unknown column 'person'"),
         ("index,person\n1,a\nx,b\n", "line 3: an index must be an integer, got 'x'"),
         ("index,person\n1,a\n2\n", "line 3: the id is empty"),
         ("index,person\n1, \n", "line 2: the id is empty"),

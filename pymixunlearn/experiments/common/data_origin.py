@@ -15,6 +15,7 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.data_request import DataRequest
 from pymixunlearn.experiments.common.given import GivenData, GivenModel
 from pymixunlearn.experiments.common.inputs import ModelRequest
+from pymixunlearn.experiments.common.split_request import SplitRequest
 
 _PART = re.compile(r"@\d+$")
 
@@ -22,8 +23,13 @@ IN_MEMORY = "objects"
 """The key of config.json that names what a caller handed over in memory."""
 
 
-def data_origin(data: DataRequest) -> dict[str, Any]:
-    """Return what :func:`data_of_run` needs to load the data again, JSON-able; paths are absolute."""
+def data_origin(data: DataRequest, forget: SplitRequest) -> dict[str, Any]:
+    """Return what :func:`data_of_run` needs to load the data again, JSON-able; paths are absolute.
+
+    Args:
+        data: The data.
+        forget: What was forgotten, which may say the column of the data's ids.
+    """
     if isinstance(data, GivenData):
         return dict.fromkeys(("dataset_spec", "data_dir", "image_size", "validation"))
     return {
@@ -34,6 +40,7 @@ def data_origin(data: DataRequest) -> dict[str, Any]:
         "follow_links": data.follow_links,
         "skip_unreadable": data.skip_unreadable,
         "class_list": None if data.class_list is None else os.path.abspath(data.class_list),
+        "id_column": forget.of_data(data).id_column,
     }
 
 
@@ -94,4 +101,5 @@ def data_of_run(
         preprocess=Preprocess.from_dict(config["preprocess"]) if "preprocess" in config else None,
         validation_share=config.get("validation"),
         class_list=None if config.get("class_list") is None else Path(config["class_list"]),
+        id_column=config.get("id_column"),
     )

@@ -77,6 +77,18 @@ class DataRequest:
     )
     preprocess: Preprocess | None = None
     """How images become inputs, where the model says it."""
+    id_column: str | None = None
+    """The column of the images' ids, for data that have columns; None takes a table's column "id", if any."""
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether the data are a table or ``hf:`` data; False where there are no such data."""
+        from pymixunlearn.data.registry import specification
+
+        try:
+            return specification(self.dataset, self.data_dir).kind in ("table", "hub")
+        except UserError:  # told when they are loaded
+            return False
 
     def load(self, observer: Observer | None = None) -> Dataset:
         """Load it; where images have to be decoded, ``observer`` receives the progress as the phase "data".
@@ -110,6 +122,7 @@ class DataRequest:
             validation=self.validation_share,
             classes=None if self.class_list is None else read_classes(self.class_list),
             preprocess=self.preprocess,
+            id_column=self.id_column,
         )
         progress.finish()
         return dataset

@@ -65,7 +65,7 @@ def load_splits(
     said: dict[str, None] = {}
     forget.check()
     folders = list(_forgetful_folders(given, said))
-    dataset = data.load(observer)
+    dataset = forget.of_data(data).load(observer)
     dataset = dataset if prepare is None else prepare(dataset)
     splits = {}
     for seed in seeds:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pymixunlearn.data import Dataset
     from pymixunlearn.experiments.common.progress import Observer
-    from pymixunlearn.tasks import Split
+    from pymixunlearn.tasks import DeletionList, Split
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -23,6 +23,11 @@ class GivenData(DataRequest):
     """Data set in memory."""
 
     loaded: Dataset
+
+    @property
+    def has_columns(self) -> bool:
+        """No: its ids are its own."""
+        return False
 
     def load(self, observer: Observer | None = None) -> Dataset:
         """Return it."""
@@ -34,12 +39,19 @@ class GivenSplit(SplitRequest):
     """Split in memory, or indices to forget.
 
     Attributes:
-        made: The split; None makes one of ``chosen``.
+        made: The split; None makes one of the others.
+        listed: A list of samples.
         chosen: Indices into the training set.
     """
 
     made: Split | None = None
+    listed: DeletionList | None = None
     chosen: tuple[int, ...] = ()
+
+    @property
+    def data_ids(self) -> str | None:
+        """As of a file that lists samples."""
+        return None if self.listed is not None and not self.listed.by_id else self.id_column
 
     def make(self, dataset: Dataset, seed: int) -> Split:
         """Return the split, or make it.
@@ -49,6 +61,8 @@ class GivenSplit(SplitRequest):
         """
         from pymixunlearn import tasks
 
+        if self.listed is not None:
+            return tasks.index_split(dataset, self.listed, seed=seed)
         if self.made is None:
             return tasks.index_split(dataset, list(self.chosen), seed=seed)
         if dataset not in (self.made.dataset, self.made.origin):

@@ -5,7 +5,7 @@ Nothing here imports PyTorch before it is needed: the command line reads the fie
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from pymixunlearn.experiments.common.options import option
 
 if TYPE_CHECKING:
     from pymixunlearn.data import Dataset
+    from pymixunlearn.experiments.common.data_request import DataRequest
     from pymixunlearn.tasks import DeletionList, Split
 
 FORGET = ("task", "classes", "fraction", "labelled", "indices", "id_column", "manifest")
@@ -34,7 +35,7 @@ class SplitRequest:
         labelled: For task "semi": the share of all training samples that have labels; None means 0.4.
         indices: A list of samples by index or file, see :func:`pymixunlearn.tasks.read_deletion_list`; implies task
             "indices".
-        id_column: The column of ids of that list.
+        id_column: The column of ids of that list, and of a table or ``hf:`` data where the list has nothing else.
         manifest: A split that was saved before; excludes everything else.
     """
 
@@ -75,13 +76,13 @@ class SplitRequest:
         kind=Path,
         metavar="FILE",
         help="A list of samples: indices as text (one per line, or commas), .json or .npy; or a CSV with a column "
-        "'index' or 'file'. Implies task indices.",
+        "'index', 'file' or 'id' (the data's own ids; all samples of each). Implies task indices.",
     )
     id_column: str | None = option(
         "--id-column",
         metavar="NAME",
-        help="The file of --forget is a CSV with a column NAME, your own ids of the samples; the report holds a hash "
-        "of them.",
+        help="The column of ids. Beside 'index' or 'file' in the file of --forget these are your own, and the report "
+        "holds a hash of them; otherwise the data's, there and in a table or hf: data.  [default: id]",
     )
     manifest: Path | None = option(
         "--split", kind=Path, metavar="FILE", help="A split.json of an earlier run, instead of a task."
@@ -131,20 +132,40 @@ class SplitRequest:
         assert self.indices is not None
         return read_deletion_list(self.indices, self.id_column)
 
+    @property
+    def data_ids(self) -> str | None:
+        """The column of the data's own ids; None where a list names samples otherwise, so that its ids are others."""
+        if self.indices is not None and not self.deletion_list.by_id:
+            return None
+        return self.id_column
+
+    def of_data(self, data: DataRequest) -> DataRequest:
+        """Return a data request with the column of ids that this one says, if any.
+
+        Raises:
+            BadRequest: The data have no columns, nor has anything else.
+        """
+        column = self.data_ids
+        if column is None:
+            return data
+        if data.has_columns:
+            return replace(data, id_column=column)
+        if self.indices is None:
+            raise BadRequest("an id column belongs to a table, hf: data or a file of samples to forget")
+        return data
+
     def _checked_task(self) -> str:
         from pymixunlearn.tasks import TASKS
 
         if self.task is not None:
             check_name("task", self.task, TASKS)
         if self.manifest is not None:
-            if self != SplitRequest(manifest=self.manifest):
+            if self != SplitRequest(manifest=self.manifest, id_column=self.id_column):
                 raise BadRequest("a saved split already says what to forget; leave out the task and the other choices")
             return ""
         task = self.task or ("indices" if self.indices else "class")
         if self.indices is not None and (task != "indices" or self.classes or self.fraction is not None):
             raise BadRequest("a file of indices already says what to forget; leave out other tasks, classes, fractions")
-        if self.id_column is not None and self.indices is None:
-            raise BadRequest("an id column belongs to a file of indices to forget")
         if self.labelled is not None and task != "semi":
             raise BadRequest(f"a share of labelled samples belongs to task 'semi'; in task '{task}' all have labels")
         if task == "indices" and self.indices is None:

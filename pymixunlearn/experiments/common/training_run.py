@@ -153,7 +153,7 @@ def _origin(plan: TrainingPlan) -> dict[str, Any]:
     return {
         **model_options(inputs.model, plan.initial),
         "architecture_name": inputs.model.architecture,
-        **data_origin(inputs.data),
+        **data_origin(inputs.data, inputs.split),
         **in_memory_parts(inputs.data, inputs.model),
         "threads": torch.get_num_threads(),
     }

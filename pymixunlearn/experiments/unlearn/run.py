@@ -215,7 +215,7 @@ def _config(plan: Plan, settings: dict[str, Any], command_line: str) -> dict[str
         "frozen_parameters": [] if plan.initial.loaded is None else frozen_parameters(plan.initial.loaded),
         **model_options(inputs.model, plan.initial),
         "architecture_name": inputs.model.architecture,
-        **data_origin(inputs.data),
+        **data_origin(inputs.data, inputs.split),
         **in_memory_parts(inputs.data, inputs.model),
         "left_out": list(split.dataset.notes),
         "class_names": list(split.dataset.train.classes),
