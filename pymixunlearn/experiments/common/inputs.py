@@ -31,6 +31,23 @@ PRESETS = ("tuned", "paper", "none")
 """The kinds of shipped settings."""
 
 
+def accuracy_option(when: str, which: str = "test accuracy that you know of the model") -> Any:
+    """Return the field and option of an accuracy that is known beforehand.
+
+    Args:
+        when: The clause that "another, off by more than 0.5" follows.
+        which: What it is the accuracy of.
+    """
+    return option(
+        "--expect-accuracy",
+        kind=float,
+        least=0,
+        most=100,
+        metavar="P",
+        help=f"The {which}, in percent: the command ends with 3 {when} another, off by more than 0.5.",
+    )
+
+
 @dataclass(frozen=True)
 class ModelRequest:
     """Which initial model.
@@ -207,15 +224,7 @@ class EvaluateInputs(MeasuredInputs):
         help="The model before unlearning: without it the acceptance test can refuse a model and not accept one. With "
         "it --out writes a report and a record that `verify` and `audit` take; --reference is Retrain then.",
     )
-    expect_accuracy: float | None = option(
-        "--expect-accuracy",
-        kind=float,
-        least=0,
-        most=100,
-        metavar="P",
-        help="The test accuracy that you know of the model, in percent: the command ends with 3 where it finds "
-        "another, off by more than 0.5.",
-    )
+    expect_accuracy: float | None = accuracy_option("where it finds")
     attacker: str = option(
         "--attacker",
         default="hist-gradient-boosting",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.common.bad_request import AnswerIsNo
 from pymixunlearn.experiments.common.inputs import TrainInputs
 from pymixunlearn.experiments.common.progress import Observer, Summary
 from pymixunlearn.experiments.common.run_folder import Run
@@ -207,6 +208,8 @@ def _run_cell(
 ) -> CellResult:
     try:
         outcome = _carry_out(inputs, plan, out, command_line, observer)
+    except AnswerIsNo:  # of the initial model, which is that of other cells too
+        raise
     except UserError as error:
         return CellResult("failed", reason=" ".join(str(error).split()))
     except Exception as error:  # whatever breaks in one method must not cost the others their turn

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pymixunlearn.experiments.common.bad_request import check_name
-from pymixunlearn.experiments.common.inputs import RunInputs
+from pymixunlearn.experiments.common.inputs import RunInputs, accuracy_option
 from pymixunlearn.experiments.common.options import option
 from pymixunlearn.experiments.unlearn.inputs import RETRAINS
 
@@ -20,6 +20,7 @@ class CompareInputs(RunInputs):
             ``settings`` are ``METHOD.NAME``, ``initial.NAME`` and ``retrain.NAME`` to values, or mappings of names
             under METHOD, ``initial`` and ``retrain``. ``seed`` is not used.
         retrain: How many models are retrained for each seed: "one" or "two".
+        expect_accuracy: The initial model's test accuracy in percent, as its owner knows it.
     """
 
     methods: tuple[str, ...] = option(
@@ -48,6 +49,8 @@ class CompareInputs(RunInputs):
         help="How many models to retrain for each seed; with two, methods that are no further from Retrain than the "
         "second is are marked and not ranked.",
     )
+
+    expect_accuracy: float | None = accuracy_option("before it unlearns where it finds")
 
     def __post_init__(self) -> None:
         """Check how many models are retrained.

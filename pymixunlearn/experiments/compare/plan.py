@@ -13,6 +13,7 @@ from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
 from pymixunlearn.experiments.common.forget_set import load_splits
 from pymixunlearn.experiments.common.identity import identity_hash
 from pymixunlearn.experiments.common.initial_model import choose_model
+from pymixunlearn.experiments.common.known_accuracy import known_accuracy
 from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.presets import at_paper_size
@@ -140,7 +141,11 @@ def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = Non
         observer.note(
             f"Left out, since they cannot do the task: {', '.join(name for name in named if name not in rows)}."
         )
-    choose_model(inputs.model, splits[inputs.seeds[0]].dataset)  # a model that is not there would fail every cell
+    dataset = splits[inputs.seeds[0]].dataset
+    initial = choose_model(inputs.model, dataset)  # a model that is not there would fail every cell
+    if initial.loaded is not None and (inputs.expect_accuracy is not None or initial.trained_elsewhere):
+        watcher = Observer() if observer is None else observer
+        known_accuracy(initial.loaded, dataset, inputs.expect_accuracy, device=device, observer=watcher)
     known = row_names()
 
     def cell(name: str, seed: int) -> Cell:
@@ -158,6 +163,8 @@ def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = Non
             retrain=inputs.retrain,
             asr=inputs.asr,
             preset=inputs.preset,
+            # Of a network that is trained first, it is known in its cells alone.
+            expect_accuracy=inputs.expect_accuracy if initial.loaded is None else None,
         )
         try:
             return Cell(name, run, resolve_unlearning(run, split=splits[seed]))

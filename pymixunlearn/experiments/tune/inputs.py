@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pymixunlearn.experiments.common.inputs import LABELS, Inputs
+from pymixunlearn.experiments.common.inputs import LABELS, Inputs, accuracy_option
 from pymixunlearn.experiments.common.options import option
 
 
@@ -25,6 +25,7 @@ class TuneInputs(Inputs):
         sampler: "tpe", "random" or "grid".
         trials: How many combinations to try; None means 20, and for the sampler "grid" all of them.
         validation: The share of the training data that is taken out to judge by.
+        expect_accuracy: The accuracy of the network that is trained first, in percent, on that share.
     """
 
     method: str = "mixunlearn"
@@ -56,4 +57,7 @@ class TuneInputs(Inputs):
         show_default=True,
         metavar="F",
         help="Which share of the training data to judge by.",
+    )
+    expect_accuracy: float | None = accuracy_option(
+        "before it unlearns where it finds", "accuracy on that share that you know of the network trained without it"
     )

@@ -176,4 +176,5 @@ def _unlearn_inputs(inputs: TuneInputs, settings: Mapping[str, Any], seed: int) 
         seed=seed,
         plugin=inputs.plugin,
         settings={**inputs.settings, **settings},
+        expect_accuracy=inputs.expect_accuracy,
     )

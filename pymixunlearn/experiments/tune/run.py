@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.common.bad_request import AnswerIsNo
 from pymixunlearn.experiments.common.identity import identity_hash
 from pymixunlearn.experiments.common.progress import Observer, Summary
 from pymixunlearn.experiments.common.provenance import versions
@@ -72,6 +73,8 @@ def run_tuning(
             place = Summary(partial(_advance, watcher, done, text), watcher.note)
             try:
                 gap = _gap(plan, settings, folder.path, place, command_line)
+            except AnswerIsNo:  # of the initial model, which is every combination's
+                raise
             except UserError as error:
                 search.tell(None, str(error))
                 result = f"failed: {error}"

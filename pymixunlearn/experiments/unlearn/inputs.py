@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pymixunlearn.experiments.common.bad_request import check_name
-from pymixunlearn.experiments.common.inputs import LABELS, RunInputs
+from pymixunlearn.experiments.common.inputs import LABELS, RunInputs, accuracy_option
 from pymixunlearn.experiments.common.options import option
 
 RETRAINS = ("none", "one", "two")
@@ -70,15 +70,7 @@ class UnlearnInputs(RunInputs):
         "thumbnails for task class, no-thumbnails where single samples are forgotten]",
     )
     png: bool = option("--png", default=False, help="Write every picture as PNG too, beside the SVG.")
-    expect_accuracy: float | None = option(
-        "--expect-accuracy",
-        kind=float,
-        least=0,
-        most=100,
-        metavar="P",
-        help="The test accuracy that you know of the model, in percent: the command ends with 3 before it unlearns "
-        "where it finds another, off by more than 0.5.",
-    )
+    expect_accuracy: float | None = accuracy_option("before it unlearns where it finds")
 
     def __post_init__(self) -> None:
         """Settle how many models are retrained.
