@@ -60,7 +60,8 @@ def judge(found: Evidence) -> Verdict:
         if sentence is not None:
             break
     assert sentence is not None  # the last row always holds
-    further = [] if found.unchanged else [_closer(found), _accepted(found), _attack(found)]
+    tested = _accepted(found) or (_refused(found) if row.decision != "refused" else None)
+    further = [] if found.unchanged else [_closer(found), tested, _attack(found)]
     return Verdict(row.decision, (sentence, *(text for text in further if text), _limits(found)))
 
 
