@@ -27,7 +27,8 @@ def show_training(
         plan = resolve(observer=observer)
         observer.note(
             f"Network {plan.initial.name}, {len(plan.images)} images of {plan.dataset.name}, "
-            f"{plan.config.epochs} epochs, device {plan.device}, seed {plan.inputs.seed}."
+            f"{plan.config.epochs} epochs of {plan.config.optimizer} with lr {plan.config.lr:g}, "
+            f"device {plan.device}, seed {plan.inputs.seed}."
         )
         with resumable(ctx, "the finished epochs are saved") as command_line:
             outcome = run(plan, out, observer=observer, command_line=command_line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -35,12 +36,14 @@ def resolve_training(inputs: TrainInputs, *, observer: Observer | None = None) -
     # A bad setting is found before data is read. The network's own defaults, and that all images have labels, follow.
     build_training(MeanTeacherConfig(), inputs.settings)
     dataset = fed(inputs.data, inputs.model).load(observer)
-    initial = choose_model(inputs.model, dataset)
+    initial = choose_model(replace(inputs.model, weights=None), dataset, start=inputs.model.weights)
     if initial.loaded is not None:
         raise BadRequest(
-            f"a model is trained from a network's name or specification ({', '.join(models.available())}, {FORMS}), "
-            "not from weights"
+            f"a model is trained from a network's name or specification ({', '.join(models.available())}, {FORMS}); "
+            "--weights beside it is what the training starts from"
         )
+    for note in initial.notes:
+        (Observer() if observer is None else observer).note(note)
     config = build_training(initial.defaults("initial"), inputs.settings)
     return TrainingPlan("train", "initial", inputs, dataset, None, initial, config, device, inputs.curve)
 

@@ -294,9 +294,9 @@ class RandLabel(randlabel.RandLabel):
 class RetrainSettings(TypedDict, total=False):
     epochs: int | None
     lr: float | None
-    weight_decay: float
+    weight_decay: float | None
     batch_size: int
-    optimizer: Literal["adam", "sgd"]
+    optimizer: Literal["adam", "adamw", "sgd"] | None
     momentum: float
     std_weight: float
     consistency: float | None
@@ -326,7 +326,7 @@ class ScrubSettings(TypedDict, total=False):
     epochs: int | None
     max_epochs: int | None
     retain_batch_size: int | None
-    optimizer: Literal["adam", "sgd"] | None
+    optimizer: Literal["adam", "adamw", "sgd"] | None
     lr: float
     momentum: float
     weight_decay: float | None

@@ -21,7 +21,6 @@ from pymixunlearn.methods.choosing import Chooser, Search
 from pymixunlearn.methods.config import MethodConfig
 from pymixunlearn.methods.stopping import AutoStop, Stopping, StoppingConfig
 from pymixunlearn.methods.view import SplitView
-from pymixunlearn.models import architecture_name
 from pymixunlearn.models.adapter import adapted, check_kind, release
 from pymixunlearn.models.copying import Layout, Precision, private_copy
 from pymixunlearn.models.normalisation import hold_norms, release_norms
@@ -29,7 +28,8 @@ from pymixunlearn.tasks import Split
 from pymixunlearn.training.cache import ModelStore
 from pymixunlearn.training.device import resolve_device
 from pymixunlearn.training.loop import Callback, StateDict
-from pymixunlearn.training.supervised import TrainConfig, defaults_for
+from pymixunlearn.training.recipes import defaults_of
+from pymixunlearn.training.supervised import TrainConfig
 
 __all__ = [
     "Means",
@@ -78,9 +78,8 @@ class Recipe(NamedTuple):
 
     @classmethod
     def published(cls, model: nn.Module) -> Recipe:
-        """Return the settings of a network of ``models.build``; any other gets those of the small one."""
-        name = architecture_name(model) or "cnn"
-        return cls(defaults_for(name, "initial"), defaults_for(name, "retrain"))
+        """Return the settings of a network of ``models.build``; any other gets those of its kind."""
+        return cls(defaults_of(model, "initial"), defaults_of(model, "retrain"))
 
 
 class UnlearnResult(NamedTuple):

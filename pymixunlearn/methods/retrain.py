@@ -12,12 +12,12 @@ from pymixunlearn.methods.base import Method, MethodOutput, UnlearnJob
 from pymixunlearn.methods.config import OURS, PAPER, MethodConfig, setting
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import labelled
-from pymixunlearn.models import architecture_name
 from pymixunlearn.models.adapter import say
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.fit import fit
 from pymixunlearn.training.fresh import fresh_weights, frozen_parameters
-from pymixunlearn.training.supervised import TrainConfig, defaults_for
+from pymixunlearn.training.recipes import defaults_of
+from pymixunlearn.training.supervised import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,14 @@ class RetrainConfig(MethodConfig):
 
     epochs: int | None = setting(None, "passes over the retain set; none takes the network's default", low=1)
     lr: float | None = setting(None, "learning rate; none takes the network's default", above=0)
-    weight_decay: float = setting(1e-4, "coefficient of the squared norm's gradient", low=0, source=OURS)
+    weight_decay: float | None = setting(
+        None, "decay of the weights; none takes the network's default, mostly 0.0001", low=0, source=OURS
+    )
     batch_size: int = setting(32, "images per step", low=1)
-    optimizer: Literal["adam", "sgd"] = setting("adam", "which optimiser")
-    momentum: float = setting(0.9, "momentum of SGD; Adam does not use it", low=0, below=1, source=OURS)
+    optimizer: Literal["adam", "adamw", "sgd"] | None = setting(
+        None, "which optimiser; none takes the network's default, mostly adam"
+    )
+    momentum: float = setting(0.9, "momentum of SGD; the others do not use it", low=0, below=1, source=OURS)
     std_weight: float = setting(0.0, "gamma of the regulariser that unrolling profits from", low=0, source=OURS)
     consistency: float | None = setting(
         None, "task semi: largest weight of the consistency loss; none takes 30", low=0, source=OURS
@@ -84,9 +88,7 @@ class Retrain(Method):
         Raises:
             UserError: A setting of semi-supervised training is given for another.
         """
-        name = architecture_name(model)
-        # A network of the user's own has no published settings: it gets those of the small one.
-        published = defaults_for(name or "cnn", "retrain", semi_supervised=semi_supervised)
+        published = defaults_of(model, "retrain", semi_supervised=semi_supervised)
         return published.replaced(self.config.to_dict())
 
     def _run(self, job: UnlearnJob) -> MethodOutput:

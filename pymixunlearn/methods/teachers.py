@@ -31,10 +31,9 @@ from pymixunlearn.methods.loop import (
 )
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import Images, together
-from pymixunlearn.models import architecture_name
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.fresh import fresh_weights
-from pymixunlearn.training.supervised import defaults_for
+from pymixunlearn.training.recipes import defaults_of
 
 NAME = "ts"
 _EPOCHS = {"trained": 10, "bad": 1}
@@ -93,7 +92,7 @@ class TrainedTeachers(Loop[TeachersConfig]):
 
     def setup(self) -> None:
         """Set up the teachers with fresh weights, and all optimisers."""
-        training = defaults_for(architecture_name(self.model) or "cnn", "initial")
+        training = defaults_of(self.model, "initial")
         lr = self.config.teacher_lr or training.lr
         self.teachers: dict[str, nn.Module] = {}
         self.teacher_optimizers: dict[str, torch.optim.Optimizer] = {}

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pymixunlearn.errors import UserError, unknown_name
-from pymixunlearn.files import canonical_json, json_sha256
+from pymixunlearn.files import canonical_json, file_sha256, json_sha256
 from pymixunlearn.models.class_map import check_class_map
 from pymixunlearn.models.cnn import CNN
 from pymixunlearn.models.ensemble import Aggregate, Ensemble
@@ -21,11 +21,13 @@ from pymixunlearn.models.origins import Asked, Built
 from pymixunlearn.models.origins.factories import build_of_factory
 from pymixunlearn.models.origins.hugging_face import build_hugging_face
 from pymixunlearn.models.origins.timm_models import build_timm
-from pymixunlearn.models.origins.torchvision_models import build_torchvision
+from pymixunlearn.models.origins.torchvision_models import build_torchvision, start_from
 from pymixunlearn.models.resnet import resnet18, start_from_pretrained
 from pymixunlearn.models.resnet14 import ResNet14
 from pymixunlearn.models.specification import FORMS, Specification, parse_specification
 from pymixunlearn.models.vit import DEPTH, VisionTransformer
+from pymixunlearn.models.weight_files import read_tensors, weights_in
+from pymixunlearn.models.weight_names import aligned
 from pymixunlearn.models.weights import load_weights
 from pymixunlearn.seeding import derive_seed
 
@@ -79,11 +81,12 @@ def build(
     arguments: Mapping[str, Any] | None = None,
     outputs: int | None = None,
     class_map: Sequence[int] | None = None,
-    pretrained: bool = False,
+    pretrained: bool | str | Path = False,
     feature_layer: str | None = None,
     embedding_layer: str | None = None,
     description: Mapping[str, Any] | None = None,
     code_sha256: str | None = None,
+    pretrained_sha256: str | None = None,
 ) -> nn.Module:
     """Build a network with fresh weights, the same for the same seed, or with those of a file.
 
@@ -109,11 +112,13 @@ def build(
         outputs: Number of logits, where it is not ``num_classes``; needs ``class_map``.
         class_map: For every class of the data, the index of its logit; the others are left out.
         pretrained: Start from the pretrained weights of the library, which are fetched; layers for another number of
-            classes are new. Built-in ``resnet18`` takes those of torchvision.
+            classes are new. Built-in ``resnet18`` takes those of torchvision. A path starts from that file of weights
+            likewise; ``model.new_layers`` names what is new.
         feature_layer: Name of the layer for ``model.feature_layer``.
         embedding_layer: Name of the layer for ``model.embedding_layer``.
         description: The configuration of ``hf:`` where it is known already.
         code_sha256: The sha256 that the file of a factory has to have.
+        pretrained_sha256: The sha256 that the file of ``pretrained`` has to have.
 
     Raises:
         UserError: An unknown name, a number out of range, a library that is missing, a factory that fails, or a file of
@@ -147,7 +152,8 @@ def build(
         "arguments": dict(arguments or {}),
         "outputs": mapped and outputs,
         "class_map": mapped,
-        "pretrained": bool(pretrained),
+        "pretrained": str(pretrained) if isinstance(pretrained, (str, Path)) else bool(pretrained),
+        "pretrained_sha256": pretrained_sha256,
         "feature_layer": feature_layer,
         "embedding_layer": embedding_layer,
         "description": None if description is None else dict(description),
@@ -187,7 +193,12 @@ def _single(specification: Specification, architecture: Mapping[str, Any], seed:
     # Layers draw their first weights from the global generator: lend it a stream of ours and put it back.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "weights", name))
-        model, settled = _made(specification, architecture)
+        start = architecture.get("pretrained")
+        if isinstance(start, str):
+            model, settled = _made(specification, {**architecture, "pretrained": False})
+            settled |= {"pretrained": start, "pretrained_sha256": _start_from_file(model, Path(start), architecture)}
+        else:
+            model, settled = _made(specification, architecture)
     entry = _ENTRIES.get(name)
     attributes: dict[str, Any] = {
         "feature_layer": entry and entry.feature_layer,
@@ -202,6 +213,25 @@ def _single(specification: Specification, architecture: Mapping[str, Any], seed:
     if specification.kind != "built-in":
         model.built_structure = structure_hash(model)  # type: ignore[assignment]
     return model
+
+
+def _start_from_file(model: nn.Module, path: Path, architecture: Mapping[str, Any]) -> str:
+    """Fill a network with the weights of a file but for a head of other classes, in place; return the file's sha256.
+
+    Raises:
+        UserError: The file is missing or another one than it was, cannot be read, or is of another network.
+    """
+    tensors = read_tensors(path)[0]
+    found = file_sha256(weights_in(path) or path if path.is_dir() else path)
+    expected = architecture.get("pretrained_sha256")
+    if expected is not None and found != expected:
+        raise UserError(f"file '{path}' was changed since a training started from it; expected sha256 {expected[:12]}…")
+    own = model.state_dict()
+    fitting = aligned(tensors, own)
+    start_from(model, fitting, f"'{path}'")
+    new = [name for name, value in own.items() if name in fitting and fitting[name].shape != value.shape]
+    model.new_layers = tuple(dict.fromkeys(name.rpartition(".")[0] for name in new))  # type: ignore[assignment]
+    return found
 
 
 def _made(specification: Specification, architecture: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
@@ -266,7 +296,10 @@ def architecture_of(model: nn.Module) -> dict[str, Any] | None:
         same = all(getattr(network, "architecture", None) == single and _as_built(network) for network in networks)
         return dict(declared) if same and (networks != [model] or _as_built(model)) else None
     try:
-        expected = _structure_of(canonical_json(single))
+        # Where its weights started is no part of a structure, and need not be there any more.
+        expected = _structure_of(
+            canonical_json({key: single[key] for key in single if not key.startswith("pretrained")})
+        )
     except (TypeError, UserError):
         return None
     return dict(declared) if all(_structure(network) == expected for network in networks) else None

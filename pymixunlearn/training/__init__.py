@@ -16,7 +16,8 @@ from pymixunlearn.training.fit import fit
 from pymixunlearn.training.fresh import fresh_weights
 from pymixunlearn.training.loop import Callback, EndLoop, StateDict, StepDone, Stop, run_epochs
 from pymixunlearn.training.mean_teacher import train_mean_teacher
-from pymixunlearn.training.supervised import MeanTeacherConfig, TrainConfig, TrainResult, defaults_for, train
+from pymixunlearn.training.recipes import defaults_for
+from pymixunlearn.training.supervised import MeanTeacherConfig, TrainConfig, TrainResult, train
 
 __all__ = [
     "CachedModel",

@@ -231,7 +231,9 @@ def _build(path: Path, architecture: dict[str, Any], tensors: Mapping[str, Tenso
                 f"model checkpoint '{path}' holds a model that '{name}' makes, and code that a file names is not run "
                 "unasked; expected --allow-code (allow_code=True) once you have read it"
             )
-        fresh = {**architecture, "pretrained": False}
+        # Its weights are the file's; what Retrain starts from stays part of what it is.
+        start = {key: architecture[key] for key in ("pretrained", "pretrained_sha256") if architecture.get(key)}
+        fresh = {key: value for key, value in architecture.items() if key not in start}
         try:
             with torch.device("meta"), bounded(tensors, path):
                 sketch = models.build(**fresh)
@@ -242,10 +244,13 @@ def _build(path: Path, architecture: dict[str, Any], tensors: Mapping[str, Tenso
         if sketch is not None:
             check_weights(sketch, tensors, path)
         # Built in earnest where it has tensors that no file holds.
-        if specification.kind == "built-in" and sketch is not None:
-            return sketch
-        with bounded(tensors, path):
-            return models.build(**fresh)
+        network = sketch
+        if specification.kind != "built-in" or network is None:
+            with bounded(tensors, path):
+                network = models.build(**fresh)
+        for part in (network, *getattr(network, "members", ())) if start else ():
+            part.architecture = {**part.architecture, **start}
+        return network
     except TypeError as error:
         raise UserError(
             f"model checkpoint '{path}' describes its architecture as {architecture}; "

@@ -10,7 +10,7 @@ from torch import nn
 
 from pymixunlearn.errors import UserError
 
-OptimizerName = Literal["adam", "sgd"]
+OptimizerName = Literal["adam", "adamw", "sgd"]
 
 _EXECUTION = ("fused", "capturable", "foreach")
 
@@ -31,6 +31,7 @@ def _without_compiler(base: type[OptimizerT], name: str) -> type[OptimizerT]:
 
 
 Adam = _without_compiler(torch.optim.Adam, "Adam")
+AdamW = _without_compiler(torch.optim.AdamW, "AdamW")
 SGD = _without_compiler(torch.optim.SGD, "SGD")
 
 
@@ -41,10 +42,10 @@ def make_optimizer(
 
     Args:
         model: On the device where it is going to be trained.
-        name: "adam" or "sgd".
+        name: "adam", "adamw" or "sgd".
         lr: Learning rate.
-        weight_decay: Coefficient of the squared norm's gradient.
-        momentum: Momentum of SGD; Adam does not use it.
+        weight_decay: Coefficient of the squared norm's gradient; of AdamW of the weights themselves.
+        momentum: Momentum of SGD; the others do not use it.
 
     Raises:
         UserError: No parameter requires gradients.
@@ -53,8 +54,9 @@ def make_optimizer(
     if not parameters:
         raise UserError("model has no trainable parameters: all of them have requires_grad=False")
     fused = parameters[0].device.type in ("cpu", "cuda")  # one pass over the weights instead of ten
-    if name == "adam":
-        return Adam(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
+    if name != "sgd":
+        adam = Adam if name == "adam" else AdamW
+        return adam(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
     return SGD(parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=fused)
 
 

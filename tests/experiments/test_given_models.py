@@ -230,7 +230,7 @@ def test_choices_that_contradict_each_other_are_refused(factory_run: Path, tmp_p
         unlearned(tmp_path / "run", str(factory_run), weights=tmp_path / "a.pt")
     with pytest.raises(BadRequest, match="names a file without a function in it; expected 'nets.py:FUNCTION'"):
         unlearned(tmp_path / "run", "nets.py")
-    with pytest.raises(BadRequest, match="not from weights"):
+    with pytest.raises(BadRequest, match="what the training starts from"):
         pymixunlearn.experiments.resolve_training(
             replace(
                 pymixunlearn.experiments.TrainInputs(),
@@ -257,6 +257,37 @@ def test_train_and_retrain_take_a_specification(tmp_path: Path) -> None:
     assert run(*measured).exit_code == 0
     wrong = run(*measured, "--expect-accuracy", "1")
     assert wrong.exit_code == 3 and "expected 1 % within 0.5" in wrong.stderr
+
+
+def test_a_training_starts_from_weights_of_other_classes_and_so_does_retrain(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+    from mixunlearn_cli.main import main
+
+    start = models.build("nets.py:make", num_classes=7, seed=5)
+    torch.save({"net": start.state_dict()}, tmp_path / "seven.pt")
+    few = ("--dataset", "photos", "--set", "epochs=1", "--set", "lr=1e-9", "--device", "cpu", "--model", "nets.py:make")
+    weights = ("--weights", str(tmp_path / "seven.pt"))
+    result = CliRunner().invoke(main, ("train", *few, *weights, "--out", str(tmp_path / "t")))
+    assert result.exit_code == 0, result.output
+    assert "seven.pt', but for head, which are new" in " ".join(result.stdout.split())
+    assert "1 epochs of adam with lr 1e-09" in " ".join(result.stdout.split())
+    trained = load_model(tmp_path / "t" / "model.safetensors", allow_code=True)
+    torch.testing.assert_close(trained.stem[0].weight, start.stem[0].weight, atol=1e-5, rtol=0)
+    config = yaml.safe_load((tmp_path / "t" / "model.yaml").read_text())
+    assert config["pretrained"].endswith("seven.pt") and len(config["pretrained_sha256"]) == 64
+    again = models.build(**trained.architecture, seed=9)
+    assert torch.equal(again.stem[0].weight, start.stem[0].weight) and again.new_layers == ("head",)
+    run = unlearned(tmp_path / "run", str(tmp_path / "t"), allow_code=True, retrain=True)
+    assert run.record["metrics"]["retrain"] is not None
+    # Where weights are given to a model that unlearns, nothing of them is left out.
+    with pytest.raises(UserError, match="7 classes instead of 3|is not a"):
+        unlearned(tmp_path / "other", "nets.py:make", weights=tmp_path / "seven.pt")
+    torch.save(start.state_dict(), tmp_path / "seven.pt")
+    with pytest.raises(UserError, match="seven.pt' was changed since a training started from it"):
+        models.build(**trained.architecture)
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "none.pt")
+    with pytest.raises(UserError, match="have no tensor 'stem.0.weight'"):
+        models.build("nets.py:make", num_classes=3, pretrained=tmp_path / "none.pt")
 
 
 @pytest.mark.parametrize("form", ["pt", "safetensors", "parts"])

@@ -9,7 +9,7 @@ from pymixunlearn.evaluation import metric_keys
 from pymixunlearn.experiments.common.split_request import SplitRequest
 from pymixunlearn.experiments.compare.plan import row_names
 from pymixunlearn.experiments.compare.published import find_published, published_tables
-from pymixunlearn.training.supervised import defaults_for
+from pymixunlearn.training.recipes import defaults_for
 
 CASES: dict[str, dict[str, Any]] = {
     "class": {"classes": [0]},

@@ -186,6 +186,12 @@ def test_the_acceptance_test_has_a_row(acceptance: dict[str, Any] | None, decide
     assert told is None or any(told in sentence for sentence in given.sentences)
 
 
+@pytest.mark.parametrize("change", [{"retrain": None}, {}], ids=["without Retrain", "decides itself"])
+def test_a_refusal_is_said_once_also_where_another_finding_comes_first(change: dict[str, Any]) -> None:
+    sentences = judge(found(acceptance={"decision": "refused", "reason": "It is seen."}, **change)).sentences
+    assert sum("The acceptance test refuses it. It is seen." in sentence for sentence in sentences) == 1
+
+
 @pytest.mark.parametrize(("forgotten", "few"), [(1, True), (9, True), (10, False), (None, False)])
 def test_too_few_forgotten_samples(forgotten: int | None, few: bool) -> None:
     run = found(forgotten=forgotten)

@@ -166,7 +166,7 @@ def test_divergence_and_empty_sets_are_told() -> None:
         ("weight_decay", -1e-4),
         ("batch_size", 0),
         ("batch_size", True),
-        ("optimizer", "adamw"),
+        ("optimizer", "lion"),
         ("momentum", 1.0),
     ],
 )

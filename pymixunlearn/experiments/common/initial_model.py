@@ -29,6 +29,7 @@ from pymixunlearn.models.weight_files import weights_in
 from pymixunlearn.models.weights import load_weights
 from pymixunlearn.training import CodeNotAllowed, TrainConfig, defaults_for, load_model, model_hash, read_metadata
 from pymixunlearn.training.checkpoints import read_architecture
+from pymixunlearn.training.recipes import Kind, kind_of
 
 CHECKPOINT = "model.safetensors"
 """A model's file in any run folder."""
@@ -45,6 +46,7 @@ class InitialModel:
         sha256: The hash of that model's state.
         notes: What a reader should know of how it was read.
         trained_elsewhere: Whether another program trained it, so that only its owner knows how accurate it is.
+        kind: What kind of network is to be trained, where it is not loaded.
     """
 
     architecture: dict[str, Any]
@@ -53,6 +55,7 @@ class InitialModel:
     sha256: str | None = None
     notes: tuple[str, ...] = ()
     trained_elsewhere: bool = False
+    kind: Kind = "convolutional"
 
     @property
     def name(self) -> str:
@@ -71,11 +74,18 @@ class InitialModel:
 
     def defaults(self, purpose: Literal["initial", "retrain"], *, semi_supervised: bool = False) -> TrainConfig:
         """Return the default settings of the network's training."""
-        return defaults_for(self.name, purpose, semi_supervised=semi_supervised)
+        kind = self.kind if self.loaded is None else kind_of(self.loaded)
+        pretrained = bool(self.architecture.get("pretrained"))
+        return defaults_for(self.name, purpose, semi_supervised=semi_supervised, kind=kind, pretrained=pretrained)
 
 
-def choose_model(request: ModelRequest, dataset: Dataset) -> InitialModel:
+def choose_model(request: ModelRequest, dataset: Dataset, *, start: Path | None = None) -> InitialModel:
     """Find the requested model, and check that it fits the data.
+
+    Args:
+        request: What was asked for.
+        dataset: The data.
+        start: A file of weights that a training is to start from; layers for another number of classes are new.
 
     Raises:
         BadRequest: No network has this name and no file is there, or choices contradict each other.
@@ -88,6 +98,8 @@ def choose_model(request: ModelRequest, dataset: Dataset) -> InitialModel:
     if request.architecture is not None:
         check_name("architecture", request.architecture, models.available())
     config = config_of(request)
+    if start is not None:
+        config = replace(config, pretrained=os.path.abspath(start.expanduser()))
     given, path = request.model, model_path(request)
     if path is not None:
         if path.is_dir() and is_hugging_face(path):
@@ -113,9 +125,9 @@ def choose_model(request: ModelRequest, dataset: Dataset) -> InitialModel:
         model.architecture = dict(network.architecture)  # type: ignore[assignment]
         return InitialModel(network.architecture, network.weights, model.eval(), model_hash(model), network.notes, True)
     if request.weights is None:
-        return InitialModel(_settled(network), notes=network.notes)
+        return _to_train(network)
     file = Path(request.weights).expanduser()
-    fresh = {key: value for key, value in network.architecture.items() if key != "pretrained"}
+    fresh = {key: value for key, value in network.architecture.items() if key not in _START}
     model = load_weights(models.build(**fresh), file).eval()
     found: dict[str, Any] = model.architecture  # type: ignore[assignment]
     settled = {**found, **_start(network.architecture)}
@@ -210,10 +222,10 @@ def _network(given: str, config: ModelConfig, dataset: Dataset) -> _Network:
                 "not name; expected a class_map in --model-config, or 'pretrained: true' there to train a new head"
             )
     known = class_map is not None or config.classes is not None
-    if brings or (config.pretrained and known):
+    if brings or (config.pretrained is True and known):
         return _Network(architecture, Path(specification.source), notes)
     if config.pretrained:
-        architecture["pretrained"] = True
+        architecture["pretrained"] = config.pretrained
     return _Network(architecture, None, notes)
 
 
@@ -255,31 +267,40 @@ def _labels(description: Mapping[str, Any] | None) -> int | None:
     return None if description is None else len(description.get("id2label") or {}) or None
 
 
-def _settled(network: _Network) -> dict[str, Any]:
-    """Return the architecture with what is known only once the network was built; a factory's weights are tried.
+def _to_train(network: _Network) -> InitialModel:
+    """Return a network that is to be trained, with what is known only once it was built; a factory's weights are tried.
 
     Raises:
         UserError: A factory gives the same weights for every seed.
     """
     architecture = network.architecture
-    if architecture["name"] in models.available():
-        return architecture
+    if architecture["name"] in models.available() and not architecture.get("pretrained"):
+        return InitialModel(architecture, notes=network.notes)
     built = models.build(**architecture, seed=0)
     found: dict[str, Any] = built.architecture  # type: ignore[assignment]
     if parse_specification(architecture["name"]).runs_code:
-        again = models.build(**architecture, seed=1)
-        if model_hash(built) == model_hash(again):
+        fresh = {key: value for key, value in architecture.items() if key not in _START}
+        first, second = (models.build(**fresh, seed=seed) for seed in (0, 1))
+        if model_hash(first) == model_hash(second):
             raise UserError(
                 f"model '{architecture['name']}' has the same weights for every seed, so what it was trained on would "
                 "stay in a model that is retrained; expected a factory of fresh weights, and the trained ones by "
                 "--weights"
             )
-    return found
+    notes = [*network.notes]
+    new = getattr(built, "new_layers", ())
+    if isinstance(architecture.get("pretrained"), str):
+        start = f"Training starts from the weights of '{architecture['pretrained']}'"
+        notes.append(f"{start}, but for {', '.join(new)}, which are new." if new else f"{start}, the head's included.")
+    return InitialModel(found, notes=tuple(notes), kind=kind_of(built))
+
+
+_START = ("pretrained", "pretrained_sha256")
+"""What an architecture says of the weights that a training starts from."""
 
 
 def _start(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an architecture says of the weights that a training starts from."""
-    return {"pretrained": True} if architecture.get("pretrained") else {}
+    return {key: architecture[key] for key in _START if architecture.get(key)}
 
 
 def _has_weights(source: str) -> bool:

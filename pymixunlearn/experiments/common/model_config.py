@@ -40,10 +40,12 @@ class ModelConfig:
         num_classes: Number of classes that it was built for.
         feature_layer: Layer whose output is the feature map.
         embedding_layer: Layer whose output is the embedding.
-        pretrained: Whether training starts from the library's pretrained weights.
+        pretrained: Whether training starts from the library's pretrained weights; or a file of weights to start from,
+            in which layers for another number of classes do not count.
         preprocessing: How images become the model's inputs.
         description: Configuration of a Hugging Face model.
         code_sha256: Hash of the file of a factory.
+        pretrained_sha256: Hash of the file that ``pretrained`` names.
     """
 
     model: str | None = None
@@ -56,7 +58,8 @@ class ModelConfig:
     num_classes: int | None = None
     feature_layer: str | None = None
     embedding_layer: str | None = None
-    pretrained: bool | None = None
+    pretrained: bool | str | None = None
+    pretrained_sha256: str | None = None
     preprocessing: Preprocess | None = None
     description: Mapping[str, Any] | None = None
     code_sha256: str | None = None
@@ -145,7 +148,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "num_classes": (int,),
     "feature_layer": (str,),
     "embedding_layer": (str,),
-    "pretrained": (bool,),
+    "pretrained": (bool, str),
+    "pretrained_sha256": (str,),
     "description": (dict,),
     "code_sha256": (str,),
     "preprocessing": (dict,),

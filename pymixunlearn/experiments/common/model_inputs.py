@@ -42,7 +42,7 @@ def fed(data: DataRequest, model: ModelRequest, checkpoint: Path | None = None) 
         return data if recorded is None else replace(data, preprocess=recorded)
     elif text is not None:
         text = text if path is None else f"hf:{path}"
-        expected = expected_preprocess(text, pretrained=bool(config.pretrained), image_size=size)
+        expected = expected_preprocess(text, pretrained=config.pretrained is True, image_size=size)
         return data if expected is None else replace(data, preprocess=expected)
     else:
         return data

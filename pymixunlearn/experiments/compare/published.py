@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from pymixunlearn.training.supervised import defaults_for
+from pymixunlearn.training.recipes import defaults_for
 
 _TABLES: dict[str, tuple[str, Mapping[str, Any]]] = {
     "class": ("table1", {"classes": [0]}),
