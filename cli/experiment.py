@@ -111,7 +111,8 @@ def run(ctx: click.Context, /, name: str, **values: Any) -> None:
             if case.reason is not None:
                 observer.note(f"{case.label}: not run: {case.reason}.")
         chosen = sum(cell.available and cell.selected for cell in plan.cells)
-        observer.note(f"{plan.exhibit.title}, scale {plan.exhibit.scale}: {chosen} cells in {out}.")
+        cells = f"{chosen} cell{'' if chosen == 1 else 's'}"
+        observer.note(f"{plan.exhibit.title}, scale {plan.exhibit.scale}: {cells} in {out}.")
         with resumable(ctx, f"what is done is saved in {out}") as command_line:
             outcome = run_experiment(
                 plan,

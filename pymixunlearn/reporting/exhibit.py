@@ -38,7 +38,8 @@ class CaseResult:
         context: Network, images and what was forgotten, in one line.
         table: Its table; None where there are no data, or nothing to compare.
         reason: Why it was not run, or None.
-        intervals: By row, where it has one seed: metric to the ends of the 95 % interval by the draw of the samples.
+        intervals: By group and row, where it has one seed: metric to the ends of the 95 % interval by the draw of the
+            samples.
     """
 
     key: str
@@ -46,7 +47,7 @@ class CaseResult:
     context: str
     table: ComparisonTable | None
     reason: str | None = None
-    intervals: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    intervals: Mapping[tuple[str, str], Mapping[str, Sequence[float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

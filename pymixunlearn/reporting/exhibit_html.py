@@ -13,9 +13,8 @@ from pymixunlearn.reporting.exhibit import (
     block_rows,
     detail_lines,
     row_label,
-    value_text,
 )
-from pymixunlearn.reporting.formats import GROUPS, cell_label, floor_sentences
+from pymixunlearn.reporting.formats import GROUPS, cell_label, cell_text, floor_sentences
 from pymixunlearn.reporting.html import environment, figures
 
 
@@ -44,7 +43,7 @@ def _block(block: Sequence[CaseResult]) -> dict[str, Any]:
     keys = block_keys(block)
     rows, last = [], None
     for group, name, found in block_rows(block):
-        cells = [_cell(case, name, row, key) for case, row in zip(block, found, strict=True) for key in keys]
+        cells = [_cell(case, (group, name), row, key) for case, row in zip(block, found, strict=True) for key in keys]
         rows.append((GROUPS[group] if group != last else "", row_label(name), cells))
         last = group
     return {
@@ -54,26 +53,31 @@ def _block(block: Sequence[CaseResult]) -> dict[str, Any]:
     }
 
 
-def _cell(case: CaseResult, name: str, row: ComparisonRow | None, key: str) -> tuple[str, str, bool]:
-    """Return a value, what stands below it in small (deviation, or interval), and whether it is the closest."""
-    text = value_text(row, key)
-    value, _, rest = text.partition(" ± ")
+def _cell(case: CaseResult, name: tuple[str, str], row: ComparisonRow | None, key: str) -> tuple[str, str, bool]:
+    """Return a value, what stands below it in small (deviation, interval or remark), and whether it is the closest."""
+    found = None if row is None else row.cells.get(key)
+    if row is None or found is None:
+        return "-", "", False
+    text = f"{found.mean:.{DECIMALS}f}"
+    if key in row.published:
+        text += f" [{cell_text(row.published, key)}]"
+    below = "" if found.std is None else f"± {found.std:.{DECIMALS}f}"
     interval = case.intervals.get(name, {}).get(key)
-    if rest:
-        spread, bracket, paper = rest.partition(" [")
-        return f"{value}{bracket}{paper}", f"± {spread}", _is_closest(row, key)
-    below = "" if interval is None or key == GAP else f"{interval[0]:.{DECIMALS - 1}f}–{interval[1]:.{DECIMALS - 1}f}"
-    return text, below, _is_closest(row, key)
-
-
-def _is_closest(row: ComparisonRow | None, key: str) -> bool:
-    return row is not None and key in row.closest
+    if found.std is None and interval is not None:
+        below = f"{interval[0]:.{DECIMALS - 1}f}–{interval[1]:.{DECIMALS - 1}f}"
+    if key == GAP and row.within_floor:
+        below = f"{below} within the floor".strip()
+    return text, below, key in row.closest
 
 
 def _detail(case: CaseResult) -> dict[str, Any]:
     found: dict[str, Any] = {"case": case, "table": None, "floor": []}
     if case.table is not None:
         heads, rows = detail_lines(case.table)
-        lines = [(row[1], False, [(cell, "") for cell in row[2:]]) for row in rows]
+        names = [name for _, name, *_ in rows]
+        lines = []
+        for group, name, *cells in rows:
+            label = f"{name}, {group}" if names.count(name) > 1 else name
+            lines.append((label, False, [(cell, "") for cell in cells]))
         found |= {"table": {"headings": heads[2:], "rows": lines}, "floor": floor_sentences(case.table)}
     return found

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 import pymixunlearn
 from pymixunlearn.errors import UserError
@@ -71,6 +72,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
+def record_of(outcome: ExperimentOutcome, key: str) -> dict[str, Any]:
+    cell: dict[str, Any] = outcome.record["cells"][key]
+    return cell
+
+
 def statuses(outcome: ExperimentOutcome) -> dict[str, str]:
     return {key: cell["status"] for key, cell in outcome.record["cells"].items()}
 
@@ -92,8 +98,12 @@ def test_a_table_is_written_in_every_form_and_its_cells_are_run_once(
     assert "Noise floor: a second Retrain" in markdown and "the paper's numbers" not in markdown
     assert "\\multicolumn{4}{c}{Digits}" in (folder / "table.tex").read_text()
     html = (folder / "report.html").read_text()
-    assert 'colspan="4">Digits</th>' in html and "cnn, 1438 training images of 8 x 8 pixels" in html
-    assert "–" in html  # intervals, since there is one seed
+    assert 'colspan="4" class="group">Digits</th>' in html and "cnn, 1438 training images of 8 x 8 pixels" in html
+    # One seed: intervals stand below the numbers, each row's own.
+    (cell, other_cell) = (record_of(first, key) for key in ("digits/ours/seed0", "digits/no-mix/seed0"))
+    for entry in (cell, other_cell):
+        low, high = entry["intervals"]["unlearned"]["asr"]
+        assert f"{entry['metrics']['unlearned']['asr']:.2f}<small>{low:.1f}–{high:.1f}</small>" in html
     lines = list(csv.DictReader((folder / "table.csv").open()))
     assert [line["model"] for line in lines[:4]] == ["initial", "unlearned", "retrain", "second_retrain"]
     assert float(lines[1]["test_r_low"]) <= float(lines[1]["test_r"]) <= float(lines[1]["test_r_high"])
@@ -125,7 +135,7 @@ def test_cells_that_were_left_out_or_fail_say_so_and_a_failed_one_is_not_tried_a
     }
     text = (first.folder / "table.md").read_text()
     assert "- Digits, bad, seed 0, failed: unlearning diverged" in text
-    assert "- 1 cells were not run" in text
+    assert "- 1 cell was left out by --only." in text
     counted.clear()
     assert statuses(experiment(changes={"rows": rows}, only=("bad",)))["digits/bad/seed0"] == "failed"
     assert counted == []
@@ -195,6 +205,21 @@ def test_gaps_are_drawn_against_shares(experiment: Callable[..., ExperimentOutco
     cell = outcome.record["cells"]["digits-data-0.2/ours/seed0"]
     assert (lines[-1]["metric"], float(lines[-1]["share"])) == ("test", 20)
     assert float(lines[-1]["gap"]) == pytest.approx(cell["gap"]["unlearned"]["test"])
+
+
+def test_a_cell_that_another_process_runs_is_not_a_failed_one(
+    experiment: Callable[..., ExperimentOutcome], store: Path, tmp_path: Path
+) -> None:
+    changes = {"rows": {"ours": {**OURS, "settings": {"omega": 3}}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**TABLE, **changes}))
+    (cell,) = resolve_experiment(ExperimentInputs(str(tmp_path / "mine.yaml"), "own", device="cpu")).cells
+    folder = store / str(cell.run_folder(1)) / ".partial"
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock"):
+        outcome = experiment(changes=changes)
+    (entry,) = outcome.record["cells"].values()
+    assert entry["status"] == "unfinished" and "another process is at work" in entry["reason"]
+    assert outcome.finished == 0
 
 
 @pytest.mark.slow

@@ -31,6 +31,10 @@ LOCK = ".lock"
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE)
 
 
+class Busy(UserError):
+    """Another process is at work in a folder: nothing is wrong with the run."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run: its folder, the content of its ``metrics.json``, and whether it had been finished before."""
@@ -100,14 +104,14 @@ class RunFolder:
             lock = FileLock(self.partial / LOCK)
             lock.acquire(blocking=False)
         except Timeout:
-            raise UserError(
+            raise Busy(
                 f"another process is at work on the run in '{self.path}'; wait for it to end, or choose another folder"
             ) from None
         except OSError as error:
             raise UserError(f"output folder '{self.path}' cannot be written: {error.strerror}") from error
         try:
             if self.finished:
-                raise UserError(f"another process has just finished the run in '{self.path}'; give the command again")
+                raise Busy(f"another process has just finished the run in '{self.path}'; give the command again")
             if not self.started:
                 self._clear()  # what a process left that was killed while it removed a run: it is nobody's
                 self.write_json("run.json", {**self._identity, "started": utc_now()})

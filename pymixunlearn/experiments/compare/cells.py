@@ -18,7 +18,7 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.bad_request import AnswerIsNo
 from pymixunlearn.experiments.common.inputs import TrainInputs
 from pymixunlearn.experiments.common.progress import Observer, Summary
-from pymixunlearn.experiments.common.run_folder import Run
+from pymixunlearn.experiments.common.run_folder import Busy, Run
 from pymixunlearn.experiments.common.training_run import TrainingPlan
 from pymixunlearn.experiments.train import resolve_training, run_training
 from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
@@ -210,6 +210,8 @@ def _run_cell(
         outcome = _carry_out(inputs, plan, out, command_line, observer)
     except AnswerIsNo:  # of the initial model, which is that of other cells too
         raise
+    except Busy as error:
+        return CellResult("unfinished", reason=str(error))
     except UserError as error:
         return CellResult("failed", reason=" ".join(str(error).split()))
     except Exception as error:  # whatever breaks in one method must not cost the others their turn

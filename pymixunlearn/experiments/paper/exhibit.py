@@ -333,7 +333,8 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
 
 
 def _shipped(name: str) -> str:
-    return (_folder() / f"{name}.yaml").read_text("utf-8")
+    text: str = (_folder() / f"{name}.yaml").read_text("utf-8")
+    return text
 
 
 def _folder() -> Any:

@@ -92,7 +92,8 @@ def _curves(plan: ExperimentPlan, record: Mapping[str, Any], folder: Path, watch
 
 
 def _sweep(plan: ExperimentPlan, record: Mapping[str, Any], folder: Path, watcher: Observer) -> Drawn:
-    pictures, lines = [], []
+    pictures: list[Picture] = []
+    lines: list[tuple[Any, ...]] = []
     for case in plan.cases:
         sweeps: dict[str, list[Point]] = {}
         for row in plan.exhibit.rows:

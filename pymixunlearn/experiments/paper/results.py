@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from pymixunlearn.experiments.compare.published import published_tables, same_network
 from pymixunlearn.experiments.paper.exhibit import Exhibit
 from pymixunlearn.experiments.paper.plan import ExhibitCase, ExperimentPlan
 from pymixunlearn.experiments.unlearn.plan import Plan
 from pymixunlearn.reporting import comparison_table
-from pymixunlearn.reporting.comparison import Numbers
+from pymixunlearn.reporting.comparison import AGNOSTIC, AWARE, REFERENCE, Numbers
 from pymixunlearn.reporting.exhibit import CaseResult, ExhibitReport
 
-NOT_RUN = "not run"
+NOT_RUN: Literal["not run"] = "not run"
 """Status of a cell that was not asked for, or whose data are not there."""
 _PRESETS = {
     "tuned": "Settings are the shipped presets where there are some, and the methods' defaults elsewhere, all fixed "
@@ -100,17 +100,18 @@ def _published(exhibit: Exhibit, case: ExhibitCase, example: Plan) -> tuple[dict
 
 def _intervals(
     case: ExhibitCase, record: Mapping[str, Any], labels: Mapping[str, str]
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the 95 % intervals of the rows that have one seed."""
+) -> Iterator[tuple[tuple[str, str], Mapping[str, Any]]]:
+    """Yield group and name of the rows that have one seed, and their 95 % intervals."""
     cells = finished(case, record)
     names = {"retrain": "Retrain", "second_retrain": "second Retrain", "initial": "initial"}
     if len({cell["seed"] for cell in cells}) == 1:
         for model, name in names.items():
-            yield name, (cells[0].get("intervals") or {}).get(model) or {}
+            yield (REFERENCE, name), (cells[0].get("intervals") or {}).get(model) or {}
     for key, label in labels.items():
         own = [cell for cell in cells if cell["name"] == key]
         if len(own) == 1:
-            yield label, (own[0].get("intervals") or {}).get("unlearned") or {}
+            group = AWARE if own[0]["label_aware"] else AGNOSTIC
+            yield (group, label), (own[0].get("intervals") or {}).get("unlearned") or {}
 
 
 def _context(case: ExhibitCase) -> str:
@@ -163,4 +164,4 @@ def _notes(plan: ExperimentPlan, record: Mapping[str, Any]) -> Iterator[str]:
             if len(hashes) > 1:
                 yield f"{case.label}, seed {seed}: its cells were compared with {len(hashes)} different Retrain models"
     if left_out:
-        yield f"{left_out} cells were not run, since --only or --seeds left them out."
+        yield f"{left_out} cell{'s were' if left_out > 1 else ' was'} left out by --only."

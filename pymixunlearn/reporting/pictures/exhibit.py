@@ -19,6 +19,7 @@ from pymixunlearn.reporting.pictures.style import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 _NAME = "figure"
@@ -194,7 +195,8 @@ def _whole_numbers(axes: Axes) -> None:
     axes.grid(axis="y", linewidth=0.4, alpha=0.5)
 
 
-def _patch(colour: str) -> object:
+def _patch(colour: str) -> Artist:
     from matplotlib.patches import Patch
 
-    return Patch(color=colour)
+    patch: Artist = Patch(color=colour)
+    return patch
