@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _PARTS = ("request", "growth")
-_NOT_ASKED = ("retrain", "relearn", "tsne", "thumbnails", "png")
+_NOT_ASKED = ("retrain", "relearn", "tsne", "thumbnails", "png", "max_drop", "sign_key", "forget_key", "forget_history")
 _FORGET, _RETAIN = (1000, 2000, 4000, 8000), (8000, 16000, 32000, 64000)
 _QUICK_FORGET, _QUICK_RETAIN = (128, 256), (256, 512)
 

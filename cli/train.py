@@ -19,7 +19,7 @@ from .training import show_training
 @click.command(cls=SettingsCommand, settings=("train",))
 @options.inputs_options(
     TrainInputs,
-    without=(*FORGET, "architecture"),
+    without=(*FORGET, "architecture", "forget_key", "forget_history"),
     about={
         "weights": {
             "help": "Weights to start from, of --model; a head for another number of classes is new. Retraining starts "

@@ -26,7 +26,7 @@ _SHOWN = 10
 @click.argument("method")
 @options.inputs_options(
     TuneInputs,
-    without=("seed", "architecture", "weights", "allow_code", "validation_share"),
+    without=("seed", "architecture", "weights", "allow_code", "validation_share", "forget_key", "forget_history"),
     about={
         "model": {
             "metavar": "NAME",

@@ -13,7 +13,7 @@ from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
 
 from . import options
 from .config_file import settings_of
-from .endings import resumable
+from .endings import REFUSED, resumable
 from .help import SettingsCommand
 from .preview import preview_lines
 
@@ -55,6 +55,7 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
     from pymixunlearn.experiments import default_folder, preview_unlearning, resolve_unlearning, run_unlearning
     from pymixunlearn.experiments.common.known_accuracy import question
+    from pymixunlearn.experiments.unlearn.report import sign_again
     from pymixunlearn.reporting import result_rows
 
     from .progress import make_console, print_table, say, watching
@@ -84,7 +85,13 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
         say(console, question(known["test"], known["count"]))
     for line in _end(outcome.folder, purge=values["purge"]):
         say(console, line)
+    if values["purge"]:
+        sign_again(outcome.folder, inputs.sign_key)
     say(console, f"Run folder: {outcome.folder}")
+    release = outcome.record.get("release")
+    if release is not None and not release["holds"]:
+        click.echo(release["reason"], err=True)
+        ctx.exit(REFUSED)
 
 
 def _end(folder: Path, *, purge: bool) -> Iterator[str]:
@@ -119,11 +126,13 @@ def describe(plan: Plan) -> list[str]:
         budget = f" Ends when forgetting is done, at the latest after {config['epochs']} epochs."
     settings = f"preset {plan.preset.name}" if plan.preset else "the method's defaults (no preset ships for this case)"
     attack = " ASR has the form of the paper's code." if plan.inputs.asr == "paper" else ""
+    before = split.history.get("samples")
+    earlier = "" if before is None else f" {before} forgotten earlier, {len(split.forget_indices)} now."
     validation = split.dataset.validation
     held_out = "" if validation is None else f" Validation set: {len(validation)} images."
     return [
         f"Forget {what} of {split.dataset.name}: {len(split.forget_indices)} of {len(split.train)} training samples."
-        f"{held_out}",
+        f"{held_out}{earlier}",
         f"Method {plan.method.name} {labels}, network {plan.initial.name} ({origin}), "
         f"device {plan.device}, seed {plan.inputs.seed}.",
         f"Settings: {settings}.{budget}{attack}",

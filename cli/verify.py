@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,11 @@ from pymixunlearn.experiments.common.inputs import VerifyInputs
 
 from . import options
 from .endings import REFUSED
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pymixunlearn.experiments import Verification
 
 _PATH = click.Path(path_type=Path)
 
@@ -37,6 +42,11 @@ def verify(ctx: click.Context, /, folder: Path, **values: Any) -> None:
     console = make_console()
     with watching(console) as observer:
         checks = run_verification(options.make_inputs(VerifyInputs, values, folder=folder), observer=observer)
+    show_checks(ctx, console, checks, str(folder), "report.json")
+
+
+def show_checks(ctx: click.Context, console: Console, checks: Verification, what: str, against: str) -> None:
+    """Print the checks of a verification, and end with 3 where one fails."""
     width = max(len(item.subject) for item in checks)
     for item in checks:
         mark = "holds" if item.holds else "FAILS"
@@ -45,6 +55,6 @@ def verify(ctx: click.Context, /, folder: Path, **values: Any) -> None:
         console.print(f"not checked  {sentence}", soft_wrap=True, markup=False, highlight=False)
     failed = sum(not item.holds for item in checks)
     if failed:
-        click.echo(f"{failed} of {len(checks)} checks fail: {folder} is not what report.json says.", err=True)
+        click.echo(f"{failed} of {len(checks)} checks fail: {what} is not what {against} says.", err=True)
         ctx.exit(REFUSED)
     console.print(f"All {len(checks)} checks hold.")

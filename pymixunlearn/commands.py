@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from pymixunlearn.experiments.audit.inputs import AuditInputs
 from pymixunlearn.experiments.common.bad_request import check_name
 from pymixunlearn.experiments.common.data_request import DataRequest
+from pymixunlearn.experiments.common.history_request import HistoryRequest
 from pymixunlearn.experiments.common.inputs import EvaluateInputs, ModelRequest, RetrainInputs, VerifyInputs
 from pymixunlearn.experiments.common.options import option_of
 from pymixunlearn.experiments.common.split_request import SplitRequest
@@ -43,6 +44,7 @@ Model: TypeAlias = "str | Path | nn.Module | None"
 Data: TypeAlias = "str | Dataset"
 Forget: TypeAlias = "str | Path | Sequence[int] | Sequence[str] | DeletionList | Split | None"
 T = TypeVar("T")
+_PARTS = (DataRequest, SplitRequest, ModelRequest, HistoryRequest)
 
 
 def unlearn(
@@ -88,11 +90,13 @@ def unlearn(
     """
     from pymixunlearn.experiments import resolve_unlearning, run_unlearning
     from pymixunlearn.experiments.cache import purge_run
+    from pymixunlearn.experiments.unlearn.report import sign_again
 
     inputs = _inputs(UnlearnInputs, options, model, data, forget, method=method)
     run = run_unlearning(resolve_unlearning(inputs, observer=observer), _path(out), observer=observer)
     if purge:
         purge_run(run.folder)
+        sign_again(run.folder, inputs.sign_key)
     return run
 
 
@@ -395,6 +399,7 @@ def _inputs(inputs: type[T], options: Mapping[str, Any], model: Model, data: Dat
         given["model"] = GivenModel(network=model)
     else:
         given["model"] = _filled(ModelRequest, rest, model=None if model is None else str(model))
+    given["history"] = _filled(HistoryRequest, rest)
     rest.update({name: value for name, value in options.items() if name in own})
     return _filled(inputs, rest, settings=rest.pop("settings", {}), **given)
 
@@ -413,7 +418,7 @@ def _filled(inputs: type[T], options: dict[str, Any], **given: Any) -> T:
             fields[of.name] = (
                 _path(value) if option.kind is Path else tuple(map(str, value)) if option.several else value
             )
-    if options and inputs not in (DataRequest, SplitRequest, ModelRequest):
+    if options and inputs not in _PARTS:
         known = [option.argument for of in _fields(inputs) if (option := option_of(of)) is not None]
         for name in options:
             check_name("option", name, [*known, "settings"])
@@ -421,7 +426,7 @@ def _filled(inputs: type[T], options: dict[str, Any], **given: Any) -> T:
 
 
 def _fields(inputs: type) -> Iterator[dataclasses.Field[Any]]:
-    for part in (inputs, DataRequest, SplitRequest, ModelRequest):
+    for part in (inputs, *_PARTS):
         yield from dataclasses.fields(part)
 
 

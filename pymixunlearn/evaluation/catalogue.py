@@ -67,6 +67,13 @@ FURTHER_METRICS = (
     ),
     MetricInfo("test_others", "Test others", "test accuracy on all other classes", "Test in parts", "100 / classes"),
     MetricInfo(
+        "earlier_f",
+        "Earlier D_f",
+        "accuracy on the training samples that the initial model had forgotten before",
+        "this package",
+        "100 / classes",
+    ),
+    MetricInfo(
         "tow",
         "ToW",
         "(1 - |dA_f|) (1 - |dA_r|) (1 - |dA_test|), dA the difference to Retrain's accuracy as a fraction",

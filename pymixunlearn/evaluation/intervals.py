@@ -47,16 +47,20 @@ def sample_counts(split: Split, asr: str = "default") -> dict[str, int]:
     """Return how many samples each metric that is a share of samples is counted on; ``asr`` is the attack's form."""
     own = int(of_forgotten_classes(split).sum())
     targets = split.test.targets.cpu()
-    forgotten = sum(int((targets == label).sum()) for label in split.forget_classes)
+    forgotten, lost = (
+        sum(int((targets == label).sum()) for label in labels) for labels in (split.forget_classes, split.lost_classes)
+    )
+    earlier = {} if split.excluded_indices is None else {"earlier_f": len(split.excluded_indices)}
     return {
         "train_r": len(split.retain_indices),
         "train_f": len(split.forget_indices),
-        "test_r": len(targets) - forgotten,
+        "test_r": len(targets) - forgotten - lost,
         "test_f": forgotten,
         "test": len(targets),
         "test_own": own,
         "test_others": len(targets) - own,
         "asr": scored_samples(split, asr),
+        **earlier,
     }
 
 

@@ -172,6 +172,9 @@ def measure(
     """Compute every metric that predictions alone determine, beside those of ``further``, which need the model."""
     split = predictions.split
     values = _class_accuracies(predictions) if split.task == "class" else _sample_accuracies(predictions)
+    if split.excluded_indices is not None:
+        earlier = split.excluded_indices
+        values["earlier_f"] = accuracy(predictions.train[earlier], predictions.train_targets[earlier])
     successes = attacks(predictions, seed=seed, attacker=attacker, draws=draws, form=asr)
     values["asr"] = mean(successes)
     values["asr_spread"] = stdev(successes) if len(successes) > 1 else None
@@ -211,9 +214,11 @@ def forget_accuracy(predictions: Predictions) -> float:
 
 def _class_accuracies(predictions: Predictions) -> Values:
     logits, targets = predictions.test, predictions.test_targets
-    forgotten: Tensor = torch.isin(targets, torch.tensor(predictions.split.forget_classes))
+    split = predictions.split
+    forgotten: Tensor = torch.isin(targets, torch.tensor(split.forget_classes))
+    remaining: Tensor = ~torch.isin(targets, torch.tensor((*split.forget_classes, *split.lost_classes)))
     return {
-        "test_r": accuracy(logits[~forgotten], targets[~forgotten]),
+        "test_r": accuracy(logits[remaining], targets[remaining]),
         "test_f": accuracy(logits[forgotten], targets[forgotten]),
     }
 

@@ -16,7 +16,7 @@ from pymixunlearn.evaluation import ATTACKERS, Acceptance, Metrics
 from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
 from pymixunlearn.experiments.common.data_origin import data_origin
 from pymixunlearn.experiments.common.forget_set import load_split
-from pymixunlearn.experiments.common.identity import FORMAT, attack_form, data_identity
+from pymixunlearn.experiments.common.identity import FORMAT, attack_form, data_identity, history_identity
 from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model, load_beside, load_checkpoint
 from pymixunlearn.experiments.common.inputs import EvaluateInputs, ModelRequest
 from pymixunlearn.experiments.common.known_accuracy import known_accuracy
@@ -85,7 +85,8 @@ def run_evaluation(
             "an evaluation needs a trained model; expected its file or run folder, or --model and --weights"
         )
     data = fed(inputs.data, inputs.model, inputs.checkpoint)
-    split = load_split(data, inputs.split, inputs.model.model, *files, seed=inputs.seed, observer=watcher)
+    given = (inputs.model.model, inputs.model.weights, *files)
+    split = load_split(data, inputs.split, *given, seed=inputs.seed, history=inputs.history, observer=watcher)
     judged = _load(inputs, split.dataset)
     model = judged.model
     assert model.loaded is not None  # _load found it so
@@ -180,6 +181,7 @@ def _identity(inputs: EvaluateInputs, split: Split, judged: _Judged, device: tor
         **({} if judged.before is None else {"initial_sha256": judged.before.sha256}),
         "attacker": inputs.attacker,
         **attack_form(inputs.asr),
+        **history_identity(inputs.history),
         "seed": inputs.seed,
         "device": str(device),
     }

@@ -32,7 +32,13 @@ def resolve_retraining(inputs: RetrainInputs, *, observer: Observer | None = Non
     # follow later.
     build_training(MeanTeacherConfig(), inputs.settings)
     split = load_split(
-        fed(inputs.data, inputs.model), inputs.split, inputs.model.model, seed=inputs.seed, observer=observer
+        fed(inputs.data, inputs.model),
+        inputs.split,
+        inputs.model.model,
+        inputs.model.weights,
+        seed=inputs.seed,
+        history=inputs.history,
+        observer=observer,
     )
     initial = choose_model(inputs.model, split.dataset)
     defaults = initial.defaults("retrain", semi_supervised=split.unlabelled_indices is not None)

@@ -16,6 +16,7 @@ from pymixunlearn.evaluation import ATTACKERS, Metrics
 from pymixunlearn.evaluation.catalogue import plugged_keys
 from pymixunlearn.evaluation.plugged import plugged_metrics
 from pymixunlearn.experiments.common.data_origin import IN_MEMORY, data_of_run, runs_code, specified
+from pymixunlearn.experiments.common.forget_chain import KEY_FILE
 from pymixunlearn.experiments.common.identity import pixels_sha256
 from pymixunlearn.experiments.common.in_memory import is_object
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
@@ -25,7 +26,7 @@ from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import read_json
-from pymixunlearn.experiments.unlearn.report import AUDIT, HTML, PURGE, SOURCES, read_further, read_pictures
+from pymixunlearn.experiments.unlearn.report import AUDIT, HTML, PURGE, SIGNATURE, SOURCES, read_further, read_pictures
 from pymixunlearn.experiments.verify_metrics import Check, changed_from, check_metrics, check_test_accuracy
 from pymixunlearn.experiments.verify_models import (
     check_model,
@@ -35,6 +36,7 @@ from pymixunlearn.experiments.verify_models import (
     other_models,
     with_given_model,
 )
+from pymixunlearn.experiments.verify_proof import check_chain, check_signature
 from pymixunlearn.files import file_sha256
 from pymixunlearn.models.registry import model_runs_code
 from pymixunlearn.reporting import (
@@ -90,7 +92,7 @@ def run_verification(inputs: VerifyInputs, *, observer: Observer | None = None) 
     """
     folder, missing = inputs.folder, list[str]()
     record = _read_record(folder)
-    checks = [*_check_form(record), *_check_files(folder, record)]
+    checks = [*_check_form(record), *_check_files(folder, record), *check_signature(inputs, missing)]
     files_hold = all(check.holds for check in checks)
     try:
         if files_hold:
@@ -106,7 +108,6 @@ def run_verification(inputs: VerifyInputs, *, observer: Observer | None = None) 
             checks.append(Check("metrics", False, "not measured, since files do not hold"))
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         checks.append(Check("files", False, f"have not the form of a run's ({type(error).__name__}: {error})"))
-    missing.append("what no hash can show: a folder whose files were all written anew (sign report.json, or keep it)")
     return Verification(tuple(checks), tuple(missing))
 
 
@@ -149,7 +150,7 @@ def _check_files(folder: Path, record: Mapping[str, Any]) -> Iterator[Check]:
         yield Check(name, found == stated, f"sha256 {found[:12]}…" + ("" if found == stated else changed_from(stated)))
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if not path.is_dir() and name != RECORD and name not in record["files"]:
+        if not path.is_dir() and name not in (RECORD, KEY_FILE, SIGNATURE) and name not in record["files"]:
             yield Check(name, False, "is no file of this run: the record does not know it")
 
 
@@ -177,6 +178,7 @@ def _check_copies(folder: Path, record: Mapping[str, Any], missing: list[str]) -
         yield Check(f"{HTML}, content", right, "is made of the files beside it" if right else "says something else")
     else:
         missing.append("verdict and report.html: another version of pymixunlearn wrote them")
+    yield from check_chain(folder, metrics, split, missing)
     retrain = metrics["metrics"]["retrain"]
     if retrain is not None:
         gaps = metrics["gap"] or {}

@@ -58,7 +58,8 @@ def check_test_accuracy(
     names = {name: index for index, name in enumerate(config["class_names"])}
     targets = torch.tensor([names[dataset.train.classes[label]] for label in dataset.test.targets.tolist()])
     forgotten = torch.isin(targets, torch.tensor(split["params"].get("classes", [])))
-    parts = {"test": torch.ones_like(forgotten), "test_r": ~forgotten, "test_f": forgotten}
+    lost = torch.isin(targets, torch.tensor(split.get("history", {}).get("classes", [])))
+    parts = {"test": torch.ones_like(forgotten), "test_r": ~(forgotten | lost), "test_f": forgotten}
     recorded, wrong, known = metrics["metrics"]["unlearned"], [], 0
     for key, part in parts.items():
         value = accuracy(logits[part], targets[part])

@@ -85,12 +85,14 @@ def deletion_record(
             **({"frozen_parameters": config["frozen_parameters"]} if config.get("frozen_parameters") else {}),
             **({f"{SECOND}_sha256": models[SECOND]} if SECOND in models else {}),
         },
+        **({"chain": _chain(record["chain"])} if "chain" in record else {}),
         "seed": record["seed"],
         "device": config["device"],
         "metrics": {model: record["metrics"][model] for model in named},
         "intervals": {model: record["intervals"].get(model) for model in named},
         "gap": record["gap"],
         "acceptance": record["acceptance"],
+        **({"release": record["release"]} if "release" in record else {}),
         "verdict": list(verdict(record)),
         "audit": audit,
         **({} if purge is None else {"purge": purge}),
@@ -101,6 +103,11 @@ def deletion_record(
         "files": dict(sorted(hashes.items())),
     }
     return {**content, "sha256": record_sha256(content)}
+
+
+def _chain(chain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what fixes a model's chain of requests."""
+    return {**{key: chain[key] for key in ("key_id", "head", "samples")}, "requests": len(chain["requests"])}
 
 
 def _sample_ids(split: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +122,9 @@ def _sample_ids(split: Mapping[str, Any]) -> dict[str, Any]:
 
 def _further_samples(split: Mapping[str, Any]) -> dict[str, Any]:
     """Return the samples that were forgotten before, were taken out of the test set, or are copies that remain."""
-    found = {}
+    found: dict[str, Any] = {}
+    if "history" in split:
+        found["history"] = dict(split["history"])
     if "excluded" in split:
         found["forgotten_before"] = _counted(split["excluded"])
     for kind in ("removed", "copies"):

@@ -13,9 +13,10 @@ from pymixunlearn.evaluation.intervals import wilson
 from pymixunlearn.reporting.metrics_record import MODELS
 
 ATTACK = "mia_loss"
-COMPARED = (*(info.key for info in PAPER_METRICS), ATTACK)
+EARLIER = "earlier_f"
+COMPARED = (*(info.key for info in PAPER_METRICS), EARLIER, ATTACK)
 """The metrics that a verdict looks at."""
-FORGETTING = ("train_f", "test_f", "asr", ATTACK)
+FORGETTING = ("train_f", "test_f", EARLIER, "asr", ATTACK)
 """Those of them that tell what is still known of the forgotten samples."""
 UTILITY = ("train_r", "test_r", "test")
 """Those that tell what the model is still good for."""

@@ -26,7 +26,7 @@ def samples_entry(dataset: Dataset) -> dict[str, JSON]:
     kind = dataset.train.id_kind
     entry: dict[str, JSON] = {"kind": kind, "classes": list(dataset.train.classes)}
     if kind != "content":
-        entry |= {name: list(part.ids) for name, part in _parts(dataset).items()}
+        entry |= {name: list(part.ids) for name, part in parts_of(dataset).items()}
     return entry
 
 
@@ -51,7 +51,7 @@ def same_data(dataset: Dataset, manifest: Mapping[str, Any]) -> Dataset | None:
         return None
     try:
         chosen = {}
-        for name, images in _parts(dataset).items():
+        for name, images in parts_of(dataset).items():
             if name in samples:
                 place = {key: index for index, key in enumerate(images.ids)}
                 chosen[name] = images.subset(torch.tensor([place[key] for key in samples[name]], dtype=torch.int64))
@@ -86,13 +86,14 @@ def indices_of(manifest: Mapping[str, Any], dataset: Dataset) -> dict[str, Tenso
     for part, entry in manifest.get("removed", {}).items():
         listed[part] = entry.get("ids", [])
     found = {}
-    for part, images in _parts(dataset).items():
+    for part, images in parts_of(dataset).items():
         names = set(listed.get(part, ()))
         places = [index for index, key in enumerate(images.ids) if key in names] if names else []
         found[part] = torch.tensor(places, dtype=torch.int64)
     return found
 
 
-def _parts(dataset: Dataset) -> dict[str, ImageSet]:
+def parts_of(dataset: Dataset) -> dict[str, ImageSet]:
+    """Return the parts of a data set by name, without a validation set where there is none."""
     parts = zip(PARTS, (dataset.train, dataset.test, dataset.validation), strict=True)
     return {name: part for name, part in parts if part is not None}

@@ -33,6 +33,8 @@ def read_manifest(path: Path) -> Mapping[str, Any]:
     for part in ("unlabelled", "excluded"):
         if part in manifest or (part == "unlabelled" and manifest.get("task") == "semi"):
             kinds[part], needed[part] = dict, ("indices", "sha256")
+    if "history" in manifest:
+        kinds["history"] = dict
     for key, kind in kinds.items():
         if not isinstance(manifest.get(key), kind):
             raise UserError(f"'{path}' is not a split manifest: expected '{key}' to be of type {kind.__name__}")

@@ -198,7 +198,49 @@ def _found_ids(dataset: Dataset, ids: Iterable[str]) -> dict[str, Tensor]:
     return found
 
 
+def known_rows(dataset: Dataset, request: DeletionList) -> tuple[DeletionList, tuple[str, ...]]:
+    """Divide a list into the rows whose samples are in the data, and the names of the others' samples.
+
+    Raises:
+        UserError: The images are no files and the list names files, or a file is not the only one of its name.
+
+    Example:
+        >>> from pymixunlearn import data, tasks
+        >>> from pymixunlearn.tasks.samples import known_rows
+        >>> known, unknown = known_rows(data.load("digits"), tasks.DeletionList((3, 5000)))
+        >>> known.indices, unknown
+        ((3,), ('5000',))
+    """
+    names: tuple[str, ...]
+    if request.by_id:
+        known_ids = {name for images in (dataset.train, dataset.test, dataset.validation) if images for name in images.known_ids}
+        names = request.ids
+        places = [_Place("", 0, "") if name in known_ids else None for name in names]
+    elif request.files:
+        places, names = _looked_up(dataset, request.files), request.files
+    else:
+        count, names = len(dataset.train), tuple(map(str, request.indices))
+        places = [_Place("train", index, "") if 0 <= index < count else None for index in request.indices]
+    rows = [row for row, place in enumerate(places) if place is not None]
+    known = DeletionList(
+        *(tuple(request.indices[row] for row in rows) if request.indices else (), request.id_column),
+        ids=tuple(request.ids[row] for row in rows) if request.ids else (),
+        files=tuple(request.files[row] for row in rows) if request.files else (),
+    )
+    return known, tuple(name for name, place in zip(names, places, strict=True) if place is None)
+
+
 def _found_files(dataset: Dataset, names: Iterable[str]) -> list[_Place]:
+    names = list(names)
+    places = _looked_up(dataset, names)
+    missing = [f"'{printable(name)}'" for name, place in zip(names, places, strict=True) if place is None]
+    if missing:
+        raise _wrong_files(dataset, missing, "are not in")
+    return [place for place in places if place is not None]
+
+
+def _looked_up(dataset: Dataset, names: Iterable[str]) -> list[_Place | None]:
+    """Return where each file is, None where it is not in the data."""
     places = list(_places(dataset))
     if not places:
         raise UserError(f"the images of '{dataset.name}' are no files; expected a list of indices")
@@ -212,7 +254,8 @@ def _found_files(dataset: Dataset, names: Iterable[str]) -> list[_Place]:
     # With the folder of the data before it, so that a path that leads there from elsewhere ends alike.
     source = _comparable(dataset.source or "").rstrip("/")
     root = source if source.startswith("/") else "."
-    found, missing, ambiguous = [], [], []
+    found: list[_Place | None] = []
+    ambiguous = []
     for name in names:
         even = _comparable(name.strip())
         candidates = exact.get(name) or [
@@ -220,20 +263,20 @@ def _found_files(dataset: Dataset, names: Iterable[str]) -> list[_Place]:
             for place in ends[even.rpartition("/")[2]]
             if (path := f"{root}/{_comparable(place.path)}") == even or path.endswith(f"/{even}")
         ]
-        if len(candidates) == 1:
-            found.append(candidates[0])
-        elif candidates:
+        found.append(candidates[0] if len(candidates) == 1 else None)
+        if len(candidates) > 1:
             either = " or ".join(f"'{printable(place.path)}' ({place.part})" for place in candidates[:3])
             ambiguous.append(f"'{printable(name)}' ({either})")
-        else:
-            missing.append(f"'{printable(name)}'")
-    for wrong, what in ((missing, "are not in"), (ambiguous, "are each several files of")):
-        if wrong:
-            more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-            raise UserError(
-                f"{len(wrong)} of the listed files {what} the data '{dataset.name}': {', '.join(wrong[:_SHOWN])}{more}"
-            )
+    if ambiguous:
+        raise _wrong_files(dataset, ambiguous, "are each several files of")
     return found
+
+
+def _wrong_files(dataset: Dataset, wrong: list[str], what: str) -> UserError:
+    more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+    return UserError(
+        f"{len(wrong)} of the listed files {what} the data '{dataset.name}': {', '.join(wrong[:_SHOWN])}{more}"
+    )
 
 
 def _places(dataset: Dataset) -> Iterator[_Place]:

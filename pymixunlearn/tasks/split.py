@@ -41,6 +41,9 @@ class Split:
             forget before; they are neither in D_f nor in D_r. None where there are none.
         removed: For "test" and "validation", sorted int64 indices into that part of ``origin`` of the images that the
             request names there; ``dataset`` is without them.
+        history: What the initial model had forgotten before, JSON-able: how many "requests" and "samples", how many of
+            these are not in the data ("not_found"), and the "classes" that are left without any sample; empty where
+            nothing is known to have been forgotten.
         unlabelled_indices: int64 ``[N_u]`` into ``dataset.train``, sorted: the samples of D_r whose labels no training
             may use (task "semi"); only the evaluation reads them. Otherwise None.
 
@@ -65,6 +68,7 @@ class Split:
     unlabelled_indices: Tensor | None = None
     excluded_indices: Tensor | None = None
     removed: Mapping[str, Tensor] = field(default_factory=dict)
+    history: Mapping[str, JSON] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the indices and sort them."""
@@ -164,6 +168,12 @@ class Split:
         return self.dataset.num_classes
 
     @property
+    def lost_classes(self) -> tuple[int, ...]:
+        """Indices of the classes that earlier requests have left no sample of; the present one is not about them."""
+        classes = self.history.get("classes")
+        return tuple(label for label in classes if isinstance(label, int)) if isinstance(classes, list) else ()
+
+    @property
     def forget_classes(self) -> tuple[int, ...]:
         """Indices of the classes that are forgotten as a whole; empty unless the task is "class"."""
         classes = self.params.get("classes")
@@ -240,6 +250,8 @@ class Split:
             special["labels"] = {"sha256": indices_sha256(targets), "targets": targets.tolist()}
         if self.unlabelled_indices is not None:
             special["unlabelled"] = _listed(self.unlabelled_indices)
+        if self.history:
+            special["history"] = dict(self.history)
         if self.excluded_indices is not None:
             special["excluded"] = _named(self.excluded_indices, self.train)
         origin = self.origin or self.dataset
@@ -320,6 +332,7 @@ class Split:
             manifest["params"],
             unlabelled_indices=unlabelled,
             excluded_indices=excluded,
+            history=manifest.get("history", {}),
         )
         if split.task == "noisy":
             split = split.relabelled(to_indices(manifest["labels"]["targets"], f"'{path}'"))

@@ -7,12 +7,20 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from pymixunlearn.models.weight_files import read_tensors
+from pymixunlearn.training import tensors_hash
+
 Invoke = Callable[..., Result]
 SMALL = ("unlearn", "--device", "cpu", "--set", "epochs=2", "--set", "initial.epochs=1", "--set", "retrain.epochs=1")
 FILES = sorted(
-    ["config.json", "history.csv", "metrics.json", "model.safetensors", "model.yaml", "pictures"]
+    ["config.json", "forget.key", "history.csv", "metrics.json", "model.safetensors", "model.yaml", "pictures"]
     + ["report.html", "report.json", "split.json"]
 )
+
+
+def weights(folder: str | Path) -> str:
+    """Return the hash of a run's weights; the file's header holds hashes that are keyed, and every run has its key."""
+    return tensors_hash(read_tensors(Path(folder) / "model.safetensors")[0])
 
 
 def test_without_arguments_it_explains_itself_and_writes_a_run(invoke: Invoke) -> None:
@@ -95,7 +103,7 @@ def test_indices_and_a_saved_split(invoke: Invoke) -> None:
     Path("ids.txt").write_text("\n".join(map(str, range(0, 200, 2))))
     assert invoke(*SMALL, "--forget", "ids.txt", "--out", "a").exit_code == 0
     assert invoke(*SMALL, "--split", "a/split.json", "--out", "b").exit_code == 0
-    assert Path("a/model.safetensors").read_bytes() == Path("b/model.safetensors").read_bytes()
+    assert weights("a") == weights("b")
 
 
 def test_settings_come_from_yaml_and_the_command_line_wins(invoke: Invoke) -> None:
@@ -126,7 +134,7 @@ def test_a_config_json_repeats_its_run(invoke: Invoke, extra: tuple[str, ...]) -
     assert invoke(*SMALL, *extra, "--out", "a").exit_code == 0
     result = invoke("unlearn", "--config", "a/config.json", "--out", "b")
     assert result.exit_code == 0, result.output
-    assert Path("a/model.safetensors").read_bytes() == Path("b/model.safetensors").read_bytes()
+    assert weights("a") == weights("b")
     first, second = (json.loads(Path(name, "metrics.json").read_text()) for name in ("a", "b"))
     assert first["metrics"] == second["metrics"]
 
@@ -135,7 +143,7 @@ def test_a_trained_checkpoint_is_what_unlearn_would_train(invoke: Invoke) -> Non
     assert invoke("train", "--device", "cpu", "--set", "epochs=1", "--out", "initial").exit_code == 0
     assert invoke(*SMALL, "--model", "initial", "--out", "a").exit_code == 0
     assert invoke(*SMALL, "--out", "b").exit_code == 0
-    assert Path("a/model.safetensors").read_bytes() == Path("b/model.safetensors").read_bytes()
+    assert weights("a") == weights("b")
 
 
 def test_a_run_can_stop_by_itself_and_says_how_it_ended(invoke: Invoke) -> None:
@@ -154,7 +162,7 @@ def test_a_run_can_stop_by_itself_and_says_how_it_ended(invoke: Invoke) -> None:
 
     again = invoke("unlearn", "--config", "a/config.json", "--out", "b")
     assert again.exit_code == 0, again.output
-    assert Path("a/model.safetensors").read_bytes() == Path("b/model.safetensors").read_bytes()
+    assert weights("a") == weights("b")
 
 
 def test_a_method_that_cannot_stop_by_itself_says_so(invoke: Invoke) -> None:
@@ -181,5 +189,5 @@ def test_methods_with_several_stages_run_and_repeat(invoke: Invoke, method: str,
     result = invoke("unlearn", "--method", method, "--no-retrain", *chosen, "--out", "a")
     assert result.exit_code == 0, result.output
     assert invoke("unlearn", "--config", "a/config.json", "--out", "b").exit_code == 0
-    assert Path("a/model.safetensors").read_bytes() == Path("b/model.safetensors").read_bytes()
+    assert weights("a") == weights("b")
     assert json.loads(Path("a/metrics.json").read_text())["method"] == method

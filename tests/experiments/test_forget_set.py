@@ -45,7 +45,7 @@ from pymixunlearn.experiments.verify import run_verification
 from pymixunlearn.reporting.deletion_record import schema
 from pymixunlearn.tasks import Split
 from pymixunlearn.tasks.manifest import read_manifest
-from pymixunlearn.training import save_model
+from pymixunlearn.training import load_model, read_metadata, save_model
 
 Make = Callable[..., Plan]
 
@@ -96,6 +96,25 @@ def test_a_second_request_does_not_undo_the_first(tmp_path: Path, first_run: Pat
 
     third = small_plan(model=ModelRequest(str(outcome.folder)), split=listed(tmp_path, "30\n")).split
     assert third.excluded_indices is not None and third.excluded_indices.tolist() == [3, 14, 20, 159]
+
+
+def older(run: Path, folder: Path) -> Path:
+    """Copy a run as an older version wrote it: without a chain of requests and its key."""
+    shutil.copytree(run, folder)
+    (folder / "forget.key").unlink()
+    file = folder / "model.safetensors"
+    metadata = {key: value for key, value in read_metadata(file).items() if key != "chain"}
+    save_model(file, load_model(file), metadata=metadata)
+    return folder
+
+
+def test_the_run_folder_of_an_older_version_is_read_by_its_manifest(
+    tmp_path: Path, first_run: Path, small_plan: Make
+) -> None:
+    folder = older(first_run, tmp_path / "older")
+    split = small_plan(model=ModelRequest(str(folder)), split=listed(tmp_path, "14\n20\n")).split
+    assert split.excluded_indices is not None and split.excluded_indices.tolist() == [3, 159]
+    assert dict(split.history) == {"requests": 1, "samples": 3, "not_found": 0, "classes": []}
 
 
 def of_unlearn(common: dict[str, Any], notes: Notes, tmp_path: Path) -> list[Split]:
@@ -165,52 +184,71 @@ def test_tune_takes_no_model_that_has_forgotten_anything(first_run: Path) -> Non
 
 
 def test_only_one_function_makes_the_splits_of_commands() -> None:
-    """A split that another module made would not take the earlier requests into account."""
+    """A split that another module made would not take the earlier requests into account; `verify` only measures."""
     package = Path(str(files("pymixunlearn.experiments")))
-    makers = {"make", "class_split", "data_split", "noisy_split", "semi_supervised_split", "index_split", "Split"}
+    makers = {
+        "Split.load",
+        "make",
+        "class_split",
+        "data_split",
+        "noisy_split",
+        "semi_supervised_split",
+        "index_split",
+        "Split",
+    }
     found = set()
     for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call):
                 name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-                if name in makers:
+                if name in makers or ast.unparse(node.func) in makers:
                     found.add(path.relative_to(package).as_posix())
-    assert found == {"common/forget_set.py", "common/given.py", "common/inputs.py"}
+    assert found == {
+        "common/forget_set.py",
+        "common/given.py",
+        "common/hashed_split.py",
+        "common/split_request.py",
+        "verify.py",
+    }
 
 
 def test_what_is_not_known_of_an_earlier_request_is_said(tmp_path: Path, first_run: Path) -> None:
     shutil.copy(first_run / "model.safetensors", tmp_path / "lone.safetensors")
-    request = UnlearnInputs(
-        model=ModelRequest(str(tmp_path / "lone.safetensors")), device="cpu", settings={"epochs": 1}
-    )
+    model = load_model(tmp_path / "lone.safetensors")
+    save_model(tmp_path / "old.safetensors", model, metadata={"purpose": "unlearned"})  # as version 0.1.0 wrote it
+    request = UnlearnInputs(model=ModelRequest(str(tmp_path / "old.safetensors")), device="cpu", settings={"epochs": 1})
     notes = Notes()
     assert resolve_unlearning(request, observer=notes).split.excluded_indices is None
-    assert "is an unlearned model outside its run folder" in notes.text
-    checkpoint = EvaluateInputs(checkpoint=tmp_path / "lone.safetensors", device="cpu")
+    assert "is an unlearned model of an older version outside its run folder" in notes.text
+    checkpoint = EvaluateInputs(checkpoint=tmp_path / "old.safetensors", device="cpu")
     notes = Notes()
     run_evaluation(checkpoint, observer=notes)
-    assert "is an unlearned model outside its run folder" in notes.text
+    assert "is an unlearned model of an older version outside its run folder" in notes.text
 
     other = UnlearnInputs(
         data=DataRequest("digits@500"), model=ModelRequest(str(first_run)), device="cpu", settings={"epochs": 1}
     )
     notes = Notes()
     split = resolve_unlearning(other, observer=notes).split  # those that are in this part are found by their pixels
-    before = read_manifest(first_run / "split.json")["forget"]["ids"]
-    assert split.excluded_indices is not None
-    assert {split.train.ids[index] for index in split.excluded_indices.tolist()} == set(before) & set(split.train.ids)
-    assert "that the model of" in notes.text and "forgot are not in these data, by their ids" in notes.text
+    before = set(read_manifest(first_run / "split.json")["forget"]["ids"])
+    assert split.excluded_indices is not None and split.dataset.validation is not None
+    assert {split.train.ids[index] for index in split.excluded_indices.tolist()} == before & set(split.train.ids)
+    # The others are in the part's validation set, and are left out there, too.
+    assert not before & set(split.dataset.validation.ids) and split.history["not_found"] == 0
+    assert "forgot 2 images of the validation set before: they are left out" in notes.text
 
     images, targets = split.train.images[:, :, :7, :7], split.train.targets
     foreign = GivenData(dataset="other", loaded=data.from_tensors(images, targets, images, targets))
-    folder = tmp_path / "older"
-    shutil.copytree(first_run, folder)
+    folder = older(first_run, tmp_path / "older")
     manifest = json.loads((folder / "split.json").read_text())
     del manifest["samples"]  # as an earlier version wrote it
     (folder / "split.json").write_text(json.dumps(manifest))
     notes = Notes()
     load_split(foreign, SplitRequest(), folder, seed=0, observer=notes)
     assert "forgot samples of other data ('digits')" in notes.text
+    notes = Notes()
+    assert load_split(foreign, SplitRequest(), first_run, seed=0, observer=notes).history["not_found"] == 3
+    assert "3 of the samples that the model of" in notes.text and "are not in these data, by their ids" in notes.text
 
 
 @pytest.mark.parametrize(
@@ -234,8 +272,7 @@ def test_choices_that_contradict_each_other_are_found_before_the_data(monkeypatc
 def test_a_damaged_manifest_is_found_before_the_data(
     tmp_path: Path, first_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(first_run, tmp_path / "damaged")
-    (tmp_path / "damaged" / "split.json").write_text("{")
+    (older(first_run, tmp_path / "damaged") / "split.json").write_text("{")
     monkeypatch.setattr(data, "load", None)
     with pytest.raises(UserError, match="cannot be read as a split manifest"):
         resolve_unlearning(UnlearnInputs(model=ModelRequest(str(tmp_path / "damaged")), device="cpu"))

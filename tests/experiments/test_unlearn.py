@@ -16,9 +16,10 @@ from pymixunlearn.experiments import DataRequest, ModelRequest, Observer, Plan, 
 from pymixunlearn.experiments.common.threads import suited_threads
 from pymixunlearn.experiments.unlearn.run import FILES
 from pymixunlearn.models import Ensemble
+from pymixunlearn.models.weight_files import read_tensors
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.tasks import Split
-from pymixunlearn.training import MeanTeacherConfig, fit, load_model, model_hash, train
+from pymixunlearn.training import MeanTeacherConfig, fit, load_model, model_hash, tensors_hash, train
 
 Make = Callable[..., Plan]
 
@@ -44,6 +45,11 @@ class Stop(Observer):
 
     def phase_finished(self, phase: str, detail: str) -> None:
         self.finished[phase] = detail
+
+
+def weights(folder: str | Path) -> str:
+    """Return the hash of a run's weights; the file's header holds hashes that are keyed, and every run has its key."""
+    return tensors_hash(read_tensors(Path(folder) / "model.safetensors")[0])
 
 
 def test_run_folder_keeps_the_contract(tmp_path: Path, small_plan: Make) -> None:
@@ -103,9 +109,9 @@ def test_images_that_no_model_saw_judge_the_forgetting(tmp_path: Path, small_pla
     assert "was not tested: the data have no validation set" in page
 
 
-def test_the_same_plan_gives_the_same_bytes(tmp_path: Path, small_plan: Make) -> None:
+def test_the_same_plan_gives_the_same_weights(tmp_path: Path, small_plan: Make) -> None:
     first, second = (run_unlearning(small_plan(), tmp_path / name) for name in ("a", "b"))
-    assert (first.folder / "model.safetensors").read_bytes() == (second.folder / "model.safetensors").read_bytes()
+    assert weights(first.folder) == weights(second.folder)
     for key in ("metrics", "intervals", "gap", "hashes"):
         assert first.record[key] == second.record[key]
 
@@ -153,7 +159,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
 
     monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / "other"))
     whole = run_unlearning(small_plan(settings), tmp_path / "whole")
-    assert (out / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
+    assert weights(out) == weights(whole.folder)
     assert resumed.record["hashes"] == whole.record["hashes"]
     assert resumed.record["metrics"] == whole.record["metrics"]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pymixunlearn.experiments.common.inputs import Inputs
 from pymixunlearn.experiments.common.options import option
+from pymixunlearn.experiments.unlearn.inputs import SIGN
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +32,7 @@ class AuditInputs(Inputs):
         method: A function ``(model, forget, retain)`` by which the audited model unlearned, and the shadow models do:
             it changes the model in place or returns another; the others are
             :class:`pymixunlearn.methods.function.LabelledInputs`. ``settings`` say how the models are trained first.
+        sign_key: A private key that the renewed ``report.json`` of a run is signed with.
     """
 
     run: Path | None = None
@@ -75,3 +77,4 @@ class AuditInputs(Inputs):
         help="How many shadow models to train at a time, each in a process of its own with one CPU thread. It does not "
         "change the result.  [default: one per CPU core; on a GPU 4]",
     )
+    sign_key: Path | None = option("--sign-key", kind=Path, metavar="FILE", help=SIGN)

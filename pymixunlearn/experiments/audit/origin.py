@@ -14,7 +14,7 @@ from pymixunlearn.experiments.audit.inputs import AuditInputs
 from pymixunlearn.experiments.common.bad_request import BadRequest
 from pymixunlearn.experiments.common.data_origin import data_of_run, runs_code, specified
 from pymixunlearn.experiments.common.data_request import DataRequest
-from pymixunlearn.experiments.common.forget_set import load_split
+from pymixunlearn.experiments.common.forget_set import load_split, saved_split
 from pymixunlearn.experiments.common.given import GivenData, GivenModel
 from pymixunlearn.experiments.common.identity import FORMAT
 from pymixunlearn.experiments.common.in_memory import is_object
@@ -111,7 +111,7 @@ def _of_run(inputs: AuditInputs, observer: Observer | None) -> Origin:
                 "unasked; expected --allow-code (allow_code=True) once you have read it"
             )
         data = data_of_run(config, data_dir=given.data_dir, download=given.download, stream=given.stream)
-    split = Split.load(run / "split.json", data.load(observer))
+    split = saved_split(run, data.load(observer), inputs.history, observer)
     check_auditable(split)  # before its trainings are looked at: they may be of a kind that no audit repeats
     if is_object(config["architecture"]):
         target = filled_object(run / CHECKPOINT, network, config["architecture"])
@@ -156,7 +156,15 @@ def _of_model(inputs: AuditInputs, observer: Observer | None) -> Origin:
     given = inputs.model.model
     if given is None and inputs.model.model_config is None and not isinstance(inputs.model, GivenModel):
         raise BadRequest("an audit needs a run folder of 'unlearn', or a trained model by --model")
-    split = load_split(fed(inputs.data, inputs.model), inputs.split, given, seed=inputs.seed, observer=observer)
+    split = load_split(
+        fed(inputs.data, inputs.model),
+        inputs.split,
+        given,
+        inputs.model.weights,
+        seed=inputs.seed,
+        history=inputs.history,
+        observer=observer,
+    )
     target = choose_model(inputs.model, split.dataset)
     if target.loaded is None:
         raise BadRequest(f"'{given}' is a network without weights; an audit needs a trained model's file or run folder")

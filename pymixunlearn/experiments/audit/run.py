@@ -19,14 +19,14 @@ from pymixunlearn.experiments.audit.inputs import AuditInputs
 from pymixunlearn.experiments.audit.origin import has_method, mismatch, origin_of_audit, read_object
 from pymixunlearn.experiments.audit.shadows import Shadows, make_shadows, margins_of
 from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
-from pymixunlearn.experiments.common.identity import data_identity, identity_hash
+from pymixunlearn.experiments.common.identity import data_identity, history_identity, identity_hash
 from pymixunlearn.experiments.common.in_memory import is_object
 from pymixunlearn.experiments.common.initial_model import InitialModel
 from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import write_json
-from pymixunlearn.experiments.unlearn.report import AUDIT, write_report
+from pymixunlearn.experiments.unlearn.report import AUDIT, sign_again, write_report
 from pymixunlearn.methods import Recipe
 from pymixunlearn.reporting import RECORD
 from pymixunlearn.training import resolve_device
@@ -76,6 +76,7 @@ class AuditPlan:
             "initial": self.shadows.initial.to_dict(),
             "retrain": None if retrain is None else retrain.to_dict(),
             **({} if recipe is None else {"recipe": [config.to_dict() for config in recipe]}),
+            **history_identity(self.inputs.history),
             "attacks": list(self.attacks),
             "shadow_models": len(self.samples.seen),
             "seed": self.inputs.seed,
@@ -208,6 +209,7 @@ def _renew_report(plan: AuditPlan, folder: Path, record: Mapping[str, Any]) -> N
         report = read_object(folder / RECORD)
         if report is None or report.get("audit") != record:
             write_report(folder)
+        sign_again(folder, plan.inputs.sign_key)
 
 
 def _attacks(inputs: AuditInputs, *, with_method: bool) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pymixunlearn.data import Dataset
 from pymixunlearn.data.image_set import ImageSet, UnlabelledImages, image_hashes
+from pymixunlearn.experiments.common.history_request import HistoryRequest
 from pymixunlearn.files import json_sha256, sha256
 from pymixunlearn.tasks import Split, indices_sha256
 
@@ -35,6 +36,11 @@ def data_identity(split: Split) -> dict[str, Any]:
 def attack_form(asr: str) -> dict[str, str]:
     """Return what a run's identity and record say of the attack's form: nothing of the package's own."""
     return {} if asr == "default" else {"asr": asr}
+
+
+def history_identity(history: HistoryRequest) -> dict[str, Any]:
+    """Return what says that a run sets earlier requests aside; nothing where it does not."""
+    return {} if history.forget_history == "keep" else {"forget_history": history.forget_history}
 
 
 def origin_of(data: Split | Dataset, model: str = "", *, forgotten: bool = False) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pymixunlearn.experiments.common.bad_request import check_name
 from pymixunlearn.experiments.common.data_request import DataRequest
+from pymixunlearn.experiments.common.history_request import HistoryRequest
 from pymixunlearn.experiments.common.options import option
 from pymixunlearn.experiments.common.split_request import SplitRequest
 
@@ -102,6 +103,7 @@ class Inputs:
         data: Which data set.
         split: Which samples to forget.
         model: Which initial model.
+        history: What of the requests that it has served before counts.
         device: "auto", "cpu", "cuda", "cuda:1", …
         seed: Fixes the whole run.
         plugin: Python files with plug-ins, see docs/plugins.md.
@@ -111,6 +113,7 @@ class Inputs:
     data: DataRequest = field(default_factory=DataRequest)
     split: SplitRequest = field(default_factory=SplitRequest)
     model: ModelRequest = field(default_factory=ModelRequest)
+    history: HistoryRequest = field(default_factory=HistoryRequest)
     device: str | None = option(
         "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."
     )
@@ -249,6 +252,7 @@ class VerifyInputs:
         retrain: Retrain's model, likewise; what compares with Retrain's predictions can be measured with it alone.
         deletion_list: The list of samples to forget, to check that these were requested.
         allow_code: Whether to run a user's file that the record names.
+        public_key: Whose signature ``report.json`` must have.
         hashes_only: Neither load the data nor measure.
         dataset: The data of a run that was made from data in memory.
         network: A network of the structure of the run's, where that was in memory; the initial model, or one like it.
@@ -297,6 +301,9 @@ class VerifyInputs:
     )
     dataset: Dataset | None = None
     network: nn.Module | None = None
+    public_key: Path | None = option(
+        "--public-key", kind=Path, metavar="FILE", help="The public key that report.json must be signed for."
+    )
     hashes_only: bool = option("--hashes-only", default=False, help="Neither load the data nor measure anything.")
     device: str | None = option(
         "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."

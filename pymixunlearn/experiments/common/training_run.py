@@ -13,8 +13,10 @@ import torch
 from pymixunlearn.data import Dataset, ImageSet
 from pymixunlearn.evaluation import Metrics
 from pymixunlearn.experiments.common.data_origin import data_origin, in_memory_parts
+from pymixunlearn.experiments.common.forget_chain import KEY_FILE, Chain
+from pymixunlearn.experiments.common.forget_history import CHAIN, is_above, keep_key, next_chain, read_history
 from pymixunlearn.experiments.common.history import merge_histories, to_csv
-from pymixunlearn.experiments.common.identity import FORMAT, data_identity, identity_hash
+from pymixunlearn.experiments.common.identity import FORMAT, data_identity, history_identity, identity_hash
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT, InitialModel, model_options
 from pymixunlearn.experiments.common.inputs import Inputs
 from pymixunlearn.experiments.common.model_config import MODEL_CONFIG, model_config_text
@@ -76,6 +78,7 @@ class TrainingPlan:
             "architecture": self.initial.architecture,
             **self._frozen(),
             **({"curve": True} if self.curve else {}),
+            **history_identity(self.inputs.history),
             "seed": self.inputs.seed,
             "device": str(self.device),
         }
@@ -124,7 +127,9 @@ def _publish(
     identity = plan.identity
     facts: dict[str, Any] = {key: identity[key] for key in ("dataset", "task", "seed") if key in identity}
     about = {"purpose": plan.command, "preprocess": identity["preprocess"], **facts}
-    save_model(folder.partial / CHECKPOINT, trained.model, metadata=about)
+    chain, key_file = _chain(plan, folder, trained.model)
+    listed = {} if chain is None else {CHAIN: chain.to_dict()}
+    save_model(folder.partial / CHECKPOINT, trained.model, metadata={**about, **listed})
     record: dict[str, Any] = {
         "version": VERSION,
         "method": plan.command,
@@ -132,9 +137,10 @@ def _publish(
         **measured(metrics),
         "seconds": {plan.purpose: trained.seconds},
         "hashes": {plan.purpose: model_hash(trained.model), CHECKPOINT: file_sha256(folder.partial / CHECKPOINT)},
+        **({} if chain is None else {CHAIN: chain.summary()}),
         "versions": versions(),
     }
-    files = ["config.json", MODEL_CONFIG, CHECKPOINT, "history.csv", "metrics.json"]
+    files = ["config.json", MODEL_CONFIG, CHECKPOINT, "history.csv", *key_file, "metrics.json"]
     text = model_config_text(plan.initial.architecture, plan.dataset.train.classes, plan.dataset.preprocess)
     folder.write_text(MODEL_CONFIG, text)
     folder.write_json("config.json", {**identity, **_origin(plan), "command_line": command_line})
@@ -145,6 +151,25 @@ def _publish(
     folder.write_json("metrics.json", record)
     folder.publish(tuple(files))
     return record
+
+
+def _chain(plan: TrainingPlan, folder: RunFolder, model: torch.nn.Module) -> tuple[Chain | None, tuple[str, ...]]:
+    """Return the chain of requests of a model that was trained without some samples, and the file of its key."""
+    if plan.split is None:
+        return None, ()
+    inputs = plan.inputs
+    history = read_history((inputs.model.model, inputs.model.weights), inputs.history)
+    key = keep_key(folder.partial, history, inputs.history)
+    chain = next_chain(
+        history,
+        key,
+        plan.split,
+        command=plan.command,
+        method=None,
+        initial_sha256=None,
+        unlearned_sha256=model_hash(model),
+    )
+    return chain, () if is_above(folder.path, key) else (KEY_FILE,)
 
 
 def _origin(plan: TrainingPlan) -> dict[str, Any]:

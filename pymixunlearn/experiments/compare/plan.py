@@ -43,6 +43,7 @@ _COMMON = (
     "retrain",
     SECOND,
     "asr",
+    "forget_history",
     "device",
 )
 
@@ -134,7 +135,13 @@ def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = Non
         settings = {name: _in_one_precision(name, own) for name, own in settings.items()}
 
     splits = load_splits(
-        fed(inputs.data, inputs.model), inputs.split, inputs.model.model, seeds=inputs.seeds, observer=observer
+        fed(inputs.data, inputs.model),
+        inputs.split,
+        inputs.model.model,
+        inputs.model.weights,
+        seeds=inputs.seeds,
+        history=inputs.history,
+        observer=observer,
     )
     rows = [name for name, by_name in named.items() if by_name or _can_do(name, splits[inputs.seeds[0]])]
     if len(rows) < len(named) and observer is not None:
@@ -156,6 +163,7 @@ def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = Non
             data=inputs.data,
             split=inputs.split,
             model=inputs.model,
+            history=inputs.history,
             device=str(device),
             seed=seed,
             plugin=inputs.plugin,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pymixunlearn.experiments.common.bad_request import check_name
 from pymixunlearn.experiments.common.inputs import LABELS, RunInputs, accuracy_option
 from pymixunlearn.experiments.common.options import option
 
+SIGN = "Sign with this private key (of 'request keygen'); 'verify --public-key' checks it."
 RETRAINS = ("none", "one", "two")
 """How many models can be retrained for comparison."""
 
@@ -26,6 +28,8 @@ class UnlearnInputs(RunInputs):
         tsne: Whether to draw the t-SNE of representations.
         thumbnails: Whether images of the data may be in the report; None allows them where whole classes are forgotten.
         png: Whether every picture is written as PNG too.
+        max_drop: How many points of accuracy unlearning may cost; None makes no release check.
+        sign_key: A private key that ``report.json`` is signed with.
         expect_accuracy: The initial model's test accuracy in percent, as its owner knows it.
     """
 
@@ -71,6 +75,18 @@ class UnlearnInputs(RunInputs):
     )
     png: bool = option("--png", default=False, help="Write every picture as PNG too, beside the SVG.")
     expect_accuracy: float | None = accuracy_option("before it unlearns where it finds")
+
+    max_drop: float | None = option(
+        "--max-drop",
+        kind=float,
+        least=0,
+        most=100,
+        metavar="POINTS",
+        help="Release check: the command ends with 3 where unlearning cost more points of test accuracy on the classes "
+        "that remain, or where the acceptance test refuses the model.",
+    )
+
+    sign_key: Path | None = option("--sign-key", kind=Path, metavar="FILE", help=SIGN)
 
     def __post_init__(self) -> None:
         """Settle how many models are retrained.

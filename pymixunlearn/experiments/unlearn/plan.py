@@ -12,7 +12,7 @@ import torch
 from pymixunlearn import methods
 from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
 from pymixunlearn.experiments.common.forget_set import load_split
-from pymixunlearn.experiments.common.identity import FORMAT, attack_form, data_identity
+from pymixunlearn.experiments.common.identity import FORMAT, attack_form, data_identity, history_identity
 from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model
 from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.plugins import load_plugins, plugin_hashes
@@ -85,6 +85,8 @@ class Plan:
             "tsne": self.inputs.tsne,
             "thumbnails": self.thumbnails,
             **({"png": True} if self.inputs.png else {}),
+            **({} if self.inputs.max_drop is None else {"max_drop": self.inputs.max_drop}),
+            **history_identity(self.inputs.history),
             **({"plugins": plugin_hashes(self.inputs.plugin)} if self.inputs.plugin else {}),
             "seed": self.inputs.seed,
             "device": str(self.device),
@@ -121,7 +123,13 @@ def resolve_unlearning(inputs: UnlearnInputs, *, observer: Observer | None = Non
 
     if split is None:
         split = load_split(
-            fed(inputs.data, inputs.model), inputs.split, inputs.model.model, seed=inputs.seed, observer=observer
+            fed(inputs.data, inputs.model),
+            inputs.split,
+            inputs.model.model,
+            inputs.model.weights,
+            seed=inputs.seed,
+            history=inputs.history,
+            observer=observer,
         )
     initial = choose_model(inputs.model, split.dataset)
     preset = choose_preset(

@@ -10,12 +10,15 @@ from pymixunlearn.experiments.common.initial_model import CHECKPOINT
 from pymixunlearn.experiments.common.model_config import MODEL_CONFIG
 from pymixunlearn.experiments.common.provenance import utc_now
 from pymixunlearn.experiments.common.run_folder import read_json, write_json
+from pymixunlearn.experiments.common.signing import DELETION, Signer
 from pymixunlearn.experiments.unlearn.figures import PICTURES
 from pymixunlearn.experiments.unlearn.original_form import ORIGINAL_FORM
 from pymixunlearn.files import file_sha256, write_atomically
 from pymixunlearn.reporting import RECORD, deletion_record, render_report, upgraded
 
 HTML = "report.html"
+SIGNATURE = "report.dsse.json"
+"""The signature of ``report.json``."""
 AUDIT = "audit.json"
 PURGE = "purge.json"
 SOURCES = ("config.json", "split.json", CHECKPOINT, "history.csv", "metrics.json")
@@ -36,10 +39,28 @@ def write_report(folder: Path) -> None:
     html = render_report(config, record, split, read_pictures(folder), audit, purge)
     write_atomically(folder / HTML, html.encode())
     hashes = {name: file_sha256(folder / name) for name in guarded_files(folder)}
+    (folder / SIGNATURE).unlink(missing_ok=True)  # it is of the record as it was
     times = {**record["times"], "written": utc_now()}
     write_json(
         folder / RECORD, deletion_record(config, record, split, times=times, hashes=hashes, audit=audit, purge=purge)
     )
+
+
+def sign_report(folder: Path, signer: Signer) -> None:
+    """Sign a run's ``report.json``, which states the hash of every other file: its envelope goes beside it.
+
+    Raises:
+        UserError: The record cannot be read, or the folder cannot be written.
+    """
+    record = read_json(folder / RECORD)
+    about = {"models": record["models"], "chain": record.get("chain")}
+    write_json(folder / SIGNATURE, signer.sign(DELETION, RECORD, file_sha256(folder / RECORD), about))
+
+
+def sign_again(folder: Path, key: Path | None) -> None:
+    """Sign a record with a private key, if there is one: renewing a record takes its signature away."""
+    if key is not None:
+        sign_report(folder, Signer(key))
 
 
 def read_further(folder: Path, name: str) -> dict[str, Any] | None:

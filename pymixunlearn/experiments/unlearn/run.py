@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from pymixunlearn.experiments.common.data_origin import data_origin, in_memory_parts
+from pymixunlearn.experiments.common.forget_chain import KEY_FILE
+from pymixunlearn.experiments.common.forget_history import CHAIN, is_above, keep_key, next_chain, read_history
 from pymixunlearn.experiments.common.history import merge_histories, to_csv
 from pymixunlearn.experiments.common.identity import attack_form, identity_hash, rest_of
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT, model_options
@@ -18,6 +20,7 @@ from pymixunlearn.experiments.common.plugins import is_built_in
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import utc_now, versions
 from pymixunlearn.experiments.common.run_folder import Run, RunFolder
+from pymixunlearn.experiments.common.signing import Signer
 from pymixunlearn.experiments.common.stages import (
     evaluate_models,
     judge_forgetting,
@@ -29,7 +32,8 @@ from pymixunlearn.experiments.common.threads import suited_threads
 from pymixunlearn.experiments.unlearn.figures import Figures
 from pymixunlearn.experiments.unlearn.original_form import ORIGINAL_FORM, write_original_form
 from pymixunlearn.experiments.unlearn.plan import Plan
-from pymixunlearn.experiments.unlearn.report import FILES, write_report
+from pymixunlearn.experiments.unlearn.release import release_check
+from pymixunlearn.experiments.unlearn.report import FILES, sign_report, write_report
 from pymixunlearn.files import file_sha256
 from pymixunlearn.reporting import MODELS, SECOND, VERSION, measured, upgraded
 from pymixunlearn.training import CachedModel, model_hash, save_model
@@ -64,19 +68,26 @@ def run_unlearning(
         UserError: The folder holds another run or cannot be written, or a phase failed.
     """
     watcher = Observer() if observer is None else observer
+    signer = None if plan.inputs.sign_key is None else Signer(plan.inputs.sign_key)
     folder = RunFolder(default_folder(plan) if out is None else out, plan.identity)
     if folder.finished:
+        if signer is not None:
+            sign_report(folder.path, signer)
         return Run(folder.path, upgraded(folder.read_json("metrics.json")), known=True)
     if folder.started:
         watcher.note(f"Resuming the interrupted run in {folder.path}.")
     with folder.writing(), suited_threads(plan.split.dataset, plan.device):
         record = _carry_out(plan, folder, watcher, command_line)
+    if signer is not None:
+        sign_report(folder.path, signer)
     return Run(folder.path, record, known=False)
 
 
 def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: str) -> dict[str, Any]:
     """Do everything and publish the folder; returns the content of metrics.json."""
     split, device, seed = plan.split, plan.device, plan.inputs.seed
+    earlier = read_history((plan.inputs.model.model, plan.inputs.model.weights), plan.inputs.history)
+    key = keep_key(folder.partial, earlier, plan.inputs.history)
     initial = initial_model(plan, watcher)
     known = None
     if plan.initial.trained_elsewhere or plan.inputs.expect_accuracy is not None:
@@ -119,8 +130,18 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         networks, split, lr=plan.recipe.initial.lr, device=device, seed=seed, observer=watcher
     )
 
+    chain = next_chain(
+        earlier,
+        key,
+        split,
+        command="unlearn",
+        method=plan.method.name,
+        initial_sha256=model_hash(initial.model),
+        unlearned_sha256=model_hash(unlearned.model),
+    )
     before, found = unlearned.preparation, measured(metrics)
     found["metrics"] = {**dict.fromkeys((*MODELS, SECOND)), **found["metrics"]}
+    limit = plan.inputs.max_drop
     record: dict[str, Any] = {
         "version": VERSION,
         "method": plan.method.name,
@@ -130,6 +151,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         **attack_form(plan.inputs.asr),
         **found,
         "acceptance": None if acceptance is None else {name: test.to_dict() for name, test in acceptance.items()},
+        **({} if limit is None else {"release": release_check(metrics, acceptance, split, limit)}),
         "initial_accuracy": known,
         "unchanged": model_hash(initial.model) == model_hash(unlearned.model),
         "rest": rest_of(split),
@@ -143,6 +165,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         "stopping": None if unlearned.stopping is None else unlearned.stopping.to_dict(),
         **({} if unlearned.search is None else {"search": unlearned.search.to_dict()}),
         "hashes": {name: model_hash(network) for name, network in networks.items()},
+        "chain": chain.summary(),
         "times": {"started": folder.start_time, "finished": utc_now()},
         "versions": versions(),
     }
@@ -156,7 +179,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
             SECOND: second.history if second else [],
         }
     )
-    save_model(folder.partial / CHECKPOINT, unlearned.model, metadata=_model_metadata(plan))
+    save_model(folder.partial / CHECKPOINT, unlearned.model, metadata={**_model_metadata(plan), CHAIN: chain.to_dict()})
     record["hashes"][CHECKPOINT] = file_sha256(folder.partial / CHECKPOINT)
     folder.write_json("config.json", _config(plan, unlearned.config.to_dict(), command_line))
     text = model_config_text(plan.initial.architecture, split.dataset.train.classes, split.preprocess)
@@ -181,7 +204,8 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     inputs = plan.inputs
     figures.draw(folder.partial, watcher, tsne=inputs.tsne, thumbnails=plan.thumbnails, png=inputs.png)
     write_report(folder.partial)
-    folder.publish((*FILES, ORIGINAL_FORM) if form else FILES)
+    key_file = () if is_above(folder.path, key) else (KEY_FILE,)
+    folder.publish((*FILES, *key_file, ORIGINAL_FORM) if form else (*FILES, *key_file))
     return record
 
 
@@ -229,5 +253,6 @@ def _config(plan: Plan, settings: dict[str, Any], command_line: str) -> dict[str
 def _model_metadata(plan: Plan) -> dict[str, Any]:
     """Return what the checkpoint says about itself; nothing that differs between two equal runs."""
     identity = plan.identity
-    named = ("method", "dataset", "fingerprint", "preprocess", "task", "params", "forget_sha256", "seed")
+    # Neither the request's parameters nor a hash of the indices: a few samples could be guessed from them.
+    named = ("method", "dataset", "fingerprint", "preprocess", "task", "seed")
     return {"purpose": "unlearned", **{key: identity[key] for key in named}}
