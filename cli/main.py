@@ -28,6 +28,7 @@ from .evaluate import evaluate
 from .experiment import experiment
 from .info import info
 from .list import list_names
+from .request import request
 from .retrain import retrain
 from .train import train
 from .tune import tune
@@ -139,6 +140,7 @@ for _command in (
     evaluate,
     audit,
     verify,
+    request,
     bench,
     info,
     list_names,

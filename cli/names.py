@@ -162,6 +162,7 @@ METRICS: dict[str, str] = {'train_r': 'accuracy on D_r, with the training augmen
  'asr_spread': 'standard deviation of the five attacks that ASR is the mean of, in points',
  'test_own': "test accuracy on the classes of D_f's samples",
  'test_others': 'test accuracy on all other classes',
+ 'earlier_f': 'accuracy on the training samples that the initial model had forgotten before',
  'tow': "(1 - |dA_f|) (1 - |dA_r|) (1 - |dA_test|), dA the difference to Retrain's accuracy as a fraction",
  'tow_mia': 'ToW with the accuracy of the loss attack in place of A_f',
  'mia_loss': 'accuracy of a logistic regression on the cross entropy: D_f against unseen samples of its classes',

@@ -1,0 +1,1 @@
+"""`request`: deletion requests over time, in a ledger for one line of models."""

@@ -1,0 +1,179 @@
+"""Inputs of the commands of ``request``; nothing here imports PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pymixunlearn.experiments.common.options import option
+from pymixunlearn.experiments.unlearn.inputs import SIGN, UnlearnInputs
+
+_LEDGER = Path("ledger")
+
+
+def _ledger() -> Path:
+    path: Path = option(
+        "--ledger", kind=Path, default=_LEDGER, show_default=True, metavar="DIR", help="The ledger's folder."
+    )
+    return path
+
+
+def _sign_key() -> Path | None:
+    path: Path | None = option("--sign-key", kind=Path, metavar="FILE", help=SIGN)
+    return path
+
+
+@dataclass(frozen=True)
+class InitInputs:
+    """Inputs of ``request init``.
+
+    Attributes:
+        unlearn: The data, the model and the settings of every run; ``split`` is not used.
+        ledger: The folder.
+    """
+
+    unlearn: UnlearnInputs = field(default_factory=UnlearnInputs)
+    ledger: Path = _ledger()
+
+
+@dataclass(frozen=True)
+class AddInputs:
+    """Inputs of ``request add``.
+
+    Attributes:
+        file: A list of samples, as for ``unlearn --forget``; None for a request without any.
+        ledger: The folder.
+        id_column: The column of the user ids.
+        request_id: The request's id; None takes one from its content.
+        received: When it was received.
+        allow_missing: Whether samples that are not in the data are accepted.
+        check_copies: Whether near copies of the samples are looked for in the data.
+        also_forget_copies: Whether these are to be forgotten too.
+        sign_key: A private key.
+    """
+
+    file: Path
+    ledger: Path = _ledger()
+    id_column: str | None = option(
+        "--id-column", metavar="NAME", help="The column of FILE with your ids of the people or accounts."
+    )
+    request_id: str | None = option(
+        "--request-id", metavar="ID", help="Your name of the request.  [default: one made of its content]"
+    )
+    received: str | None = option(
+        "--received",
+        metavar="DATE",
+        help="When it was received, YYYY-MM-DD; due a month later.  [default: today]",
+    )
+    allow_missing: bool = option(
+        "--allow-missing", default=False, help="Accept samples that are not in the data, and count them."
+    )
+    check_copies: bool = option(
+        "--check-copies", default=False, help="Look for near copies of the samples in the training data, and list them."
+    )
+    also_forget_copies: bool = option(
+        "--also-forget-copies", default=False, help="Add the near copies to the request; implies --check-copies."
+    )
+    sign_key: Path | None = _sign_key()
+
+
+@dataclass(frozen=True)
+class LedgerInputs:
+    """Inputs of commands that only look at a ledger."""
+
+    ledger: Path = _ledger()
+
+
+@dataclass(frozen=True)
+class PurgeInputs:
+    """Inputs of ``request purge``."""
+
+    ledger: Path = _ledger()
+    sign_key: Path | None = _sign_key()
+
+
+@dataclass(frozen=True)
+class ExportInputs:
+    """Inputs of ``request export``."""
+
+    ledger: Path = _ledger()
+    out: Path | None = option("--out", kind=Path, metavar="FILE", help="The file to write.  [default: standard output]")
+    sign_key: Path | None = _sign_key()
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """Inputs of ``request run``.
+
+    Attributes:
+        ledger: The folder.
+        method: Another method than the ledger's.
+        seed: Another seed.
+        max_drop: Another limit than the ledger's.
+        allow_missing: Whether samples that are no longer in the data are accepted.
+        settings: Settings on top of the ledger's.
+        sign_key: A private key.
+    """
+
+    ledger: Path = _ledger()
+    method: str | None = option("--method", metavar="NAME", help="Another method.  [default: the ledger's]")
+    seed: int | None = option("--seed", kind=int, metavar="N", help="Another seed.  [default: the ledger's]")
+    max_drop: float | None = option(
+        "--max-drop",
+        kind=float,
+        least=0,
+        most=100,
+        metavar="POINTS",
+        help="Another limit for this run.  [default: the ledger's]",
+    )
+    allow_missing: bool = option(
+        "--allow-missing",
+        default=False,
+        help="Go on where samples of a request are no longer in the data, though the model has seen them.",
+    )
+    sign_key: Path | None = _sign_key()
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class VerifyLedgerInputs:
+    """Inputs of ``request verify``.
+
+    Attributes:
+        export: A file of ``request export``, to check it alone.
+        ledger: The folder.
+        public_key: Whose signatures every entry must have.
+        head: A hash of an entry that is known from before.
+        metrics: Whether the runs' metrics are measured again.
+    """
+
+    export: Path | None = None
+    ledger: Path = _ledger()
+    public_key: Path | None = option(
+        "--public-key", kind=Path, metavar="FILE", help="The public key that every entry must be signed for."
+    )
+    head: str | None = option(
+        "--head", metavar="SHA256", help="The head of an earlier export: its entries must still be there."
+    )
+    metrics: bool = option(
+        "--metrics", default=False, help="Load the data and the models of the runs, and measure them again."
+    )
+
+
+@dataclass(frozen=True)
+class CheckInputs:
+    """Inputs of ``request check``; exactly one of data and model.
+
+    Attributes:
+        ledger: The folder.
+        dataset: A data set, to be searched for forgotten samples.
+        data_dir: Where it is.
+        model: A model, whose chain must have the ledger's requests.
+    """
+
+    ledger: Path = _ledger()
+    dataset: str | None = option("--dataset", metavar="SPEC", help="A data set: does it hold forgotten samples?")
+    data_dir: Path | None = option("--data-dir", kind=Path, metavar="DIR", help="Where the files of --dataset are.")
+    model: Path | None = option(
+        "--model", kind=Path, metavar="FILE|RUN", help="A model: does its chain have all served requests?"
+    )

@@ -1,0 +1,419 @@
+"""A ledger of deletion requests: from the first request to the audit, on a folder of small images."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pymixunlearn import files
+from pymixunlearn.data import ImageSet, UnlabelledImages
+from pymixunlearn.errors import UserError
+from pymixunlearn.experiments import (
+    DataRequest,
+    ModelRequest,
+    TrainInputs,
+    UnlearnInputs,
+    resolve_training,
+    run_training,
+)
+from pymixunlearn.experiments.common.bad_request import BadRequest
+from pymixunlearn.experiments.common.forget_chain import Chain
+from pymixunlearn.experiments.common.signing import generate_keys
+from pymixunlearn.experiments.request.add import Added, run_add
+from pymixunlearn.experiments.request.check import run_check
+from pymixunlearn.experiments.request.export import run_export
+from pymixunlearn.experiments.request.init import run_init
+from pymixunlearn.experiments.request.inputs import (
+    AddInputs,
+    CheckInputs,
+    ExportInputs,
+    InitInputs,
+    PurgeInputs,
+    RunInputs,
+    VerifyLedgerInputs,
+)
+from pymixunlearn.experiments.request.ledger import Ledger, month_after, parse_date, today
+from pymixunlearn.experiments.request.purge import run_purge
+from pymixunlearn.experiments.request.serve import run_requests
+from pymixunlearn.experiments.request.verify import verify_ledger
+from pymixunlearn.experiments.unlearn.figures import Figures
+from pymixunlearn.training import read_metadata
+
+
+class Drawn:
+    """Pixels of every image that a training, an unlearning or a choice between models has drawn.
+
+    What measures the models afterwards, and what hashes files, draws images too, and is no training.
+    """
+
+    NO_TRAINING = {"image_hashes", "_pixel_hash", "predict", "hashes"}
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.seen: set[bytes] = set()
+        for of in (ImageSet, UnlabelledImages):
+            patch.setattr(of, "iterate", self._watched(of.iterate))
+
+    def _watched(self, iterate: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        def watched(images: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+            for batch in iterate(images, *args, **kwargs):
+                import sys
+
+                frame, names = sys._getframe(), set()
+                while frame is not None:
+                    names.add(frame.f_code.co_name)
+                    frame = frame.f_back  # type: ignore[assignment]
+                if not names & self.NO_TRAINING:
+                    self.seen |= {image.tobytes() for image in batch.images.cpu().contiguous().numpy()}
+                yield batch
+
+        return watched
+
+
+@pytest.fixture(autouse=True)
+def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes seconds, and no test here looks at a picture."""
+
+    def drawn(self: Figures, folder: Path, **options: Any) -> None:
+        files.write_atomically(folder / "losses.svg", b"<svg/>")
+
+    monkeypatch.setattr(Figures, "save", drawn)
+
+
+def photos(root: Path, count: int = 40) -> Path:
+    """Write images of two kinds, dark and light, in folders as they are usual."""
+    generator = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for label, name in enumerate(("dark", "light")):
+            for number in range(count // 2):
+                path = root / part / name / f"{number:02d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray((generator.random((8, 8)) * 120 + 120 * label).astype(np.uint8)).save(path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of images in photos/ and a model of them in base/."""
+    folder = tmp_path_factory.mktemp("ledger")
+    data = DataRequest(str(photos(folder / "photos")))
+    plan = resolve_training(TrainInputs(data=data, device="cpu", settings={"epochs": 4, "batch_size": 8}))
+    run_training(plan, folder / "base")
+    return folder
+
+
+def begun(trained: Path, ledger: Path, **fields: Any) -> Path:
+    """Make a ledger of the images and the model."""
+    settings = {"epochs": 1, "retrain.epochs": 1, "lr": 1e-4, **fields.pop("settings", {})}
+    unlearn = UnlearnInputs(
+        **{"method": "neggrad", "retrain": "none", "max_drop": 50.0, **fields},
+        data=DataRequest(str(trained / "photos")),
+        model=ModelRequest(str(trained / "base")),
+        device="cpu",
+        settings=settings,
+    )
+    run_init(InitInputs(unlearn, ledger))
+    return ledger
+
+
+def asked(ledger: Path, name: str, *rows: str, **fields: Any) -> Added:
+    file = ledger / f"{name}.csv"
+    file.write_text("file,user\n" + "".join(f"{row}\n" for row in rows))
+    return run_add(AddInputs(file, ledger, "user", name, **fields))
+
+
+def failed(ledger: Path, **fields: Any) -> list[str]:
+    return [check.subject for check in verify_ledger(VerifyLedgerInputs(ledger=ledger, **fields)) if not check.holds]
+
+
+def pixels(trained: Path, *names: str) -> set[bytes]:
+    return {np.asarray(Image.open(trained / "photos" / "train" / name)).tobytes() for name in names}
+
+
+def test_five_requests_in_a_row(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By ids, one overlapping, one empty, one naming unknown ids, one a duplicate of an earlier."""
+    ledger = begun(trained, tmp_path / "ledger", retrain="one")
+    monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / "cache"))
+    requests: list[tuple[str, list[str], dict[str, Any]]] = [
+        ("R-1", ["train/dark/00.png,ann", "train/dark/01.png,ann"], {}),
+        ("R-2", ["train/dark/01.png,bob", "train/light/02.png,bob"], {}),
+        ("R-3", [], {}),
+        ("R-4", ["train/light/03.png,cyd", "train/light/99.png,cyd"], {"allow_missing": True}),
+        ("R-5", ["train/dark/00.png,ann", "train/dark/01.png,ann"], {}),
+    ]
+    forgotten: set[str] = set()
+    runs = []
+    for name, rows, fields in requests:
+        added = asked(ledger, name, *rows, **fields)
+        assert not added.known and added.missing == (("train/light/99.png",) if name == "R-4" else ())
+        earlier = pixels(trained, *forgotten)
+        with monkeypatch.context() as patch:
+            drawn = Drawn(patch)
+            (served,) = run_requests(RunInputs(ledger))
+        assert served.requests == (name,) and served.released
+        assert not earlier & drawn.seen, f"{name} drew what was forgotten before"
+        named = {row.partition(",")[0].removeprefix("train/") for row in rows} - {"light/99.png"}
+        new = named - forgotten
+        assert (served.run is not None) is bool(new)
+        if served.run is not None:
+            runs.append(served.run)
+            assert pixels(trained, *new) <= drawn.seen and len(drawn.seen) == 40 - len(forgotten)
+            split = json.loads((served.run.folder / "split.json").read_text())
+            assert split["forget"]["count"] == len(new) and split["retain"]["count"] == 40 - len(forgotten | new)
+            assert split.get("excluded", {"count": 0})["count"] == len(forgotten)
+            assert served.run.record["gap"]["unlearned"]["train_r"] is not None
+        assert served.earlier == len(named & forgotten)
+        forgotten |= named
+        assert failed(ledger) == []
+    assert len(runs) == 3 and len(forgotten) == 4
+    chain = Chain.read(read_metadata(runs[-1].folder / "model.safetensors")["chain"], "last")
+    assert len(chain) == 3 and len(chain.samples) == 4
+    assert not any((run.folder / "forget.key").exists() for run in runs)
+    assert failed(ledger, metrics=True) == []
+
+
+def test_requests_are_read_and_known_again(trained: Path, tmp_path: Path) -> None:
+    ledger = begun(trained, tmp_path / "ledger")
+    with pytest.raises(UserError, match=r"2 of 3 samples .* 'train/dark/77.png', 'nobody.png'; expected .* --allow"):
+        asked(ledger, "R-1", "train/dark/77.png,ann", "train/dark/01.png,ann", "nobody.png,bob")
+    first = asked(ledger, "R-1", "train/dark/01.png,ann", "train/dark/02.png,bob", received="2026-01-31")
+    about = first.request.added
+    assert not first.known and about["due"] == "2026-02-28" and about["persons"]["count"] == 2
+    assert asked(ledger, "R-1", "train/dark/02.png,bob", "train/dark/01.png,ann").known  # in another order
+    with pytest.raises(UserError, match="has a request 'R-1' already, with other samples or other people"):
+        asked(ledger, "R-1", "train/dark/02.png,bob")
+    with pytest.raises(UserError, match="has a request 'R-1' already"):
+        asked(ledger, "R-1", "train/dark/02.png,bob", "train/dark/01.png,eve")
+    (tmp_path / "list.txt").write_text("5\n")
+    unnamed = run_add(AddInputs(tmp_path / "list.txt", ledger))
+    assert unnamed.request.request_id.startswith("R-") and run_add(AddInputs(tmp_path / "list.txt", ledger)).known
+    state = Ledger(ledger).state()
+    assert [one.request_id for one in state.pending] == ["R-1", unnamed.request.request_id] and state.length == 3
+    with pytest.raises(UserError, match="holds a ledger already"):
+        begun(trained, ledger)
+    with pytest.raises(UserError, match="holds no ledger; expected one of 'request init'"):
+        Ledger(tmp_path / "none").state()
+
+
+def test_dates() -> None:
+    assert parse_date(None) == today() and parse_date("2026-05-31") == date(2026, 5, 31)
+    for text, message in {"31.5.2026": "YYYY-MM-DD", str(today() + timedelta(2)): "lies in the future"}.items():
+        with pytest.raises(BadRequest, match=message):
+            parse_date(text)
+    assert month_after(date(2026, 12, 31)) == date(2027, 1, 31) and month_after(date(2028, 1, 30)) == date(2028, 2, 29)
+
+
+def test_what_a_purge_deletes_is_in_no_file(trained: Path, tmp_path: Path) -> None:
+    ledger = begun(trained, tmp_path / "ledger")
+    people = [f"person-{number:04d}@example.org" for number in range(4)]
+    asked(ledger, "R-1", *(f"train/dark/{number:02d}.png,{name}" for number, name in enumerate(people)))
+    store = ledger / "ledger.sqlite"
+    assert stat.S_IMODE(os.stat(store).st_mode) == 0o600
+    assert people[0].encode() in store.read_bytes()
+    assert run_purge(PurgeInputs(ledger)) == (0, 4)  # nothing is served yet
+    run_requests(RunInputs(ledger))
+    (ledger / "R-1.csv").unlink()
+    asked(ledger, "R-2", "train/light/05.png,zoe")
+    (ledger / "R-2.csv").unlink()
+    assert run_purge(PurgeInputs(ledger)) == (4, 1)
+    for path in (path for path in ledger.rglob("*") if path.is_file()):
+        assert not [name for name in people if name.encode() in path.read_bytes()], path
+    assert failed(ledger) == [] and asked(ledger, "R-2", "train/light/05.png,zoe").known
+    assert run_purge(PurgeInputs(ledger)) == (0, 1)
+
+
+def test_entries_can_only_be_added(trained: Path, tmp_path: Path) -> None:
+    ledger = begun(trained, tmp_path / "ledger")
+    asked(ledger, "R-1", "train/dark/01.png,ann")
+    with sqlite3.connect(ledger / "ledger.sqlite") as connection:
+        for table in ("entries", "samples", "persons", "settings"):
+            for statement in (
+                f"DELETE FROM {table}",
+                f"UPDATE {table} SET {'seq = seq' if table != 'settings' else 'content = 0'}",
+            ):
+                with pytest.raises(sqlite3.IntegrityError, match="is append-only"):
+                    connection.execute(statement)
+
+
+def tampered(ledger: Path, *statements: str) -> None:
+    """Change a ledger as someone does who may write its file."""
+    with sqlite3.connect(ledger / "ledger.sqlite") as connection:
+        names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")]
+        kept = [row[0] for row in connection.execute("SELECT sql FROM sqlite_master WHERE type = 'trigger'")]
+        for name in names:
+            connection.execute(f"DROP TRIGGER {name}")
+        for statement in (*statements, *kept):
+            connection.execute(statement)
+
+
+def rehashed(ledger: Path) -> None:
+    """Compute the chain of a changed ledger anew, as a careful forger would."""
+    with sqlite3.connect(ledger / "ledger.sqlite") as connection:
+        rows = connection.execute("SELECT content FROM entries ORDER BY seq").fetchall()
+    previous, statements = None, ["DELETE FROM entries"]
+    for seq, (text,) in enumerate(rows, start=1):
+        text = files.canonical_json({**json.loads(text), "seq": seq, "previous": previous})
+        previous = files.sha256(text.encode())
+        quoted = text.replace("'", "''")
+        statements.append(f"INSERT INTO entries VALUES ({seq}, '{quoted}', '{previous}', NULL)")
+    tampered(ledger, *statements)
+
+
+def test_a_changed_ledger_is_found(trained: Path, tmp_path: Path) -> None:
+    ledger = begun(trained, tmp_path / "ledger")
+    for number in range(3):
+        asked(ledger, f"R-{number}", f"train/dark/{number:02d}.png,ann")
+    before = (ledger / "ledger.sqlite").read_bytes()
+    changes = {
+        "UPDATE entries SET content = replace(content, 'R-1', 'R-9') WHERE seq = 3": "chain",
+        "DELETE FROM entries WHERE seq = 3": "chain",
+        "DELETE FROM samples WHERE seq = 3": "samples and people",
+        "DELETE FROM persons WHERE seq = 3": "samples and people",
+        "UPDATE entries SET seq = CASE seq WHEN 3 THEN 9 ELSE seq END": "chain",
+    }
+    for statement, subject in changes.items():
+        (ledger / "ledger.sqlite").write_bytes(before)
+        tampered(ledger, statement)
+        assert subject in failed(ledger), statement
+        if subject == "chain":
+            with pytest.raises(UserError, match="the ledger is damaged"):
+                Ledger(ledger).state()
+    (ledger / "ledger.sqlite").write_bytes(before)
+    with sqlite3.connect(ledger / "ledger.sqlite") as connection:
+        connection.execute("DROP TRIGGER samples_no_DELETE")
+    assert failed(ledger) == ["append-only"]
+
+
+def test_an_export_verifies_alone(trained: Path, tmp_path: Path) -> None:
+    ledger = begun(trained, tmp_path / "ledger")
+    asked(ledger, "R-1", "train/dark/01.png,ann@example.org")
+    text = run_export(ExportInputs(ledger, tmp_path / "audit.jsonl"))
+    for secret in ("ann", "01.png", str(tmp_path), str(trained), "photos"):
+        assert secret not in text
+    assert failed(ledger, export=tmp_path / "audit.jsonl") == []
+    head = json.loads(text.splitlines()[0])["head"]
+    asked(ledger, "R-2", "train/dark/02.png,bob")
+    assert failed(ledger, head=head) == [] and failed(ledger, head="0" * 64) == [f"head {'0' * 12}…"]
+    lines = text.splitlines(keepends=True)
+    forgeries = {"length and head": lines[:-1], "chain": [lines[0], lines[2], lines[1]]}
+    for subject, forged in forgeries.items():
+        (tmp_path / "forged.jsonl").write_text("".join(forged))
+        assert subject in failed(ledger, export=tmp_path / "forged.jsonl")
+    for content in ("", "{", "[1]\n", '{"format": "x"}\n', "[" * 100_000):
+        (tmp_path / "forged.jsonl").write_text(content)
+        with pytest.raises(UserError, match="cannot be read as an export of a ledger"):
+            failed(ledger, export=tmp_path / "forged.jsonl")
+
+
+def test_forgeries_are_found_with_a_key_and_named_as_undetectable_without(trained: Path, tmp_path: Path) -> None:
+    generate_keys(tmp_path / "mine.key", tmp_path / "mine.pub")
+    generate_keys(tmp_path / "other.key", tmp_path / "other.pub")
+    sign = {"sign_key": tmp_path / "mine.key"}
+    ledger = begun(trained, tmp_path / "ledger", **sign)
+    for number in range(2):
+        asked(ledger, f"R-{number}", f"train/dark/{number:02d}.png,ann", **sign)
+    key = {"public_key": tmp_path / "mine.pub"}
+    assert failed(ledger, **key) == []
+    assert "signature of entry 1" in failed(ledger, public_key=tmp_path / "other.pub")
+    run_export(ExportInputs(ledger, tmp_path / "audit.jsonl", tmp_path / "mine.key"))
+    assert failed(ledger, export=tmp_path / "audit.jsonl", **key) == []
+    header, *rest = (tmp_path / "audit.jsonl").read_text().splitlines()
+    shorter = {**json.loads(header), "entries": 2, "head": json.loads(rest[1])["sha256"]}
+    (tmp_path / "forged.jsonl").write_text("\n".join((json.dumps(shorter), *rest[:2])))
+    assert failed(ledger, export=tmp_path / "forged.jsonl", **key) == ["signature of the export"]
+
+    removed = [f"DELETE FROM {table} WHERE seq = 2" for table in ("entries", "samples", "persons")]
+    tampered(ledger, *removed, "UPDATE samples SET seq = 2", "UPDATE persons SET seq = 2")
+    rehashed(ledger)
+    checks = verify_ledger(VerifyLedgerInputs(ledger=ledger))
+    assert checks.holds
+    assert any("anyone who can write these files could have rewritten all of them" in one for one in checks.not_checked)
+    assert {"signature of entry 1", "signature of entry 2"} <= set(failed(ledger, **key))
+
+
+def test_what_was_forgotten_is_found_when_it_comes_back(trained: Path, tmp_path: Path) -> None:
+    ledger = begun(trained, tmp_path / "ledger")
+    asked(ledger, "R-1", "train/dark/01.png,ann", "train/dark/02.png,ann")
+    source = str(trained / "photos")
+    assert run_check(CheckInputs(ledger, source)).clean  # pending is not forgotten yet
+    (served,) = run_requests(RunInputs(ledger))
+    assert served.run is not None
+    assert run_check(CheckInputs(ledger, source)).back == ("train: train/dark/01.png", "train: train/dark/02.png")
+    other = photos(tmp_path / "backup")
+    (other / "train" / "dark" / "01.png").rename(other / "train" / "light" / "renamed.png")
+    (other / "train" / "dark" / "02.png").unlink()
+    assert run_check(CheckInputs(ledger, str(other))).back == ("train: train/light/renamed.png",)
+    (other / "train" / "light" / "renamed.png").unlink()
+    assert run_check(CheckInputs(ledger, str(other))).clean
+    assert run_check(CheckInputs(ledger, model=served.run.folder)).clean
+    assert run_check(CheckInputs(ledger, model=trained / "base")).lacking == ("R-1",)
+    for fields in ({}, {"dataset": source, "model": trained}):
+        with pytest.raises(BadRequest, match="expected one of --dataset SPEC and --model FILE"):
+            run_check(CheckInputs(ledger, **fields))  # type: ignore[arg-type]
+
+
+def test_a_model_that_lost_too_much_is_not_released(trained: Path, tmp_path: Path) -> None:
+    rough = {"lr": 0.05, "epochs": 2}
+    ledger = begun(trained, tmp_path / "ledger", method="gradient-ascent", max_drop=2.0, settings=rough)
+    asked(ledger, "R-1", "train/dark/01.png,ann", "train/dark/02.png,ann")
+    (refused,) = run_requests(RunInputs(ledger))
+    assert not refused.released and refused.run is not None and refused.run.folder.is_dir()
+    assert refused.reason is not None and "is not released: it lost +" in refused.reason and "try" in refused.reason
+    state = Ledger(ledger).state()
+    assert [one.request_id for one in state.pending] == ["R-1"] and state.current is None and state.open is None
+    assert failed(ledger) == []
+    with pytest.raises(UserError, match="unlearning diverged"):
+        run_requests(RunInputs(ledger, settings={"lr": "1.0", "epochs": "5"}))
+    state = Ledger(ledger).state()
+    assert len(state.pending) == 1 and state.current is None and state.open is None and failed(ledger) == []
+    (served,) = run_requests(RunInputs(ledger, method="fine-tune", settings={"lr": "0.001", "epochs": "1"}))
+    assert served.released and served.run is not None and served.run.record["method"] == "fine-tune"
+    assert Ledger(ledger).state().model_sha256 == served.run.record["hashes"]["unlearned"]
+    assert failed(ledger) == []
+
+
+def test_samples_that_are_gone_before_they_are_unlearned(trained: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    own = tmp_path / "own"
+    own.mkdir()
+    photos(own / "photos")
+    (own / "base").symlink_to(trained / "base")
+    ledger = begun(own, tmp_path / "ledger")
+    asked(ledger, "R-1", "train/dark/01.png,ann", "train/dark/02.png,ann")
+    (own / "photos" / "train" / "dark" / "01.png").unlink()
+    with pytest.raises(UserError, match="1 samples to forget are no longer in the data"):
+        run_requests(RunInputs(ledger))
+    (served,) = run_requests(replace(RunInputs(ledger), allow_missing=True))
+    assert served.released
+    current = Ledger(ledger).state().current
+    assert current is not None and (current["samples"], current["not_found"]) == (1, 1)
+    assert failed(ledger) == []
+
+
+def test_a_thousand_requests_are_listed_and_verified(trained: Path, tmp_path: Path) -> None:
+    ledger = Ledger(begun(trained, tmp_path / "ledger"))
+    with ledger.store.writing() as writer:
+        for number in range(1000):
+            hashes = {number.to_bytes(16, "big"): None}
+            body = {
+                "request_id": f"R-{number}",
+                "received": "2026-01-01",
+                "due": "2026-02-01",
+                "samples": {"count": 0, "sha256": files.sha256(b"".join(hashes))},
+                "persons": {"count": 0, "sha256": files.sha256(b"")},
+                "missing": 1,
+                "list": "",
+            }
+            writer.add_samples(writer.append("add", body)["seq"], hashes)
+    assert len(ledger.state().pending) == 1000
+    assert failed(ledger.folder) == []
