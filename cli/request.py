@@ -234,7 +234,7 @@ def verify(ctx: click.Context, /, export: Path | None, **values: Any) -> None:
     console = make_console()
     with watching(console) as observer:
         found = verify_ledger(options.make_inputs(VerifyLedgerInputs, values, export=export), observer=observer)
-    show_checks(ctx, console, found, str(export or values["ledger"]), "itself")
+    show_checks(ctx, console, found, str(export or values["ledger"]), "its own chain")
 
 
 @request.command()

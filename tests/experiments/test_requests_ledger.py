@@ -6,6 +6,8 @@ import json
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -66,8 +68,6 @@ class Drawn:
     def _watched(self, iterate: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
         def watched(images: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
             for batch in iterate(images, *args, **kwargs):
-                import sys
-
                 frame, names = sys._getframe(), set()
                 while frame is not None:
                     names.add(frame.f_code.co_name)
@@ -417,3 +417,14 @@ def test_a_thousand_requests_are_listed_and_verified(trained: Path, tmp_path: Pa
             writer.add_samples(writer.append("add", body)["seq"], hashes)
     assert len(ledger.state().pending) == 1000
     assert failed(ledger.folder) == []
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_ledger_holds_wherever_its_run_is_killed(trained: Path, tmp_path: Path, kills: int) -> None:
+    for name in ("photos", "base"):
+        (tmp_path / name).symlink_to(trained / name)
+    program = [sys.executable, str(Path(__file__).with_name("killed_requests.py")), str(tmp_path), str(kills)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stderr
+    *faults, count = done.stdout.splitlines()
+    assert faults == [] and count.split()[0] == str(kills)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections.abc import Callable
@@ -29,7 +30,8 @@ from pymixunlearn.experiments import (
 )
 from pymixunlearn.experiments.common.inputs import VerifyInputs
 from pymixunlearn.experiments.common.provenance import versions
-from pymixunlearn.experiments.unlearn.report import write_report
+from pymixunlearn.experiments.common.signing import Signer, generate_keys
+from pymixunlearn.experiments.unlearn.report import sign_report, write_report
 from pymixunlearn.experiments.verify import run_verification
 from pymixunlearn.experiments.verify_metrics import tolerance
 from pymixunlearn.files import file_sha256
@@ -359,23 +361,74 @@ def with_the_initial_model(folder: Path) -> None:
     write_report(folder)
 
 
-@pytest.mark.parametrize(
-    ("forged", "subject"),
-    [
-        (with_gap_zero, "metrics of Retrain"),  # F2 and F3: found, since Retrain is in the cache
-        (with_another_page, "report.html, content"),  # F4
-        (with_another_record, "report.json, content"),  # F5
-        (with_another_time, "report.json, content"),
-        (with_another_hash, "report.json, content"),
-        (with_nothing_guarded, "history.csv"),  # F6
-        (with_the_initial_model, "models"),  # F10
-        (with_a_file_more, "pictures/more.svg"),  # T
-    ],
-)
+FORGERIES = [
+    (with_gap_zero, "metrics of Retrain"),  # F2 and F3: found, since Retrain is in the cache
+    (with_another_page, "report.html, content"),  # F4
+    (with_another_record, "report.json, content"),  # F5
+    (with_another_time, "report.json, content"),
+    (with_another_hash, "report.json, content"),
+    (with_nothing_guarded, "history.csv"),  # F6
+    (with_the_initial_model, "models"),  # F10
+    (with_a_file_more, "pictures/more.svg"),  # T
+]
+
+
+@pytest.mark.parametrize(("forged", "subject"), FORGERIES)
 def test_forgeries_are_found(folder: Path, forged: Callable[[Path], None], subject: str) -> None:
     assert failing(folder) == []
     forged(folder)
     assert subject in failing(folder)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pairs of keys, mine and another's."""
+    place = tmp_path_factory.mktemp("keys")
+    for name in ("mine", "other"):
+        generate_keys(place / f"{name}.key", place / f"{name}.pub")
+    return place
+
+
+@pytest.mark.parametrize(("forged", "subject"), FORGERIES)
+def test_forgeries_of_a_signed_run_are_found_by_hashes_and_signature_alone(
+    folder: Path, keys: Path, forged: Callable[[Path], None], subject: str
+) -> None:
+    sign_report(folder, Signer(keys / "mine.key"))
+    signature = (folder / "report.dsse.json").read_bytes()
+    signed = {"hashes_only": True, "public_key": keys / "mine.pub"}
+    assert failing(folder, **signed) == []
+    forged(folder)
+    (folder / "report.dsse.json").write_bytes(signature)
+    assert (subject if forged is with_a_file_more else "report.dsse.json") in failing(folder, **signed)
+    sign_report(folder, Signer(keys / "other.key"))  # a forger has no other key to sign with
+    assert forged is with_a_file_more or "report.dsse.json" in failing(folder, **signed)
+
+
+def test_a_signature_is_of_one_record_and_one_key(folder: Path, keys: Path) -> None:
+    checks = run_verification(VerifyInputs(folder, hashes_only=True))
+    assert any("anyone who can write these files could have rewritten all" in text for text in checks.not_checked)
+    assert failing(folder, hashes_only=True, public_key=keys / "mine.pub") == ["report.dsse.json"]
+    sign_report(folder, Signer(keys / "mine.key"))
+    assert failing(folder, hashes_only=True, public_key=keys / "other.pub") == ["report.dsse.json"]
+    checks = run_verification(VerifyInputs(folder, hashes_only=True))
+    assert checks.holds and "signature of report.json: --public-key checks it" in checks.not_checked
+    envelope = read(folder / "report.dsse.json")
+    statement = json.loads(base64.b64decode(envelope["payload"]))
+    assert statement["subject"][0]["digest"]["sha256"] == file_sha256(folder / "report.json")
+    for other in ({}, {**envelope, "payload": envelope["payload"][4:]}, {**envelope, "signatures": []}, [1]):
+        (folder / "report.dsse.json").write_text(json.dumps(other))
+        assert failing(folder, hashes_only=True, public_key=keys / "mine.pub") == ["report.dsse.json"]
+    sign_report(folder, Signer(keys / "mine.key"))
+    write_report(folder)  # as an audit does: the record is another one
+    assert not (folder / "report.dsse.json").exists()
+    for path, message in {keys / "mine.pub": "as a private key", keys / "none": "No such file"}.items():
+        with pytest.raises(UserError, match=message):
+            Signer(path)
+    with pytest.raises(UserError, match="as a public key"):
+        failing(folder, hashes_only=True, public_key=keys / "mine.key")
+    with pytest.raises(UserError, match="a key is not replaced"):
+        generate_keys(keys / "mine.key", keys / "new.pub")
+    assert (keys / "mine.key").stat().st_mode & 0o777 == 0o600
 
 
 def with_other_settings(folder: Path) -> None:
