@@ -12,6 +12,7 @@ _SETTINGS = "mixunlearn_cli.settings"
 _REPEATED = (
     *("method", "dataset", "data_dir", "image_size", "seed", "device", "model", "label_aware"),
     *("weights", "model_config"),
+    *("max_drop", "forget_history"),
     *("relearn", "tsne", "thumbnails", "png", "follow_links", "skip_unreadable", "validation", "plugin"),
 )
 
