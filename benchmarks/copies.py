@@ -1,10 +1,12 @@
 """Near copies that `request add --check-copies` finds: planted ones, by kind of change and threshold, and false alarms.
 
-Of an archive of images some are drawn as samples to forget, and of each a copy is made in every way: resized and back,
-encoded again as JPEG, cropped, flipped. Recall is the share of copies within a threshold of their original. False
-alarms are pairs of a sample and another image of the archive within it; exact copies in the archive are left out::
+Of the images of an archive or a data set some are drawn as samples to forget, and of each a copy is made in every way:
+resized and back, encoded again as JPEG, cropped, flipped. Recall is the share of copies within a threshold of their
+original. False alarms are pairs of a sample and another image of the source within it; exact copies in the source are
+left out::
 
-    python -m benchmarks.copies cifar10=test.tar.gz tiny-imagenet=val.tar.gz --out benchmarks/results/copies.csv
+    python -m benchmarks.copies cifar10=test.tar.gz tiny-imagenet=val.tar.gz mnist fashion-mnist --data-dir DIR \\
+        --images 2000 --samples 300 --out benchmarks/results/copies.csv
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from pymixunlearn.data import ImageSet
+from pymixunlearn.data import ImageSet, load
 from pymixunlearn.experiments.request.copies import HASH_SIDE, hashes
 
 THRESHOLDS = (8, 16, 24, 32, 40, 48, 56, 64, 72, 80)
@@ -62,6 +64,17 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
+def read_dataset(name: str, folder: Path | None, count: int, seed: int) -> list[Image.Image]:
+    """Return training images of a data set with a name, drawn at random, no two of them equal."""
+    images = load(name, data_dir=folder).train
+    chosen = random.Random(seed).sample(range(len(images)), min(count, len(images)))
+    found: dict[bytes, Image.Image] = {}
+    for pixels in images.gather(torch.tensor(chosen)).permute(0, 2, 3, 1).numpy():
+        image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).convert("RGB")
+        found.setdefault(image.tobytes(), image)
+    return list(found.values())
+
+
 def read_images(archive: Path, count: int, seed: int) -> list[Image.Image]:
     """Return images of an archive, drawn at random, no two of them equal."""
     with tarfile.open(archive) as files:
@@ -87,9 +100,8 @@ def distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.stack([np.count_nonzero(right != one, axis=1) for one in left])
 
 
-def rows(name: str, archive: Path, count: int, samples: int, seed: int) -> Iterator[dict[str, object]]:
-    """Measure one archive."""
-    images = read_images(archive, count, seed)
+def rows(name: str, images: list[Image.Image], samples: int) -> Iterator[dict[str, object]]:
+    """Measure the images of one source."""
     chosen = images[:samples]
     plain, mirrored = hashed(chosen), hashed(chosen, flip=True)
     others = hashed(images)
@@ -117,16 +129,19 @@ def rows(name: str, archive: Path, count: int, samples: int, seed: int) -> Itera
 def main() -> None:
     """Measure every archive and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("archives", nargs="+", metavar="NAME=FILE.tar.gz")
+    parser.add_argument("sources", nargs="+", metavar="NAME[=FILE.tar.gz]")
+    parser.add_argument("--data-dir", type=Path, help="where data sets with a name alone are")
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     found = []
-    for archive in options.archives:
-        name, _, file = archive.partition("=")
-        found += rows(name, Path(file), options.images, options.samples, options.seed)
+    for source in options.sources:
+        name, _, file = source.partition("=")
+        drawn = (options.images, options.seed)
+        images = read_images(Path(file), *drawn) if file else read_dataset(name, options.data_dir, *drawn)
+        found += rows(name, images, options.samples)
     columns = ("data", "images", "samples", "change", "threshold", "recall", "false_pairs", "samples_with_a_false_pair")
     with options.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")

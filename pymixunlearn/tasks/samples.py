@@ -213,7 +213,9 @@ def known_rows(dataset: Dataset, request: DeletionList) -> tuple[DeletionList, t
     """
     names: tuple[str, ...]
     if request.by_id:
-        known_ids = {name for images in (dataset.train, dataset.test, dataset.validation) if images for name in images.known_ids}
+        known_ids = {
+            name for images in (dataset.train, dataset.test, dataset.validation) if images for name in images.known_ids
+        }
         names = request.ids
         places = [_Place("", 0, "") if name in known_ids else None for name in names]
     elif request.files:

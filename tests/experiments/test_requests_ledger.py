@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -15,17 +16,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pymixunlearn import files
 from pymixunlearn.data import ImageSet, UnlabelledImages
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments import (
+    AuditInputs,
     DataRequest,
     ModelRequest,
     TrainInputs,
     UnlearnInputs,
+    resolve_audit,
     resolve_training,
+    run_audit,
     run_training,
 )
 from pymixunlearn.experiments.common.bad_request import BadRequest
@@ -179,6 +184,72 @@ def test_five_requests_in_a_row(trained: Path, tmp_path: Path, monkeypatch: pyte
     assert len(chain) == 3 and len(chain.samples) == 4
     assert not any((run.folder / "forget.key").exists() for run in runs)
     assert failed(ledger, metrics=True) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["digits", pytest.param("images", marks=pytest.mark.real_data)])
+def test_five_requests_in_a_row_with_audits(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """On digits and on a folder of real images: no shadow model, Retrain or run sees what was forgotten before."""
+    if source == "digits":
+        data = DataRequest("digits")
+    else:
+        data = DataRequest(str(real_photos(request.getfixturevalue("real_data"), tmp_path / "photos")), image_size=16)
+    settings = {"epochs": 2, "lr": 0.02}
+    training = TrainInputs(data=data, model=ModelRequest("cnn"), device="cpu", settings=settings)
+    run_training(resolve_training(training), tmp_path / "base")
+    ledger = tmp_path / "ledger"
+    model = ModelRequest(str(tmp_path / "base"))
+    quick = {"epochs": 1, "lr": 1e-4, "retrain.epochs": 2, "retrain.lr": 0.02}
+    unlearn = UnlearnInputs(method="neggrad", data=data, model=model, device="cpu", settings=quick, max_drop=100.0)
+    run_init(InitInputs(unlearn, ledger))
+    images = data.load().train
+    lists = [range(0, 40), range(30, 70), (), range(70, 110), range(0, 40)]
+    forgotten: set[int] = set()
+    for number, listed in enumerate(lists):
+        (tmp_path / "list.csv").write_text("index,user\n" + "".join(f"{index},u{index}\n" for index in listed))
+        unknown = number == 3
+        if unknown:
+            with (tmp_path / "list.csv").open("a") as file:
+                file.write("999999,nobody\n")
+        run_add(AddInputs(tmp_path / "list.csv", ledger, "user", f"R-{number}", allow_missing=unknown))
+        earlier = {images.gather(torch.tensor([index]))[0].numpy().tobytes() for index in forgotten}
+        monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / f"cache{number}"))
+        with monkeypatch.context() as patch:
+            drawn = Drawn(patch)
+            (served,) = run_requests(RunInputs(ledger))
+            assert served.released
+            if served.run is not None:
+                audited = AuditInputs(run=served.run.folder, attacks=("u-lira",), shadow_models=8, epochs=1, jobs=1)
+                run_audit(resolve_audit(audited))
+        assert not earlier & drawn.seen
+        if served.run is not None:
+            gap = served.run.record["gap"]["unlearned"]
+            assert gap["train_f"] is not None and gap.get("earlier_f") is not None or not forgotten
+        forgotten |= set(listed)
+        assert failed(ledger) == []
+    assert len(forgotten) == 110
+
+
+def real_photos(real_data: Path, folder: Path) -> Path:
+    """Unpack some photographs of four classes."""
+    names: list[str] = []
+    for part, archive in {"train": "train.tar.gz", "test": "val.tar.gz"}.items():
+        counts: dict[str, int] = {}
+        with tarfile.open(real_data / "tiny-imagenet-100" / archive) as members:
+            for member in members:
+                name = Path(member.name).parent.name
+                if part == "train" and member.isfile() and name not in names:
+                    if len(names) == 4:
+                        break
+                    names.append(name)
+                counts[name] = counts.get(name, 0) + 1
+                if member.isfile() and name in names and counts[name] <= 60:
+                    stream = members.extractfile(member)
+                    assert stream is not None
+                    files.write_atomically(folder / part / name / Path(member.name).name, stream.read())
+    return folder
 
 
 def test_requests_are_read_and_known_again(trained: Path, tmp_path: Path) -> None:

@@ -155,8 +155,7 @@ class SampleHashes:
         """Return the hashes by part, in the order of its samples."""
         if key not in self._known:
             self._known[key] = {
-                part: [sample_hash(key, kind, name) for name in names]
-                for part, (kind, names) in self._names.items()
+                part: [sample_hash(key, kind, name) for name in names] for part, (kind, names) in self._names.items()
             }
         return self._known[key]
 

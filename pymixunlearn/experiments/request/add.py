@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -12,6 +12,7 @@ from pymixunlearn.display import printable
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.bad_request import BadRequest
 from pymixunlearn.experiments.common.forget_chain import keyed_sha256, sample_hash
+from pymixunlearn.experiments.common.forget_history import SampleHashes
 from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.progress import Observer
@@ -24,7 +25,7 @@ from pymixunlearn.experiments.request.ledger import Ledger, month_after, parse_d
 from pymixunlearn.experiments.request.settings import settings_inputs
 from pymixunlearn.files import canonical_json, sha256
 from pymixunlearn.tasks.deletion_list import DeletionList, read_deletion_list
-from pymixunlearn.tasks.known_samples import ids_at, parts_of
+from pymixunlearn.tasks.known_samples import parts_of
 from pymixunlearn.tasks.samples import find_samples, known_rows
 
 _SHOWN = 20
@@ -60,7 +61,7 @@ def run_add(inputs: AddInputs, *, observer: Observer | None = None) -> Added:
         raise BadRequest("the id of a request is empty; expected a text such as R-17")
     listed = read_deletion_list(inputs.file, inputs.id_column)
     ledger = Ledger(inputs.ledger)
-    dataset = ledger_data(ledger, ledger.state(), observer)
+    dataset = ledger_data(ledger, ledger.state(), observer, ids=inputs.id_column if listed.by_id else None)
     known, missing = known_rows(dataset, listed)
     if missing and not inputs.allow_missing:
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
@@ -72,11 +73,11 @@ def run_add(inputs: AddInputs, *, observer: Observer | None = None) -> Added:
     found = {part: set(indices.tolist()) for part, indices in find_samples(dataset, known).items()}
     copies = None
     if inputs.check_copies or inputs.also_forget_copies:
-        copies = tuple(near_copies(dataset, found, observer=observer))
+        copies = tuple(near_copies(dataset, found, observer=observer, limit=inputs.copy_distance))
         if inputs.also_forget_copies:
             found["train"] |= {pair.copy for pair in copies if pair.part == "train"}
     samples = _hashes(ledger, dataset, found)
-    gone = {sample_hash(ledger.key, dataset.train.id_kind, name): None for name in missing if listed.files}
+    gone = {sample_hash(ledger.key, "path", name): None for name in missing if listed.files}
     persons = sorted({ledger.person_hash(name) for name in listed.ids})
     every = {**gone, **samples}
     digest = _list_hash(ledger, listed, inputs.also_forget_copies)
@@ -106,16 +107,17 @@ def run_add(inputs: AddInputs, *, observer: Observer | None = None) -> Added:
     return Added(Request(entry), False, missing, copies)
 
 
-def ledger_data(ledger: Ledger, state: State, observer: Observer | None = None) -> Dataset:
-    """Load the data of a ledger, as its model takes them."""
+def ledger_data(ledger: Ledger, state: State, observer: Observer | None = None, *, ids: str | None = None) -> Dataset:
+    """Load the data of a ledger, as its model takes them; ``ids`` is a column of the data that a list is about."""
     text = ledger.store.settings(str(state.init["settings_sha256"]))
     inputs = settings_inputs(text, split=SplitRequest(), model=None, key=ledger.key_file)
     load_plugins(inputs.plugin)
-    return fed(inputs.data, inputs.model).load(observer)
+    data = fed(inputs.data, inputs.model)
+    return (replace(data, id_column=ids) if ids is not None and data.has_columns else data).load(observer)
 
 
 def _names(listed: DeletionList) -> tuple[str, ...]:
-    return listed.files or tuple(map(str, listed.indices))
+    return listed.ids if listed.by_id else listed.files or tuple(map(str, listed.indices))
 
 
 def _list_hash(ledger: Ledger, listed: DeletionList, copies: bool) -> str:
@@ -127,11 +129,12 @@ def _list_hash(ledger: Ledger, listed: DeletionList, copies: bool) -> str:
 def _hashes(ledger: Ledger, dataset: Dataset, found: dict[str, set[int]]) -> dict[bytes, bytes | None]:
     """Return the keyed hashes of the samples' ids with those of their pixels."""
     samples: dict[bytes, bytes | None] = {}
+    hashed = SampleHashes(dataset).of(ledger.key)
     for part, images in parts_of(dataset).items():
-        indices = torch.tensor(sorted(found.get(part, ())), dtype=torch.int64)
-        chosen = images.subset(indices)
-        for name, pixels in zip(ids_at(images, indices), image_hashes(chosen), strict=True):
-            samples[sample_hash(ledger.key, images.id_kind, name)] = pixel_hash(ledger, pixels)
+        indices = sorted(found.get(part, ()))
+        chosen = images.subset(torch.tensor(indices, dtype=torch.int64))
+        for index, pixels in zip(indices, image_hashes(chosen), strict=True):
+            samples[hashed[part][index]] = pixel_hash(ledger, pixels)
     return samples
 
 

@@ -11,6 +11,7 @@ import torch
 from pymixunlearn.data import Dataset, ImageSet
 from pymixunlearn.data.optional import require
 from pymixunlearn.experiments.common.progress import Observer
+from pymixunlearn.experiments.request.inputs import MAX_DISTANCE
 from pymixunlearn.tasks.known_samples import ids_at, parts_of
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 HASH_SIDE = 16
 """The perceptual hash has the square of it in bits."""
-MAX_DISTANCE = 40
-"""Most bits in which the hashes of near copies differ; ``docs/requests.md`` has what it finds."""
 _AT_ONCE = 256
 
 

@@ -9,6 +9,8 @@ from pymixunlearn.experiments.common.options import option
 from pymixunlearn.experiments.unlearn.inputs import SIGN, UnlearnInputs
 
 _LEDGER = Path("ledger")
+MAX_DISTANCE = 40
+"""Most bits of 256 in which near copies differ; ``docs/requests.md`` has what that finds."""
 
 
 def _ledger() -> Path:
@@ -48,6 +50,7 @@ class AddInputs:
         received: When it was received.
         allow_missing: Whether samples that are not in the data are accepted.
         check_copies: Whether near copies of the samples are looked for in the data.
+        copy_distance: In how many bits near copies differ at most.
         also_forget_copies: Whether these are to be forgotten too.
         sign_key: A private key.
     """
@@ -70,6 +73,16 @@ class AddInputs:
     )
     check_copies: bool = option(
         "--check-copies", default=False, help="Look for near copies of the samples in the training data, and list them."
+    )
+    copy_distance: int = option(
+        "--copy-distance",
+        kind=int,
+        default=MAX_DISTANCE,
+        least=0,
+        most=256,
+        show_default=True,
+        metavar="BITS",
+        help="In how many of 256 bits hashes of near copies differ at most; 72 finds small crops of photographs.",
     )
     also_forget_copies: bool = option(
         "--also-forget-copies", default=False, help="Add the near copies to the request; implies --check-copies."

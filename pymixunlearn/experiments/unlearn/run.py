@@ -55,8 +55,8 @@ def run_unlearning(
 ) -> Run:
     """Carry out a plan and write its run folder, or go on where an interrupted run stopped.
 
-    Nothing appears under a final name before everything is done. The same plan gives the same ``model.safetensors``,
-    byte for byte, on the same machine, also when it was interrupted.
+    Nothing appears under a final name before everything is done. The same plan gives the same weights, to the
+    last bit, on the same machine, also when it was interrupted; hashes in the file's header are keyed, and keys differ.
 
     Args:
         plan: What to do, from :func:`pymixunlearn.experiments.unlearn.plan.resolve`.
