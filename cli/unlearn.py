@@ -122,8 +122,9 @@ def describe(plan: Plan) -> list[str]:
     origin = "trained first" if plan.initial.checkpoint is None else f"from {plan.initial.checkpoint}"
     config = plan.settings.to_dict()
     budget = ""
-    if config.get("stop") == "auto":  # other methods need not have epochs
-        budget = f" Ends when forgetting is done, at the latest after {config['epochs']} epochs."
+    when = {"auto": "when forgetting is done", "accepted": "when the acceptance test accepts the model"}
+    if config.get("stop") in when:  # other methods need not have epochs
+        budget = f" Ends {when[config['stop']]}, at the latest after {config['epochs'] or 'all'} epochs."
     settings = f"preset {plan.preset.name}" if plan.preset else "the method's defaults (no preset ships for this case)"
     attack = " ASR has the form of the paper's code." if plan.inputs.asr == "paper" else ""
     before = split.history.get("samples")

@@ -59,7 +59,7 @@ class Acceptance:
         decision: "accepted", "refused", or "cannot tell".
         reason: The decision in one sentence, with the numbers that it rests on.
         ks: Distance of part (a), in [0, 1]; None where too few samples are at hand, as all that follows.
-        ks_resurfaced: Distance of part (b).
+        ks_resurfaced: Distance of part (b); None too where a decision alone was asked for and part (a) refuses the model.
         bound: What either may reach at most.
         initial_ks: The larger of both distances of the initial model; None where it was not given.
         smallest_ks: A true distance of this size is refused nine times in ten or more.
@@ -146,7 +146,8 @@ def acceptance(
         device: Where to compute; None takes CUDA where there is one.
         seed: Fixes which images of V are drawn, which retain images are shown, and their order.
         resurfacing: How the copy is trained for part (b); give the learning rate of the model's own training.
-        decision_only: Leave out what decides nothing, which takes longer than both parts.
+        decision_only: Leave out what decides nothing, which takes longer than both parts: the numbers beside the
+            decision, and part (b) where part (a) refuses the model.
 
     Raises:
         UserError: ``alpha`` is out of range, there is no validation set, or it has other classes or images of another
@@ -239,14 +240,19 @@ class _Run(NamedTuple):
     """
 
     outputs: MarginTest
-    resurfaced: MarginTest
-    margins: tuple[Margins, Margins]
+    resurfaced: MarginTest | None
+    margins: tuple[Margins, Margins] | None
     forget: Tensor
     unseen: Tensor | None
 
     @property
     def refused(self) -> bool:
-        return self.outputs.refused or self.resurfaced.refused
+        return self.outputs.refused or (self.resurfaced is not None and self.resurfaced.refused)
+
+    @property
+    def ks(self) -> float:
+        """The larger of both distances."""
+        return self.outputs.ks if self.resurfaced is None else max(self.outputs.ks, self.resurfaced.ks)
 
 
 class _Test(NamedTuple):
@@ -269,10 +275,12 @@ class _Test(NamedTuple):
             forget = self._logits(network, self.forget)
             unseen = None if self.decision_only else self._logits(network, self.validation)
             at_once = self._margins(forget, self._logits(network, few) if unseen is None else unseen[self.drawn])
+            outputs = margin_test(*at_once, self.alpha)
+            if self.decision_only and outputs.refused:
+                return _Run(outputs, None, None, forget, unseen)
             self._resurface(network)
             again = self._margins(self._logits(network, self.forget), self._logits(network, few))
-        outputs, resurfaced = (margin_test(*part, self.alpha) for part in (at_once, again))
-        return _Run(outputs, resurfaced, (at_once, again), forget, unseen)
+        return _Run(outputs, margin_test(*again, self.alpha), (at_once, again), forget, unseen)
 
     def judge(self, model: nn.Module, run: _Run, before: _Run | None) -> Acceptance:
         """Return the decision and what is told beside it."""
@@ -281,9 +289,9 @@ class _Test(NamedTuple):
             decision,
             reason,
             ks=run.outputs.ks,
-            ks_resurfaced=run.resurfaced.ks,
+            ks_resurfaced=None if run.resurfaced is None else run.resurfaced.ks,
             bound=run.outputs.bound,
-            initial_ks=None if before is None else max(before.outputs.ks, before.resurfaced.ks),
+            initial_ks=None if before is None else before.ks,
             smallest_ks=smallest_visible(len(self.forget), len(self.drawn), self.alpha),
             forget_samples=len(self.forget),
             unseen_samples=len(self.drawn),
@@ -292,6 +300,7 @@ class _Test(NamedTuple):
         )
 
     def _traces(self, model: nn.Module, run: _Run) -> dict[str, Any]:
+        assert run.margins is not None  # without part (b) there are no traces
         margins = (np.nan_to_num(side) for side in run.margins[0])
         network = private_copy(model).to(self.device)
         with trainable(network):
@@ -348,7 +357,7 @@ class _Test(NamedTuple):
 
 def _decide(run: _Run, before: _Run | None, forget: int, unseen: int, alpha: float) -> tuple[Decision, str]:
     numbers = f"{forget} forgotten samples, {unseen} unseen images, bound {ks_bound(forget, unseen, alpha):.3f}"
-    if run.outputs.refused:
+    if run.outputs.refused or run.resurfaced is None:
         return "refused", (
             "The forgotten samples are told apart from unseen images of their classes: distance "
             f"{run.outputs.ks:.3f} ({numbers})."

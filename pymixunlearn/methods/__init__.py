@@ -13,6 +13,7 @@ from pymixunlearn.methods.base import Method, Recipe, UnlearnResult
 from pymixunlearn.methods.boundary_expand import BoundaryExpandConfig
 from pymixunlearn.methods.boundary_shrink import BoundaryShrinkConfig
 from pymixunlearn.methods.config import MethodConfig, setting
+from pymixunlearn.methods.ending import EndingConfig
 from pymixunlearn.methods.eu_k import EuKConfig
 from pymixunlearn.methods.fine_tune import FineTuneConfig
 from pymixunlearn.methods.gli import GliConfig
@@ -90,6 +91,7 @@ __all__ = [
     "BoundaryShrinkConfig",
     "DsMixup",
     "DsMixupConfig",
+    "EndingConfig",
     "EuK",
     "EuKConfig",
     "FineTune",

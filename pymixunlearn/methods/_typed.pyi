@@ -66,6 +66,8 @@ class BoundaryExpand(boundary_expand.BoundaryExpand):
 
 class BoundaryShrinkSettings(TypedDict, total=False):
     batch_size: int
+    stop: Literal["epochs", "accepted"]
+    rollback: bool
     epochs: int
     lr: float
     momentum: float
@@ -109,6 +111,8 @@ class EuK(eu_k.EuK):
 
 class FineTuneSettings(TypedDict, total=False):
     batch_size: int
+    stop: Literal["epochs", "accepted"]
+    rollback: bool
     epochs: int
     lr: float
     momentum: float
@@ -119,6 +123,8 @@ class FineTune(fine_tune.FineTune):
 
 class GliSettings(TypedDict, total=False):
     batch_size: int
+    stop: Literal["epochs", "accepted"]
+    rollback: bool
     epochs: int
     lr: float
     momentum: float
@@ -137,6 +143,8 @@ class Gli(gli.Gli):
 
 class GradientAscentSettings(TypedDict, total=False):
     batch_size: int
+    stop: Literal["epochs", "accepted"]
+    rollback: bool
     epochs: int
     lr: float
     momentum: float
@@ -148,6 +156,8 @@ class GradientAscent(gradient_ascent.GradientAscent):
 
 class LMixSettings(TypedDict, total=False):
     batch_size: int
+    stop: Literal["epochs", "accepted"]
+    rollback: bool
     epochs: int | None
     extract_lr: float | None
     align_lr: float | None
@@ -165,6 +175,8 @@ class LMix(l_mix.LMix):
 
 class LafSettings(TypedDict, total=False):
     batch_size: int
+    stop: Literal["epochs", "accepted"]
+    rollback: bool
     epochs: int | None
     extract_lr: float | None
     align_lr: float | None
@@ -180,6 +192,8 @@ class Laf(laf.Laf):
 
 class LafRepairSettings(TypedDict, total=False):
     batch_size: int
+    stop: Literal["epochs", "accepted"]
+    rollback: bool
     epochs: int | None
     extract_lr: float | None
     align_lr: float | None
@@ -197,7 +211,8 @@ class LafRepair(laf_repair.LafRepair):
 
 class MixUnlearnSettings(TypedDict, total=False):
     batch_size: int
-    stop: Literal["epochs", "auto"]
+    stop: Literal["epochs", "auto", "accepted"]
+    rollback: bool
     stop_samples: int
     stop_tolerance: float
     fast: bool
@@ -255,6 +270,8 @@ class MixUnlearnReset(reset.MixUnlearnReset):
 
 class NegGradSettings(TypedDict, total=False):
     batch_size: int
+    stop: Literal["epochs", "accepted"]
+    rollback: bool
     form: Literal["weighted", "convex"]
     retain_weight: float
     alpha: float
@@ -281,7 +298,8 @@ class PruneReset(prune_reset.PruneReset):
 
 class RandLabelSettings(TypedDict, total=False):
     batch_size: int
-    stop: Literal["epochs", "auto"]
+    stop: Literal["epochs", "auto", "accepted"]
+    rollback: bool
     stop_samples: int
     stop_tolerance: float
     epochs: int | None
@@ -308,6 +326,8 @@ class Retrain(retrain.Retrain):
 
 class SalUnSettings(TypedDict, total=False):
     batch_size: int
+    stop: Literal["epochs", "accepted"]
+    rollback: bool
     epochs: int
     lr: float
     momentum: float
@@ -322,6 +342,8 @@ class SalUn(salun.SalUn):
 
 class ScrubSettings(TypedDict, total=False):
     batch_size: int | None
+    stop: Literal["epochs", "accepted"]
+    rollback: bool
     variant: Literal["small", "notebook", "large"]
     epochs: int | None
     max_epochs: int | None
@@ -368,6 +390,8 @@ class Ssd(ssd.Ssd):
 
 class TeachersSettings(TypedDict, total=False):
     batch_size: int
+    stop: Literal["epochs", "accepted"]
+    rollback: bool
     teachers: Literal["trained", "bad"]
     epochs: int | None
     lr: float

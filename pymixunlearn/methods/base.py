@@ -17,9 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from pymixunlearn.errors import UserError
+from pymixunlearn.methods.accepted import AcceptedStopping
 from pymixunlearn.methods.choosing import Chooser, Search
 from pymixunlearn.methods.config import MethodConfig
-from pymixunlearn.methods.stopping import AutoStop, Stopping, StoppingConfig
+from pymixunlearn.methods.end_rules import end_rules
+from pymixunlearn.methods.ending import EndingConfig, Endings
+from pymixunlearn.methods.rollback import RollbackResult
+from pymixunlearn.methods.stopping import Stopping
 from pymixunlearn.methods.view import SplitView
 from pymixunlearn.models.adapter import adapted, check_kind, release
 from pymixunlearn.models.copying import Layout, Precision, private_copy
@@ -90,10 +94,11 @@ class UnlearnResult(NamedTuple):
         seconds: Time the method took, its set-up included, what callbacks did and ``preparation`` excluded.
         history: One record per epoch: "epoch", "seconds" and the method's own means.
         config: The settings that were used, with every default resolved.
-        stopping: How the run ended, with ``stop="auto"``; otherwise None.
+        stopping: How the run ended, with ``stop="auto"`` or "accepted"; otherwise None.
         generator: What mixed images in the end, for methods that train such a network.
         preparation: For methods that do not start from the model they are given; otherwise None.
         search: What was tried, for methods that choose a setting by the acceptance test; otherwise None.
+        rollback: What held-out images said, where the rollback watched the run; otherwise None.
 
     Example:
         >>> from pymixunlearn import methods
@@ -106,10 +111,11 @@ class UnlearnResult(NamedTuple):
     seconds: float
     history: list[dict[str, float]]
     config: MethodConfig
-    stopping: Stopping | None = None
+    stopping: Stopping | AcceptedStopping | None = None
     generator: nn.Module | None = None
     preparation: Preparation | None = None
     search: Search | None = None
+    rollback: RollbackResult | None = None
 
 
 class MethodOutput(NamedTuple):
@@ -131,8 +137,8 @@ class MethodOutput(NamedTuple):
 class UnlearnJob:
     """One request to unlearn. ``model`` is a private copy on ``device`` that the method may change.
 
-    A method whose settings derive from ``StoppingConfig`` changes ``model`` in place and gives ``stop`` to its loop;
-    what ``stop`` judges by is no longer in ``split``. ``store`` holds networks that a later run can go on from,
+    A method whose settings derive from ``EndingConfig`` changes ``model`` in place and gives ``stop`` to its loop; what
+    is held out to judge by is no longer in ``split``. ``store`` holds networks that a later run can go on from,
     ``recipe`` says how the models were trained, and ``chooser`` makes the acceptance test where there is a validation
     set.
     """
@@ -143,7 +149,7 @@ class UnlearnJob:
     seed: int
     callbacks: Sequence[Callback]
     resume: StateDict | None
-    stop: AutoStop | None = None
+    stop: Endings | None = None
     store: ModelStore | None = None
     given_recipe: Recipe | None = None
     chooser: Chooser | None = None
@@ -197,8 +203,15 @@ class Method(ABC):
         """Tell whether the method can unlearn ``split``.
 
         Raises:
-            UserError: The method needs labels that the split withholds.
+            UserError: The method needs labels that the split withholds, or is to end by the acceptance test and there
+                is no validation set.
         """
+        ends_by_test = isinstance(self.config, EndingConfig) and self.config.stop == "accepted"
+        if ends_by_test and split.dataset.validation is None:
+            raise UserError(
+                f"stop is accepted, but the data set '{split.dataset.name}' has no validation set; expected one (where "
+                "the initial model is trained here, --validation 0.1 takes some of the training images) or stop=epochs"
+            )
         if split.unlabelled_indices is None or not self.needs_labels or self.semi_supervised:
             return
         raise UserError(
@@ -256,17 +269,19 @@ class Method(ABC):
         private = private_copy(model).to(where)
         hold_norms(private)
         layout, precision = Layout(private), Precision(private)
-        view, stop = SplitView.of(split, labels=self.needs_labels), None
+        view, rules, chooser = SplitView.of(split, labels=self.needs_labels), None, None
         few = torch.arange(min(_TRIED, len(view.retain)))
         example = view.preprocess.evaluation(view.retain.gather(few).to(where))
         with adapted(private, example, view.num_classes, finite=True):
-            if isinstance(self.config, StoppingConfig) and self.config.stop == "auto":
-                stop = AutoStop(private, view, split.forget_classes, self.config, device=where, seed=seed)
-                view = stop.split
-            job = UnlearnJob(private, view, where, seed, [set_up, *callbacks], resume, stop, store, recipe)
-            if self.chooses and split.validation_halves is not None:
+            job = UnlearnJob(private, view, where, seed, [set_up, *callbacks], resume, None, store, recipe)
+            if self.reads_validation and split.validation_halves is not None:
                 choosing, lr = split.validation_halves.choosing, job.recipe.initial.lr
-                job = replace(job, chooser=Chooser(model, split, choosing, lr=lr, device=where, seed=seed))
+                chooser = Chooser(model, split, choosing, lr=lr, device=where, seed=seed)
+            if isinstance(self.config, EndingConfig):
+                options = {"labels": self.needs_labels, "device": where, "seed": seed}
+                rules = end_rules(self.config, private, split, view, chooser, **options)  # type: ignore[arg-type]
+                job = replace(job, split=rules.view, stop=rules.together)
+            job = replace(job, chooser=chooser if self.chooses else None)
             done = self._run(job)
         done.model.zero_grad(set_to_none=True)
         release_norms(done.model)
@@ -274,7 +289,8 @@ class Method(ABC):
         precision.restore(done.model)
         layout.restore(done.model)
         seconds = done.earlier + set_up.seconds + sum(record["seconds"] for record in done.history)
-        stopping = None if stop is None else stop.result()
+        stopping = None if rules is None or rules.stop is None else rules.stop.result()
+        rollback = None if rules is None or rules.rollback is None else rules.rollback.result()
         return UnlearnResult(
             done.model.eval(),
             seconds,
@@ -284,7 +300,16 @@ class Method(ABC):
             done.generator,
             done.preparation,
             done.search,
+            rollback,
         )
+
+    @property
+    def reads_validation(self) -> bool:
+        """Whether the result depends on the half of a validation set that serves to choose by."""
+        config = self.config
+        if self.chooses or not isinstance(config, EndingConfig):
+            return self.chooses
+        return config.stop == "accepted" or (config.may_roll_back and self.needs_labels)
 
     @abstractmethod
     def _run(self, job: UnlearnJob) -> MethodOutput:

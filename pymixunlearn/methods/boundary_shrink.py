@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
 from pymixunlearn.methods.config import CODE, SEARCHED, setting
+from pymixunlearn.methods.ending import EndingConfig
 from pymixunlearn.methods.loop import (
     Loop,
     LoopConfig,
@@ -30,7 +31,7 @@ from pymixunlearn.methods.registry import method
 
 
 @dataclass(frozen=True)
-class BoundaryShrinkConfig(LoopConfig):
+class BoundaryShrinkConfig(EndingConfig, LoopConfig):
     """Settings of :class:`BoundaryShrink`.
 
     Example:

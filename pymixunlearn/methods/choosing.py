@@ -49,7 +49,9 @@ class Chooser:
             return found
         assert self._before is not None
         reason = "The forgotten samples are not told apart from unseen images; the initial model's are."
-        return replace(found, decision="accepted", reason=reason, initial_ks=self._before.ks)
+        distances = (self._before.ks, self._before.ks_resurfaced)
+        known = max((distance for distance in distances if distance is not None), default=None)
+        return replace(found, decision="accepted", reason=reason, initial_ks=known)
 
     def _test(self, model: nn.Module) -> Acceptance:
         return acceptance(
@@ -74,7 +76,8 @@ class Search:
         untested: Why no test was made: "it was given", "there is no validation set", "the acceptance test cannot tell
             here"; None where one was.
         attempts: One record per attempt: "setting", "epochs", "seconds" (with its test), and of the test "decision",
-            "ks", "ks_resurfaced", "bound" and "test_seconds"; these are None where it was not made.
+            "ks", "ks_resurfaced", "bound" and "test_seconds"; these are None where it was not made, and "ks_resurfaced"
+            where the outputs alone were refused.
     """
 
     kept: str

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 from pymixunlearn.data.batches import Batch
 from pymixunlearn.methods.config import setting
+from pymixunlearn.methods.ending import EndingConfig
 from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, cross_entropy, descend
 from pymixunlearn.methods.registry import method
 
 
 @dataclass(frozen=True)
-class FineTuneConfig(LoopConfig):
+class FineTuneConfig(EndingConfig, LoopConfig):
     """Settings of :class:`FineTune`.
 
     Example:

@@ -20,6 +20,7 @@ from pymixunlearn.evaluation.accuracy import predict_logits
 from pymixunlearn.evaluation.score_attacks import loss_attack
 from pymixunlearn.methods.base import held_fixed
 from pymixunlearn.methods.config import CODE, OURS, SEARCHED, setting
+from pymixunlearn.methods.ending import EndingConfig
 from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Tensors, cross_entropy, descend
 from pymixunlearn.methods.pixels import PixelRange
 from pymixunlearn.methods.registry import method
@@ -27,7 +28,7 @@ from pymixunlearn.methods.view import labelled
 
 
 @dataclass(frozen=True)
-class GliConfig(LoopConfig):
+class GliConfig(EndingConfig, LoopConfig):
     """Settings of :class:`Gli`.
 
     Example:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from pymixunlearn.data.batches import Batch
 from pymixunlearn.methods.by_network import NetworkConfig
 from pymixunlearn.methods.config import CODE, OURS, setting
+from pymixunlearn.methods.ending import EndingConfig
 from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Stage, descend, frozen_copy
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import together
@@ -26,7 +27,7 @@ from pymixunlearn.training.device import seeded_layers
 
 
 @dataclass(frozen=True)
-class LafConfig(NetworkConfig, LoopConfig):
+class LafConfig(NetworkConfig, EndingConfig, LoopConfig):
     """Settings of :class:`Laf`; those left at none are the published ones of the network, resnet18's or the cnn's.
 
     Example:

@@ -27,6 +27,7 @@ from pymixunlearn.evaluation.accuracy import predict_logits
 from pymixunlearn.methods.base import Means, Method, MethodOutput, UnlearnJob
 from pymixunlearn.methods.by_network import NetworkConfig
 from pymixunlearn.methods.config import PAPER, MethodConfig, setting
+from pymixunlearn.methods.ending import Endings
 from pymixunlearn.methods.view import Images, labelled
 from pymixunlearn.models import architecture_name
 from pymixunlearn.seeding import derive_seed, generator
@@ -250,6 +251,8 @@ class Loop(Method, Generic[C]):
     def run(self) -> list[dict[str, float]]:
         """Go through all stages and return the history."""
         epochs = [stage for stage in self.stages() for _ in range(stage.epochs)]
+        if isinstance(self.stop, Endings):
+            self.stop.enter_last_stage(sum(stage.steps for stage in epochs if stage is not epochs[-1]))
 
         def run_epoch(epoch: int, step_done: StepDone) -> dict[str, float]:
             self.means = Means()

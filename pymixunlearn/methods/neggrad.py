@@ -13,12 +13,13 @@ import torch
 
 from pymixunlearn.data.batches import Batch
 from pymixunlearn.methods.config import PAPER, SEARCHED, setting
+from pymixunlearn.methods.ending import EndingConfig
 from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, cross_entropy, descend, frozen_copy
 from pymixunlearn.methods.registry import method
 
 
 @dataclass(frozen=True)
-class NegGradConfig(LoopConfig):
+class NegGradConfig(EndingConfig, LoopConfig):
     """Settings of :class:`NegGrad`.
 
     Example:

@@ -16,13 +16,14 @@ from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
 from pymixunlearn.methods.config import CODE, setting
+from pymixunlearn.methods.ending import EndingConfig
 from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Stage, Tensors, cross_entropy, targets_of
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import labelled, together
 
 
 @dataclass(frozen=True)
-class SalUnConfig(LoopConfig):
+class SalUnConfig(EndingConfig, LoopConfig):
     """Settings of :class:`SalUn`.
 
     Example:

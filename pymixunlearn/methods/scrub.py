@@ -17,6 +17,7 @@ from pymixunlearn.data.batches import Batch
 from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.errors import UserError
 from pymixunlearn.methods.config import CODE, OURS, setting
+from pymixunlearn.methods.ending import EndingConfig
 from pymixunlearn.methods.loop import (
     Loop,
     LoopConfig,
@@ -33,7 +34,7 @@ from pymixunlearn.training.optimizers import OptimizerName
 
 
 @dataclass(frozen=True)
-class ScrubConfig(LoopConfig):
+class ScrubConfig(EndingConfig, LoopConfig):
     """Settings of :class:`Scrub`; those left at none are the variant's.
 
     Example:
@@ -78,6 +79,15 @@ class ScrubConfig(LoopConfig):
         """Check every field."""
         super().__post_init__()
         self.decays()
+        if self.rewind and self.stop == "accepted":
+            raise UserError(
+                "stop is accepted, but rewind chooses an epoch itself; expected rewind=false or stop=epochs"
+            )
+
+    @property
+    def may_roll_back(self) -> bool:
+        """False with ``rewind``, which chooses among the epochs itself."""
+        return self.rollback and not self.rewind
 
     def decays(self) -> list[int]:
         """Return the epochs after which the learning rate decays."""

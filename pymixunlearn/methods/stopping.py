@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.accuracy import predict_logits
-from pymixunlearn.methods.config import OURS, MethodConfig, setting
+from pymixunlearn.methods.config import OURS, setting
+from pymixunlearn.methods.ending import EndingConfig
 from pymixunlearn.methods.view import Images, SplitView
 from pymixunlearn.seeding import generator
 from pymixunlearn.training.loop import StateDict
@@ -45,11 +46,13 @@ Z_SETTLED = 1.645
 
 
 @dataclass(frozen=True)
-class StoppingConfig(MethodConfig):
+class StoppingConfig(EndingConfig):
     """What the settings of every method have that can stop by itself."""
 
-    stop: Literal["epochs", "auto"] = setting(
-        "epochs", "when to end: after all epochs, or when forgetting is done", source=OURS
+    stop: Literal["epochs", "auto", "accepted"] = setting(  # type: ignore[assignment]
+        "epochs",
+        "when to end: after all epochs, when forgetting is done, or when the acceptance test accepts the model",
+        source=OURS,
     )
     stop_samples: int = setting(
         1000, "stop=auto: images of each set to judge by; those of D_r are held out", low=1, source=OURS
@@ -91,7 +94,12 @@ class Stopping:
         last = self.checks[-1] if self.checks else None
         seconds = sum(check["seconds"] for check in self.checks)
         fields = ("task", "met", "step", "budget", "samples")
-        return {**{name: getattr(self, name) for name in fields}, "seconds": seconds, "last_check": last}
+        return {
+            "rule": "auto",
+            **{name: getattr(self, name) for name in fields},
+            "seconds": seconds,
+            "last_check": last,
+        }
 
     def sentence(self) -> str:
         """Say in a few words how the run ended."""
@@ -305,13 +313,13 @@ def least_fall(lost: Tensor, beside: Tensor, confidence: float) -> float:
         beside: The same of the held-out sample [M].
         confidence: Of either one-sided bound.
     """
-    fall = _least_mean([lost.double()], confidence)
+    fall = least_mean([lost.double()], confidence)
     if beside.double().mean() < 0:
-        fall = max(fall, _least_mean([lost.double(), -beside.double()], confidence))
+        fall = max(fall, least_mean([lost.double(), -beside.double()], confidence))
     return 100 * fall
 
 
-def _least_mean(samples: list[Tensor], confidence: float) -> float:
+def least_mean(samples: list[Tensor], confidence: float) -> float:
     """Return the lower bound of the sum of the means of samples in [-1, 1], by a t-test (Welch's, if there are two)."""
     from scipy.stats import t
 

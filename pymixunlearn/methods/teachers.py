@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
 from pymixunlearn.methods.config import OURS, PAPER, SEARCHED, setting
+from pymixunlearn.methods.ending import EndingConfig
 from pymixunlearn.methods.loop import (
     Loop,
     LoopConfig,
@@ -40,7 +41,7 @@ _EPOCHS = {"trained": 10, "bad": 1}
 
 
 @dataclass(frozen=True)
-class TeachersConfig(LoopConfig):
+class TeachersConfig(EndingConfig, LoopConfig):
     """Settings of :class:`Teachers`; the original's where MixUnlearn's authors give none of their own.
 
     Example:

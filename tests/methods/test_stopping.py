@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ from pymixunlearn.methods.stopping import (
     share_bound,
 )
 from pymixunlearn.methods.view import SplitView
-from pymixunlearn.training import Callback, StateDict
+from tests.methods.interrupting import Interrupt, without_time
 
 Same = Callable[[nn.Module, nn.Module], bool]
 CPU = torch.device("cpu")
@@ -257,30 +256,6 @@ def _method(**fields: Any) -> MixUnlearn:
     return MixUnlearn(**{**settings, **fields})
 
 
-class _Interrupt(Callback):
-    """Keeps the snapshot of an epoch as a file would, and interrupts a few steps later."""
-
-    def __init__(self, epoch: int, step: int) -> None:
-        self.epoch, self.step, self.file = epoch, step, io.BytesIO()
-
-    def on_step_end(self, step: int) -> None:
-        if step == self.step:
-            raise KeyboardInterrupt
-
-    def on_epoch_end(self, epoch: int, record: Mapping[str, float], state: Callable[[], StateDict]) -> None:
-        if epoch == self.epoch:
-            torch.save(state(), self.file)
-
-    def read(self) -> StateDict:
-        self.file.seek(0)
-        loaded: StateDict = torch.load(self.file, weights_only=True)
-        return loaded
-
-
-def _without_time(records: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
-
-
 @pytest.mark.parametrize("label_aware", [False, True])
 def test_a_class_of_digits_is_forgotten_before_the_epochs_end(
     label_aware: bool, digits_model: nn.Module, digits_class: tasks.Split, same_weights: Same
@@ -301,13 +276,13 @@ def test_a_class_of_digits_is_forgotten_before_the_epochs_end(
     assert (answers == test.targets)[~forgotten].double().mean() >= 0.93
     assert "stopped by itself after" in stopping.sentence()
 
-    interrupt = _Interrupt(epoch=9, step=52)
+    interrupt = Interrupt(epoch=9, step=52)
     with pytest.raises(KeyboardInterrupt):
         method.unlearn(digits_model, digits_class, device="cpu", callbacks=[interrupt])
     resumed = method.unlearn(digits_model, digits_class, device="cpu", resume=interrupt.read())
     assert same_weights(result.model, resumed.model)
     assert resumed.stopping is not None and resumed.stopping.met
-    assert _without_time(resumed.stopping.checks) == _without_time(stopping.checks)
+    assert without_time(resumed.stopping.checks) == without_time(stopping.checks)
 
 
 def test_a_run_that_is_never_done_ends_with_its_epochs_and_says_so(
@@ -347,7 +322,7 @@ def test_all_epochs_are_run_unless_asked_otherwise(tiny: Any) -> None:
 
 
 def test_a_run_that_stops_by_itself_goes_on_only_from_its_own_snapshot(tiny: Any) -> None:
-    interrupt = _Interrupt(epoch=0, step=5)
+    interrupt = Interrupt(epoch=0, step=5)
     with pytest.raises(KeyboardInterrupt):
         MixUnlearn(epochs=3, batch_size=4).unlearn(tiny.model(), tiny.split(), device="cpu", callbacks=[interrupt])
     with pytest.raises(UserError, match="only one of the two can end"):

@@ -124,7 +124,7 @@ def resolve_audit(inputs: AuditInputs, *, observer: Observer | None = None) -> A
         device,
         inputs.seed,
         network=origin.target.loaded if is_object(origin.target.architecture) else None,
-        recipe=None if origin.method is None or not origin.method.chooses else Recipe(initial, retrain),
+        recipe=None if origin.method is None or not origin.method.reads_validation else Recipe(initial, retrain),
         with_initial=origin.before is not None,
     )
     # A function of the caller's need not be one that other processes can import.

@@ -202,9 +202,9 @@ def unlearn_cached(
     """Unlearn, or take the unlearned model from the cache; ``recipe`` as of :meth:`Method.unlearn`."""
     key = training_key(initial, split.retain, split.preprocess, method.config, device=device, seed=seed)
     key.update(method=method.name, forget=split.forget.fingerprint(), forget_classes=list(split.forget_classes))
-    if method.chooses and split.validation_halves is not None:
+    if method.reads_validation and split.validation_halves is not None:
         key.update(choosing=split.validation_halves.choosing.fingerprint())
-    if method.chooses and recipe is not None:
+    if method.reads_validation and recipe is not None:
         key.update(recipe=[config.to_dict() for config in recipe])
     return _cached_result(
         "unlearn", key, method, initial, split, device=device, seed=seed, observer=observer, recipe=recipe
@@ -264,7 +264,9 @@ def run_method(
         )
 
     result = file.run(attempt, observer.note)
-    ending = "".join(f", {part.sentence()}" for part in (result.stopping, result.search) if part is not None)
+    parts = (result.rollback, result.stopping, result.search)
+    said = (None if part is None else part.sentence() for part in parts)
+    ending = "".join(f", {sentence}" for sentence in said if sentence is not None)
     observer.phase_finished("unlearn", f"{method.name}, {result.seconds:.1f} s{ending}")
     return result
 

@@ -159,7 +159,7 @@ def _method_work(plan: Plan) -> str:
     epochs = config.get("epochs")
     if searches(plan):
         return f"{plan.method.name}, at most all its attempts and Retrain"
-    most = "at most " if config.get("stop") == "auto" else ""
+    most = "at most " if config.get("stop") in ("auto", "accepted") else ""
     return plan.method.name if epochs is None else f"{plan.method.name}, {most}{_epochs(epochs)}"
 
 

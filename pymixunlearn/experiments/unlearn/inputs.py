@@ -21,7 +21,7 @@ class UnlearnInputs(RunInputs):
     Attributes:
         method: The unlearning method's name.
         label_aware: Whether the method may use labels; None leaves it to the settings.
-        stop: When to end, "epochs" or "auto"; None leaves it to the settings.
+        stop: When to end, "epochs", "auto" or "accepted"; None leaves it to the settings.
         retrain: How many models are retrained for comparison: "none", "one" or "two" (True and False are "one" and
             "none"). The distance between two is the noise floor of every gap.
         relearn: Whether to measure how soon each model learns the forgotten samples again.
@@ -49,8 +49,9 @@ class UnlearnInputs(RunInputs):
     stop: str | None = option(
         "--stop",
         metavar="WHEN",
-        help="When to end: epochs (after all of them), or auto (when forgetting is done, judged from the forgotten "
-        "data and a held-out part of the remaining; at the latest after all epochs).  [default: epochs]",
+        help="When to end: epochs (after all of them), auto (when forgetting is done, judged from the forgotten data "
+        "and a held-out part of the remaining), or accepted (when the acceptance test accepts the model, on the half "
+        "of the validation set that nothing is judged by); both at the latest after all epochs.  [default: epochs]",
     )
     retrain: str | bool = option(
         "--retrain",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -22,6 +22,7 @@ from pymixunlearn.experiments.common.settings import TRAININGS, build_config, bu
 from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
 from pymixunlearn.methods import Method, MethodConfig, Recipe, RetrainConfig
 from pymixunlearn.methods.by_network import NetworkConfig
+from pymixunlearn.methods.stopping import StoppingConfig
 from pymixunlearn.reporting import SECOND
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import TrainConfig, resolve_device
@@ -78,7 +79,7 @@ class Plan:
             "checkpoint_sha256": self.initial.sha256,
             "initial": None if self.initial_config is None else self.initial_config.to_dict(),
             "retrain": None if self.retrain_config is None else self.retrain_config.to_dict(),
-            **({"recipe": [config.to_dict() for config in self.recipe]} if self.method.chooses else {}),
+            **({"recipe": [config.to_dict() for config in self.recipe]} if self.method.reads_validation else {}),
             **({SECOND: True} if self.inputs.retrain == "two" else {}),
             **attack_form(self.inputs.asr),
             "relearn": self.inputs.relearn,
@@ -144,7 +145,7 @@ def resolve_unlearning(inputs: UnlearnInputs, *, observer: Observer | None = Non
     targets: dict[str, dict[str, Any]] = {name: {**shipped[name], **requested[name]} for name in requested}
     if "label_aware" in method_class.config_class.kinds():
         targets["method"]["label_aware"] = label_aware
-    if targets["method"].get("stop") == "auto" and "epochs" not in requested["method"]:
+    if targets["method"].get("stop") in ("auto", "accepted") and "epochs" not in requested["method"]:
         # A preset's epochs were chosen by the results: a run that is to find its end itself gets the method's budget.
         targets["method"].pop("epochs", None)
     method = method_class(build_config(method_class.config_class, targets["method"]))
@@ -193,9 +194,8 @@ def _label_aware(inputs: UnlearnInputs, config_class: type[MethodConfig], settin
 
 def _stop(method: str, stop: str, config_class: type[MethodConfig]) -> dict[str, str]:
     """Return the setting for ``stop``; a method that has none ends after its epochs anyway."""
-    if "stop" in config_class.kinds():
-        return {"stop": stop}
-    check_name("stop", stop, ("epochs", "auto"))
-    if stop == "auto":
-        raise BadRequest(f"method '{method}' cannot stop by itself; leave stop at epochs")
-    return {}
+    check_name("stop", stop, get_args(StoppingConfig.kinds()["stop"]))
+    kinds = config_class.kinds()
+    if stop not in (get_args(kinds["stop"]) if "stop" in kinds else ("epochs",)):
+        raise BadRequest(f"method '{method}' cannot end by stop={stop}; leave stop at epochs")
+    return {"stop": stop} if "stop" in kinds else {}

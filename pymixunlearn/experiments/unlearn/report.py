@@ -88,7 +88,7 @@ def guarded_files(folder: Path) -> Iterator[str]:
 def _in_order(folder: Path) -> list[Path]:
     """Return the SVG files as a reader wants to see them: results first, mixes and curves last."""
     kinds = ("forgotten", "margins", "losses", "classes", "confusion", "representations", "mixes", "curves")
-    phases = ("initial", "original", "unlearned", "stopping", "retrain", "Retrain", "second_retrain")
+    phases = ("initial", "original", "unlearned", "stopping", "rollback", "retrain", "Retrain", "second_retrain")
 
     def place(path: Path) -> tuple[int, int, str]:
         kind, _, phase = path.stem.partition("-")

@@ -163,6 +163,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
             **({} if before is None else {ORIGINAL: before.seconds}),
         },
         "stopping": None if unlearned.stopping is None else unlearned.stopping.to_dict(),
+        **({} if unlearned.rollback is None else {"rollback": unlearned.rollback.to_dict()}),
         **({} if unlearned.search is None else {"search": unlearned.search.to_dict()}),
         "hashes": {name: model_hash(network) for name, network in networks.items()},
         "chain": chain.summary(),
@@ -175,6 +176,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
             ORIGINAL: before.history if before else [],
             "unlearned": unlearned.history,
             "stopping": unlearned.stopping.checks if unlearned.stopping else [],
+            "rollback": unlearned.rollback.looks if unlearned.rollback else [],
             "retrain": retrain.history if retrain else [],
             SECOND: second.history if second else [],
         }

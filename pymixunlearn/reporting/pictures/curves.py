@@ -14,6 +14,7 @@ _TITLES = {
     "original": "what the method trained on everything, before it unlearned",
     "unlearned": "unlearning",
     "stopping": "the checks of the stopping rule",
+    "rollback": "held-out images while the method trained, in points lost since the best look",
     "retrain": "training of Retrain",
     SECOND: "training of the second Retrain",
 }

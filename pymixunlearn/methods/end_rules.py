@@ -1,0 +1,103 @@
+"""Which rules may end a method's loop before its last epoch, and what they hold out of D_r."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from pymixunlearn.methods.accepted import AcceptedStop
+from pymixunlearn.methods.choosing import Chooser
+from pymixunlearn.methods.ending import EndingConfig, Endings
+from pymixunlearn.methods.rollback import MARGIN, Rollback, choose_held_out, memorised
+from pymixunlearn.methods.stopping import AutoStop, StoppingConfig
+from pymixunlearn.methods.view import SplitView
+from pymixunlearn.tasks import Split
+from pymixunlearn.training.loop import Stop
+
+
+class EndRules(NamedTuple):
+    """Rules of one run.
+
+    Attributes:
+        view: What the method may train on: without what the rules hold out.
+        rollback: Puts the last good state back; None where it does not apply.
+        stop: What ``stop`` of the settings says; None for "epochs".
+    """
+
+    view: SplitView
+    rollback: Rollback | None
+    stop: AutoStop | AcceptedStop | None
+
+    @property
+    def together(self) -> Endings | None:
+        """All rules as one; None where there is none."""
+        rules: dict[str, Stop] = {
+            name: rule for name, rule in (("rollback", self.rollback), ("stop", self.stop)) if rule is not None
+        }
+        return Endings(rules) if rules else None
+
+
+def end_rules(
+    config: EndingConfig,
+    model: nn.Module,
+    split: Split,
+    view: SplitView,
+    chooser: Chooser | None,
+    *,
+    labels: bool,
+    device: torch.device,
+    seed: int,
+) -> EndRules:
+    """Make the rules that the settings ask for.
+
+    Args:
+        config: The settings.
+        model: The initial model, on ``device``, which the method goes on to change in place.
+        split: What to forget and what to retain.
+        view: What the method may see of it.
+        chooser: The acceptance test; needed for ``stop="accepted"``.
+        labels: Whether the method is given labels.
+        device: Where to compute.
+        seed: Fixes what is held out.
+
+    Raises:
+        UserError: Nothing would be left to train on.
+    """
+    rollback = None
+    if config.may_roll_back:
+        held_out = choose_held_out(model, view, split.forget_classes, device=device, seed=seed)
+        margin = _margin(model, split, view, held_out, labels=labels, device=device, seed=seed)
+        if margin is not None:
+            rollback = Rollback(model, view, held_out, margin, device=device)
+            view = view.without(held_out)
+    stop: AutoStop | AcceptedStop | None = None
+    if isinstance(config, StoppingConfig) and config.stop == "auto":
+        stop = AutoStop(model, view, split.forget_classes, config, device=device, seed=seed)
+        view = stop.split
+    elif config.stop == "accepted":
+        assert chooser is not None  # a split without a validation set was refused
+        stop = AcceptedStop(model, chooser)
+    return EndRules(view, rollback, stop)
+
+
+def _margin(
+    model: nn.Module,
+    split: Split,
+    view: SplitView,
+    held_out: torch.Tensor,
+    *,
+    labels: bool,
+    device: torch.device,
+    seed: int,
+) -> float | None:
+    """Return how many points may be lost; None where there is nothing to measure that by."""
+    if len(held_out) == 0 or split.origin is not None:  # wrong labels have taught the initial model wrong answers
+        return None
+    if not labels:
+        return MARGIN
+    if split.validation_halves is None:
+        return None
+    extra = memorised(model, view, held_out, split.validation_halves.choosing, device=device, seed=seed)
+    return None if extra is None else MARGIN + extra

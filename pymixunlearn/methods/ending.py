@@ -1,0 +1,71 @@
+"""How a loop may end before its last epoch: the settings, and several rules at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from pymixunlearn.methods.config import OURS, MethodConfig, setting
+from pymixunlearn.training.loop import StateDict, Stop
+
+
+@dataclass(frozen=True)
+class EndingConfig(MethodConfig):
+    """What the settings of every method have that trains the model it is given, in place and by epochs.
+
+    Example:
+        >>> from pymixunlearn import methods
+        >>> methods.NegGradConfig(stop="accepted").rollback
+        True
+    """
+
+    stop: Literal["epochs", "accepted"] = setting(
+        "epochs", "when to end: after all epochs, or when the acceptance test accepts the model", source=OURS
+    )
+    rollback: bool = setting(
+        True, "end, and go back to the last good state, when held-out images of D_r are lost", source=OURS
+    )
+
+    @property
+    def may_roll_back(self) -> bool:
+        """Whether the result is the last state of the loop, unless the rollback puts an earlier one back."""
+        return self.rollback
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """Rule that does not look before the last of the loop's stages."""
+
+    last_stage: int
+    """After how many steps that begins."""
+
+
+class Endings:
+    """Several rules as one: the loop ends where one of them says so. All are asked after every step.
+
+    Args:
+        rules: By name, in the order in which they are asked.
+    """
+
+    def __init__(self, rules: Mapping[str, Stop]) -> None:
+        """Ask nothing yet."""
+        self._rules = dict(rules)
+
+    def enter_last_stage(self, step: int) -> None:
+        """Say after how many steps the last of the loop's stages begins: what comes before may do harm on purpose."""
+        for rule in self._rules.values():
+            if isinstance(rule, Staged):
+                rule.last_stage = step
+
+    def begin(self, lengths: Sequence[int], saved: StateDict | None) -> bool:
+        """Begin with every rule."""
+        return any([rule.begin(lengths, None if saved is None else saved[name]) for name, rule in self._rules.items()])
+
+    def after_step(self, step: int) -> bool:
+        """Ask every rule until one ends the loop."""
+        return any(rule.after_step(step) for rule in self._rules.values())
+
+    def state(self) -> StateDict:
+        """Return the states of all rules by name."""
+        return {name: rule.state() for name, rule in self._rules.items()}
