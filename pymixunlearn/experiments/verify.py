@@ -27,6 +27,7 @@ from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import read_json
 from pymixunlearn.experiments.unlearn.report import AUDIT, HTML, PURGE, SIGNATURE, SOURCES, read_further, read_pictures
+from pymixunlearn.experiments.verify_acceptance import check_acceptance
 from pymixunlearn.experiments.verify_metrics import Check, changed_from, check_metrics, check_test_accuracy
 from pymixunlearn.experiments.verify_models import (
     check_model,
@@ -34,6 +35,7 @@ from pymixunlearn.experiments.verify_models import (
     check_weights_in_use,
     loaded,
     other_models,
+    same_machine,
     with_given_model,
 )
 from pymixunlearn.experiments.verify_proof import check_chain, check_signature
@@ -277,8 +279,9 @@ def _check_content(
         yield check_model(name, network, record)
     attacker = config.get("attacker", ATTACKERS[0])
     yield from check_metrics(networks, split, metrics, device, watcher, missing, attacker=attacker)
-    if metrics.get("acceptance"):
-        missing.append("decisions of the acceptance test: it is not made again")
+    yield from check_acceptance(
+        networks, split, config, metrics, device, watcher, missing, same_machine=same_machine(metrics)
+    )
 
 
 def _load_plugged(

@@ -113,15 +113,14 @@ def other_models(
     if "initial" not in found and inputs.network is not None and model_hash(inputs.network) == stated:
         found["initial"] = copy.deepcopy(inputs.network).cpu()
     # What other versions or processors train, under the same settings, need not be what they trained for this run.
-    here = versions()
-    ours = all(metrics["versions"].get(name) == here[name] for name in ("pymixunlearn", "torch", "processor", "gpu"))
+    ours = same_machine(metrics)
     with suited_threads(split.dataset, torch.device(config["device"])):
         cached = cached_models(
             config["architecture"],
             split,
             *(read_training(config[name]) if config[name] and name not in found and ours else None for name in given),
             device=torch.device(config["device"]),
-            seed=config["seed"],
+            seed=config.get("training_seed", config["seed"]),
             network=inputs.network,
             second=bool(config.get(SECOND)),
         )
@@ -134,3 +133,9 @@ def other_models(
     if "retrain" not in found and metrics["metrics"]["retrain"] is not None:
         missing.append("metrics that compare with Retrain's predictions, and every gap to Retrain")
     return {name: found[name] for name in (*given, SECOND) if name in found}
+
+
+def same_machine(metrics: Mapping[str, Any]) -> bool:
+    """Whether versions and processor are those of the run."""
+    here = versions()
+    return all(metrics["versions"].get(name) == here[name] for name in ("pymixunlearn", "torch", "processor", "gpu"))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+from pymixunlearn.errors import UserError
 from pymixunlearn.methods.config import OURS, MethodConfig, setting
 from pymixunlearn.training.loop import StateDict, Stop
 
@@ -27,10 +28,25 @@ class EndingConfig(MethodConfig):
         True, "end, and go back to the last good state, when held-out images of D_r are lost", source=OURS
     )
 
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            UserError: A field is out of its range, or two settings choose the result.
+        """
+        super().__post_init__()
+        if self.stop == "accepted" and self.own_choice is not None:
+            raise UserError(f"stop is accepted, but {self.own_choice} chooses a state itself; expected one of the two")
+
+    @property
+    def own_choice(self) -> str | None:
+        """Setting by which the method chooses among its states; None where the result is the last of them."""
+        return None
+
     @property
     def may_roll_back(self) -> bool:
-        """Whether the result is the last state of the loop, unless the rollback puts an earlier one back."""
-        return self.rollback
+        """Whether the rollback may end the run; not where the method chooses among its states itself."""
+        return self.rollback and self.own_choice is None
 
 
 @runtime_checkable

@@ -63,6 +63,11 @@ class GliConfig(EndingConfig, LoopConfig):
     check_interval: int = setting(10, "stop_by=accuracy: steps from one check to the next", low=1, source=OURS)
     patience: int = setting(3, "stop_by=score: steps without a better score", low=1, source=CODE)
 
+    @property
+    def own_choice(self) -> str | None:
+        """The released code keeps the state with the best score."""
+        return "stop_by=score" if self.stop_by == "score" else None
+
 
 @method("gli", summary="training on remaining data that is perturbed away from the forgotten data")
 class Gli(Loop[GliConfig]):

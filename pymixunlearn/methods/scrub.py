@@ -79,15 +79,11 @@ class ScrubConfig(EndingConfig, LoopConfig):
         """Check every field."""
         super().__post_init__()
         self.decays()
-        if self.rewind and self.stop == "accepted":
-            raise UserError(
-                "stop is accepted, but rewind chooses an epoch itself; expected rewind=false or stop=epochs"
-            )
 
     @property
-    def may_roll_back(self) -> bool:
-        """False with ``rewind``, which chooses among the epochs itself."""
-        return self.rollback and not self.rewind
+    def own_choice(self) -> str | None:
+        """SCRUB+R goes back to an epoch of its own choice."""
+        return "rewind" if self.rewind else None
 
     def decays(self) -> list[int]:
         """Return the epochs after which the learning rate decays."""

@@ -70,7 +70,8 @@ def test_run_folder_keeps_the_contract(tmp_path: Path, small_plan: Make) -> None
     assert all(0 <= value <= 100 for value in unlearned.values())
     assert list(record["details"]) == list(record["intervals"]) == ["initial", "unlearned", "retrain"]
     assert all(
-        {"samples", "per_class", "class_samples", "confusion"} == set(details) for details in record["details"].values()
+        {"samples", "attacks", "per_class", "class_samples", "confusion"} == set(details)
+        for details in record["details"].values()
     )
 
     split = Split.load(outcome.folder / "split.json", plan.split.dataset)

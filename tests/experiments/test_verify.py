@@ -17,7 +17,7 @@ from PIL import Image
 
 from pymixunlearn import data, tasks
 from pymixunlearn.errors import UserError
-from pymixunlearn.evaluation import Acceptance, Metrics
+from pymixunlearn.evaluation import Metrics
 from pymixunlearn.experiments import (
     DataRequest,
     Plan,
@@ -182,14 +182,11 @@ def test_numbers_that_are_not_measured_again_are_listed(folder: Path) -> None:
         unlearned = metrics["metrics"]["unlearned"]
         unlearned["relearn_steps"] = 7.0
         metrics["gap"]["unlearned"] = Metrics(unlearned).gap_to(metrics["metrics"]["retrain"])
-        test = Acceptance("refused", "because", 0.3, 0.3, 0.1).to_dict()
-        metrics["acceptance"] = dict.fromkeys(("initial", "unlearned", "retrain"), test)
 
     forge(folder, more)
     found = run_verification(VerifyInputs(folder, device="cpu"))
     assert not [check for check in found if not check.holds]
     assert "relearn_steps of unlearned: it is not measured again" in found.not_checked
-    assert "decisions of the acceptance test: it is not made again" in found.not_checked
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,8 @@ def test_without_a_validation_set_it_is_refused_before_any_work(tiny: Any) -> No
         methods.get("neggrad")(stop="accepted").unlearn(tiny.model(), tiny.split(), device="cpu")
 
 
-def test_scrub_cannot_rewind_as_well() -> None:
-    with pytest.raises(UserError, match="rewind chooses an epoch itself"):
-        methods.Scrub(rewind=True, stop="accepted")
+@pytest.mark.parametrize(("name", "fields"), [("scrub", {"rewind": True}), ("gli", {"stop_by": "score"})])
+def test_a_method_that_chooses_among_its_states_does_so_alone(name: str, fields: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="stop is accepted, but .* chooses a state itself"):
+        methods.get(name)(stop="accepted", **fields)
+    assert not methods.get(name)(**fields).config.may_roll_back  # type: ignore[attr-defined]

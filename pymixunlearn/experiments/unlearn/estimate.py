@@ -165,7 +165,7 @@ def _method_work(plan: Plan) -> str:
 
 def ends_early(plan: Plan) -> bool:
     """Whether the method may end before its last step: by itself, or once one of its attempts is accepted."""
-    return plan.method.config.to_dict().get("stop") == "auto" or searches(plan)
+    return plan.method.config.to_dict().get("stop") in ("auto", "accepted") or searches(plan)
 
 
 def searches(plan: Plan) -> bool:

@@ -238,6 +238,7 @@ def _config(plan: Plan, settings: dict[str, Any], command_line: str) -> dict[str
         "resolved_settings": settings,
         "preset": None if plan.preset is None else plan.preset.name,
         "label_aware": plan.method.needs_labels,
+        "resurfacing_lr": plan.recipe.initial.lr,
         "frozen_parameters": [] if plan.initial.loaded is None else frozen_parameters(plan.initial.loaded),
         **model_options(inputs.model, plan.initial),
         "architecture_name": inputs.model.architecture,
