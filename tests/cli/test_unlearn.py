@@ -167,12 +167,21 @@ def test_a_run_can_stop_by_itself_and_says_how_it_ended(invoke: Invoke) -> None:
 
 def test_a_method_that_cannot_stop_by_itself_says_so(invoke: Invoke) -> None:
     result = invoke("unlearn", "--method", "retrain", "--stop", "auto")
-    assert result.exit_code == 2 and "method 'retrain' cannot stop by itself" in result.stderr
+    assert result.exit_code == 2 and "method 'retrain' cannot end by stop=auto" in result.stderr
     result = invoke("unlearn", "--stop", "atuo")
     assert (
         result.exit_code == 2
-        and "unknown stop 'atuo'; expected one of auto, epochs. Did you mean 'auto'?" in result.stderr
+        and "unknown stop 'atuo'; expected one of accepted, auto, epochs. Did you mean 'auto'?" in result.stderr
     )
+
+
+def test_ending_by_the_acceptance_test_needs_a_validation_set_before_any_work(invoke: Invoke) -> None:
+    result = invoke("unlearn", "--stop", "accepted")
+    assert (
+        result.exit_code == 1 and "stop is accepted, but the data set 'digits' has no validation set" in result.stderr
+    )
+    result = invoke("unlearn", "--stop", "accepted", "--dataset", "digits@1000", "--dry-run")
+    assert result.exit_code == 0 and "Ends when the acceptance test accepts the model, at the latest" in result.output
 
 
 @pytest.mark.parametrize(
