@@ -317,6 +317,7 @@ class RetrainSettings(TypedDict, total=False):
     optimizer: Literal["adam", "adamw", "sgd"] | None
     momentum: float
     std_weight: float
+    schedule: Literal["constant", "linear"]
     consistency: float | None
     ramp_up: float | None
     ema: float | None

@@ -43,6 +43,9 @@ class RetrainConfig(MethodConfig):
     )
     momentum: float = setting(0.9, "momentum of SGD; the others do not use it", low=0, below=1, source=OURS)
     std_weight: float = setting(0.0, "gamma of the regulariser that unrolling profits from", low=0, source=OURS)
+    schedule: Literal["constant", "linear"] = setting(
+        "constant", "of the learning rate: as it is, or falling to 0 from step to step"
+    )
     consistency: float | None = setting(
         None, "task semi: largest weight of the consistency loss; none takes 30", low=0, source=OURS
     )

@@ -150,7 +150,7 @@ class SearchedLoop(Loop[C]):
     def retrain(self) -> Attempt:
         """Return the last attempt: fresh weights, other ones than Retrain's own, and Retrain's training."""
         name, recipe = RETRAIN if self.config.label_aware else FRESH, self.job.recipe.retrain
-        return Attempt(name, recipe.epochs, self._begin_retrain, lambda step, steps: 1.0, recipe.batch_size)
+        return Attempt(name, recipe.epochs, self._begin_retrain, recipe.share_of_rate, recipe.batch_size)
 
     def stages(self) -> list[Stage]:
         """Return the prologue and the attempts."""

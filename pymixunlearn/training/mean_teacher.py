@@ -127,6 +127,7 @@ def train_mean_teacher(
             with seeded_layers(device, seed, "layers", epoch):
                 for step, (known, unknown) in enumerate(itertools.islice(pairs, steps)):
                     assert known.targets is not None  # labels=True
+                    config.set_rate(optimizer, epoch * steps + step, config.epochs * steps)
                     images = torch.cat([known.images, unknown.images])
                     logits = student(strong_view(images, chance))
                     with torch.no_grad():

@@ -35,6 +35,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "consistency": (lambda value: 0 <= value < math.inf, "a number of at least 0"),
     "ramp_up": (lambda value: 0 <= value < math.inf, "a number of at least 0"),
     "ema": (lambda value: 0 <= value < 1, "a number in [0, 1)"),
+    "schedule": (lambda value: value in ("constant", "linear"), "constant or linear"),
 }
 
 
@@ -51,6 +52,8 @@ class TrainConfig:
         momentum: Momentum of SGD, in [0, 1); the others do not use it.
         std_weight: gamma, at least 0: the loss is CE + gamma mean_i sqrt(Var_k z_ik), with logits z and the variance
             over the classes k. Unrolling forgets a model better that was trained with it (Thudi et al. 2022).
+        schedule: "constant", or "linear": the learning rate falls to 0 from step to step, so that the last epoch does
+            not tilt between groups of classes.
 
     Example:
         >>> TrainConfig(epochs=3, optimizer="sgd").to_dict()["optimizer"]
@@ -67,6 +70,7 @@ class TrainConfig:
     optimizer: OptimizerName = "adam"
     momentum: float = 0.9
     std_weight: float = 0.0
+    schedule: Literal["constant", "linear"] = "constant"
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -85,8 +89,29 @@ class TrainConfig:
                 raise UserError(f"{field.name} is {value!r}; expected {expected}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON-able values."""
-        return asdict(self)
+        """Return the fields as JSON-able values, but a constant schedule.
+
+        Before there was another one none was recorded: what was trained then is the same training.
+        """
+        values = asdict(self)
+        if self.schedule == "constant":
+            del values["schedule"]
+        return values
+
+    def share_of_rate(self, step: int, steps: int) -> float:
+        """Return by which factor the learning rate is multiplied in a step, from 0, of so many.
+
+        Example:
+            >>> [TrainConfig(schedule="linear").share_of_rate(step, 4) for step in range(4)]
+            [1.0, 0.75, 0.5, 0.25]
+        """
+        return 1.0 if self.schedule == "constant" else 1 - step / steps
+
+    def set_rate(self, optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
+        """Give an optimiser the learning rate of a step, from 0, of so many in the whole training."""
+        if self.schedule != "constant":
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr * self.share_of_rate(step, steps)
 
     def replaced(self, settings: Mapping[str, Any]) -> Self:
         """Return a copy with ``settings`` in place; those that are None stay as they are.
@@ -196,11 +221,11 @@ def train(
             totals = torch.zeros(3, device=device, dtype=torch.float64)
             order = derive_seed(seed, "batches", epoch)
             with seeded_layers(device, seed, "layers", epoch):
-                for batch in batches(
+                every = batches(
                     images, preprocess, batch_size=config.batch_size, device=device, seed=order, augment=True
-                ):
-                    if lone and len(batch.images) == 1:
-                        continue
+                )
+                for step, batch in enumerate(batch for batch in every if not (lone and len(batch.images) == 1)):
+                    config.set_rate(optimizer, epoch * steps + step, config.epochs * steps)
                     totals += _step(model, optimizer, batch, config.std_weight)
                     step_done()
             return supervised_means(totals, epoch)

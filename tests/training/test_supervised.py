@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from pymixunlearn.training import (
     model_hash,
     train,
 )
+from pymixunlearn.training.optimizers import Adam
 from tests.training.watching import Watcher
 
 CPU = torch.device("cpu")
@@ -84,7 +86,8 @@ def test_one_seed_one_result(make: Callable[[], nn.Module], optimizer: str) -> N
 def test_interrupted_and_resumed_is_bit_for_bit_the_same(
     make: Callable[[], nn.Module], optimizer: str, stop_at_step: int
 ) -> None:
-    model, config = make(), TrainConfig(epochs=4, optimizer=optimizer)  # type: ignore[arg-type]
+    schedule = "linear" if optimizer == "sgd" else "constant"
+    model, config = make(), TrainConfig(epochs=4, optimizer=optimizer, schedule=schedule)  # type: ignore[arg-type]
     whole = trained(model, config)
     watcher = Watcher(stop_at_step)
     with pytest.raises(KeyboardInterrupt):
@@ -207,3 +210,33 @@ def test_the_regulariser_is_finite_where_all_logits_are_equal() -> None:
     nn.init.zeros_(model[1].bias)
     result = train(model, noise(8), Preprocess(), TrainConfig(epochs=1, std_weight=1.0), device=CPU)
     assert all(parameter.isfinite().all() for parameter in result.model.parameters())
+
+
+class Rates:
+    """What the learning rate was in every step."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[float] = []
+        step = Adam.step
+
+        def note(optimizer: Any, *args: Any) -> Any:
+            self.seen += [group["lr"] for group in optimizer.param_groups]
+            return step(optimizer, *args)
+
+        monkeypatch.setattr(Adam, "step", note)
+
+
+def test_a_linear_schedule_ends_at_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = Rates(monkeypatch)
+    train(fresh(), noise(64), Preprocess(), TrainConfig(epochs=2, lr=0.1, schedule="linear"), device=CPU)
+    assert rates.seen == pytest.approx([0.1, 0.075, 0.05, 0.025])
+    rates.seen.clear()
+    train(fresh(), noise(64), Preprocess(), TrainConfig(epochs=2, lr=0.1), device=CPU)
+    assert rates.seen == [0.1] * 4
+
+
+def test_a_constant_schedule_is_recorded_as_before_there_was_another() -> None:
+    assert "schedule" not in TrainConfig().to_dict()
+    assert TrainConfig(schedule="linear").to_dict()["schedule"] == "linear"
+    with pytest.raises(UserError, match="schedule is 'cosine'; expected constant or linear"):
+        TrainConfig(schedule="cosine")  # type: ignore[arg-type]
