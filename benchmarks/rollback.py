@@ -40,7 +40,7 @@ from pymixunlearn.tasks import Split
 from pymixunlearn.training import defaults_for
 
 CPU = torch.device("cpu")
-CELLS = (("data", 3), ("data", 4), ("class", 3))
+CELLS = (("data", 3), ("class", 3), ("data", 4))
 RUINOUS = {"tau_real": 2.0, "omega": 10.0}
 COLUMNS = (
     "dataset", "task", "seed", "labels", "settings", "rollback", "rolled_back", "step", "good_step", "held_out",

@@ -10,7 +10,7 @@ import click
 
 _SETTINGS = "mixunlearn_cli.settings"
 _REPEATED = (
-    *("method", "dataset", "data_dir", "image_size", "seed", "device", "model", "label_aware"),
+    *("method", "dataset", "data_dir", "image_size", "seed", "training_seed", "device", "model", "label_aware"),
     *("weights", "model_config"),
     *("max_drop", "forget_history"),
     *("relearn", "tsne", "thumbnails", "png", "follow_links", "skip_unreadable", "validation", "plugin"),

@@ -131,10 +131,11 @@ def describe(plan: Plan) -> list[str]:
     earlier = "" if before is None else f" {before} forgotten earlier, {len(split.forget_indices)} now."
     validation = split.dataset.validation
     held_out = "" if validation is None else f" Validation set: {len(validation)} images."
+    others = "".join(f", {name.replace('_', ' ')} {seed}" for name, seed in plan.inputs.own_seeds.items())
     return [
         f"Forget {what} of {split.dataset.name}: {len(split.forget_indices)} of {len(split.train)} training samples."
         f"{held_out}{earlier}",
         f"Method {plan.method.name} {labels}, network {plan.initial.name} ({origin}), "
-        f"device {plan.device}, seed {plan.inputs.seed}.",
+        f"device {plan.device}, seed {plan.inputs.seed}{others}.",
         f"Settings: {settings}.{budget}{attack}",
     ]

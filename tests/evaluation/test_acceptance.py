@@ -104,11 +104,22 @@ def test_what_is_told_beside_it_shows_the_trace(world: World, initial: nn.Module
 
 def test_a_decision_alone_is_the_same_decision(world: World, initial: nn.Module) -> None:
     options = {"validation": world.unseen, "initial": initial, "device": "cpu"}
-    whole, alone = (acceptance(initial, world.split, **options, decision_only=only) for only in (False, True))
-    decided = ("decision", "reason", "ks", "ks_resurfaced", "bound", "initial_ks", "smallest_ks", "unseen_samples")
+    fresh = world.retrain()
+    whole, alone = (acceptance(fresh, world.split, **options, decision_only=only) for only in (False, True))
+    decided = ("decision", "reason", "ks", "ks_resurfaced", "bound", "smallest_ks", "unseen_samples")
     assert [getattr(alone, name) for name in decided] == [getattr(whole, name) for name in decided]
-    beside = set(alone.to_dict()) - {*decided, "forget_samples"}
+    beside = set(alone.to_dict()) - {*decided, "initial_ks", "forget_samples"}
     assert all(getattr(alone, name) is None for name in beside) and whole.probe_auc is not None
+
+
+def test_part_b_is_not_made_for_a_decision_that_part_a_makes(
+    world: World, initial: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = acceptance(initial, world.split, validation=world.unseen, initial=initial, device="cpu")
+    monkeypatch.setattr(accept, "resurface", None)
+    alone = acceptance(initial, world.split, validation=world.unseen, device="cpu", decision_only=True)
+    assert (alone.decision, alone.reason, alone.ks) == (whole.decision, whole.reason, whole.ks)
+    assert alone.ks_resurfaced is None and whole.ks_resurfaced is not None
 
 
 def test_without_the_initial_model_nothing_is_accepted(world: World, initial: nn.Module) -> None:

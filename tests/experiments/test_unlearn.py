@@ -13,8 +13,10 @@ from pymixunlearn import data, models
 from pymixunlearn.data import TrainingSet
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments import DataRequest, ModelRequest, Observer, Plan, SplitRequest, run_unlearning
+from pymixunlearn.experiments.common.inputs import VerifyInputs
 from pymixunlearn.experiments.common.threads import suited_threads
 from pymixunlearn.experiments.unlearn.run import FILES
+from pymixunlearn.experiments.verify import run_verification
 from pymixunlearn.models import Ensemble
 from pymixunlearn.models.weight_files import read_tensors
 from pymixunlearn.seeding import derive_seed
@@ -307,3 +309,23 @@ def test_what_does_not_go_with_withheld_labels(
 ) -> None:
     with pytest.raises(UserError, match=message):
         small_plan(settings, **{name: value for name, value in request_.items()})
+
+
+def test_split_trainings_and_unlearning_can_have_seeds_of_their_own(tmp_path: Path, small_plan: Make) -> None:
+    data_task = {"split": SplitRequest("data"), "seed": 1}
+    plans = {
+        "all": small_plan(**data_task),
+        "split": small_plan(**data_task, split_seed=2),
+        "training": small_plan(**data_task, training_seed=2),
+        "given": small_plan(**data_task, split_seed=1, training_seed=1),
+    }
+    divided = {name: plan.split.forget_indices.tolist() for name, plan in plans.items()}
+    assert divided["all"] == divided["training"] == divided["given"] != divided["split"]
+    runs = {name: run_unlearning(plan, tmp_path / name) for name, plan in plans.items() if name != "split"}
+    hashes = {name: run.record["hashes"] for name, run in runs.items()}
+    assert hashes["all"] == hashes["given"]
+    assert all(hashes["all"][name] != hashes["training"][name] for name in ("initial", "retrain", "unlearned"))
+    # What was trained for a run is found again by the seed that its record says.
+    assert run_verification(VerifyInputs(runs["training"].folder, device="cpu")).holds
+    config = json.loads((runs["training"].folder / "config.json").read_text())
+    assert (config["seed"], config["training_seed"]) == (1, 2)

@@ -180,6 +180,42 @@ class RunInputs(MeasuredInputs):
         check_name("preset", self.preset, PRESETS)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SeededInputs(RunInputs):
+    """Inputs of commands that divide the data, train models and unlearn: each can have a seed of its own.
+
+    Attributes:
+        split_seed: Fixes the split; None takes ``seed``.
+        training_seed: Fixes the trainings of the initial model and of Retrain; None takes ``seed``.
+    """
+
+    split_seed: int | None = option(
+        "--split-seed", kind=int, metavar="N", help="Fixes which samples are to be forgotten.  [default: the seed]"
+    )
+    training_seed: int | None = option(
+        "--training-seed",
+        kind=int,
+        metavar="N",
+        help="Fixes the trainings of the initial model and of Retrain.  [default: the seed]",
+    )
+
+    @property
+    def own_seeds(self) -> dict[str, int]:
+        """The seeds that were given beside ``seed``, by name."""
+        given = {"split_seed": self.split_seed, "training_seed": self.training_seed}
+        return {name: seed for name, seed in given.items() if seed is not None}
+
+    @property
+    def seed_of_split(self) -> int:
+        """What fixes the split."""
+        return self.seed if self.split_seed is None else self.split_seed
+
+    @property
+    def seed_of_training(self) -> int:
+        """What fixes the trainings."""
+        return self.seed if self.training_seed is None else self.training_seed
+
+
 @dataclass(frozen=True)
 class TrainInputs(Inputs):
     """Inputs of ``train``; ``settings`` are plain names of the training's fields, and ``split`` is not used.

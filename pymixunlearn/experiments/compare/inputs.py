@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pymixunlearn.experiments.common.bad_request import check_name
-from pymixunlearn.experiments.common.inputs import RunInputs, accuracy_option
+from pymixunlearn.experiments.common.inputs import SeededInputs, accuracy_option
 from pymixunlearn.experiments.common.options import option
 from pymixunlearn.experiments.unlearn.inputs import RETRAINS
 
 
 @dataclass(frozen=True)
-class CompareInputs(RunInputs):
+class CompareInputs(SeededInputs):
     """Inputs of ``compare``.
 
     Attributes:
         methods: Names of rows, names of methods (for one that runs with and without labels: both), or "all".
-        seeds: One run per method and seed; a seed fixes the split, the initial model, Retrain and the method.
+        seeds: One run per method and seed; a seed fixes the split, the initial model, Retrain and the method, but what
+            ``split_seed`` and ``training_seed`` fix for all of them.
             ``settings`` are ``METHOD.NAME``, ``initial.NAME`` and ``retrain.NAME`` to values, or mappings of names
             under METHOD, ``initial`` and ``retrain``. ``seed`` is not used.
         retrain: How many models are retrained for each seed: "one" or "two".

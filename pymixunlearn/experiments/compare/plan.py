@@ -134,15 +134,17 @@ def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = Non
     if device.type == "cuda":
         settings = {name: _in_one_precision(name, own) for name, own in settings.items()}
 
-    splits = load_splits(
+    dividing = {seed: seed if inputs.split_seed is None else inputs.split_seed for seed in inputs.seeds}
+    divided = load_splits(
         fed(inputs.data, inputs.model),
         inputs.split,
         inputs.model.model,
         inputs.model.weights,
-        seeds=inputs.seeds,
+        seeds=list(dict.fromkeys(dividing.values())),
         history=inputs.history,
         observer=observer,
     )
+    splits = {seed: divided[other] for seed, other in dividing.items()}
     rows = [name for name, by_name in named.items() if by_name or _can_do(name, splits[inputs.seeds[0]])]
     if len(rows) < len(named) and observer is not None:
         observer.note(
@@ -166,6 +168,7 @@ def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = Non
             history=inputs.history,
             device=str(device),
             seed=seed,
+            **inputs.own_seeds,
             plugin=inputs.plugin,
             settings=settings[name],
             retrain=inputs.retrain,
@@ -189,6 +192,7 @@ def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = Non
         "command": "compare",
         **{name: identity[name] for name in _COMMON if name in identity},
         **({} if inputs.preset == "tuned" else {"preset": inputs.preset}),
+        **inputs.own_seeds,
     }
     return ComparisonPlan(inputs, cells, common)
 

@@ -60,7 +60,8 @@ def estimate(plan: Plan) -> Estimate:
     Raises:
         UserError: The method cannot unlearn this model.
     """
-    split, device, seed, name = plan.split, plan.device, plan.inputs.seed, plan.initial.short_name
+    split, device, name = plan.split, plan.device, plan.initial.short_name
+    seed = plan.inputs.seed_of_training
     cached = cached_models(
         plan.initial.architecture,
         split,

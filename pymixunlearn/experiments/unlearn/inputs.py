@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pymixunlearn.experiments.common.bad_request import check_name
-from pymixunlearn.experiments.common.inputs import LABELS, RunInputs, accuracy_option
+from pymixunlearn.experiments.common.inputs import LABELS, SeededInputs, accuracy_option
 from pymixunlearn.experiments.common.options import option
 
 SIGN = "Sign with this private key (of 'request keygen'); 'verify --public-key' checks it."
@@ -15,7 +15,7 @@ RETRAINS = ("none", "one", "two")
 
 
 @dataclass(frozen=True)
-class UnlearnInputs(RunInputs):
+class UnlearnInputs(SeededInputs):
     """Inputs of ``unlearn``: forget something, retrain for comparison, evaluate.
 
     Attributes:

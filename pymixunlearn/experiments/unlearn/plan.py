@@ -90,6 +90,7 @@ class Plan:
             **history_identity(self.inputs.history),
             **({"plugins": plugin_hashes(self.inputs.plugin)} if self.inputs.plugin else {}),
             "seed": self.inputs.seed,
+            **({} if self.inputs.training_seed is None else {"training_seed": self.inputs.training_seed}),
             "device": str(self.device),
         }
 
@@ -128,7 +129,7 @@ def resolve_unlearning(inputs: UnlearnInputs, *, observer: Observer | None = Non
             inputs.split,
             inputs.model.model,
             inputs.model.weights,
-            seed=inputs.seed,
+            seed=inputs.seed_of_split,
             history=inputs.history,
             observer=observer,
         )

@@ -88,6 +88,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     split, device, seed = plan.split, plan.device, plan.inputs.seed
     earlier = read_history((plan.inputs.model.model, plan.inputs.model.weights), plan.inputs.history)
     key = keep_key(folder.partial, earlier, plan.inputs.history)
+    training = plan.inputs.seed_of_training
     initial = initial_model(plan, watcher)
     known = None
     if plan.initial.trained_elsewhere or plan.inputs.expect_accuracy is not None:
@@ -107,12 +108,14 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     networks = {"initial": initial.model, "unlearned": unlearned.model}
     retrain = None
     if plan.retrain_config is not None:
-        retrain = train_retrain(initial.model, split, plan.retrain_config, device=device, seed=seed, observer=watcher)
+        retrain = train_retrain(
+            initial.model, split, plan.retrain_config, device=device, seed=training, observer=watcher
+        )
         networks["retrain"] = retrain.model
     second = None
     if plan.retrain_config is not None and plan.inputs.retrain == "two":
         second = train_retrain(
-            initial.model, split, plan.retrain_config, device=device, seed=seed, observer=watcher, second=True
+            initial.model, split, plan.retrain_config, device=device, seed=training, observer=watcher, second=True
         )
         networks[SECOND] = second.model
     metrics = evaluate_models(
@@ -223,7 +226,7 @@ def initial_model(plan: Plan, observer: Observer) -> CachedModel:
         plan.split.preprocess,
         plan.initial_config,
         device=plan.device,
-        seed=plan.inputs.seed,
+        seed=plan.inputs.seed_of_training,
         observer=observer,
         of=plan.split,
     )
