@@ -59,7 +59,7 @@ class Acceptance:
         decision: "accepted", "refused", or "cannot tell".
         reason: The decision in one sentence, with the numbers that it rests on.
         ks: Distance of part (a), in [0, 1]; None where too few samples are at hand, as all that follows.
-        ks_resurfaced: Distance of part (b); None too where only a decision was asked for and part (a) refuses the model.
+        ks_resurfaced: Distance of part (b); None too where only a decision was asked for and part (a) refuses.
         bound: What either may reach at most.
         initial_ks: The larger of both distances of the initial model; None where it was not given.
         smallest_ks: A true distance of this size is refused nine times in ten or more.

@@ -10,7 +10,7 @@ from torch import nn
 from pymixunlearn.methods.accepted import AcceptedStop
 from pymixunlearn.methods.choosing import Chooser
 from pymixunlearn.methods.ending import EndingConfig, Endings
-from pymixunlearn.methods.rollback import MARGIN, Rollback, choose_held_out, memorised
+from pymixunlearn.methods.rollback import MARGIN, WITH_LABELS, Rollback, choose_held_out, memorised
 from pymixunlearn.methods.stopping import AutoStop, StoppingConfig
 from pymixunlearn.methods.view import SplitView
 from pymixunlearn.tasks import Split
@@ -97,7 +97,7 @@ def _margin(
         return None
     if not labels:
         return MARGIN
-    if split.validation_halves is None:
+    if not WITH_LABELS or split.validation_halves is None:
         return None
     extra = memorised(model, view, held_out, split.validation_halves.choosing, device=device, seed=seed)
     return None if extra is None else MARGIN + extra

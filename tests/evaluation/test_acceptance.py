@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pymixunlearn import data, tasks
 from pymixunlearn.errors import UserError
+from pymixunlearn.evaluation import accept
 from pymixunlearn.evaluation.accept import Acceptance, acceptance
 from pymixunlearn.evaluation.margin_test import (
     alike_by_class,
