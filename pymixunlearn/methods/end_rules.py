@@ -96,7 +96,8 @@ def _margin(
     if len(held_out) == 0 or split.origin is not None:  # wrong labels have taught the initial model wrong answers
         return None
     if not labels:
-        return MARGIN
+        # Where a class is forgotten the others fall by more than that for a while, and most of it comes back.
+        return None if split.forget_classes else MARGIN
     if not WITH_LABELS or split.validation_halves is None:
         return None
     extra = memorised(model, view, held_out, split.validation_halves.choosing, device=device, seed=seed)
