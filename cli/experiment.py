@@ -35,7 +35,7 @@ def experiment() -> None:
 
 @experiment.command("list")
 def list_exhibits() -> None:
-    """List the exhibits: name, what each shows, and how many runs each is on every scale."""
+    """List the exhibits, and how many runs each is."""
     from pymixunlearn.experiments.paper.exhibit import exhibit_names, read_content, read_exhibit
 
     for name in exhibit_names():
@@ -52,9 +52,10 @@ def list_exhibits() -> None:
 @experiment.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """Print the file of the exhibit NAME: data, tasks, methods with their settings, and seeds of every scale.
+    """Print the file of an exhibit, to edit it.
 
-    It is YAML to be saved, edited and run; a file of your own is printed with what its scales share filled in.
+    The file says data, tasks, methods with their settings, and seeds of every scale. It is YAML to be saved, edited and
+    run; a file of your own is printed with what its scales share filled in.
     """
     from pymixunlearn.experiments.paper.exhibit import as_yaml, read_content
 
@@ -85,12 +86,12 @@ def show(name: str) -> None:
 @options.out_option("runs/NAME-SCALE")
 @click.pass_context
 def run(ctx: click.Context, /, name: str, **values: Any) -> None:
-    """Run the exhibit NAME (see `experiment list`) or one of your own file, and make its table or figure.
+    """Run an exhibit, and make its table or figure.
 
-    A finished cell is never run again, an interrupted one goes on, and cells that two exhibits share are run once. Data
-    that are not there are marked "not run". The output folder holds report.html, table.md, table.tex, table.csv (every
-    cell), the figure as SVG with its numbers as CSV, and experiment.json. The paper's numbers stand beside ours at
-    --scale paper only.
+    NAME is one of `experiment list`, or your own file. A finished cell is never run again, an interrupted one goes on,
+    and cells that two exhibits share are run once. Data that are not there are marked "not run". The output folder
+    holds report.html, table.md, table.tex, table.csv (every cell), the figure as SVG with its numbers as CSV, and
+    experiment.json. The paper's numbers stand beside ours at --scale paper only.
 
     \b
     Examples:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,15 @@ def trained(out: Path, *, command: str, **fields: object) -> Run:
     if command == "train":
         return run_training(resolve_training(TrainInputs(**given)), out)
     return run_retraining(resolve_retraining(RetrainInputs(**given)), out)
+
+
+def test_a_curve_is_the_same_training_with_the_test_accuracy(tmp_path: Path) -> None:
+    plain, curve = (trained(tmp_path / str(asked), command="train", curve=asked) for asked in (False, True))
+    assert curve.record["hashes"]["initial"] == plain.record["hashes"]["initial"]
+    lines = list(csv.DictReader((curve.folder / "history.csv").open()))
+    assert [line["epoch"] for line in lines] == ["1", "2"]
+    assert float(lines[-1]["test"]) == pytest.approx(curve.record["metrics"]["initial"]["test"])
+    assert "test" not in (plain.folder / "history.csv").read_text().splitlines()[0].split(",")
 
 
 def test_train_writes_a_checkpoint_with_its_accuracies(tmp_path: Path) -> None:
