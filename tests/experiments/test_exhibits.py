@@ -119,6 +119,11 @@ def test_a_scale_is_changed_by_what_the_exhibit_says(tmp_path: Path) -> None:
         ({"scales": {"tiny": {"data": ["digits"], "settings": {"fal.epochs": 1}}}}, "unknown method or row 'fal'"),
         ({"scales": {"small": {"data": ["mnist"]}}}, "unknown scale of 'mine' 'tiny'; expected one of small"),
         ({"scales": {}}, "has no scales"),
+        ({"rows": {}}, "has no rows"),
+        ({"form": "curves"}, "row 'gentle' of 'mine' has the method 'neggrad'; expected 'initial'"),
+        ({"rows": {"a": {"method": "initial"}}}, "has the method 'initial'; expected an unlearning method"),
+        ({"form": "sweep"}, "row 'ours' of 'mine' sets {}; expected one setting"),
+        ({"form": "ratio"}, "task 'class' of 'mine' has no fraction"),
     ],
 )
 def test_what_a_file_says_wrong_is_named(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

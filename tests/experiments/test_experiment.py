@@ -108,6 +108,7 @@ def test_a_table_is_written_in_every_form_and_its_cells_are_run_once(
     assert [line["model"] for line in lines[:4]] == ["initial", "unlearned", "retrain", "second_retrain"]
     assert float(lines[1]["test_r_low"]) <= float(lines[1]["test_r"]) <= float(lines[1]["test_r_high"])
     record = json.loads((folder / "experiment.json").read_text())
+    assert record["definition"]["title"] == "Mine" and record["definition"]["seeds"] == [0]
     for cell in record["cells"].values():
         assert (folder / cell["folder"] / "report.html").is_file()
 

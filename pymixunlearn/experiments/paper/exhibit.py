@@ -6,7 +6,7 @@ its data sets. A user's own file has the same form, and may say all of that itse
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -215,13 +215,16 @@ def _checked(name: str, content: Mapping[str, Any], scale: str) -> Exhibit:
     if not isinstance(tasks, list) or not tasks:
         raise BadRequest(f"tasks of {where} are {tasks!r}; expected a list as in '- {{task: class, classes: [0]}}'")
     data = {key: _mapping(value, f"data '{key}' of {where}") for key, value in own["data"].items()}
+    listed = tuple(_row(str(key), value, where) for key, value in rows.items())
+    made = tuple(_task(task, f"task {number} of {where}") for number, task in enumerate(tasks, 1))
+    _check_form(form, listed, made, where)
     return Exhibit(
         name=name,
         title=_text(content.get("title"), f"title of {where}"),
         note=_optional_text(content, "note", where),
         form=cast(Form, form),
-        tasks=tuple(_task(task, f"task {number} of {where}") for number, task in enumerate(tasks, 1)),
-        rows=tuple(_row(str(key), value, where) for key, value in rows.items()),
+        tasks=made,
+        rows=listed,
         scale=scale,
         about=_text(own.get("about", ""), f"about of scale '{scale}' of {where}"),
         preset=_text(own.get("preset", "tuned"), f"preset of scale '{scale}' of {where}"),
@@ -231,6 +234,26 @@ def _checked(name: str, content: Mapping[str, Any], scale: str) -> Exhibit:
         settings=_mapping(own.get("settings", {}), f"settings of scale '{scale}' of {where}"),
         published=_optional_text(content, "published", where),
     )
+
+
+def _check_form(form: str, rows: Sequence[ExhibitRow], tasks: Sequence[ExhibitTask], where: str) -> None:
+    """Check that rows and tasks are such as the form shows.
+
+    Raises:
+        BadRequest: They are not.
+    """
+    if not rows:
+        raise BadRequest(f"{where} has no rows; expected at least one")
+    for row in rows:
+        if (row.method == TRAINING) is not (form == "curves"):
+            wanted = f"'{TRAINING}', the training that has a curve" if form == "curves" else "an unlearning method"
+            raise BadRequest(f"row '{row.key}' of {where} has the method '{row.method}'; expected {wanted}")
+        values = list(row.settings.values())
+        if form == "sweep" and (len(values) != 1 or not isinstance(values[0], (int, float))):
+            raise BadRequest(f"row '{row.key}' of {where} sets {dict(row.settings)}; expected one setting, a number")
+    for task in tasks:
+        if form == "ratio" and task.fraction is None:
+            raise BadRequest(f"task '{task.task}' of {where} has no fraction; expected one, which the figure shows")
 
 
 def _task(given: Any, at: str) -> ExhibitTask:

@@ -98,7 +98,7 @@ def _sweep(plan: ExperimentPlan, record: Mapping[str, Any], folder: Path, watche
         sweeps: dict[str, list[Point]] = {}
         for row in plan.exhibit.rows:
             values = _metric(finished(case, record, row.key), "unlearned", _SWEPT)
-            if values and len(row.settings) == 1:
+            if values:
                 ((setting, at),) = row.settings.items()
                 sweeps.setdefault(setting, []).append(_point(float(at), values))
                 lines.append((case.key, setting, *sweeps[setting][-1]))
@@ -127,7 +127,7 @@ def _shares(plan: ExperimentPlan, record: Mapping[str, Any], folder: Path, watch
                     label = case.label.partition(",")[0]
                     data.setdefault(label, {}).setdefault(metric, {}).setdefault(row.label, []).append(point)
                     lines.append((case.key, metric, row.key, *point))
-    return Drawn([draw_shares(data)], csv=_csv(("case", "metric", "row", "share", "gap", "std"), lines))
+    return Drawn([draw_shares(data)] if data else [], csv=_csv(("case", "metric", "row", "share", "gap", "std"), lines))
 
 
 def _times(plan: ExperimentPlan, record: Mapping[str, Any], folder: Path, watcher: Observer) -> Drawn:
@@ -189,8 +189,9 @@ def _mixes(plan: ExperimentPlan, record: Mapping[str, Any], folder: Path, watche
     copies = {}
     for case in plan.cases:
         for cell in finished(case, record):
-            name = f"{FIGURE}-{cell['case']}-{cell['name']}-seed{cell['seed']}"
-            copies[name] = (folder / cell["folder"] / PICTURES / "mixes.svg").read_text("utf-8")
+            drawn = folder / cell["folder"] / PICTURES / "mixes.svg"
+            if drawn.is_file():  # plain mixup has no masks to be shown
+                copies[f"{FIGURE}-{cell['case']}-{cell['name']}-seed{cell['seed']}"] = drawn.read_text("utf-8")
     return Drawn(copies=copies)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def run_experiment(
         number = threads or (torch.get_num_threads() if jobs == 1 else 1)
         record: dict[str, Any] = {
             **plan.identity,
-            "seeds": list(plan.exhibit.seeds),
+            "definition": asdict(plan.exhibit),
             "threads": number,
             "jobs": jobs,
             "command_line": command_line,
@@ -140,7 +140,11 @@ def _figure(
     if before.get("sha256") == sha256 and all((folder / f"{name}.svg").is_file() for name in before["names"]):
         file = folder / f"{FIGURE}.csv"
         return before["names"], file.read_text("utf-8") if file.is_file() else None
-    drawn: Drawn = draw_figure(plan, record, folder, watcher)
+    try:
+        drawn = draw_figure(plan, record, folder, watcher)
+    except UserError as error:  # the tables are worth having all the same
+        watcher.note(f"The figure is not drawn: {error}.")
+        drawn = Drawn()
     for picture in drawn.pictures:
         picture.save(folder)
     for name, svg in drawn.copies.items():
