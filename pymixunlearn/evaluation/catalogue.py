@@ -172,7 +172,7 @@ def metric_info(key: str) -> MetricInfo:
 
 def plugged_keys(keys: Iterable[str]) -> list[str]:
     """Return those of ``keys`` that are metrics of plug-ins, in ascending order."""
-    return sorted({*keys} - {*METRICS, "mean", "seconds", "train"})
+    return sorted({*keys} - {*METRICS, "acceptance", "mean", "seconds", "train"})
 
 
 METRICS = {info.key: info for info in (*PAPER_METRICS, *FURTHER_METRICS)}

@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pymixunlearn.reporting import Row, evaluation_rows, format_cell, result_rows, rich_table, training_rows
+from pymixunlearn.reporting import (
+    Row,
+    evaluation_rows,
+    format_cell,
+    further_rows,
+    result_rows,
+    rich_table,
+    training_rows,
+)
+from pymixunlearn.reporting.table import columns
 
 METRICS = {"test_r": 97.5, "test_f": 0.0, "asr": 40.123}
 
@@ -51,6 +60,12 @@ def test_columns_are_the_metrics_then_the_mean_gap_then_seconds() -> None:
     assert header.replace("|", " ").split() == ["Test_r", "Test_f", "ASR", "Mean", "gap", "Seconds"]
     line = next(line for line in text.splitlines() if line.startswith("| initial"))
     assert line.replace("|", " ").split() == ["initial", "98.00", "97.00", "50.00", "3.2"]
+
+
+def test_the_acceptance_test_is_no_metric_of_a_plug_in() -> None:
+    decisions = {model: {"decision": "refused"} for model in ("initial", "unlearned")}
+    rows = result_rows(record(acceptance=decisions))
+    assert "Acceptance" in printed(rows) and columns(rows, further=True) == [] and further_rows(rows) == []
 
 
 def test_plain_tables_are_ascii() -> None:

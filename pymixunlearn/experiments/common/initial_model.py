@@ -99,7 +99,7 @@ def choose_model(request: ModelRequest, dataset: Dataset, *, start: Path | None 
         check_name("architecture", request.architecture, models.available())
     config = config_of(request)
     if start is not None:
-        config = replace(config, pretrained=os.path.abspath(start.expanduser()))
+        config = replace(config, pretrained=str(start), pretrained_sha256=None)
     given, path = request.model, model_path(request)
     if path is not None:
         if path.is_dir() and is_hugging_face(path):
@@ -224,8 +224,11 @@ def _network(given: str, config: ModelConfig, dataset: Dataset) -> _Network:
     known = class_map is not None or config.classes is not None
     if brings or (config.pretrained is True and known):
         return _Network(architecture, Path(specification.source), notes)
-    if config.pretrained:
-        architecture["pretrained"] = config.pretrained
+    if isinstance(config.pretrained, str):
+        architecture["pretrained"] = os.path.abspath(Path(config.pretrained).expanduser())
+        architecture |= {} if config.pretrained_sha256 is None else {"pretrained_sha256": config.pretrained_sha256}
+    elif config.pretrained:
+        architecture["pretrained"] = True
     return _Network(architecture, None, notes)
 
 
