@@ -178,8 +178,9 @@ def evaluate(
 
     given: dict[str, Any] = {"reference": _model(reference), "before": _model(before)}
     if isinstance(model, (str, Path)) and options.get("weights") is None:
-        given["checkpoint"], model = Path(model), None
-    inputs = _inputs(EvaluateInputs, options, model, data, forget, **given)
+        given["checkpoint"] = Path(model)
+    judged = None if "checkpoint" in given else model
+    inputs = _inputs(EvaluateInputs, options, judged, data, forget, **given)
     return run_evaluation(inputs, _path(out), observer=observer)
 
 
@@ -379,7 +380,6 @@ def _inputs(inputs: type[T], options: Mapping[str, Any], model: Model, data: Dat
         given["data"] = GivenData(dataset=data.name, loaded=data)
     else:
         given["data"] = _filled(DataRequest, rest, dataset=data)
-    named = isinstance(forget, (str, Path))
     if isinstance(forget, Split):
         given["split"] = GivenSplit(made=forget)
         if not isinstance(data, Dataset):
@@ -387,12 +387,12 @@ def _inputs(inputs: type[T], options: Mapping[str, Any], model: Model, data: Dat
             given["data"] = GivenData(dataset=loaded.name, loaded=loaded)
     elif isinstance(forget, DeletionList):
         given["split"] = GivenSplit(listed=forget, id_column=rest.pop("id_column", forget.id_column))
-    elif isinstance(forget, Sequence) and forget and all(isinstance(name, str) for name in forget) and not named:
+    elif forget is None or isinstance(forget, (str, Path)):
+        given["split"] = _filled(SplitRequest, rest, indices=_path(forget))
+    elif len(forget) and all(isinstance(name, str) for name in forget):
         column = rest.pop("id_column", None)
         listed = DeletionList((), column or ID_COLUMN, tuple(map(str, forget)))
         given["split"] = GivenSplit(listed=listed, id_column=column)
-    elif forget is None or named:
-        given["split"] = _filled(SplitRequest, rest, indices=_path(forget))
     else:
         given["split"] = GivenSplit(chosen=tuple(int(index) for index in forget))
     if isinstance(model, nn.Module):

@@ -255,7 +255,7 @@ class _Samples:
             mapped = map_images(file)  # once mapped, the file needs no name
             if mapped is None:
                 raise UserError(f"the images of the {self.part} set could not be read back from '{file}'")
-            return StreamedImageSet(mapped.images, targets, classes, paths, **own_or_owner_ids(ids))
+            return StreamedImageSet(mapped.images, targets, classes, paths, None, **own_or_owner_ids(ids))
 
     def _sample(self, data: Any, index: int) -> tuple[Any, int]:
         where = f"sample {index} of the {self.part} set"
