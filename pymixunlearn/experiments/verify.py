@@ -39,6 +39,7 @@ from pymixunlearn.experiments.verify_models import (
     with_given_model,
 )
 from pymixunlearn.experiments.verify_proof import check_chain, check_signature
+from pymixunlearn.experiments.verify_request import check_config, check_request
 from pymixunlearn.files import file_sha256
 from pymixunlearn.models.registry import model_runs_code
 from pymixunlearn.reporting import (
@@ -108,7 +109,9 @@ def run_verification(inputs: VerifyInputs, *, observer: Observer | None = None) 
             checks += _check_content(inputs, record, missing, Observer() if observer is None else observer)
         else:
             checks.append(Check("metrics", False, "not measured, since files do not hold"))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except UserError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         checks.append(Check("files", False, f"have not the form of a run's ({type(error).__name__}: {error})"))
     return Verification(tuple(checks), tuple(missing))
 
@@ -152,7 +155,8 @@ def _check_files(folder: Path, record: Mapping[str, Any]) -> Iterator[Check]:
         yield Check(name, found == stated, f"sha256 {found[:12]}…" + ("" if found == stated else changed_from(stated)))
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if not path.is_dir() and name not in (RECORD, KEY_FILE, SIGNATURE) and name not in record["files"]:
+        real_folder = path.is_dir() and not path.is_symlink()
+        if not real_folder and name not in (RECORD, KEY_FILE, SIGNATURE) and name not in record["files"]:
             yield Check(name, False, "is no file of this run: the record does not know it")
 
 
@@ -168,12 +172,13 @@ def _check_copies(folder: Path, record: Mapping[str, Any], missing: list[str]) -
         yield Check(f"{MODEL_CONFIG}, content", right, "says what config.json says" if right else "says something else")
     times = {**metrics["times"], "written": record["times"]["written"]}
     again = deletion_record(config, metrics, split, times=times, hashes=record["files"], audit=audit, purge=purge)
-    current = record["format"] == FORMAT and record["versions"] == {**record["versions"], **_package()}
+    current = _is_current(record)
     ours = upgraded_record(record)
     unlike = {"format", "sha256", *(() if current else ("verdict", "intervals", "gap"))}
     wrong = [key for key in sorted({*again, *ours} - unlike) if again.get(key) != ours.get(key)]
     detail = f"differs from the files beside it: {', '.join(wrong)}" if wrong else "repeats the files beside it"
     yield Check(f"{RECORD}, content", not wrong, detail)
+    yield check_config(config, metrics, split)
     if current:
         pictures = read_pictures(folder)
         right = (folder / HTML).read_text("utf-8") == render_report(config, metrics, split, pictures, audit, purge)
@@ -202,8 +207,9 @@ def _check_copies(folder: Path, record: Mapping[str, Any], missing: list[str]) -
         )
 
 
-def _package() -> dict[str, Any]:
-    return {"pymixunlearn": versions()["pymixunlearn"]}
+def _is_current(record: Mapping[str, Any]) -> bool:
+    """Tell whether this version of the package wrote a record."""
+    return record["format"] == FORMAT and bool(record["versions"]["pymixunlearn"] == versions()["pymixunlearn"])
 
 
 def _check_content(
@@ -212,7 +218,7 @@ def _check_content(
     """Load the data and the models, and measure again."""
     folder = inputs.folder
     config, metrics = read_json(folder / "config.json"), upgraded(read_json(folder / "metrics.json"))
-    record = upgraded_record(record)
+    current, record = _is_current(record), upgraded_record(record)
     device = resolve_device(inputs.device)
     in_memory = config.get(IN_MEMORY, ())
     if "data" in in_memory and inputs.dataset is None:
@@ -271,6 +277,7 @@ def _check_content(
         missing.append("models and metrics: the validation set is not the run's")
         return
     split = Split.load(folder / "split.json", dataset)
+    yield from check_request(split, config, read_json(folder / "split.json"), current=current)
     if inputs.deletion_list is not None:
         yield _check_list(inputs.deletion_list, record, dataset)
     _load_plugged(inputs, config, metrics, missing)

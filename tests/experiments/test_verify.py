@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,13 @@ from pymixunlearn.experiments import (
     verify_metrics,
 )
 from pymixunlearn.experiments.common.inputs import VerifyInputs
+from pymixunlearn.experiments.common.model_config import model_config_text
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.signing import Signer, generate_keys
 from pymixunlearn.experiments.unlearn.report import sign_report, write_report
 from pymixunlearn.experiments.verify import run_verification
 from pymixunlearn.experiments.verify_metrics import tolerance
+from pymixunlearn.experiments.verify_request import check_request
 from pymixunlearn.files import file_sha256
 from pymixunlearn.reporting import record_sha256, schema
 
@@ -358,7 +361,62 @@ def with_the_initial_model(folder: Path) -> None:
     write_report(folder)
 
 
+def edit(folder: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+    content = read(folder / name)
+    change(content)
+    (folder / name).write_text(json.dumps(content))
+
+
+def with_another_class_by_name(folder: Path) -> None:
+    """The record certifies that class 9 was forgotten, in all files alike; it was class 0."""
+
+    def swap(names: list[str]) -> None:
+        names[0], names[9] = names[9], names[0]
+
+    edit(folder, "split.json", lambda split: swap(split["samples"]["classes"]))
+    edit(folder, "config.json", lambda config: swap(config["class_names"]))
+    config = read(folder / "config.json")
+    text = model_config_text(
+        config["architecture"], config["class_names"], data.Preprocess.from_dict(config["preprocess"])
+    )
+    (folder / "model.yaml").write_text(text)
+    write_report(folder)
+    assert read(folder / "report.json")["request"]["classes"] == ["9"]
+
+
+def with_other_samples_by_id(folder: Path) -> None:
+    edit(folder, "split.json", lambda split: split["forget"].update(ids=split["forget"]["ids"][::-1]))
+    write_report(folder)
+
+
+def with_a_method_that_it_was_not(folder: Path) -> None:
+    edit(folder, "config.json", lambda config: config.update(method="retrain"))
+    reseal(folder)
+
+
+def with_a_seed_that_it_was_not(folder: Path) -> None:
+    edit(folder, "config.json", lambda config: config.update(seed=5))
+    reseal(folder)
+
+
+def with_a_picture_that_is_none(folder: Path) -> None:
+    next((folder / "pictures").glob("*.svg")).write_text("<p>")
+    reseal(folder)
+
+
+def with_a_link_to_a_folder(folder: Path) -> None:
+    (folder / "more").symlink_to(folder.parent, target_is_directory=True)
+
+
+ADDITIONS = (with_a_file_more, with_a_link_to_a_folder)
+"""They leave the record and the files that it knows as they are."""
 FORGERIES = [
+    (with_another_class_by_name, "class names"),
+    (with_other_samples_by_id, "split.json, content"),
+    (with_a_method_that_it_was_not, "config.json, content"),
+    (with_a_seed_that_it_was_not, "config.json, content"),
+    (with_a_picture_that_is_none, "files"),
+    (with_a_link_to_a_folder, "more"),
     (with_gap_zero, "metrics of Retrain"),  # F2 and F3: found, since Retrain is in the cache
     (with_another_page, "report.html, content"),  # F4
     (with_another_record, "report.json, content"),  # F5
@@ -396,9 +454,9 @@ def test_forgeries_of_a_signed_run_are_found_by_hashes_and_signature_alone(
     assert failing(folder, **signed) == []
     forged(folder)
     (folder / "report.dsse.json").write_bytes(signature)
-    assert (subject if forged is with_a_file_more else "report.dsse.json") in failing(folder, **signed)
+    assert (subject if forged in ADDITIONS else "report.dsse.json") in failing(folder, **signed)
     sign_report(folder, Signer(keys / "other.key"))  # a forger has no other key to sign with
-    assert forged is with_a_file_more or "report.dsse.json" in failing(folder, **signed)
+    assert forged in ADDITIONS or "report.dsse.json" in failing(folder, **signed)
 
 
 def test_a_signature_is_of_one_record_and_one_key(folder: Path, keys: Path) -> None:
@@ -426,6 +484,34 @@ def test_a_signature_is_of_one_record_and_one_key(folder: Path, keys: Path) -> N
     with pytest.raises(UserError, match="a key is not replaced"):
         generate_keys(keys / "mine.key", keys / "new.pub")
     assert (keys / "mine.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_a_manifest_says_of_its_samples_is_compared_with_the_data() -> None:
+    images = torch.arange(12, dtype=torch.uint8).view(-1, 1, 1, 1) % 8  # the last four are copies
+    labels = torch.arange(12) % 3
+    dataset = data.from_tensors(images, labels, images[:3], labels[:3])
+    config = {"class_names": list(dataset.train.classes)}
+
+    def refused(split: tasks.Split, current: bool = True, **changes: Any) -> list[str]:
+        manifest = {**json.loads(json.dumps(split.manifest())), **changes}
+        manifest = {key: value for key, value in manifest.items() if value is not None}
+        return [c.detail for c in check_request(split, config, manifest, current=current) if not c.holds]
+
+    whole, share = tasks.class_split(dataset, [0]), tasks.data_split(dataset, fraction=0.5, classes=[1])
+    listed = tasks.index_split(dataset, [0, 5])
+    for split in (whole, share, listed, tasks.noisy_split(dataset, classes=[0, 1])):
+        assert refused(split) == refused(split, current=False) == []
+    # Exact copies that remain are not to be kept quiet about.
+    assert "copies" in whole.manifest() and refused(whole, copies=None) == ["is not what the data give: copies"]
+    assert refused(whole, current=False, copies=None) == []  # an earlier version may not have known them
+    assert refused(whole, samples={"kind": "path"}) == ["is not what the data give: samples"]
+    for split, params in (
+        (whole, {"classes": [0, 1]}),
+        (whole, {"classes": [1]}),
+        (share, {"fraction": 0.5, "classes": [2]}),
+        (listed, {"count": 3}),
+    ):
+        assert refused(replace(split, params=params)) == ["is not what the data give: params"]
 
 
 def with_other_settings(folder: Path) -> None:
