@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from click.testing import Result
 
 Invoke = Callable[..., Result]
@@ -56,23 +57,18 @@ def test_from_the_first_request_to_the_audit(invoke: Invoke) -> None:
     assert "holds no ledger" in done("request", "list", "--ledger", "other", code=1)
 
 
-def test_a_model_that_lost_too_much_ends_the_command_with_3(invoke: Invoke) -> None:
-    result = invoke(
-        *(
-            "unlearn",
-            "--method",
-            "gradient-ascent",
-            "--set",
-            "lr=0.05",
-            "--set",
-            "epochs=3",
-            "--set",
-            "initial.epochs=2",
-        ),
-        *("--retrain", "none", "--max-drop", "2", "--device", "cpu", "--out", "run"),
+def test_a_model_that_lost_too_much_ends_the_command_with_3(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = (
+        *("unlearn", "--method", "neggrad", "--set", "lr=0.0001", "--set", "epochs=1", "--set", "initial.epochs=1"),
+        *("--retrain", "none", "--max-drop", "2", "--device", "cpu", "--out"),
     )
+    result = invoke(*words, "kept")
+    assert result.exit_code == 0, result.output
+    release = json.loads(Path("kept/report.json").read_text())["release"]
+    assert release["holds"] and release["samples"] == 359 - 36 and release["low"] <= release["drop"] <= release["high"]
+    monkeypatch.setattr("pymixunlearn.experiments.unlearn.release.paired_difference", lambda *counts: (9.0, 5.0, 13.0))
+    result = invoke(*words, "lost")
     assert result.exit_code == 3, result.output
-    assert "The model is not released: it lost +" in result.stderr and "try a smaller lr" in result.stderr
-    release = json.loads(Path("run/report.json").read_text())["release"]
-    assert not release["holds"] and release["drop"] > 2 and release["low"] > 0
-    assert "Traceback" not in result.output and (Path("run") / "model.safetensors").is_file()
+    assert result.stderr.startswith("The model is not released: it lost +9.0 points of test accuracy on the classes")
+    assert "and 2 are allowed; try a smaller lr" in result.stderr and len(result.stderr.splitlines()) == 1
+    assert (Path("lost") / "model.safetensors").is_file()
