@@ -43,7 +43,7 @@ def request() -> None:
     \b
     Example:
       mixunlearn-cli request init --dataset photos/ --model runs/train-...
-      mixunlearn-cli request add people.csv --id-column user_id --request-id R-17 --received 2026-05-31
+      mixunlearn-cli request add people.csv --id-column user_id --request-id R-17
       mixunlearn-cli request run
       mixunlearn-cli request verify
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are

@@ -506,22 +506,33 @@ def test_planted_near_copies_are_found_and_can_be_forgotten_too(tmp_path: Path) 
     assert second.request.added["samples"]["count"] == 3  # those of the training images
 
 
-def test_samples_that_are_gone_before_they_are_unlearned(trained: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
+def interrupted(*args: Any, **options: Any) -> None:
+    """End as Ctrl-C does."""
+    raise KeyboardInterrupt
 
+
+def test_samples_that_are_gone_before_they_are_unlearned(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = tmp_path / "own"
     own.mkdir()
     photos(own / "photos")
     (own / "base").symlink_to(trained / "base")
     ledger = begun(own, tmp_path / "ledger")
     asked(ledger, "R-1", "train/dark/01.png,ann", "train/dark/02.png,ann")
+    with monkeypatch.context() as patch:
+        patch.setattr("pymixunlearn.experiments.unlearn.run.evaluate_models", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_requests(RunInputs(ledger))
+    assert Ledger(ledger).state().open is not None
     (own / "photos" / "train" / "dark" / "01.png").unlink()
     with pytest.raises(UserError, match="1 samples to forget are no longer in the data"):
         run_requests(RunInputs(ledger))
-    (served,) = run_requests(replace(RunInputs(ledger), allow_missing=True))
+    (served,) = run_requests(RunInputs(ledger, allow_missing=True))
     assert served.released
     current = Ledger(ledger).state().current
     assert current is not None and (current["samples"], current["not_found"]) == (1, 1)
+    assert len(list((ledger / "runs").iterdir())) == 2  # the interrupted one is of other data
     assert failed(ledger) == []
 
 

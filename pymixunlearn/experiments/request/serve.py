@@ -16,20 +16,19 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.forget_history import CHAIN, SampleHashes
 from pymixunlearn.experiments.common.forget_set import load_split
 from pymixunlearn.experiments.common.hashed_split import HashedSplit, NothingToForget
-from pymixunlearn.experiments.common.initial_model import CHECKPOINT
 from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.progress import Observer
-from pymixunlearn.experiments.common.run_folder import Run, RunFolder, read_json
+from pymixunlearn.experiments.common.run_folder import Run, RunFolder
 from pymixunlearn.experiments.common.signing import Signer
 from pymixunlearn.experiments.request.entries import State
 from pymixunlearn.experiments.request.inputs import RunInputs
 from pymixunlearn.experiments.request.ledger import Ledger
 from pymixunlearn.experiments.request.settings import settings_inputs
-from pymixunlearn.experiments.unlearn.plan import resolve_unlearning
+from pymixunlearn.experiments.unlearn.plan import Plan, resolve_unlearning
+from pymixunlearn.experiments.unlearn.report import SOURCES
 from pymixunlearn.experiments.unlearn.run import run_unlearning
-from pymixunlearn.files import canonical_json, sha256
-from pymixunlearn.reporting import RECORD
+from pymixunlearn.files import canonical_json, file_sha256, json_sha256, sha256
 
 
 @dataclass(frozen=True)
@@ -112,6 +111,10 @@ def _serve(
     _check_present(every, gone, inputs.allow_missing)
     plan = resolve_unlearning(request, observer=watcher, split=split)
     _check_model(plan.initial.sha256, state, model)
+    if begun is not None and not _fits(ledger.run_folder(str(begun["run"])), plan):
+        watcher.note("The data are not those that the unfinished run began with: another one is begun.")
+        _append(ledger, "refuse", {"batch": batch, "run": begun["run"], "reason": "changed"}, signer)
+        begun = None
     if begun is None:
         begun = _begin(ledger, state, batch, overrides, signer)
     named = f"{', '.join(batch[:8])}{', …' if len(batch) > 8 else ''}"
@@ -129,18 +132,35 @@ def _serve(
     return Served(tuple(batch), run, len(wanted & before), released, reason)
 
 
+def files_sha256(folder: Path) -> str:
+    """Return a hash of all files of a run that no later audit and no purge of the cache writes anew.
+
+    Raises:
+        OSError: One cannot be read.
+    """
+    return json_sha256({name: file_sha256(folder / name) for name in SOURCES})
+
+
+def _fits(folder: Path, plan: Plan) -> bool:
+    """Tell whether a folder is empty or holds this run, finished or not."""
+    try:
+        RunFolder(folder, plan.identity, look_only=True)
+    except UserError:
+        return False
+    return True
+
+
 def _finish(
     ledger: Ledger, begun: Mapping[str, Any], run: Run, counts: Mapping[str, int], signer: Signer | None
 ) -> tuple[bool, str]:
     """Add the entry that ends a run, and return whether the model is released, and why."""
-    release, record = run.record["release"], read_json(run.folder / RECORD)
+    release = run.record["release"]
     common = {
         "batch": list(begun["batch"]),
         "run": begun["run"],
         "initial_sha256": run.record["hashes"]["initial"],
         "unlearned_sha256": run.record["hashes"]["unlearned"],
-        "model_file_sha256": run.record["hashes"][CHECKPOINT],
-        "record_sha256": record["sha256"],
+        "files_sha256": files_sha256(run.folder),
         "release": {key: release[key] for key in ("holds", "max_drop", "drop", "low", "high", "acceptance")},
     }
     if release["holds"]:

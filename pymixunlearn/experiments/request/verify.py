@@ -12,17 +12,16 @@ from pymixunlearn.experiments.common.forget_history import CHAIN
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
 from pymixunlearn.experiments.common.inputs import VerifyInputs
 from pymixunlearn.experiments.common.progress import Observer
-from pymixunlearn.experiments.common.run_folder import read_json
 from pymixunlearn.experiments.common.signing import ENTRY, EXPORT, UNSIGNED, PublicKey
 from pymixunlearn.experiments.request.entries import Entry, State, faults, state_of
 from pymixunlearn.experiments.request.export import Export, header_sha256, read_export
 from pymixunlearn.experiments.request.inputs import VerifyLedgerInputs
 from pymixunlearn.experiments.request.ledger import Ledger
+from pymixunlearn.experiments.request.serve import files_sha256
 from pymixunlearn.experiments.request.store import APPEND_ONLY, Store
 from pymixunlearn.experiments.verify import Verification, run_verification
 from pymixunlearn.experiments.verify_metrics import Check
-from pymixunlearn.files import file_sha256, sha256
-from pymixunlearn.reporting import RECORD
+from pymixunlearn.files import sha256
 from pymixunlearn.training import read_metadata
 
 
@@ -44,7 +43,7 @@ def verify_ledger(inputs: VerifyLedgerInputs, *, observer: Observer | None = Non
         entries = ledger.store.entries()
         checks = [*_check_entries(entries), *_check_tables(ledger.store, entries)]
         if all(check.holds for check in checks):
-            checks += _check_runs(ledger, state_of(entries), inputs.metrics, missing, observer)
+            checks += _check_runs(ledger, state_of(entries), inputs, missing, observer)
         missing.append("entries that were dropped from the end: --head compares with the head of an earlier export")
     if inputs.head is not None:
         known = inputs.head in {entry.sha256 for entry in entries}
@@ -103,7 +102,7 @@ def _check_tables(store: Store, entries: Sequence[Entry]) -> Iterator[Check]:
 
 
 def _check_runs(
-    ledger: Ledger, state: State, metrics: bool, missing: list[str], observer: Observer | None
+    ledger: Ledger, state: State, inputs: VerifyLedgerInputs, missing: list[str], observer: Observer | None
 ) -> Iterator[Check]:
     """Check the folders of the runs that served requests."""
     served = {str(one.served["run"]): one.served for one in state.requests.values() if one.served and one.served["run"]}
@@ -119,20 +118,20 @@ def _check_runs(
         if name not in gone:
             yield _check_run(folder, entry)
             yield _check_forgotten(folder, entry, ledger, forgotten, missing)
-            found = run_verification(VerifyInputs(folder, hashes_only=not metrics), observer=observer)
+            wanted = VerifyInputs(folder, hashes_only=not inputs.metrics, public_key=inputs.public_key)
+            found = run_verification(wanted, observer=observer)
             failed = [f"{check.subject}: {check.detail}" for check in found if not check.holds]
             yield Check(f"run {name}", not failed, "; ".join(failed) or f"{len(found)} checks of its report hold")
-    if not metrics and len(gone) < len(served):
+    if not inputs.metrics and len(gone) < len(served):
         missing.append("metrics of the runs: --metrics loads data and models and measures them again")
 
 
 def _check_run(folder: Path, entry: Mapping[str, Any]) -> Check:
     try:
-        same = read_json(folder / RECORD)["sha256"] == entry["record_sha256"]
-        same = same and file_sha256(folder / CHECKPOINT) == entry["model_file_sha256"]
-    except (UserError, KeyError, OSError) as error:
-        return Check(f"run {folder.name}, record", False, f"cannot be read ({error})")
-    return Check(f"run {folder.name}, record", same, "is that of the entry" if same else "is not that of the entry")
+        same = files_sha256(folder) == entry["files_sha256"]
+    except (KeyError, OSError) as error:
+        return Check(f"run {folder.name}, files", False, f"cannot be read ({error})")
+    return Check(f"run {folder.name}, files", same, "are those of the entry" if same else "are not those of the entry")
 
 
 def _check_forgotten(
