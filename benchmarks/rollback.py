@@ -4,8 +4,9 @@
 
 DATA holds FashionMNIST/raw. A row that is in the file is not measured again, so the script can be killed and repeated.
 
-Written before the first run. What it must show for the rollback to be on by default, in label-agnostic runs and in
-label-aware ones (where the margin is 2 points more the lead of the held-out images over unseen ones) each by itself:
+Written before the first run, but for the last paragraph. What it must show for the rollback to be on by default, in
+label-agnostic runs and in label-aware ones (where the margin is 2 points and the lead of the held-out images over
+unseen ones) each by itself:
 
 1. The shipped settings ("sound") are never rolled back.
 2. Where the settings ruin the model (tau_real 2, omega 10, samples), the test accuracy on the classes of D_f is at
@@ -14,6 +15,9 @@ label-aware ones (where the margin is 2 points more the lead of the held-out ima
 
 Tasks: 40 % of the samples of classes 5 to 9 (seeds 3 and 4), and class 0 (seed 3). Network ``cnn`` on
 fashion-mnist@10000, 5 passes for samples, the preset's for the class.
+
+What it showed is in docs/forgetting.md. By it the rollback is on in label-agnostic runs that forget single samples, and
+nowhere else unless it is asked for.
 """
 
 from __future__ import annotations

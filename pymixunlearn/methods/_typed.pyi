@@ -67,7 +67,7 @@ class BoundaryExpand(boundary_expand.BoundaryExpand):
 class BoundaryShrinkSettings(TypedDict, total=False):
     batch_size: int
     stop: Literal["epochs", "accepted"]
-    rollback: bool
+    rollback: bool | None
     epochs: int
     lr: float
     momentum: float
@@ -112,7 +112,7 @@ class EuK(eu_k.EuK):
 class FineTuneSettings(TypedDict, total=False):
     batch_size: int
     stop: Literal["epochs", "accepted"]
-    rollback: bool
+    rollback: bool | None
     epochs: int
     lr: float
     momentum: float
@@ -124,7 +124,7 @@ class FineTune(fine_tune.FineTune):
 class GliSettings(TypedDict, total=False):
     batch_size: int
     stop: Literal["epochs", "accepted"]
-    rollback: bool
+    rollback: bool | None
     epochs: int
     lr: float
     momentum: float
@@ -144,7 +144,7 @@ class Gli(gli.Gli):
 class GradientAscentSettings(TypedDict, total=False):
     batch_size: int
     stop: Literal["epochs", "accepted"]
-    rollback: bool
+    rollback: bool | None
     epochs: int
     lr: float
     momentum: float
@@ -157,7 +157,7 @@ class GradientAscent(gradient_ascent.GradientAscent):
 class LMixSettings(TypedDict, total=False):
     batch_size: int
     stop: Literal["epochs", "accepted"]
-    rollback: bool
+    rollback: bool | None
     epochs: int | None
     extract_lr: float | None
     align_lr: float | None
@@ -176,7 +176,7 @@ class LMix(l_mix.LMix):
 class LafSettings(TypedDict, total=False):
     batch_size: int
     stop: Literal["epochs", "accepted"]
-    rollback: bool
+    rollback: bool | None
     epochs: int | None
     extract_lr: float | None
     align_lr: float | None
@@ -193,7 +193,7 @@ class Laf(laf.Laf):
 class LafRepairSettings(TypedDict, total=False):
     batch_size: int
     stop: Literal["epochs", "accepted"]
-    rollback: bool
+    rollback: bool | None
     epochs: int | None
     extract_lr: float | None
     align_lr: float | None
@@ -212,7 +212,7 @@ class LafRepair(laf_repair.LafRepair):
 class MixUnlearnSettings(TypedDict, total=False):
     batch_size: int
     stop: Literal["epochs", "auto", "accepted"]
-    rollback: bool
+    rollback: bool | None
     stop_samples: int
     stop_tolerance: float
     fast: bool
@@ -271,7 +271,7 @@ class MixUnlearnReset(reset.MixUnlearnReset):
 class NegGradSettings(TypedDict, total=False):
     batch_size: int
     stop: Literal["epochs", "accepted"]
-    rollback: bool
+    rollback: bool | None
     form: Literal["weighted", "convex"]
     retain_weight: float
     alpha: float
@@ -299,7 +299,7 @@ class PruneReset(prune_reset.PruneReset):
 class RandLabelSettings(TypedDict, total=False):
     batch_size: int
     stop: Literal["epochs", "auto", "accepted"]
-    rollback: bool
+    rollback: bool | None
     stop_samples: int
     stop_tolerance: float
     epochs: int | None
@@ -328,7 +328,7 @@ class Retrain(retrain.Retrain):
 class SalUnSettings(TypedDict, total=False):
     batch_size: int
     stop: Literal["epochs", "accepted"]
-    rollback: bool
+    rollback: bool | None
     epochs: int
     lr: float
     momentum: float
@@ -344,7 +344,7 @@ class SalUn(salun.SalUn):
 class ScrubSettings(TypedDict, total=False):
     batch_size: int | None
     stop: Literal["epochs", "accepted"]
-    rollback: bool
+    rollback: bool | None
     variant: Literal["small", "notebook", "large"]
     epochs: int | None
     max_epochs: int | None
@@ -392,7 +392,7 @@ class Ssd(ssd.Ssd):
 class TeachersSettings(TypedDict, total=False):
     batch_size: int
     stop: Literal["epochs", "accepted"]
-    rollback: bool
+    rollback: bool | None
     teachers: Literal["trained", "bad"]
     epochs: int | None
     lr: float

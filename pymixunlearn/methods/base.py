@@ -22,7 +22,7 @@ from pymixunlearn.methods.choosing import Chooser, Search
 from pymixunlearn.methods.config import MethodConfig
 from pymixunlearn.methods.end_rules import end_rules
 from pymixunlearn.methods.ending import EndingConfig, Endings
-from pymixunlearn.methods.rollback import WITH_LABELS, RollbackResult
+from pymixunlearn.methods.rollback import RollbackResult
 from pymixunlearn.methods.stopping import Stopping
 from pymixunlearn.methods.view import SplitView
 from pymixunlearn.models.adapter import adapted, check_kind, release
@@ -309,7 +309,7 @@ class Method(ABC):
         config = self.config
         if self.chooses or not isinstance(config, EndingConfig):
             return self.chooses
-        return config.stop == "accepted" or (WITH_LABELS and config.may_roll_back and self.needs_labels)
+        return config.stop == "accepted" or (config.rollback is True and self.needs_labels)
 
     @abstractmethod
     def _run(self, job: UnlearnJob) -> MethodOutput:

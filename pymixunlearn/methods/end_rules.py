@@ -7,10 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from pymixunlearn.errors import UserError
 from pymixunlearn.methods.accepted import AcceptedStop
 from pymixunlearn.methods.choosing import Chooser
 from pymixunlearn.methods.ending import EndingConfig, Endings
-from pymixunlearn.methods.rollback import MARGIN, WITH_LABELS, Rollback, choose_held_out, memorised
+from pymixunlearn.methods.rollback import FEWEST, MARGIN, Rollback, choose_held_out, memorised
 from pymixunlearn.methods.stopping import AutoStop, StoppingConfig
 from pymixunlearn.methods.view import SplitView
 from pymixunlearn.tasks import Split
@@ -63,12 +64,12 @@ def end_rules(
         seed: Fixes what is held out.
 
     Raises:
-        UserError: Nothing would be left to train on.
+        UserError: Nothing would be left to train on, or the rollback is asked for and cannot be.
     """
     rollback = None
     if config.may_roll_back:
         held_out = choose_held_out(model, view, split.forget_classes, device=device, seed=seed)
-        margin = _margin(model, split, view, held_out, labels=labels, device=device, seed=seed)
+        margin = _margin(config, model, split, view, held_out, labels=labels, device=device, seed=seed)
         if margin is not None:
             rollback = Rollback(model, view, held_out, margin, device=device)
             view = view.without(held_out)
@@ -83,6 +84,7 @@ def end_rules(
 
 
 def _margin(
+    config: EndingConfig,
     model: nn.Module,
     split: Split,
     view: SplitView,
@@ -92,13 +94,27 @@ def _margin(
     device: torch.device,
     seed: int,
 ) -> float | None:
-    """Return how many points may be lost; None where there is nothing to measure that by."""
-    if len(held_out) == 0 or split.origin is not None:  # wrong labels have taught the initial model wrong answers
+    """Return how many points may be lost; None where nothing is watched.
+
+    Unless it is asked for, that is so with labels: there the held-out images cost accuracy. And where a class is
+    forgotten: the others fall by more than the margin for a while, and most of it comes back.
+    """
+    if config.rollback is None and (labels or split.forget_classes):
         return None
-    if not labels:
-        # Where a class is forgotten the others fall by more than that for a while, and most of it comes back.
-        return None if split.forget_classes else MARGIN
-    if not WITH_LABELS or split.validation_halves is None:
-        return None
-    extra = memorised(model, view, held_out, split.validation_halves.choosing, device=device, seed=seed)
-    return None if extra is None else MARGIN + extra
+    why = None
+    if split.origin is not None:
+        why = "wrong labels have taught the initial model wrong answers"
+    elif len(held_out) == 0:
+        why = f"fewer than {FEWEST} images of D_r can be held out"
+    elif labels and split.validation_halves is None:
+        why = "with labels it needs a validation set"
+    extra: float | None = 0.0
+    if why is None and labels:
+        assert split.validation_halves is not None
+        extra = memorised(model, view, held_out, split.validation_halves.choosing, device=device, seed=seed)
+        why = None if extra is not None else "the validation set has no images of some class"
+    if why is None and extra is not None:
+        return MARGIN + extra
+    if config.rollback:
+        raise UserError(f"rollback is true, but {why}; expected rollback=none or false")
+    return None

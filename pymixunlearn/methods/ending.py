@@ -17,15 +17,18 @@ class EndingConfig(MethodConfig):
 
     Example:
         >>> from pymixunlearn import methods
-        >>> methods.NegGradConfig(stop="accepted").rollback
-        True
+        >>> methods.NegGradConfig(stop="accepted").stop
+        'accepted'
     """
 
     stop: Literal["epochs", "accepted"] = setting(
         "epochs", "when to end: after all epochs, or when the acceptance test accepts the model", source=OURS
     )
-    rollback: bool = setting(
-        True, "end, and go back to the last good state, when held-out images of D_r are lost", source=OURS
+    rollback: bool | None = setting(
+        None,
+        "end, and go back to the last good state, when held-out images of D_r are lost; none: where no labels are used "
+        "and single samples are forgotten; true: with labels too, given a validation set",
+        source=OURS,
     )
 
     def __post_init__(self) -> None:
@@ -35,8 +38,9 @@ class EndingConfig(MethodConfig):
             UserError: A field is out of its range, or two settings choose the result.
         """
         super().__post_init__()
-        if self.stop == "accepted" and self.own_choice is not None:
-            raise UserError(f"stop is accepted, but {self.own_choice} chooses a state itself; expected one of the two")
+        for chosen, choice in ((self.stop == "accepted", "stop is accepted"), (self.rollback, "rollback is true")):
+            if chosen and self.own_choice is not None:
+                raise UserError(f"{choice}, but {self.own_choice} chooses a state itself; expected one of the two")
 
     @property
     def own_choice(self) -> str | None:
@@ -46,7 +50,7 @@ class EndingConfig(MethodConfig):
     @property
     def may_roll_back(self) -> bool:
         """Whether the rollback may end the run; not where the method chooses among its states itself."""
-        return self.rollback and self.own_choice is None
+        return self.rollback is not False and self.own_choice is None
 
 
 @runtime_checkable

@@ -32,9 +32,6 @@ FEWEST = 50
 MARGIN = 2.0
 """Points of hits that may be lost."""
 
-WITH_LABELS = False
-"""Whether label-aware runs are watched too, where there are unseen images to take the margin from."""
-
 CONFIDENCE = 0.95
 """One-sided, of each look; two looks running have to say so."""
 

@@ -114,6 +114,7 @@ def test_without_a_validation_set_it_is_refused_before_any_work(tiny: Any) -> No
 
 @pytest.mark.parametrize(("name", "fields"), [("scrub", {"rewind": True}), ("gli", {"stop_by": "score"})])
 def test_a_method_that_chooses_among_its_states_does_so_alone(name: str, fields: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="stop is accepted, but .* chooses a state itself"):
-        methods.get(name)(stop="accepted", **fields)
+    for own, said in (({"stop": "accepted"}, "stop is accepted"), ({"rollback": True}, "rollback is true")):
+        with pytest.raises(UserError, match=f"{said}, but .* chooses a state itself"):
+            methods.get(name)(**own, **fields)
     assert not methods.get(name)(**fields).config.may_roll_back  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pymixunlearn import data, methods, tasks
+from pymixunlearn.errors import UserError
 from pymixunlearn.methods.rollback import FEWEST, Rollback, choose_held_out, memorised
 from pymixunlearn.methods.stopping import check_step
 from pymixunlearn.methods.view import SplitView
@@ -215,6 +216,18 @@ def test_what_the_initial_model_says_is_no_measure_everywhere(digits_model: nn.M
         assert methods.MixUnlearn(epochs=1).unlearn(digits_model, split, device="cpu").rollback is None
 
 
-def test_with_labels_it_needs_unseen_images(digits_model: nn.Module, digits_class: tasks.Split) -> None:
-    result = methods.NegGrad(epochs=1).unlearn(digits_model, digits_class, device="cpu")
-    assert result.rollback is None
+def test_with_labels_it_is_on_where_it_is_asked_for_and_there_are_unseen_images(
+    digits_model: nn.Module, digits: data.Dataset
+) -> None:
+    part = data.load("digits@900")
+    split = tasks.data_split(part, classes=(5, 6, 7, 8, 9), fraction=0.2)
+    assert methods.NegGrad(epochs=1).unlearn(digits_model, split, device="cpu").rollback is None
+    asked = methods.NegGrad(epochs=1, rollback=True)
+    found = asked.unlearn(digits_model, split, device="cpu").rollback
+    assert found is not None and found.margin >= 2.0 and asked.reads_validation
+    for other, why in (
+        (tasks.class_split(digits), "with labels it needs a validation set"),
+        (tasks.noisy_split(digits), "wrong labels have taught"),
+    ):
+        with pytest.raises(UserError, match=f"rollback is true, but {why}"):
+            asked.unlearn(digits_model, other, device="cpu")
