@@ -160,9 +160,9 @@ def acceptance(
         >>> evaluation.acceptance(untrained, tasks.class_split(dataset, [0]), initial=untrained).decision
         'cannot tell'
     """
-    options = {"validation": validation, "initial": initial, "alpha": alpha, "device": device, "seed": seed}
-    options |= {"resurfacing": resurfacing, "decision_only": decision_only}
-    return acceptances({"model": model}, split, **options)["model"]  # type: ignore[arg-type]
+    options: dict[str, Any] = {"validation": validation, "initial": initial, "alpha": alpha, "device": device}
+    options |= {"seed": seed, "resurfacing": resurfacing, "decision_only": decision_only}
+    return acceptances({"model": model}, split, **options)["model"]
 
 
 def acceptances(
