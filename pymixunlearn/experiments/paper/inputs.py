@@ -34,7 +34,7 @@ class ExperimentInputs:
         show_default=True,
         metavar="|".join(SCALES),
         first=True,
-        help="paper: the paper's protocol, which needs a GPU or days. small: sized for two CPU cores, hours. tiny: the "
+        help="paper: the paper's protocol, which needs a GPU or days. small: sized for two CPU cores. tiny: the "
         "embedded digits, about a minute; it shows that the exhibit works, and nothing about the method.",
     )
     only: tuple[str, ...] = option(
