@@ -13,6 +13,7 @@ from pymixunlearn import data, models
 from pymixunlearn.data import TrainingSet
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments import DataRequest, ModelRequest, Observer, Plan, SplitRequest, run_unlearning
+from pymixunlearn.experiments.common.forget_chain import KEY_FILE
 from pymixunlearn.experiments.common.inputs import VerifyInputs
 from pymixunlearn.experiments.common.threads import suited_threads
 from pymixunlearn.experiments.unlearn.run import FILES
@@ -57,7 +58,7 @@ def weights(folder: str | Path) -> str:
 def test_run_folder_keeps_the_contract(tmp_path: Path, small_plan: Make) -> None:
     plan = small_plan()
     outcome = run_unlearning(plan, tmp_path / "run", command_line="mixunlearn-cli unlearn")
-    assert sorted(path.name for path in outcome.folder.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in outcome.folder.iterdir()) == sorted((*FILES, KEY_FILE))
 
     record = json.loads((outcome.folder / "metrics.json").read_text())
     assert record == json.loads(json.dumps(outcome.record))

@@ -191,8 +191,8 @@ def test_a_run_that_finds_its_own_end_does_not_take_the_presets_epochs(monkeypat
 
 
 def test_stop_is_only_for_methods_that_can() -> None:
-    with pytest.raises(BadRequest, match="method 'retrain' cannot stop by itself"):
+    with pytest.raises(BadRequest, match="method 'retrain' cannot end by stop=auto; leave stop at epochs"):
         resolve_unlearning(UnlearnInputs(method="retrain", stop="auto"))
-    with pytest.raises(BadRequest, match="unknown stop 'never'; expected one of auto, epochs"):
+    with pytest.raises(BadRequest, match="unknown stop 'never'; expected one of accepted, auto, epochs"):
         resolve_unlearning(UnlearnInputs(method="retrain", stop="never"))
     assert resolve_unlearning(UnlearnInputs(method="retrain", stop="epochs")).method.name == "retrain"

@@ -55,7 +55,7 @@ def test_text_is_read_as_the_type_of_its_field(name: str, text: Any, value: obje
         ({"epochs": 0}, "epochs is 0; expected a value at least 1"),
         ({"lr": "0"}, "lr is 0.0; expected a value above 0"),
         ({"lr": "nan"}, "lr is nan; expected a finite number"),
-        ({"lr": None}, "lr is None; expected a number"),
+        ({"omega": None}, "omega is None; expected a number"),
         ({"ema_momentum": 1}, "ema_momentum is 1.0; expected a value at least 0 and below 1"),
         ({"label_aware": "maybe"}, "label_aware is 'maybe'; expected true or false"),
         ({"pairing": "gird"}, "unknown pairing 'gird'.*Did you mean 'grid'"),
