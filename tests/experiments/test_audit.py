@@ -275,8 +275,9 @@ def test_shadow_margins_are_of_models_that_saw_what_the_plan_says() -> None:
     """Random labels are remembered: margins are high exactly where a shadow model saw the sample."""
     plan = plan_shadows(memories(), 2)
     work = Shadows(plan, ARCHITECTURE, MEMORISE, None, None, CPU, 0)
-    margins, retrained = work(0, lambda share: None)
-    assert retrained is None
+    made = work(0, lambda share: None)
+    margins = made.shadows
+    assert made.retrained is None and made.initial is None
     own = margins[: plan.candidates]
     assert (own[plan.seen[0]] > 0).mean() > 0.97
     assert (own[~plan.seen[0]] > 0).mean() < 0.7
