@@ -128,6 +128,11 @@ def main(ctx: click.Context) -> None:
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+        return
+    try:
+        os.getcwd()
+    except OSError as error:  # libraries of PyTorch would end the program with a message about themselves
+        raise click.ClickException("the current folder is gone; change to one that exists") from error
 
 
 for _command in (

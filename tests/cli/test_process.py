@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -41,6 +42,14 @@ def test_exit_codes(program: Program) -> None:
     assert failed.returncode == 1 and len(failed.stderr.splitlines()) == 1
     misused = run(program, "unlearn", "--no-such-option")
     assert misused.returncode == 2 and len(misused.stderr.splitlines()) == 1
+
+
+def test_a_current_folder_that_is_gone_is_one_sentence(program: Program) -> None:
+    command, environment = program
+    script = f"mkdir gone && cd gone && rmdir ../gone && exec {shlex.join(command)} info"
+    result = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1
+    assert result.stderr == "Error: the current folder is gone; change to one that exists\n"
 
 
 def test_ctrl_c_keeps_the_run_which_then_goes_on(program: Program, interrupt: Interrupt) -> None:
