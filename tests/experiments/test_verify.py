@@ -26,8 +26,8 @@ from pymixunlearn.experiments import (
     UnlearnInputs,
     resolve_unlearning,
     run_unlearning,
-    verify,
     verify_metrics,
+    verify_models,
 )
 from pymixunlearn.experiments.common.inputs import VerifyInputs
 from pymixunlearn.experiments.common.model_config import model_config_text
@@ -556,7 +556,7 @@ def test_what_another_machine_trained_is_no_evidence_against_a_record(
     folder: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = {**versions(), where: "another"}
-    monkeypatch.setattr(verify, "versions", lambda: here)
+    monkeypatch.setattr(verify_models, "versions", lambda: here)
     elsewhere = run_verification(VerifyInputs(folder, device="cpu"))
     assert elsewhere.holds and "model Retrain" not in {check.subject for check in elsewhere}
     assert any(
