@@ -35,4 +35,5 @@ class Rows:
             if new:
                 writer.writeheader()
             writer.writerow(row)
-        self.rows.append({name: str(row.get(name, "")) for name in self._columns})
+        # As they are read again: the writer leaves None empty.
+        self.rows.append({name: "" if row.get(name) is None else str(row[name]) for name in self._columns})
