@@ -41,7 +41,7 @@ from pymixunlearn.methods import PruneReset
 from pymixunlearn.seeding import derive_seed
 
 SHARE = 0.95
-RESETS = ("smallest", "random", "none")
+RESETS = ("smallest", "none", "random")
 LENGTHS = ("short", "long")
 RAISED = "none, long, rate raised"
 

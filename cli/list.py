@@ -40,8 +40,9 @@ def methods(files: tuple[str, ...]) -> None:
 
     Labels: whose it trains on; none where a setting (label_aware) does without. D_r: whether it needs the samples that
     remain. D_f: whether it trains on those that are to be forgotten, only reads them, or is not given them. Accepted:
-    in how many of the runs in benchmarks/results/forgetting-cpu.csv the acceptance test accepts. Time: beside
-    Retrain's there. A - stands for a method that is not in those runs. docs/choosing.md says what follows.
+    in how many of the runs in benchmarks/results/forgetting-cpu.csv the acceptance test accepts it, all its forms
+    together; only seeds count that nothing was chosen on, and only cases in which the test refuses the untouched model.
+    Time: beside Retrain's there. A - stands for a method that is not in those runs. docs/choosing.md says what follows.
     """
     _show_all("methods", names.METHODS, files)
     click.echo()

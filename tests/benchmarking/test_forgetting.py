@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.forgetting import summary
+from benchmarks.forgetting import COLUMNS, summary
 from benchmarks.rows import Rows
+from tests.cli.write_names import FIRST_HELD_OUT, MEASURED
+
+PAGE = Path(__file__).parents[2] / "docs" / "choosing.md"
 
 
 def test_rows_are_found_again_after_reading(tmp_path: Path) -> None:
@@ -36,3 +39,8 @@ def test_decisions_count_where_the_untouched_model_is_refused() -> None:
         )
     ]
     assert summary(rows).splitlines()[-1] == "| cnn, data | eu-k | 1 of 1 | 20 to 40 % | 1.2 | +1.2 |"
+
+
+def test_the_page_has_the_numbers_of_the_file() -> None:
+    rows = [row for row in Rows(MEASURED, COLUMNS).rows if int(row["seed"]) >= FIRST_HELD_OUT]
+    assert rows and summary(rows) in PAGE.read_text("utf-8")
