@@ -80,6 +80,7 @@ class JudgedRun:
         inputs, dataset = self.inputs, self.split.dataset
         return {
             **self.identity,
+            "method": OTHER_TOOL,
             "resolved_settings": {},
             "preset": None,
             "label_aware": None,

@@ -60,7 +60,8 @@ def test_a_trained_model_is_audited_without_a_run(invoke: Invoke) -> None:
         *("--attacks", "rmia", "--shadow-models", "4"),
     )
     assert result.exit_code == 0, result.output
-    assert "Audit of model initial/model.safetensors" in result.stdout and "KLoM" not in result.stdout
+    assert "Audit of the model from the checkpoint initial/model.safetensors" in result.stdout
+    assert "KLoM" not in result.stdout
     file = Path(result.stdout.splitlines()[-1].removeprefix("Audit: "))
     assert file.parent.parent == Path("runs")
     assert list(json.loads(file.read_text())["attacks"]) == ["rmia"]

@@ -23,6 +23,7 @@ from pymixunlearn.models.weight_files import read_tensors
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.tasks import Split
 from pymixunlearn.training import MeanTeacherConfig, fit, load_model, model_hash, tensors_hash, train
+from tests.hashes import hashes_of
 
 Make = Callable[..., Plan]
 
@@ -53,11 +54,6 @@ class Stop(Observer):
 def weights(folder: str | Path) -> str:
     """Return the hash of a run's weights; the file's header holds hashes that are keyed, and every run has its key."""
     return tensors_hash(read_tensors(Path(folder) / "model.safetensors")[0])
-
-
-def hashes_of(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the hashes of the models of a run, without that of the file, whose header has the run's own key in it."""
-    return {name: value for name, value in record["hashes"].items() if name != "model.safetensors"}
 
 
 def test_run_folder_keeps_the_contract(tmp_path: Path, small_plan: Make) -> None:
