@@ -46,7 +46,7 @@ def test_settings_left_open_are_those_of_the_network(tiny: Any, digits_model: nn
         "std_weight": 0.0,
     }
     result = Retrain(epochs=1).unlearn(tiny.model(), tiny.split(), device="cpu")
-    assert result.config == RetrainConfig(epochs=1, lr=1e-3)
+    assert result.config == RetrainConfig(epochs=1, lr=1e-3, weight_decay=1e-4, optimizer="adam")
 
 
 def test_what_is_frozen_stays_as_the_initial_model_has_it_and_is_said(tiny: Any) -> None:
