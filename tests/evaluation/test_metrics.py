@@ -100,7 +100,7 @@ def test_every_metric_is_explained(model: nn.Module, class_task: tasks.Split, sa
         **evaluate(model, class_task, device="cpu", relearn_to=0.0),
         **evaluate(model, sample_task, device="cpu"),
     }
-    assert set(measured) == set(METRICS)
+    assert set(measured) == set(METRICS) - {"earlier_f"}  # of a model that has forgotten before
 
 
 def test_every_metric_is_documented() -> None:

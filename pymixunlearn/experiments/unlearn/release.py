@@ -74,7 +74,7 @@ def paired_difference(lost: int, won: int, count: int) -> tuple[float, float, fl
 
     Example:
         >>> [round(value, 1) for value in paired_difference(12, 2, 359)]
-        [2.8, 0.5, 5.0]
+        [2.8, 0.7, 4.9]
     """
     if not count:
         return 0.0, 0.0, 0.0
