@@ -50,7 +50,7 @@ def test_an_existing_path_wins_over_a_name_but_a_run_folder_does_not(
         ("photos.tar.gz", r"dataset 'photos.tar.gz' does not exist"),
         (
             "notes.txt",
-            r"'notes.txt' is a file of no known kind; expected a folder, or one of .tar, .tar.gz, .tgz, .csv",
+            r"'notes.txt' is a file of no known kind; expected a folder, or one of .tar, .tar.gz, .tgz, .zip, .csv",
         ),
         ("photos@few", r"dataset is 'photos@few'; expected a whole number of training images behind the @"),
         ("foto", r"unknown dataset 'foto'"),
