@@ -30,6 +30,7 @@ def test_each_series_moves_one_set() -> None:
         assert [(size.forget, size.retain, size.epochs) for size in own] == [(10, 30, 2), (10, 40, 2)]
 
 
+@pytest.mark.slow
 def test_growth_counts_images_in_memory_and_not_those_in_a_file() -> None:
     """200 000 images are 157 MB, far more than everything else here."""
     few, count = 10_000, 200_000  # both enough for images to be held out, to watch the model on

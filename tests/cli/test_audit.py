@@ -103,6 +103,7 @@ def test_a_request_for_three_samples_is_too_small(invoke: Invoke) -> None:
     assert result.exit_code == 1 and "compares at least 10 samples to forget" in failure(result)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_processes_and_the_audit_goes_on(invoke: Invoke, program: Program, tmp_path: Path) -> None:
     assert invoke(*SMALL_RUN).exit_code == 0
     command, environment = program

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from click.testing import Result
 
 from pymixunlearn.benchmarking.end_to_end.request import PROVIDERS
@@ -13,6 +14,7 @@ from pymixunlearn.benchmarking.end_to_end.request import PROVIDERS
 Invoke = Callable[..., Result]
 
 
+@pytest.mark.slow
 def test_a_request_and_its_growth_are_measured(invoke: Invoke) -> None:
     result = invoke("bench", "end-to-end", "--device", "cpu", "--threads", "1", "--quick", "--out", "new")
     assert (result.exit_code, result.stderr) == (0, "")

@@ -111,7 +111,7 @@ def test_help_lists_methods_and_settings(invoke: Invoke, message: str) -> None:
     assert message in invoke("compare", "--help").stdout
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("jobs", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_ctrl_c_keeps_the_comparison_which_then_goes_on(program: Program, interrupt: Interrupt, jobs: str) -> None:
     command, environment = program
     arguments = [*QUICK, "--methods", "fine-tune,mixunlearn-agnostic", "--seeds", "0", "--out", "c", "--jobs", jobs]

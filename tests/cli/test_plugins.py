@@ -110,6 +110,7 @@ def test_a_run_with_a_plugged_method_data_set_and_metric(invoke: Invoke, plugin:
     assert again.exit_code == 0 and "finished already" in again.stdout, again.output
 
 
+@pytest.mark.slow
 def test_a_plugged_method_is_compared_in_other_processes_and_tuned(invoke: Invoke, plugin: Path) -> None:
     common = ("--plugin", str(plugin), *FEW[2:], "--set", "initial.epochs=1")
     result = invoke("compare", "--methods", "push-away,neggrad", "--seeds", "0", "--jobs", "2", *common, "--out", "c")

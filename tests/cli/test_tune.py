@@ -84,6 +84,7 @@ def test_help_lists_the_grids(invoke: Invoke) -> None:
     assert "retain_weight 0.001, 0.01, 0.1, 1, 10, 100" in text and "--sampler" in text
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_search_which_then_goes_on(program: Program, interrupt: Interrupt) -> None:
     command, environment = program
     arguments = ["tune", "mixunlearn", *QUICK, "--set", "epochs=60", "--grid", "omega=1,10", "--trials", "2"]

@@ -81,6 +81,7 @@ def statuses(outcome: ExperimentOutcome) -> dict[str, str]:
     return {key: cell["status"] for key, cell in outcome.record["cells"].items()}
 
 
+@pytest.mark.slow
 def test_a_table_is_written_in_every_form_and_its_cells_are_run_once(
     experiment: Callable[..., ExperimentOutcome], counted: list[str], store: Path
 ) -> None:

@@ -77,7 +77,10 @@ def _rounded_once_more(model: nn.Module) -> nn.Module:
     return copied
 
 
-@pytest.mark.parametrize(("name", "channels", "side", "limit"), [("cnn", 1, 28, 1e-4), ("resnet18", 3, 8, 0.5)])
+@pytest.mark.parametrize(
+    ("name", "channels", "side", "limit"),
+    [("cnn", 1, 28, 1e-4), pytest.param("resnet18", 3, 8, 0.5, marks=pytest.mark.slow)],
+)
 def test_fifty_steps_are_those_of_the_plain_loop(name: str, channels: int, side: int, limit: float) -> None:
     """Kept answers were computed in other batches: their last bits differ, which Adam and BatchNorm enlarge.
 
