@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [] if "PYMIXUNLEARN_DATA" in os.environ else [item for item in items if "real_data" in item.keywords]
     left_out += [item for item in items if any(shutil.which(tool) is None for tool in tools(item))]
     asked_for = config.option.markexpr or ""
-    for marker in ("large", "browser", "slow", "extras"):
+    for marker in ("large", "browser", "slow", "extras", "exhibits"):
         left_out += [item for item in items if marker in item.keywords and marker not in asked_for]
     if left_out:
         config.hook.pytest_deselected(items=left_out)

@@ -248,7 +248,7 @@ def test_tiny_exhibits_of_the_paper_run(name: str, tmp_path: Path) -> None:
     assert all((outcome.folder / file).is_file() for file in outcome.files)
 
 
-@pytest.mark.slow
+@pytest.mark.exhibits
 @pytest.mark.parametrize("name", exhibit_names())
 def test_every_tiny_exhibit_of_the_paper_runs(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     cells_folder = tmp_path_factory.getbasetemp() / "tiny-cells"
