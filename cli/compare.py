@@ -28,16 +28,7 @@ _WIDTH = 180
 @click.command(cls=SettingsCommand, settings=("methods", "initial", "retrain"))
 @options.inputs_options(CompareInputs, without=("seed",))
 @options.settings_options("scrub.lr=1e-4 (METHOD.NAME), initial.epochs=1 or retrain.epochs=2")
-@click.option(
-    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="How many runs at once."
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="CPU threads of each run.  [default: 1 with several jobs, otherwise PyTorch's]",
-)
-@click.option("--retry-failed", is_flag=True, help="Run again what failed before.")
+@options.runs_options
 @options.out_option("runs/, and a name that says what was compared")
 @click.pass_context
 def compare(ctx: click.Context, /, **values: Any) -> None:

@@ -66,22 +66,13 @@ def show(name: str) -> None:
 @experiment.command()
 @click.argument("name")
 @options.inputs_options(ExperimentInputs)
-@click.option(
-    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="How many cells at once."
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="CPU threads of each cell.  [default: 1 with several jobs, otherwise PyTorch's]",
-)
-@click.option("--retry-failed", is_flag=True, help="Run again what failed before.")
+@options.runs_options
 @click.option(
     "--cells",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where the runs are kept, each named by what determines it; exhibits with one folder share them.  [default: "
-    "runs/cells]",
+    help="Folder of the runs, each named by its settings and data; exhibits with one folder use the same runs.  "
+    "[default: runs/cells]",
 )
 @options.out_option("runs/NAME-SCALE")
 @click.pass_context

@@ -102,6 +102,20 @@ device_option = click.option(
     "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."
 )
 
+runs_options = group(
+    click.option(
+        "--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="How many runs at once."
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="CPU threads of each run.  [default: 1 with several jobs, otherwise PyTorch's]",
+    ),
+    click.option("--retry-failed", is_flag=True, help="Run again what failed before."),
+)
+"""How the many runs of a command are carried out."""
+
 bench_options = group(
     device_option,
     click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: PyTorch's]"),

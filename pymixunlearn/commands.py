@@ -333,7 +333,7 @@ def experiment(
         scale: "paper", "small" or "tiny".
         data: Folders that serve data sets, by the name that the exhibit has for them.
         out: The output folder; None is ``runs/NAME-SCALE``.
-        cells: Where the runs are kept, which exhibits share; None is ``runs/cells``.
+        cells: Folder of the runs, the same for all exhibits; None is ``runs/cells``.
         jobs: How many runs at once.
         threads: CPU threads of each run.
         retry_failed: Run again what failed before.

@@ -15,8 +15,9 @@ from pymixunlearn import models
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.bad_request import BadRequest
 from pymixunlearn.experiments.common.in_memory import is_object
-from pymixunlearn.experiments.common.initial_model import CHECKPOINT, file_of, lasting
+from pymixunlearn.experiments.common.initial_model import CHECKPOINT, file_of
 from pymixunlearn.experiments.common.inputs import VerifyInputs
+from pymixunlearn.experiments.common.network import lasting
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.settings import read_training
 from pymixunlearn.experiments.common.stages import cached_models

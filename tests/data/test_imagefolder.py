@@ -253,6 +253,12 @@ def test_a_hostile_zip_archive_is_harmless(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "secret.zip").write_bytes(encrypted)
     with pytest.raises(UserError, match="secret.zip' is encrypted .'set/a/0.png'.; expected a plain archive"):
         load(tmp_path / "secret.zip")
+    unknown = bytearray(archive.read_bytes())
+    for mark, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        unknown[unknown.index(mark) + place] = 77
+    (tmp_path / "unknown.zip").write_bytes(unknown)
+    with pytest.raises(UserError, match="unknown.zip' is compressed in a way that is not read"):
+        load(tmp_path / "unknown.zip")
     (tmp_path / "broken.zip").write_bytes(archive.read_bytes()[:200])
     with pytest.raises(UserError, match="broken.zip' cannot be read as a zip archive"):
         load(tmp_path / "broken.zip")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from pymixunlearn import methods
 from pymixunlearn.errors import UserError
@@ -196,12 +197,11 @@ def test_data_that_are_not_there_are_not_run_and_say_why(tmp_path: Path) -> None
 
 
 def test_a_folder_of_images_serves_a_data_set_and_is_called_a_copy(tmp_path: Path) -> None:
-    image = pytest.importorskip("PIL.Image")
     for part, count in (("train", 6), ("test", 2)):
         for label in range(10):
             (tmp_path / "copy" / part / f"c{label}").mkdir(parents=True)
             for number in range(count):
-                picture = image.new("RGB", (8, 8), (25 * label, 20 * number, 0))
+                picture = Image.new("RGB", (8, 8), (25 * label, 20 * number, 0))
                 picture.save(tmp_path / "copy" / part / f"c{label}" / f"{number}.png")
     with pytest.raises(UserError, match="2500"):  # there are fewer
         plan("table5", "small", data_dir=tmp_path, download=False, folders=(f"cifar10={tmp_path / 'copy'}",))

@@ -20,11 +20,11 @@ from pymixunlearn.experiments.common.given import GivenModel
 from pymixunlearn.experiments.common.in_memory import is_object, object_architecture
 from pymixunlearn.experiments.common.inputs import ModelRequest
 from pymixunlearn.experiments.common.model_config import ModelConfig, read_model_config
+from pymixunlearn.experiments.common.network import START, Network, architecture_for, default_network, network_of
 from pymixunlearn.experiments.common.plugins import plugged_models
-from pymixunlearn.models.class_map import map_by_name, map_of
 from pymixunlearn.models.origins.hugging_face import read_description
 from pymixunlearn.models.registry import unknown_model
-from pymixunlearn.models.specification import Specification, parse_specification
+from pymixunlearn.models.specification import parse_specification
 from pymixunlearn.models.weight_files import weights_in
 from pymixunlearn.models.weights import load_weights
 from pymixunlearn.training import CodeNotAllowed, TrainConfig, defaults_for, load_model, model_hash, read_metadata
@@ -119,7 +119,7 @@ def choose_model(request: ModelRequest, dataset: Dataset, *, start: Path | None 
         return load_checkpoint(Path(request.weights).expanduser(), request, dataset)
     if request.model is None and config.model is not None:
         _check_allowed(config.model, request)
-    network = _network(given or default_network(dataset), config, dataset)
+    network = network_of(given or default_network(dataset), config, dataset)
     if network.weights is not None and request.weights is None:
         model = models.build(**{**network.architecture, "pretrained": True})
         model.architecture = dict(network.architecture)  # type: ignore[assignment]
@@ -127,7 +127,7 @@ def choose_model(request: ModelRequest, dataset: Dataset, *, start: Path | None 
     if request.weights is None:
         return _to_train(network)
     file = Path(request.weights).expanduser()
-    fresh = {key: value for key, value in network.architecture.items() if key not in _START}
+    fresh = {key: value for key, value in network.architecture.items() if key not in START}
     model = load_weights(models.build(**fresh), file).eval()
     found: dict[str, Any] = model.architecture  # type: ignore[assignment]
     settled = {**found, **_start(network.architecture)}
@@ -177,100 +177,7 @@ def is_hugging_face(folder: Path) -> bool:
         return False
 
 
-@dataclass(frozen=True)
-class _Network:
-    """A network that was asked for by specification.
-
-    Attributes:
-        architecture: The arguments of ``models.build``.
-        weights: Where its weights are, for a specification that brings them along.
-        notes: As of :class:`InitialModel`.
-    """
-
-    architecture: dict[str, Any]
-    weights: Path | None = None
-    notes: tuple[str, ...] = ()
-
-
-def _network(given: str, config: ModelConfig, dataset: Dataset) -> _Network:
-    """Return the arguments of ``models.build`` for a specification, a model config and the data."""
-    if given in models.available():
-        specification = Specification("built-in", given)
-    else:
-        specification = parse_specification(given)
-    architecture: dict[str, Any] = _architecture(lasting(given), dataset)
-    if specification.kind == "hf":
-        architecture["description"] = dict(config.description or read_description(specification.source))
-    class_map, outputs, notes = _classes(given, config, dataset, architecture.get("description"))
-    further = {
-        "arguments": dict(config.arguments),
-        "class_map": class_map,
-        "outputs": outputs,
-        "feature_layer": config.feature_layer,
-        "embedding_layer": config.embedding_layer,
-        "code_sha256": config.code_sha256 if config.model == given else None,
-    }
-    architecture.update({key: value for key, value in further.items() if value})
-    # A library's weights are the model itself where its outputs are the classes, and the start of a training otherwise.
-    brings = specification.kind == "hf" and config.pretrained is None and _has_weights(specification.source)
-    if brings and outputs is None:
-        brings = len(architecture["description"].get("id2label") or {}) in (0, dataset.num_classes)
-        if not brings:
-            labels = len(architecture["description"]["id2label"])
-            raise UserError(
-                f"model '{given}' has {labels} outputs and the data {dataset.num_classes} classes, which its labels do "
-                "not name; expected a class_map in --model-config, or 'pretrained: true' there to train a new head"
-            )
-    known = class_map is not None or config.classes is not None
-    if brings or (config.pretrained is True and known):
-        return _Network(architecture, Path(specification.source), notes)
-    if isinstance(config.pretrained, str):
-        architecture["pretrained"] = os.path.abspath(Path(config.pretrained).expanduser())
-        architecture |= {} if config.pretrained_sha256 is None else {"pretrained_sha256": config.pretrained_sha256}
-    elif config.pretrained:
-        architecture["pretrained"] = True
-    return _Network(architecture, None, notes)
-
-
-def _classes(
-    given: str, config: ModelConfig, dataset: Dataset, description: Mapping[str, Any] | None
-) -> tuple[list[int] | None, int | None, tuple[str, ...]]:
-    """Return class map, number of outputs (None where they are the classes in their order) and notes."""
-    names, classes = config.output_names, dataset.train.classes
-    outputs = config.outputs
-    if config.class_map is not None:
-        class_map = map_of(config.class_map, classes, names)
-        outputs = outputs or (len(names) if names else _labels(description) or config.num_classes or max(class_map) + 1)
-        return (None, None, ()) if class_map == list(range(outputs)) else (class_map, outputs, ())
-    if names is None and description is not None:
-        labels = description.get("id2label") or {}
-        ordered = [str(label) for _, label in sorted(labels.items(), key=lambda item: int(item[0]))]
-        if set(classes) <= set(ordered):
-            names = ordered
-        elif len(ordered) == len(classes) and not all(name.startswith("LABEL_") for name in ordered):
-            note = (
-                f"The labels of '{given}' ({', '.join(ordered[:3])}, …) are not the names of the classes "
-                f"({', '.join(classes[:3])}, …): they are taken in their order."
-            )
-            return None, None, (note,)
-    if names is None:
-        if outputs is not None and outputs != dataset.num_classes:
-            raise UserError(
-                f"model '{given}' has {outputs} outputs and the data {dataset.num_classes} classes; expected classes "
-                "or class_map in --model-config, which say what stands for what"
-            )
-        return None, None, ()
-    if list(names) == list(classes):
-        return None, None, ()
-    class_map = map_by_name(classes, names, f"model '{given}'")
-    return class_map, len(names), ()
-
-
-def _labels(description: Mapping[str, Any] | None) -> int | None:
-    return None if description is None else len(description.get("id2label") or {}) or None
-
-
-def _to_train(network: _Network) -> InitialModel:
+def _to_train(network: Network) -> InitialModel:
     """Return a network that is to be trained, with what is known only once it was built; a factory's weights are tried.
 
     Raises:
@@ -282,7 +189,7 @@ def _to_train(network: _Network) -> InitialModel:
     built = models.build(**architecture, seed=0)
     found: dict[str, Any] = built.architecture  # type: ignore[assignment]
     if parse_specification(architecture["name"]).runs_code:
-        fresh = {key: value for key, value in architecture.items() if key not in _START}
+        fresh = {key: value for key, value in architecture.items() if key not in START}
         first, second = (models.build(**fresh, seed=seed) for seed in (0, 1))
         if model_hash(first) == model_hash(second):
             raise UserError(
@@ -298,28 +205,8 @@ def _to_train(network: _Network) -> InitialModel:
     return InitialModel(found, notes=tuple(notes), kind=kind_of(built))
 
 
-_START = ("pretrained", "pretrained_sha256")
-"""What an architecture says of the weights that a training starts from."""
-
-
 def _start(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: architecture[key] for key in _START if architecture.get(key)}
-
-
-def _has_weights(source: str) -> bool:
-    """Tell whether a Hugging Face model comes with weights; a name on the hub does."""
-    folder = Path(source).expanduser()
-    return not folder.is_dir() or weights_in(folder) is not None
-
-
-def lasting(given: str) -> str:
-    """Return a specification that means the same in every working directory."""
-    specification = parse_specification(given)
-    if specification.kind == "file":
-        return f"{Path(specification.source).expanduser().resolve()}:{specification.factory}"
-    if specification.kind == "hf" and Path(specification.source).expanduser().is_dir():
-        return f"hf:{Path(specification.source).expanduser().resolve()}"
-    return given
+    return {key: architecture[key] for key in START if architecture.get(key)}
 
 
 def _check_allowed(name: str, request: ModelRequest) -> None:
@@ -349,7 +236,7 @@ def load_checkpoint(path: Path, request: ModelRequest, dataset: Dataset) -> Init
     if name is not None:
         if name == config.model and asked is None:
             _check_allowed(name, request)
-        described = _network(name, config, dataset).architecture
+        described = network_of(name, config, dataset).architecture
     try:
         model = load_model(file, architecture=described, num_classes=dataset.num_classes, allow_code=request.allow_code)
     except UserError as error:
@@ -444,7 +331,7 @@ def _check_fit(found: Mapping[str, Any], dataset: Dataset, what: str) -> None:
     Raises:
         UserError: It was made for others.
     """
-    wanted = _architecture(str(found["name"]), dataset)
+    wanted = architecture_for(str(found["name"]), dataset)
     meanings = {"in_channels": "image channels"}
     if found["name"] in models.available():  # others are tried on the images
         meanings["image_size"] = "pixels of image height and width"
@@ -453,17 +340,3 @@ def _check_fit(found: Mapping[str, Any], dataset: Dataset, what: str) -> None:
             raise UserError(
                 f"{what} was made for {found[key]} {meaning}, but dataset '{dataset.name}' has {wanted[key]}"
             )
-
-
-def default_network(dataset: Dataset) -> str:
-    """Return the paper's network for such images: ``cnn`` for one channel, ``resnet18`` for colour."""
-    return "cnn" if dataset.in_channels == 1 else "resnet18"
-
-
-def _architecture(name: str, dataset: Dataset) -> dict[str, Any]:
-    return {
-        "name": name,
-        "num_classes": dataset.num_classes,
-        "in_channels": dataset.in_channels,
-        "image_size": dataset.image_size,
-    }

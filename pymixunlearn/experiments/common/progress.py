@@ -116,7 +116,7 @@ class MethodCallback(PhaseCallback):
 
 
 def _line(start: str, record: Mapping[str, float]) -> str:
-    """Append the measurements that fit, and dots if some are left out; history.csv has them all.
+    """Append the metrics that fit into the line, and dots after them where more follow; history.csv has them all.
 
     What the network learns comes first, what a generator of mixes does last.
     """
