@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pymixunlearn.experiments.common.bad_request import check_name
 from pymixunlearn.experiments.common.data_request import DataRequest
 from pymixunlearn.experiments.common.history_request import HistoryRequest
-from pymixunlearn.experiments.common.options import option
+from pymixunlearn.experiments.common.options import device_option, option, plugin_option
 from pymixunlearn.experiments.common.split_request import SplitRequest
 
 if TYPE_CHECKING:
@@ -114,17 +114,9 @@ class Inputs:
     split: SplitRequest = field(default_factory=SplitRequest)
     model: ModelRequest = field(default_factory=ModelRequest)
     history: HistoryRequest = field(default_factory=HistoryRequest)
-    device: str | None = option(
-        "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."
-    )
+    device: str | None = device_option()
     seed: int = option("--seed", kind=int, default=0, show_default=True, help="Fixes every random choice of the run.")
-    plugin: tuple[str, ...] = option(
-        "--plugin",
-        default=(),
-        several=True,
-        metavar="FILE.py",
-        help="A Python file with methods, data sets or metrics of your own, which is run; repeat for several.",
-    )
+    plugin: tuple[str, ...] = plugin_option()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -341,6 +333,4 @@ class VerifyInputs:
         "--public-key", kind=Path, metavar="FILE", help="The public key that report.json must be signed for."
     )
     hashes_only: bool = option("--hashes-only", default=False, help="Neither load the data nor measure anything.")
-    device: str | None = option(
-        "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."
-    )
+    device: str | None = device_option()

@@ -66,3 +66,19 @@ def option_of(of: dataclasses.Field[Any]) -> Option | None:
     """Return the option of a field, None where it has none."""
     found: Option | None = of.metadata.get(_KEY)
     return found
+
+
+def device_option() -> Any:
+    """Return the option for where to compute."""
+    return option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N.")
+
+
+def plugin_option() -> Any:
+    """Return the option for plug-ins."""
+    return option(
+        "--plugin",
+        default=(),
+        several=True,
+        metavar="FILE.py",
+        help="A Python file with methods, data sets or metrics of your own, which is run; repeat for several.",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pymixunlearn.experiments.common.options import option
+from pymixunlearn.experiments.common.options import device_option, option, plugin_option
 
 SCALES = ("paper", "small", "tiny")
 """The scales of the shipped exhibits."""
@@ -62,13 +62,5 @@ class ExperimentInputs:
         "--data-dir", kind=Path, metavar="DIR", help="Where the other data sets are or go.  [default: a cache folder]"
     )
     download: bool = option("--no-download", default=True, help="Leave out what is missing rather than download it.")
-    device: str | None = option(
-        "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."
-    )
-    plugin: tuple[str, ...] = option(
-        "--plugin",
-        default=(),
-        several=True,
-        metavar="FILE.py",
-        help="A Python file with methods, data sets or metrics of your own, which is run; repeat for several.",
-    )
+    device: str | None = device_option()
+    plugin: tuple[str, ...] = plugin_option()
