@@ -129,12 +129,18 @@ def adapted(
                 _check_training(model, example)
             if adapter is not None:
                 adapter.trying, seen = False, adapter.seen
-            if adapter is not None and seen is not None and len(seen) > 1 and are_probabilities(seen):
-                adapter.probabilities = True
-                say(
-                    f"model returns probabilities: its outputs for {len(logits)} images lie in [0, 1] and sum to 1; "
-                    "their logarithms are used as logits (return what goes into the softmax to avoid this)"
-                )
+            if adapter is not None and seen is not None and len(seen) > 1:
+                adapter.probabilities = are_probabilities(seen)
+                if adapter.probabilities:
+                    say(
+                        f"model returns probabilities: its outputs for {len(logits)} images lie in [0, 1] and sum to "
+                        "1; their logarithms are used as logits (return what goes into the softmax to avoid this)"
+                    )
+                elif bool(((seen >= 0) & (seen <= 1)).all()):
+                    say(
+                        f"model returns numbers from 0 to 1 for {len(logits)} images, as a sigmoid does; they are used "
+                        "as logits as they are (return what goes into the sigmoid if there is one)"
+                    )
         yield
     finally:
         if adapter is not None:

@@ -143,7 +143,15 @@ def test_probabilities_are_noticed_and_become_logarithms() -> None:
     assert log_probabilities(torch.tensor([0.0, 1.0])).isfinite().all()
 
 
-@pytest.mark.parametrize("form", [lambda z: z, lambda z: z.log_softmax(1), lambda z: z.sigmoid()])
+def test_outputs_of_a_sigmoid_are_noticed_and_stay_what_they_are() -> None:
+    model = Returning(lambda z: z.sigmoid()).eval()
+    with pytest.warns(UserWarning, match=r"numbers from 0 to 1 for 5 images, as a sigmoid does; they are used as"):
+        with adapted(model, IMAGES, 4):
+            logits = model(IMAGES)
+    assert torch.equal(logits, model(IMAGES))
+
+
+@pytest.mark.parametrize("form", [lambda z: z, lambda z: z.log_softmax(1)])
 @pytest.mark.usefixtures("silent")
 def test_other_outputs_are_no_probabilities(form: Any) -> None:
     with adapted(Returning(form).eval(), IMAGES, 4):
