@@ -1,9 +1,9 @@
 """Program that kills a small run before each of its file operations, one after the other, and looks at what is left.
 
-    python killed_runs.py FOLDER train|unlearn STEP
+    python killed_runs.py FOLDER train|unlearn STEP [FIRST]
 
-With a STEP above 1 only every such operation is tried. Every attempt is a forked process with folders of its own.
-Prints what went wrong, and last how many operations there are.
+With a STEP above 1 only every such operation is tried, from the FIRST on. Every attempt is a forked process with
+folders of its own. Prints what went wrong, and last how many operations there are.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def faults(run: Callable[[Path], dict[str, Any]], folder: Path, deadly: int, exp
     return found
 
 
-def main(folder: Path, command: str, step: int) -> None:
+def main(folder: Path, command: str, step: int, first: int = 1) -> None:
     torch.set_num_threads(1)
     run = small_run(command)
     os.environ["PYMIXUNLEARN_CACHE"] = str(folder / "warm" / "cache")
@@ -162,7 +162,7 @@ def main(folder: Path, command: str, step: int) -> None:
     status, record, count = attempt(run, whole)
     assert status == 0, "the run fails without being killed"
     expected = {"record": record, "files": listed(whole), "names": os.listdir(whole / "run")}
-    for deadly in range(1, count + 1, step):
+    for deadly in range(first, count + 1, step):
         place = folder / str(deadly)
         for fault in faults(run, place, deadly, expected):
             print(f"operation {deadly} of {count}: {fault}", flush=True)
@@ -171,4 +171,4 @@ def main(folder: Path, command: str, step: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))
