@@ -12,9 +12,12 @@ from torch import nn
 
 from pymixunlearn import methods, tasks
 from pymixunlearn.errors import UserError
-from pymixunlearn.evaluation import Acceptance
-from pymixunlearn.methods.accepted import AcceptedStop
+from pymixunlearn.evaluation import Acceptance, acceptance
+from pymixunlearn.methods import UnlearnResult
+from pymixunlearn.methods.accepted import AcceptedStop, AcceptedStopping
 from pymixunlearn.methods.choosing import Chooser
+from tests.evaluation.test_acceptance import World
+from tests.methods.interrupting import Interrupt, without_time
 
 Same = Callable[[nn.Module, nn.Module], bool]
 
@@ -118,3 +121,81 @@ def test_a_method_that_chooses_among_its_states_does_so_alone(name: str, fields:
         with pytest.raises(UserError, match=f"{said}, but .* chooses a state itself"):
             methods.get(name)(**own, **fields)
     assert not methods.get(name)(**fields).config.may_roll_back  # type: ignore[attr-defined]
+
+
+# Real tests: a network that has learnt its samples by heart, and fine-tuning that makes it lose them, or does not
+
+STEPS_AN_EPOCH = 6
+
+
+class Learnt:
+    """A split with unseen images, and a network that knows its forget samples by heart."""
+
+    def __init__(self) -> None:
+        world = World()
+        dataset = replace(world.data, validation=world.unseen)
+        self.split = tasks.index_split(dataset, world.split.forget_indices)
+        self.initial = world.initial()
+
+    def fine_tuned(self, epochs: int, lr: float, **given: Any) -> UnlearnResult:
+        method = methods.get("fine-tune")(stop="accepted", epochs=epochs, batch_size=30, lr=lr)
+        return method.unlearn(self.initial, self.split, device="cpu", **given)
+
+
+@pytest.fixture(scope="module")
+def learnt() -> Learnt:
+    return Learnt()
+
+
+@pytest.fixture(scope="module")
+def forgot(learnt: Learnt) -> UnlearnResult:
+    return learnt.fine_tuned(epochs=200, lr=0.3)
+
+
+def ending(result: UnlearnResult) -> AcceptedStopping:
+    assert isinstance(result.stopping, AcceptedStopping)
+    return result.stopping
+
+
+def test_a_network_that_forgets_is_accepted_before_the_budget_is_spent(learnt: Learnt, forgot: UnlearnResult) -> None:
+    stopping = ending(forgot)
+    *before, last = stopping.looks
+    assert stopping.met and 32 < stopping.step == last["step"] < stopping.budget == 200 * STEPS_AN_EPOCH
+    assert len(before) > 3 and all(look["decision"] == "refused" and look["ks"] > look["bound"] for look in before)
+    assert last["decision"] == "accepted" and max(last["ks"], last["ks_resurfaced"]) <= last["bound"]
+    looks = f"the last of {len(stopping.looks)} looks"
+    assert stopping.sentence() == f"accepted after {stopping.step} of 1200 steps, at {looks}"
+    assert len(forgot.history) == -(-stopping.step // STEPS_AN_EPOCH)
+    judged, untouched = (acceptance(model, learnt.split, device="cpu") for model in (forgot.model, learnt.initial))
+    assert judged.ks is not None and untouched.ks is not None and judged.ks < untouched.ks / 3
+
+
+def test_a_network_that_does_not_forget_spends_its_budget(learnt: Learnt) -> None:
+    stopping = ending(learnt.fine_tuned(epochs=40, lr=0.03))
+    assert not stopping.met and stopping.step == stopping.budget == 40 * STEPS_AN_EPOCH
+    assert {look["decision"] for look in stopping.looks} == {"refused"}
+    assert stopping.sentence() == "the budget of 240 steps is spent, not accepted in 6 looks"
+
+
+def test_a_run_that_is_killed_at_a_look_resumes_bit_for_bit(
+    learnt: Learnt, forgot: UnlearnResult, same_weights: Same, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = ending(forgot).looks
+    call, tested = Chooser.__call__, []
+
+    def killed(chooser: Chooser, model: nn.Module) -> Acceptance:
+        tested.append(model)
+        if len(tested) == len(looks):
+            raise KeyboardInterrupt
+        return call(chooser, model)
+
+    keeper = Interrupt(epoch=(looks[-1]["step"] - 1) // STEPS_AN_EPOCH - 1, step=-1)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Chooser, "__call__", killed)
+        learnt.fine_tuned(epochs=200, lr=0.3, callbacks=[keeper])
+    snapshot = keeper.read()
+    assert without_time(snapshot["stop"]["stop"]["looks"]) == without_time(looks[:-1])
+    resumed = learnt.fine_tuned(epochs=200, lr=0.3, resume=snapshot)
+    assert same_weights(forgot.model, resumed.model)
+    assert without_time(ending(resumed).looks) == without_time(looks)
+    assert without_time(resumed.history) == without_time(forgot.history)
