@@ -155,9 +155,9 @@ class Cell:
         config = replace(config, epochs=bed.epochs or config.epochs)
         self.recipe = Recipe(config, replace(config, epochs=bed.retrain_epochs))
         shape = {"in_channels": dataset.in_channels, "image_size": dataset.image_size}
-        architecture = {"name": bed.model, "num_classes": dataset.num_classes, **shape}
+        self.architecture = {"name": bed.model, "num_classes": dataset.num_classes, **shape}
         self.initial = train_initial(
-            architecture,
+            self.architecture,
             TrainingSet(dataset.train),
             dataset.preprocess,
             config,

@@ -1,0 +1,153 @@
+"""Shadow-model audits of the methods that the acceptance test accepts: RMIA and U-LiRA, which steered nothing.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.auditing --data-dir DATA --seed 20 --shadow-models 16 \\
+        --out benchmarks/results/auditing-cpu.csv
+
+One cell for each bed of :mod:`benchmarks.forgetting`, its data task, at a seed that nothing was chosen on. The shadow
+models are trained, and unlearn by the method, as the audited model did: with a search of their own, by the acceptance
+test. They are kept in the user's cache of trained models, so the script can be killed and repeated, and with more
+shadow models trains only the further ones; a row that is in the file is not measured again.
+
+The numbers are AUCs with 95 % intervals, as ``mixunlearn-cli audit`` computes them: of RMIA over samples, of U-LiRA
+over pairs of models.
+
+- rmia: can forgotten samples be told from unseen test samples of their classes under the audited model? With the row
+  "initial", the same for the model before unlearning, there is something to compare with.
+- u_lira: can the models that saw samples and unlearned them be told from retrained ones, by these samples?
+- u_lira_unseen: the same by samples that the unlearned models never saw. What is found there is how unlike a retrained
+  model the method's models are on any image (other epochs, another learning rate), and no trace of what was forgotten.
+
+What must be shown, written before the first run. The test's word holds in an audit that it did not steer if, for
+``prune-reset`` and for ``mixunlearn-reset`` with masks:
+
+1. RMIA's interval includes 0.5, on both beds, and lies below the initial model's interval where that excludes 0.5;
+2. the intervals of u_lira and u_lira_unseen overlap: the models are no more unlike retrained ones on what they forgot
+   than on what they never saw.
+
+It is not demanded that U-LiRA find nothing: the mean gap to Retrain of these methods is not within that of a second
+Retrain, so that it is expected to find a difference of both kinds. With N shadow models U-LiRA's Gaussians rest on N/4
+and N/2 models; what so few do not show can be there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from benchmarks.forgetting import BEDS, CPU, MAIN, SUBJECTS, Cell
+from benchmarks.rows import Rows
+from pymixunlearn.benchmarking.machine import describe_machine
+from pymixunlearn.evaluation.audit import ShadowMargins, measure, model_rates, plan_shadows, u_lira_scores
+from pymixunlearn.evaluation.audit.lira import half_of
+from pymixunlearn.experiments.audit.shadows import Shadows, make_shadows, margins_of
+from pymixunlearn.experiments.common.progress import Observer
+
+TASK = "data"
+AUDITED = ("mixunlearn-reset, quick", "prune-reset")
+ATTACKS = ("rmia", "u_lira", "u_lira_unseen")
+COLUMNS = (
+    "model", "dataset", "task", "seed", "subject", "shadow_models", "candidates",
+    *(f"{attack}{end}" for attack in ATTACKS for end in ("", "_low", "_high")),
+    "rmia_tpr_at_1_fpr", "device", "threads", "versions",
+)  # fmt: skip
+
+
+class Watcher(Observer):
+    """Says how many shadow models there are."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def phase_advanced(self, phase: str, done: int, detail: str = "") -> None:
+        """Print what is new."""
+        if detail != self._last:
+            click.echo(f"  {detail}", err=True)
+        self._last = detail
+
+
+def audit(cell: Cell, name: str, count: int) -> list[dict[str, Any]]:
+    """Return the row of a subject, and that of the model before unlearning."""
+    method = cell.method(SUBJECTS[name])
+    plan = plan_shadows(cell.split, count, seed=cell.seed)
+    shadows = Shadows(
+        plan,
+        cell.architecture,
+        cell.recipe.initial,
+        method,
+        cell.recipe.retrain,
+        CPU,
+        cell.seed,
+        recipe=cell.recipe,
+        with_initial=True,
+    )
+    margins = make_shadows(shadows, jobs=1, observer=Watcher())
+    assert margins.retrained is not None and margins.initial is not None  # asked for above
+    unlearned = method.unlearn(cell.initial, cell.split, device=CPU, seed=cell.seed, recipe=cell.recipe).model
+    images, preprocess = plan.audited(), cell.split.preprocess
+    after, before = (margins_of(model, images, preprocess, CPU) for model in (unlearned, cell.initial))
+    rates = measure(plan, after, margins, ("rmia", "u-lira"), seed=cell.seed)["attacks"]
+    at_first = measure(plan, before, ShadowMargins(margins.initial), ("rmia",), seed=cell.seed)["attacks"]
+    some = slice(plan.candidates)
+    scores = u_lira_scores(margins.shadows[:, some], margins.retrained[:, some], ~plan.seen)
+    unseen = model_rates(*scores, threshold=0.0, first=half_of(count)).to_dict()
+    found = {"rmia": rates["rmia"], "u_lira": rates["u-lira"], "u_lira_unseen": unseen}
+    return [
+        {"subject": "initial", **_numbers({"rmia": at_first["rmia"]}), "candidates": plan.candidates},
+        {"subject": name, **_numbers(found), "candidates": plan.candidates},
+    ]
+
+
+def _numbers(found: dict[str, dict[str, Any]]) -> dict[str, str]:
+    row = {"rmia_tpr_at_1_fpr": f"{found['rmia']['tpr_at_1_fpr']['value']:.2f}"}
+    for attack, rates in found.items():
+        for end, key in (("", "value"), ("_low", "low"), ("_high", "high")):
+            row[f"{attack}{end}"] = f"{rates['auc'][key]:.4f}"
+    return row
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Return the rows as a Markdown table."""
+    lines = ["| network, task, seed | model | shadow models | RMIA | U-LiRA | U-LiRA, unseen samples |"]
+    lines.append("| " + " | ".join(["---"] * 6) + " |")
+    for row in rows:
+        cells = [
+            f"{float(row[name]):.3f} [{float(row[f'{name}_low']):.3f}, {float(row[f'{name}_high']):.3f}]"
+            if row[name]
+            else ""
+            for name in ATTACKS
+        ]
+        where = f"{row['model']}, {row['task']}, {row['seed']}"
+        lines.append(f"| {where} | {row['subject']} | {row['shadow_models']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+@click.command()
+@click.option("--data-dir", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--bed", "beds", multiple=True, type=click.Choice(list(BEDS)), default=MAIN, show_default=True)
+@click.option("--seed", type=int, required=True)
+@click.option("--subject", "subjects", multiple=True, type=click.Choice(AUDITED), default=AUDITED, show_default=True)
+@click.option("--shadow-models", "count", type=int, default=16, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The CSV file; rows are appended.")
+def main(data_dir: Path, beds: tuple[str, ...], seed: int, subjects: tuple[str, ...], count: int, out: Path) -> None:
+    """Audit every cell, and print all rows of the file as a table."""
+    torch.set_num_threads(1)
+    results = Rows(out, COLUMNS)
+    for bed in (BEDS[name] for name in beds):
+        key = {"model": bed.name, "task": TASK, "seed": seed, "shadow_models": count}
+        left = [name for name in subjects if not results.find(subject=name, **key)]
+        if not left:
+            continue
+        cell = Cell(bed, bed.load(data_dir), TASK, seed, results)
+        for name in left:
+            for row in audit(cell, name, count):
+                if not results.find(subject=row["subject"], **key):
+                    results.add({**key, "dataset": bed.dataset, **row, **asdict(describe_machine(CPU))})
+    click.echo(table(results.rows))
+
+
+if __name__ == "__main__":
+    main()
