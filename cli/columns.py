@@ -7,9 +7,6 @@ from collections.abc import Iterator, Sequence
 
 WIDTH = 80
 
-ADVICE = ("method", "labels", "D_r", "D_f", "accepted", "time")
-"""The heading of what a method asks for, and of what was measured of it."""
-
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]], *, fold: int = 0) -> Iterator[str]:
     """Yield a table's lines; cells of the column ``fold`` are folded where the lines would be longer than the width.

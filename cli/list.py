@@ -15,7 +15,7 @@ from pymixunlearn.errors import unknown_name
 from pymixunlearn.experiments.common.data_request import DataRequest
 
 from . import names, options
-from .columns import ADVICE, table
+from .advice import advice
 from .help import settings_listing
 
 
@@ -46,7 +46,7 @@ def methods(files: tuple[str, ...]) -> None:
     """
     _show_all("methods", names.METHODS, files)
     click.echo()
-    for line in table(ADVICE, [(name, *names.ADVICE[name]) for name in names.METHODS]):
+    for line in advice(list(names.METHODS)):
         click.echo(line)
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from pymixunlearn.display import printable
 
 from . import names
-from .columns import ADVICE, paragraph, table
+from .advice import advice
+from .columns import paragraph, table
 
 if TYPE_CHECKING:
     from pymixunlearn.experiments import DryRun
@@ -63,11 +64,11 @@ def _phases(preview: DryRun) -> Iterator[str]:
         for phase in preview.phases
     ]
     yield from table(("phase", "work", "steps", "time"), rows, fold=1)
-    advice = names.ADVICE.get(preview.plan.method.name)  # of a method of the user's own nothing is known
-    if advice is not None:
+    method = preview.plan.method.name
+    if method in names.ADVICE:  # of a method of the user's own nothing is known
         yield ""
         yield "What is known of the method (list methods --help explains it):"
-        yield from table(ADVICE, [(preview.plan.method.name, *advice)])
+        yield from advice([method])
     if preview.retrain_seconds is not None:
         yield f"Retrain, for comparison: {_time(preview.retrain_seconds)} on this machine."
 

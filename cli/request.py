@@ -16,10 +16,10 @@ from pymixunlearn.experiments.request.inputs import (
     InitInputs,
     LedgerInputs,
     PurgeInputs,
+    RequestUnlearnInputs,
     RunInputs,
     VerifyLedgerInputs,
 )
-from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
 
 from . import options
 from .checks import add_checks
@@ -63,7 +63,7 @@ def init(ctx: click.Context, /, **values: Any) -> None:
 
     from .progress import make_console, say, watching
 
-    unlearn = options.make_inputs(UnlearnInputs, values, settings=settings_of(ctx, values["assignments"]))
+    unlearn = options.make_inputs(RequestUnlearnInputs, values, settings=settings_of(ctx, values["assignments"]))
     console = make_console()
     with watching(console) as observer:
         run_init(options.make_inputs(InitInputs, values, unlearn=unlearn), observer=observer)

@@ -11,6 +11,8 @@ from click.testing import Result
 from mixunlearn_cli import names
 
 from pymixunlearn import methods
+from pymixunlearn.experiments.request.inputs import InitInputs
+from pymixunlearn.experiments.unlearn.inputs import RECOMMENDED, UnlearnInputs
 
 Invoke = Callable[..., Result]
 
@@ -60,7 +62,19 @@ def test_the_table_of_methods_says_what_each_asks_for_in_80_columns(invoke: Invo
     lines = invoke("list", "methods").stdout.splitlines()
     assert max(map(len, lines)) <= 80
     (heading,) = (number for number, line in enumerate(lines) if line.split()[:1] == ["method"])
-    rows = {line.split()[0]: line for line in lines[heading + 1 :]}
+    (end,) = (number for number, line in enumerate(lines) if line.strip().startswith("For deletion requests"))
+    rows = {line.split()[0]: line for line in lines[heading + 1 : end]}
     assert list(rows) == list(names.METHODS)
     assert rows["retrain"].split()[1:4] == ["D_r", "yes", "no"]
     assert rows["boundary-expand"].split()[1:] == ["none", "no", "trains", "on", "-", "-"]
+
+
+def test_what_is_recommended_was_accepted_most_and_is_the_default_for_requests(invoke: Invoke) -> None:
+    found = {name: text.split(" of ") for name, (*_, text, _) in names.ADVICE.items() if text != "-"}
+    shares = {name: int(accepted) / int(runs) for name, (accepted, runs) in found.items() if name != "retrain"}
+    assert shares[RECOMMENDED] == max(shares.values())
+    told = f"{RECOMMENDED} is recommended: the acceptance test accepted it in {' of '.join(found[RECOMMENDED])} runs"
+    assert told in " ".join(invoke("list", "methods").stdout.split())
+    text = " ".join(invoke("request", "init", "--help").stdout.split())
+    assert f"docs/choosing.md. [default: {RECOMMENDED}]" in text
+    assert InitInputs().unlearn.method == RECOMMENDED and UnlearnInputs().method == "mixunlearn"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pymixunlearn.experiments.common.options import option
-from pymixunlearn.experiments.unlearn.inputs import SIGN, UnlearnInputs
+from pymixunlearn.experiments.unlearn.inputs import RECOMMENDED, SIGN, UnlearnInputs
 
 _LEDGER = Path("ledger")
 MAX_DISTANCE = 40
@@ -26,6 +26,21 @@ def _sign_key() -> Path | None:
 
 
 @dataclass(frozen=True)
+class RequestUnlearnInputs(UnlearnInputs):
+    """Inputs of a ledger's runs: those of ``unlearn``, with another method where none is named."""
+
+    method: str = option(
+        "--method",
+        default=RECOMMENDED,
+        show_default=True,
+        metavar="NAME",
+        first=True,
+        help="How to unlearn; the methods are listed below. The settings of one: --method NAME --help. Why the default "
+        "is another than unlearn's: docs/choosing.md.",
+    )
+
+
+@dataclass(frozen=True)
 class InitInputs:
     """Inputs of ``request init``.
 
@@ -34,7 +49,7 @@ class InitInputs:
         ledger: The folder.
     """
 
-    unlearn: UnlearnInputs = field(default_factory=UnlearnInputs)
+    unlearn: UnlearnInputs = field(default_factory=RequestUnlearnInputs)
     ledger: Path = _ledger()
 
 

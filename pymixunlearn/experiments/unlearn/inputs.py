@@ -10,6 +10,8 @@ from pymixunlearn.experiments.common.inputs import LABELS, SeededInputs, accurac
 from pymixunlearn.experiments.common.options import option
 
 SIGN = "Sign with this private key (of 'request keygen'); 'verify --public-key' checks it."
+RECOMMENDED = "eu-k"
+"""The method for deletion requests: of those in ``docs/choosing.md`` the one that the acceptance test accepts most."""
 RETRAINS = ("none", "one", "two")
 """How many models can be retrained for comparison."""
 
@@ -39,7 +41,8 @@ class UnlearnInputs(SeededInputs):
         show_default=True,
         metavar="NAME",
         first=True,
-        help="How to unlearn; the methods are listed below. The settings of one: --method NAME --help.",
+        help="How to unlearn; the methods are listed below. The settings of one: --method NAME --help. The default is "
+        f"the paper's; for deletion requests {RECOMMENDED} is recommended (docs/choosing.md).",
     )
     label_aware: bool | None = option(
         LABELS,
