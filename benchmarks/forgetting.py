@@ -45,6 +45,7 @@ import click
 import torch
 from torch import nn
 
+from benchmarks.forgetting_tables import SECOND, table
 from benchmarks.rows import Rows
 from pymixunlearn import data, methods, tasks
 from pymixunlearn.benchmarking.machine import describe_machine
@@ -121,7 +122,6 @@ class Subject:
     settings: dict[str, Any]
 
 
-SECOND = "second retrain"
 SUBJECTS: dict[str, Subject] = {
     "prune-reset": Subject("prune-reset", {}),
     "eu-k": Subject("eu-k", {}),
@@ -260,58 +260,6 @@ class Cell:
             f"{judged.ks_resurfaced:.3f} (bound {judged.bound:.3f}), gap {row['gap']:.2f}, "
             f"test {metrics.get('test', metrics.get('test_r')):.2f}, {seconds or 0:.1f} s; {row.get('search') or ''}"
         )
-
-
-def table(rows: list[dict[str, str]]) -> str:
-    """Return the rows as a Markdown table."""
-    heading = ("network, task, seed", "model", "decision", "distance, after resurfacing (bound)", "gap", "test")
-    lines = [f"| {' | '.join((*heading, 'seconds', 'of Retrain'))} |", "| " + " | ".join(["---"] * 8) + " |"]
-    for row in sorted(rows, key=lambda row: (row["model"], row["task"], int(row["seed"]))):
-        distances = f"{float(row['ks']):.3f}, {float(row['ks_resurfaced']):.3f} ({float(row['bound']):.3f})"
-        share = f"{100 * float(row['share_of_retrain'] or 0):.0f} %" if row["seconds"] else ""
-        seconds = f"{float(row['seconds']):.1f}" if row["seconds"] else ""
-        cell = f"{row['model']}, {row['task']}, {row['seed']} | {row['subject']} | {row['decision']} | {distances}"
-        lines.append(f"| {cell} | {float(row['gap']):.1f} | {test_of(row):.1f} | {seconds} | {share} |")
-    return "\n".join(lines)
-
-
-def summary(rows: list[dict[str, str]]) -> str:
-    """Return a Markdown table with one row for each network, task and subject, over the seeds.
-
-    Decisions are counted in the cells in which the test refuses the initial model: elsewhere it can tell nothing.
-    """
-    lines = ["| network, task | model | accepted | of Retrain's time | mean gap | test less Retrain's |"]
-    lines.append("| " + " | ".join(["---"] * 6) + " |")
-    cells = {(row["model"], row["task"], row["seed"], row["subject"]): row for row in rows}
-    for name, task, subject in dict.fromkeys(
-        (row["model"], row["task"], row["subject"]) for row in sorted(rows, key=_order)
-    ):
-        same = [row for row in rows if (row["model"], row["task"], row["subject"]) == (name, task, subject)]
-        told = [row for row in same if cells[name, task, row["seed"], "initial"]["decision"] == "refused"]
-        accepted = f"{sum(row['decision'] == 'accepted' for row in told)} of {len(told)}"
-        shares = [100 * float(row["share_of_retrain"]) for row in same if row["share_of_retrain"]]
-        gaps = [float(row["gap"]) for row in same]
-        tests = [test_of(row) - test_of(cells[name, task, row["seed"], "retrain"]) for row in same]
-        times = f"{_range(shares, '.0f')} %" if shares else ""
-        lines.append(
-            f"| {name}, {task} | {subject} | {accepted} | {times} | {_range(gaps, '.1f')} | {_range(tests, '+.1f')} |"
-        )
-    return "\n".join(lines)
-
-
-def test_of(row: dict[str, str]) -> float:
-    """Return the accuracy on test images, where a class is forgotten on those of the other classes."""
-    return float(row["test"] or row["test_r"])
-
-
-def _order(row: dict[str, str]) -> tuple[str, str, int]:
-    subjects = ["retrain", SECOND, "initial", *SUBJECTS]
-    return row["model"], row["task"], subjects.index(row["subject"])
-
-
-def _range(values: list[float], form: str) -> str:
-    low, high = (format(value, form) for value in (min(values), max(values)))
-    return low if low == high else f"{low} to {high}"
 
 
 @click.command()

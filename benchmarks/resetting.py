@@ -35,7 +35,8 @@ import click
 import torch
 from torch import Tensor
 
-from benchmarks.forgetting import BEDS, COLUMNS, Cell, table
+from benchmarks.forgetting import BEDS, COLUMNS, Cell
+from benchmarks.forgetting_tables import table
 from benchmarks.rows import Rows
 from pymixunlearn.methods import PruneReset
 from pymixunlearn.seeding import derive_seed
