@@ -125,7 +125,8 @@ def exhibit_as_markdown(report: ExhibitReport) -> str:
             cells = [_bold(row, key, "**{}**".format) for row in found for key in keys]
             rows.append([GROUPS[group], row_label(name), *cells])
         lines += [*markdown_lines(["Labels", "Method", *heads], rows), ""]
-    lines += [_legend(report), ""]
+    if report.blocks:
+        lines += [_legend(report), ""]
     for case in report.cases:
         lines += [f"## {case.label}", ""]
         if case.reason is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -15,6 +17,8 @@ from pymixunlearn.evaluation import metric_keys
 from pymixunlearn.experiments import BadRequest, ExperimentInputs, ExperimentPlan, resolve_experiment
 from pymixunlearn.experiments.common.settings import build_config, flat_settings, split_by_target
 from pymixunlearn.experiments.compare.published import published_tables
+from pymixunlearn.experiments.paper import plan as paper_plan
+from pymixunlearn.experiments.paper import results
 from pymixunlearn.experiments.paper.exhibit import (
     TRAINING,
     as_yaml,
@@ -24,6 +28,7 @@ from pymixunlearn.experiments.paper.exhibit import (
 )
 from pymixunlearn.experiments.paper.inputs import SCALES
 from pymixunlearn.experiments.paper.plan import case_key
+from pymixunlearn.experiments.unlearn.plan import resolve_unlearning
 
 NAMES = (*(f"table{number}" for number in range(1, 8)), *(f"figure{number}" for number in range(3, 12)))
 OWN = {
@@ -177,6 +182,22 @@ def test_a_rows_own_settings_are_nearest(tmp_path: Path) -> None:
         assert cell.plan.initial_config.epochs == 2  # type: ignore[union-attr]
 
 
+def test_on_a_gpu_all_rows_have_one_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def precisions(**settings: Any) -> list[Any]:
+        rows = {**OWN["rows"], "own": {"method": "mixunlearn", "label_aware": True, "settings": settings}}
+        found = resolve_experiment(ExperimentInputs(own(tmp_path, rows=rows), "tiny"))
+        return [cell.inputs.settings.get("precision") for cell in found.cells]
+
+    monkeypatch.setattr(paper_plan, "resolve_device", lambda name: torch.device("cpu"))
+    assert precisions() == [None, None, None]
+    monkeypatch.setattr(paper_plan, "resolve_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(
+        paper_plan, "resolve_unlearning", lambda run, split: resolve_unlearning(replace(run, device="cpu"), split=split)
+    )
+    assert precisions() == [None, "float32", "float32"]  # neggrad has no other
+    assert precisions(precision="bfloat16") == [None, "float32", "bfloat16"]
+
+
 def test_only_picks_cells_by_their_parts(tmp_path: Path) -> None:
     def chosen(*patterns: str) -> list[str]:
         return [cell.key for cell in plan(own(tmp_path), seeds=(0, 1), only=patterns).cells if cell.selected]
@@ -215,6 +236,35 @@ def test_a_folder_of_images_serves_a_data_set_and_is_called_a_copy(tmp_path: Pat
         plan(mine, folders=("cifar10",))
     with pytest.raises(UserError, match="does not exist"):
         plan(mine, folders=("cifar10=nowhere",))
+
+
+def test_the_papers_numbers_stand_beside_its_own_protocol_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part, count in (("train", 3), ("test", 2)):
+        for label in range(10):
+            (tmp_path / "copy" / part / f"c{label}").mkdir(parents=True)
+            for number in range(count):
+                picture = Image.new("L", (28, 28), 20 * label + number)
+                picture.save(tmp_path / "copy" / part / f"c{label}" / f"{number}.png")
+
+    def numbers(changes: dict[str, Any], scale: str = "paper", images: int = 30, **scales: Any) -> Any:
+        monkeypatch.setitem(results._TRAINING_IMAGES, "mnist", images)
+        _, content = read_content("table1")
+        rows = {row: content["rows"][row] for row in ("neggrad", "laf")}
+        here = {**content["scales"][scale], "seeds": [0], **scales}
+        here["data"] = {"mnist": {**content["scales"]["paper"]["data"]["mnist"], **scales.get("data", {})}}
+        path = tmp_path / "mine.yaml"
+        path.write_text(as_yaml({**content, "rows": rows, "scales": {scale: here}, **changes}))
+        found = plan(str(path), scale, folders=(f"mnist={tmp_path / 'copy'}",))
+        return results.published_numbers(found.exhibit, found.cases[0])[0]
+
+    assert numbers({})["laf"]["asr"] == published_tables("table1")[1]["mnist"]["laf"]["asr"]
+    assert "asr" not in numbers({}, asr="default")["laf"]
+    assert numbers({}, images=60_000) is None
+    assert numbers({}, scale="small") is None
+    assert numbers({"tasks": [{"task": "class", "classes": [1]}]}) is None
+    assert numbers({}, data={"image_size": 14}) is None
+    assert numbers({}, settings={"initial.epochs": 3}) is None
+    assert numbers({"published": None}) is None
 
 
 def test_a_method_that_cannot_do_the_task_is_a_cell_that_fails(tmp_path: Path) -> None:

@@ -162,7 +162,8 @@ def test_learning_curves_are_trainings_with_the_test_accuracy(
     ]
     (cell,) = outcome.record["cells"].values()
     assert float(lines[-1]["accuracy"]) == pytest.approx(cell["metrics"]["initial"]["test"])
-    assert "learning" in outcome.files[-1] or (outcome.folder / "figure.svg").is_file()
+    assert outcome.files[-1] == "figure.svg" and (outcome.folder / "figure.svg").is_file()
+    assert "closest to Retrain" not in (outcome.folder / "table.md").read_text()  # there is no table
 
 
 @pytest.mark.parametrize("form", ["densities", "representations"])

@@ -132,7 +132,7 @@ def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = Non
     device = resolve_device(inputs.device)
     settings = _by_row(inputs.settings, list(named))
     if device.type == "cuda":
-        settings = {name: _in_one_precision(name, own) for name, own in settings.items()}
+        settings = {name: in_one_precision(row_names()[name][0], own) for name, own in settings.items()}
 
     dividing = {seed: seed if inputs.split_seed is None else inputs.split_seed for seed in inputs.seeds}
     divided = load_splits(
@@ -249,9 +249,8 @@ def flat_by_method(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _in_one_precision(row: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def in_one_precision(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row's settings with the precision that the methods have that do not choose one: seconds are compared."""
-    method, _ = row_names()[row]
     choice = {"precision": "float32"} if "precision" in methods.get(method).config_class.kinds() else {}
     return {**choice, **settings}
 

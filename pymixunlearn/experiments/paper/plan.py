@@ -21,7 +21,7 @@ from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.settings import TRAININGS, build_config, flat_settings, split_by_target
 from pymixunlearn.experiments.common.split_request import SplitRequest
 from pymixunlearn.experiments.common.training_run import TrainingPlan
-from pymixunlearn.experiments.compare.plan import flat_by_method
+from pymixunlearn.experiments.compare.plan import flat_by_method, in_one_precision
 from pymixunlearn.experiments.paper.exhibit import (
     PRETRAINED,
     TRAINING,
@@ -164,10 +164,14 @@ def resolve_experiment(inputs: ExperimentInputs, *, observer: Observer | None = 
         if len(set(inputs.seeds)) < len(inputs.seeds):
             raise BadRequest(f"seeds are {', '.join(map(str, inputs.seeds))}; expected each once")
         exhibit = replace(exhibit, seeds=inputs.seeds)
-    device = str(resolve_device(inputs.device))
+    device = resolve_device(inputs.device)
     for row in exhibit.rows:
         check_name(f"method of row '{row.key}'", row.method, [TRAINING, *methods.available()])
-    settings = {(data.key, row.key): _settings(exhibit, data, row) for data in exhibit.data for row in exhibit.rows}
+    settings = {
+        (data.key, row.key): _settings(exhibit, data, row, one_precision=device.type == "cuda")
+        for data in exhibit.data
+        for row in exhibit.rows
+    }
     folders = read_folders(inputs.folders, [data.key for data in exhibit.data])
 
     cases: list[ExhibitCase] = []
@@ -176,7 +180,7 @@ def resolve_experiment(inputs: ExperimentInputs, *, observer: Observer | None = 
         served = serve(data, model, inputs, folders.get(data.key), observer)
         for task in exhibit.tasks:
             key = case_key(exhibit, data, task)
-            cells = _cells(exhibit, key, served, task, model, device, inputs, settings, observer)
+            cells = _cells(exhibit, key, served, task, model, str(device), inputs, settings, observer)
             cases.append(ExhibitCase(key, _case_label(exhibit, served.label, task), data, task, cells, served.reason))
     _check_patterns(inputs.only, [cell for case in cases for cell in case.cells])
     identity = {
@@ -184,7 +188,7 @@ def resolve_experiment(inputs: ExperimentInputs, *, observer: Observer | None = 
         "command": "experiment",
         "exhibit": exhibit.name,
         "scale": exhibit.scale,
-        "device": device,
+        "device": str(device),
     }
     return ExperimentPlan(inputs, exhibit, tuple(cases), identity)
 
@@ -242,8 +246,10 @@ def _cells(
     return tuple(cell(row, seed) for row, seed in ordered)
 
 
-def _settings(exhibit: Exhibit, data: ExhibitData, row: ExhibitRow) -> dict[str, Any]:
+def _settings(exhibit: Exhibit, data: ExhibitData, row: ExhibitRow, *, one_precision: bool) -> dict[str, Any]:
     """Return a row's settings on a data set: the scale's, the data's, and its own on top.
+
+    With ``one_precision`` below them that of all methods, whose seconds are compared.
 
     Raises:
         BadRequest: A setting addresses no method and no row, is none of the method's, or its value does not fit.
@@ -261,6 +267,8 @@ def _settings(exhibit: Exhibit, data: ExhibitData, row: ExhibitRow) -> dict[str,
         return {**found[TRAINING], **row.settings}
     trainings = {f"{target}.{name}": value for target in TRAININGS for name, value in found[target].items()}
     settings = {**trainings, **found[row.method], **found[row.key], **flat_settings(row.settings)}
+    if one_precision:
+        settings = in_one_precision(row.method, settings)
     config_class = methods.get(row.method).config_class
     targets = split_by_target(settings, config_class.kinds())
     build_config(config_class, targets["method"])

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from pymixunlearn.experiments.compare.published import published_tables, same_network
-from pymixunlearn.experiments.paper.exhibit import Exhibit
+from pymixunlearn.experiments.paper.exhibit import Exhibit, read_exhibit
 from pymixunlearn.experiments.paper.plan import ExhibitCase, ExperimentPlan
 from pymixunlearn.experiments.unlearn.plan import Plan
 from pymixunlearn.reporting import comparison_table
@@ -26,6 +26,9 @@ _ATTACKS = {
     "default": "ASR is made in this package's own way and is not comparable with the paper's.",
     "paper": "ASR is made as by the code that the paper follows.",
 }
+
+_TRAINING_IMAGES = {"cifar10": 50_000, "svhn": 73_257, "mnist": 60_000, "fashion-mnist": 60_000, "imagenet": 40_000}
+"""What the paper trains on; ImageNet's are four fifths of the validation images."""
 
 
 def exhibit_report(plan: ExperimentPlan, record: Mapping[str, Any]) -> ExhibitReport:
@@ -66,7 +69,7 @@ def _case_result(exhibit: Exhibit, case: ExhibitCase, record: Mapping[str, Any])
     example = case.example
     if case.reason is not None or not isinstance(example, Plan):
         return CaseResult(case.key, case.label, "" if case.reason else _context(case), None, case.reason), None
-    published, source = _published(exhibit, case, example)
+    published, source = published_numbers(exhibit, case)
     identity = example.identity
     about = {
         **{key: identity[key] for key in ("task", "params", "architecture")},
@@ -83,18 +86,31 @@ def _case_result(exhibit: Exhibit, case: ExhibitCase, record: Mapping[str, Any])
     return CaseResult(case.key, case.label, _context(case), shown, None, intervals), source if published else None
 
 
-def _published(exhibit: Exhibit, case: ExhibitCase, example: Plan) -> tuple[dict[str, Numbers] | None, str | None]:
-    """Return the paper's numbers of a case: beside its own protocol only."""
-    if exhibit.scale != "paper" or exhibit.published is None:
+def published_numbers(exhibit: Exhibit, case: ExhibitCase) -> tuple[dict[str, Numbers] | None, str | None]:
+    """Return the paper's numbers of a case, and where they stand: beside its own protocol only, otherwise none.
+
+    What is forgotten, the data and how many there are, the network and both trainings have to be the paper's; its
+    numbers of the membership attack are left out unless ours is made in the same way.
+    """
+    example = case.example
+    if exhibit.scale != "paper" or exhibit.published is None or not isinstance(example, Plan):
         return None, None
+    shipped = read_exhibit(exhibit.published, "paper")
+    if case.data not in shipped.data or case.task not in shipped.tasks:
+        return None, None
+    if len(example.split.dataset.train) != _TRAINING_IMAGES[case.data.key]:
+        return None, None
+    if case.data.key == "imagenet":
+        alike = exhibit.settings == shipped.settings
+    else:
+        alike = same_network({**example.identity, "dataset": case.data.key})
     source, tables = published_tables(exhibit.published)
-    numbers = tables.get(case.key)
-    if numbers is None or (case.data.key != "imagenet" and not same_network({**example.identity, "dataset": case.key})):
+    if not alike or case.key not in tables:
         return None, None
     hidden = () if exhibit.asr == "paper" else ("asr",)
     return {
         row: {metric: cell for metric, cell in cells.items() if cell is not None and metric not in hidden}
-        for row, cells in numbers.items()
+        for row, cells in tables[case.key].items()
     }, source
 
 
