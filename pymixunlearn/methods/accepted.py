@@ -13,7 +13,7 @@ from pymixunlearn.methods.choosing import Chooser
 from pymixunlearn.training.loop import StateDict
 
 FIRST_LOOK, GROWTH = 32, 1.5
-"""After how many steps of the last stage the first look is, and how much later each one is than the one before.
+"""After how many steps of the last stage the first look is, at least, and how much later than one look the next is.
 
 Looks are rarer than the checks of ``stop=auto``: each is an acceptance test, and each is another chance to pass one
 by luck.
@@ -126,7 +126,9 @@ class AcceptedStop:
     def _due(self, step: int) -> bool:
         if step < self._first:
             return False
-        return step == self._budget or step - self.last_stage >= round(FIRST_LOOK * GROWTH ** len(self._looks))
+        # Later by a half than the last look, wherever that was: where the first epoch is long, so is the wait after it.
+        due = GROWTH * (self._looks[-1]["step"] - self.last_stage) if self._looks else FIRST_LOOK
+        return step == self._budget or step - self.last_stage >= due
 
     def state(self) -> StateDict:
         """Return what :meth:`begin` takes to go on."""

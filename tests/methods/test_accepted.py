@@ -48,10 +48,11 @@ def stop_after(chooser: Any, lengths: list[int], last_stage: int = 0) -> Accepte
 @pytest.mark.parametrize(
     ("lengths", "last_stage", "expected"),
     [
-        ([20] * 20, 0, [32, 48, 72, 108, 162, 243, 364, 400]),
-        ([50] * 3, 0, [50, 51, 72, 108, 150]),  # not before every forget image has been dealt with
+        ([20] * 20, 0, [32, 48, 72, 108, 162, 243, 365, 400]),
+        ([50] * 3, 0, [50, 75, 113, 150]),  # not before every forget image has been dealt with
+        ([250] * 10, 0, [250, 375, 563, 845, 1268, 1902, 2500]),  # and rarer from there on
         ([5, 5], 0, [10]),
-        ([30, 30, 40, 40], 60, [100, 108, 132, 140]),  # the earlier stages may do harm on purpose
+        ([30, 30, 40, 40], 60, [100, 120, 140]),  # the earlier stages may do harm on purpose
     ],
 )
 def test_looks_get_rarer_and_the_last_step_has_one(lengths: list[int], last_stage: int, expected: list[int]) -> None:
