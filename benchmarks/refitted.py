@@ -1,27 +1,28 @@
-"""Refitted heads and Retrains of class tasks on new seeds: how often the acceptance test finds the one and not the other.
+"""Refitted heads and Retrains of class tasks on new seeds: how often the acceptance test finds which of them.
 
     OMP_NUM_THREADS=1 python -m benchmarks.refitted --data-dir DATA --out benchmarks/results/refitted-cpu.csv
 
 DATA holds FashionMNIST/raw. A row that is in the file is not measured again, so the script can be killed and repeated.
 
-Why: :mod:`benchmarks.acceptance` found one refitted head that is accepted (``cnn``, class 0 of fashion-mnist@10000). D_r
-has no image of a forgotten class, so that no step on D_r alone teaches the new last layer that class, and the margins of
-D_f and of V are those of a class which the layer never learnt. A candidate for part (b) was made for such tasks, on
-the models of that file (classes 0, 2 and 4 of its initial model), and is compared with the present part (b) here:
+Why: :mod:`benchmarks.acceptance` found one refitted head that is accepted (``cnn``, class 0 of fashion-mnist@10000).
+D_r has no image of a forgotten class, so that no step on D_r alone teaches the new last layer that class, and the
+margins of D_f and of V are those of a class which the layer never learnt. A candidate for part (b) was made for such
+tasks, on the models of that file (classes 0, 2 and 4 of its initial model), and is compared with the present part (b)
+here:
 
-- *shown*: the copy of the model is trained on D_r and, in half of each batch of 64, on at most 500 unseen images of the
-  forgotten class, which are of the choosing half of V and are never compared. 80 steps, so that as many retain images
-  are shown as in the present part (b). Its distance is compared with the same bound.
+- *shown*: the copy of the model is trained on D_r and, in half of each batch of 64, on at most 500 unseen images of
+  the forgotten class, which are of the choosing half of V and are never compared. 80 steps, so that as many retain
+  images are shown as in the present part (b). Its distance is compared with the same bound.
 
-Written before the first run, and not changed since: initial models of seeds 41 and 42, which nothing was chosen on. Of
-each, the ten classes are forgotten one by one. For seed 41 a Retrain of five epochs is trained for each class; its
-seed, that of the heads and that of the test are 100 times the initial model's and the class. A head is fitted for each
-class whose untouched model the present test refuses: elsewhere the answer is "cannot tell". The candidate replaces part (b) of class
-tasks if
+Written before the first run, and not changed since: initial models of seeds 41 and 42, which nothing was chosen on.
+Of each, the ten classes are forgotten one by one. For seed 41 a Retrain of five epochs is trained for each class; its
+seed, that of the heads and that of the test are 100 times the initial model's and the class. A head is fitted for
+each class whose untouched model the present test refuses: elsewhere the answer is "cannot tell". The candidate
+replaces part (b) of class tasks if
 
-1. it refuses at least nine in ten of the heads, of eight or more, and
+1. part (a) and it refuse at least nine in ten of the heads, of eight or more, and
 2. it refuses at most one of the ten Retrains, and
-3. it refuses more heads than the present form does.
+3. part (a) and it refuse more heads than the present form does.
 
 Otherwise part (b) stays, and docs/forgetting.md says how often a head passes. The linear probe on the last hidden
 layer and the AUC of the margins stand beside it and decide nothing.
@@ -58,9 +59,9 @@ SEEDS = (41, 42)
 RETRAINED = 41
 SHOWN, STEPS = 500, 80
 COLUMNS = (
-    "model", "dataset", "seed", "class", "subject", "decision", "decision_shown", "ks", "ks_resurfaced", "ks_shown", "bound",
-    "smallest_ks", "initial_ks", "forget_samples", "unseen_samples", "auc", "auc_low", "probe_auc", "probe_low",
-    "accuracy_unseen", "device", "threads", "versions",
+    "model", "dataset", "seed", "class", "subject", "decision", "decision_shown", "ks", "ks_resurfaced", "ks_shown",
+    "bound", "smallest_ks", "initial_ks", "forget_samples", "unseen_samples", "auc", "auc_low", "probe_auc",
+    "probe_low", "accuracy_unseen", "device", "threads", "versions",
 )  # fmt: skip
 
 
