@@ -58,7 +58,8 @@ class AcceptedStopping:
             return f"all {self.budget} steps, untested: {self.untested}"
         looks = f"{len(self.looks)} look" + ("s" if len(self.looks) != 1 else "")
         if self.met:
-            return f"accepted after {self.step} of {self.budget} steps, at the last of {looks}"
+            where = "accepted on the choosing half of the validation set"
+            return f"{where} after {self.step} of {self.budget} steps, at the last of {looks}"
         if self.step < self.budget:
             return f"not accepted in {looks} by step {self.step} of {self.budget}"
         return f"the budget of {self.budget} steps is spent, not accepted in {looks}"

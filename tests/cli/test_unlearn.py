@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from pymixunlearn.evaluation import Acceptance
+from pymixunlearn.methods.choosing import Chooser
 from pymixunlearn.models.weight_files import read_tensors
 from pymixunlearn.training import tensors_hash
 
@@ -182,6 +184,21 @@ def test_ending_by_the_acceptance_test_needs_a_validation_set_before_any_work(in
     )
     result = invoke("unlearn", "--stop", "accepted", "--dataset", "digits@1000", "--dry-run")
     assert result.exit_code == 0 and "Ends when the acceptance test accepts the model, at the latest" in result.output
+
+
+def test_a_report_says_where_the_judging_half_disagrees_with_the_half_that_ended_the_run(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Chooser, "tells", lambda chooser: True)
+    monkeypatch.setattr(Chooser, "__call__", lambda *_: Acceptance("accepted", "by luck", ks=0.0, bound=0.1))
+    options = ("--method", "fine-tune", "--dataset", "digits@1000", "--no-retrain", "--stop", "accepted")
+    result = invoke("unlearn", *options, "--set", "initial.epochs=1", "--out", "a")
+    assert result.exit_code == 0, result.output
+    assert "accepted on the choosing half of the validation set after 32 of" in " ".join(result.stdout.split())
+    record = json.loads(Path("a/metrics.json").read_text())
+    assert record["stopping"]["met"] and record["acceptance"]["unlearned"]["decision"] == "cannot tell"
+    text = " ".join(Path("a/report.html").read_text().split())
+    assert "is made with the other half, and is another: <b>cannot tell</b>" in text
 
 
 @pytest.mark.parametrize(

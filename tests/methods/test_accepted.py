@@ -20,6 +20,7 @@ from tests.evaluation.test_acceptance import World
 from tests.methods.interrupting import Interrupt, without_time
 
 Same = Callable[[nn.Module, nn.Module], bool]
+ON_V = "accepted on the choosing half of the validation set"
 
 
 class Decisions:
@@ -66,7 +67,7 @@ def test_looks_get_rarer_and_the_last_step_has_one(lengths: list[int], last_stag
 def test_it_ends_at_the_first_model_that_is_accepted() -> None:
     result = stop_after(Decisions(1), [20] * 5).result()
     assert (result.met, result.step, len(result.looks)) == (True, 48, 2)
-    assert result.sentence() == "accepted after 48 of 100 steps, at the last of 2 looks"
+    assert result.sentence() == f"{ON_V} after 48 of 100 steps, at the last of 2 looks"
     record = result.to_dict()
     assert record["rule"] == "accepted" and record["seconds"] == sum(look["seconds"] for look in result.looks)
     assert [look["decision"] for look in record["looks"]] == ["refused", "accepted"]
@@ -165,7 +166,7 @@ def test_a_network_that_forgets_is_accepted_before_the_budget_is_spent(learnt: L
     assert len(before) > 3 and all(look["decision"] == "refused" and look["ks"] > look["bound"] for look in before)
     assert last["decision"] == "accepted" and max(last["ks"], last["ks_resurfaced"]) <= last["bound"]
     looks = f"the last of {len(stopping.looks)} looks"
-    assert stopping.sentence() == f"accepted after {stopping.step} of 1200 steps, at {looks}"
+    assert stopping.sentence() == f"{ON_V} after {stopping.step} of 1200 steps, at {looks}"
     assert len(forgot.history) == -(-stopping.step // STEPS_AN_EPOCH)
     judged, untouched = (acceptance(model, learnt.split, device="cpu") for model in (forgot.model, learnt.initial))
     assert judged.ks is not None and untouched.ks is not None and judged.ks < untouched.ks / 3
