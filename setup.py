@@ -4,7 +4,8 @@ Three extension modules come out of csrc/ (its list of sources is csrc/sources.j
 
 - ``_ops_cpu``: schemas and CPU operators,
 - ``_ops_cuda``: CUDA operators, a file of its own so that a CUDA build still imports where no driver is,
-- ``_introspection``: facts about the build, through pybind11.
+- ``_introspection``: facts about the build, through pybind11. It alone is for one version of Python, and is optional:
+  in a wheel the others do without it.
 
 Where no C++ compiler is found the package installs without them and runs on its plain-PyTorch reference operators.
 
@@ -15,6 +16,8 @@ Environment:
   built when torch has CUDA and a matching nvcc is found.
 - ``TORCH_CUDA_ARCH_LIST``: GPU architectures, as for any torch extension. Without it, those of the GPUs that this
   machine has, or the list in csrc/sources.json where it has none.
+- ``PYMIXUNLEARN_LIBRARIES``: a folder with libraries of operators that were built from these very sources, which are
+  taken instead of compiling them again (release/wheels.py).
 - ``MAX_JOBS``: parallel compile jobs.
 """
 
@@ -32,10 +35,12 @@ from typing import NamedTuple
 
 import torch
 from setuptools import Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 
 ROOT = Path(__file__).resolve().parent
 CSRC = json.loads((ROOT / "csrc" / "sources.json").read_text())
 TARGET = CSRC["torch_target"]
+FOR_ONE_PYTHON = "_introspection"
 COMPILERS = ["c++", "g++", "clang++"]
 TOO_OLD = r"[1-7]\.|Kepler|Maxwell|Pascal|Volta|Turing"
 SYNTAX_CHECK = ["-std=c++17", "-fsyntax-only", "-x", "c++", os.devnull]
@@ -228,7 +233,7 @@ def extensions() -> list[Extension]:
     import pybind11
 
     introspection = Extension(
-        "pymixunlearn._introspection",
+        f"pymixunlearn.{FOR_ONE_PYTHON}",
         sources("introspection"),
         include_dirs=[pybind11.get_include()],
         define_macros=facts,
@@ -240,14 +245,30 @@ def extensions() -> list[Extension]:
 class Build(BuildExtension.with_options(no_python_abi_suffix=True)):
     """Compiles each extension in a folder of its own: they share sources, which they compile differently.
 
-    Libraries have plain ".so" names: two of the three are shared libraries for the dispatcher, not Python modules.
+    The libraries of operators have plain ".so" names: they are shared libraries for the dispatcher, not Python modules.
     """
 
+    def get_ext_filename(self, name: str) -> str:
+        self.no_python_abi_suffix = not name.endswith(FOR_ONE_PYTHON)
+        return super().get_ext_filename(name)
+
     def build_extension(self, ext: Extension) -> None:
+        if (folder := os.getenv("PYMIXUNLEARN_LIBRARIES")) and not ext.name.endswith(FOR_ONE_PYTHON):
+            target = Path(self.get_ext_fullpath(ext.name))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(Path(folder) / target.name, target)
+            return
         together = self.build_temp
         self.build_temp = os.path.join(together, ext.name)
         super().build_extension(ext)
         self.build_temp = together
+
+
+class Wheel(bdist_wheel):
+    """A wheel for every Python: what is built for one alone bears its name, so that the others pass it over."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
 
 
 packages = find_packages(include=["pymixunlearn*"])
@@ -256,5 +277,5 @@ packages += ["mixunlearn_cli", *(f"mixunlearn_cli.{name}" for name in find_packa
 setup(
     packages=packages,
     ext_modules=extensions() if build_extensions else [],
-    cmdclass={"build_ext": Build},
+    cmdclass={"build_ext": Build, "bdist_wheel": Wheel},
 )

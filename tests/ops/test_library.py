@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,6 +70,50 @@ def test_rocm_is_served_by_the_reference(monkeypatch: pytest.MonkeyPatch) -> Non
     tensor = torch.zeros(2).as_subclass(type("There", (Elsewhere,), {"where": "cuda"}))
     with pytest.warns(RuntimeWarning, match="tensors on cuda are served by .* is built for ROCm"):
         assert not call.compiled(tensor)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"\x7fELF\0libc10.so\0libcudart.so.13\0libtorch.so\0", 13),
+        (b"\x7fELF\0mylibcudart.so.11\0libcudart.so.12\0", 12),
+        (b"\x7fELF\0libc10.so\0", None),  # a runtime of its own
+        (b"", None),
+        (None, None),
+    ],
+)
+def test_the_cuda_version_of_a_library_is_read_from_its_file(
+    tmp_path: Path, content: bytes | None, expected: int | None
+) -> None:
+    path = tmp_path / "_ops_cuda.so"
+    if content is not None:
+        path.write_bytes(content)
+    assert library._cuda_major(path) == expected
+
+
+def test_a_library_for_another_cuda_is_not_loaded_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "_ops_cuda.so").write_bytes(b"\0libcudart.so.13\0")
+    monkeypatch.setattr(library, "_PACKAGE", tmp_path)
+    monkeypatch.setattr(torch.version, "hip", None, raising=False)
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(torch, "__version__", "2.10.0+cu128")
+    expected = "_ops_cuda.so is for CUDA 13, and torch 2.10.0+cu128 is built with CUDA 12"
+    assert library._load_cuda(library.LibraryStatus(True)) == library.LibraryStatus(False, expected)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert str(library._load_cuda(library.LibraryStatus(True)).reason).startswith("_ops_cuda.so does not load under")
+
+
+def test_facts_of_the_build_are_optional(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The module that knows them is for one version of Python, and a wheel serves all."""
+    monkeypatch.setitem(sys.modules, "pymixunlearn._introspection", None)
+    monkeypatch.setattr(library, "_PACKAGE", tmp_path)
+    assert library._facts() == {"introspection": "was not built"}
+    (tmp_path / "_introspection.cpython-39-x86_64-linux-gnu.so").touch()
+    here = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    told = f"not for {here}; there is _introspection.cpython-39-x86_64-linux-gnu.so"
+    assert library._facts() == {"introspection": told}
 
 
 @pytest.mark.parametrize(("capability", "served"), [((7, 5), False), ((8, 0), True), ((12, 0), True)])

@@ -6,13 +6,14 @@ import os
 import runpy
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
-from setuptools import Extension
+from setuptools import Command, Distribution, Extension
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,6 +36,18 @@ def extensions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Exten
         return {extension.name: extension for extension in setup.call_args.kwargs["ext_modules"]}
 
     return run
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch, compiler: str) -> dict[str, Callable[..., Command]]:
+    """The commands that setup.py gives to setuptools."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setenv("PYMIXUNLEARN_CUDA", "0")
+    with mock.patch("setuptools.setup") as setup:
+        runpy.run_path(str(ROOT / "setup.py"))
+    found: dict[str, Callable[..., Command]] = setup.call_args.kwargs["cmdclass"]
+    return found
 
 
 @pytest.fixture
@@ -212,3 +225,34 @@ def test_the_first_compiler_that_works_is_taken(configure: Configure, tmp_path: 
     (tmp_path / "clang++").symlink_to(compiler)
     extensions, told = configure(PATH=str(tmp_path), PYMIXUNLEARN_CUDA="0")
     assert (extensions, told) == (["pymixunlearn._ops_cpu", "pymixunlearn._introspection"], "")
+
+
+def test_only_the_introspection_is_for_one_python(commands: dict[str, Callable[..., Command]]) -> None:
+    build = commands["build_ext"](Distribution())
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    assert build.get_ext_filename("pymixunlearn._ops_cpu") == "pymixunlearn/_ops_cpu.so"
+    assert build.get_ext_filename("pymixunlearn._introspection") == f"pymixunlearn/_introspection{suffix}"
+    assert build.get_ext_filename("pymixunlearn._ops_cuda") == "pymixunlearn/_ops_cuda.so"
+
+
+def test_a_wheel_is_for_every_python_and_one_platform(commands: dict[str, Callable[..., Command]]) -> None:
+    module = Extension("pymixunlearn._ops_cpu", [])
+    wheel = commands["bdist_wheel"](Distribution({"name": "pymixunlearn", "ext_modules": [module]}))
+    wheel.ensure_finalized()
+    python, abi, platform = wheel.get_tag()
+    assert (python, abi) == ("py3", "none") and platform not in ("any", "")
+
+
+def test_libraries_that_are_given_are_not_compiled(
+    commands: dict[str, Callable[..., Command]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "_ops_cpu.so").write_bytes(b"built before")
+    monkeypatch.setenv("PYMIXUNLEARN_LIBRARIES", str(tmp_path))
+    given = Extension("pymixunlearn._ops_cpu", ["nothing-to-compile.cpp"])
+    build = commands["build_ext"](Distribution({"name": "pymixunlearn", "ext_modules": [given]}))
+    build.build_lib, build.build_temp = str(tmp_path / "lib"), str(tmp_path / "temp")
+    build.ensure_finalized()
+    build.build_extension(given)
+    assert (tmp_path / "lib" / "pymixunlearn" / "_ops_cpu.so").read_bytes() == b"built before"
+    with pytest.raises(FileNotFoundError, match="_ops_cuda.so"):
+        build.build_extension(Extension("pymixunlearn._ops_cuda", []))

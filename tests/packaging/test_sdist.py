@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -100,8 +101,9 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
     assert sorted(expected - held) == []
     assert {name for name in held if name.endswith(".so")} == {
         "pymixunlearn/_ops_cpu.so",
-        "pymixunlearn/_introspection.so",
+        f"pymixunlearn/_introspection{sysconfig.get_config_var('EXT_SUFFIX')}",
     }
+    assert wheel.name.split("-")[2:4] == ["py3", "none"]
     assert [name for name in held if name.split("/")[0] in ("csrc", "tests", "benchmarks", "examples")] == []
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +84,35 @@ def _load_cuda(cpu: LibraryStatus) -> LibraryStatus:
         return LibraryStatus(False, f"torch {torch.__version__} is built for ROCm, which has no compiled operators")
     if torch.version.cuda is None:
         return LibraryStatus(False, f"torch {torch.__version__} has no CUDA")
+    built, running = _cuda_major(_PACKAGE / "_ops_cuda.so"), int(torch.version.cuda.split(".")[0])
+    if built not in (None, running):
+        reason = f"_ops_cuda.so is for CUDA {built}, and torch {torch.__version__} is built with CUDA {running}"
+        return LibraryStatus(False, reason)
     return _load("_ops_cuda")
+
+
+def _cuda_major(path: Path) -> int | None:
+    """The major version of the CUDA runtime that a library asks the loader for; None where it asks for none.
+
+    Known before the library is loaded: another runtime may be on this machine, and would be loaded beside torch's.
+    """
+    try:
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+            needed = re.search(rb"\0libcudart\.so\.(\d+)", content)
+            return int(needed[1]) if needed else None
+    except (OSError, ValueError):  # not there, or empty: loading it says so
+        return None
 
 
 def _facts() -> dict[str, Any]:
     try:
         introspection = import_module("pymixunlearn._introspection")
         return {**introspection.build_facts(), "cpu_isa": introspection.cpu_isa()}
-    except (ImportError, AttributeError) as error:  # not built, or of another version
+    except ModuleNotFoundError:
+        others = sorted(path.name for path in _PACKAGE.glob("_introspection.*"))
+        here = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+        return {"introspection": f"not for {here}; there is {others[0]}" if others else "was not built"}
+    except (ImportError, AttributeError) as error:  # does not load, or is of another version
         return {"introspection": f"not available: {error}"}
 
 
