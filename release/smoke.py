@@ -21,6 +21,7 @@ import pymixunlearn
 from pymixunlearn import ops
 
 PROGRAM = Path(sys.executable).parent / "mixunlearn-cli"
+LIBRARIES = ("CPU library", "CUDA library")
 Inputs = list[Tensor]
 
 
@@ -91,10 +92,12 @@ def check_cuda() -> None:
     reason = expected_of_cuda()
     assert (reason or "None") in str(ops.status().cuda.reason), ops.status()
     told = subprocess.run([PROGRAM, "info"], capture_output=True, text=True, check=True).stdout
-    assert "CPU library    in use" in told, told
-    line = next(line for line in told.splitlines() if "CUDA library" in line)
-    assert (f"not in use (plain PyTorch instead): {reason}" if reason else "in use") in line, line
-    print(f"  {line.strip()}")
+    lines = [line.strip() for line in told.splitlines()]
+    said = {name: line.removeprefix(name).strip() for line in lines for name in LIBRARIES if line.startswith(name)}
+    assert said["CPU library"] == "in use", said
+    expected = f"not in use (plain PyTorch instead): {reason}" if reason else "in use"
+    assert said["CUDA library"].startswith(expected), said
+    print(f"  CUDA library: {said['CUDA library']}")
 
 
 def check_command() -> None:
