@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,10 +88,22 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
     if values["purge"]:
         sign_again(outcome.folder, inputs.sign_key)
     say(console, f"Run folder: {outcome.folder}")
-    release = outcome.record.get("release")
-    if release is not None and not release["holds"]:
-        click.echo(release["reason"], err=True)
+    refusal = _refusal(outcome.record)
+    if refusal is not None:
+        click.echo(refusal, err=True)
         ctx.exit(REFUSED)
+
+
+def _refusal(record: Mapping[str, Any]) -> str | None:
+    """Say why the model may not take the place of the one before; None where nothing speaks against it."""
+    from pymixunlearn.methods.collapse import Collapse
+
+    if "release" in record:
+        return None if record["release"]["holds"] else str(record["release"]["reason"])
+    accepted = record["acceptance"] is not None and record["acceptance"]["unlearned"]["decision"] == "accepted"
+    if "collapse" not in record or accepted:
+        return None
+    return f"The model {Collapse(**record['collapse']).sentence()}."
 
 
 def _end(folder: Path, *, purge: bool) -> Iterator[str]:

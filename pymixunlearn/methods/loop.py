@@ -26,8 +26,9 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.accuracy import predict_logits
 from pymixunlearn.methods.base import Means, Method, MethodOutput, UnlearnJob
 from pymixunlearn.methods.by_network import NetworkConfig
+from pymixunlearn.methods.collapse import INTERVAL, Guard
 from pymixunlearn.methods.config import PAPER, MethodConfig, setting
-from pymixunlearn.methods.ending import Endings
+from pymixunlearn.methods.ending import EndingConfig, Endings
 from pymixunlearn.methods.view import Images, labelled
 from pymixunlearn.models import architecture_name
 from pymixunlearn.seeding import derive_seed, generator
@@ -135,6 +136,8 @@ class Loop(Method, Generic[C]):
         means: The means of the present epoch, for what is not measured in every step.
         closing: What is undone when the run ends, such as hooks.
         stop: What can end the run before its last epoch; None runs all.
+        guard: Ends it where the model collapses, and puts the state before that back; None where nobody asked for it.
+        in_place: Whether it trains the model it is given, so that a state before a collapse is worth going back to.
 
     Raises:
         UserError: In :meth:`begin`: the model's logits do not fit the split.
@@ -166,6 +169,8 @@ class Loop(Method, Generic[C]):
     means: Means
     closing: ExitStack
     stop: Stop | None
+    guard: Guard | None
+    in_place: ClassVar[bool] = True
     epoch_of: ClassVar[EpochOf] = "pairs"
     step: Callable[..., Measured]
     """One optimisation step on the batch, or the two batches (D_f's first), that ``epoch_of`` says."""
@@ -180,7 +185,7 @@ class Loop(Method, Generic[C]):
         """Return a copy of this object, set up for one run."""
         run = copy.copy(self)
         run.job = job
-        run.config, run.stop = run.resolve(job.model), job.stop
+        run.config, run.stop, run.guard = run.resolve(job.model), job.stop, None
         run.device, run.seed = job.device, job.seed
         run.preprocess, run.num_classes = job.split.preprocess, job.split.num_classes
         run.forget_set, run.retain_set = job.split.forget.to(job.device), job.split.retain.to(job.device)
@@ -234,13 +239,18 @@ class Loop(Method, Generic[C]):
             for forget, retain in self.pairs(epoch) if self.epoch_of == "pairs" else self.cycled_pairs(epoch):
                 yield self.step(forget, retain)
 
+    @property
+    def collapsed(self) -> bool:
+        """Whether the guard has put an earlier state back: a method that would choose one leaves it."""
+        return self.guard is not None and self.guard.collapse is not None
+
     def unlearned(self) -> nn.Module:
         """Return the result once all stages are done."""
         return self.model
 
     def output(self, history: list[dict[str, float]]) -> MethodOutput:
         """Return what the run gave."""
-        return MethodOutput(self.unlearned(), history, self.config)
+        return MethodOutput(self.unlearned(), history, self.config, collapse=self.guard and self.guard.collapse)
 
     def _run(self, job: UnlearnJob) -> MethodOutput:
         run = self.begin(job)
@@ -251,19 +261,30 @@ class Loop(Method, Generic[C]):
     def run(self) -> list[dict[str, float]]:
         """Go through all stages and return the history."""
         epochs = [stage for stage in self.stages() for _ in range(stage.epochs)]
-        if isinstance(self.stop, Endings):
-            self.stop.enter_last_stage(sum(stage.steps for stage in epochs if stage is not epochs[-1]))
+        stop, last_stage = self.stop, sum(stage.steps for stage in epochs if stage is not epochs[-1])
+        if isinstance(stop, Endings):
+            stop.enter_last_stage(last_stage)
+        self.means = Means()
+        if self.job.guarded and self.in_place:
+            stop = self.guard = Guard(
+                self.model, self.job.split, self._not_finite, stop, device=self.device, seed=self.seed
+            )
+            self.guard.last_stage = last_stage
 
         def run_epoch(epoch: int, step_done: StepDone) -> dict[str, float]:
             self.means = Means()
             with seeded_layers(self.device, self.seed, self.name, "layers", epoch):
-                for measured in epochs[epoch].run(epoch):
+                for step, measured in enumerate(epochs[epoch].run(epoch), start=1):
                     self.means.add(**measured)
                     if step_done():
                         break
-            return finite(self.means.read(), epoch)
+                    if self.guard is None and step % INTERVAL == 0:
+                        finite(self.means.read(), epoch)
+            if self.guard is None:
+                return finite(self.means.read(), epoch)
+            return {name: value for name, value in self.means.read().items() if math.isfinite(value)}
 
-        return run_epochs(
+        history = run_epochs(
             self.name,
             len(epochs),
             [stage.steps for stage in epochs],
@@ -272,8 +293,16 @@ class Loop(Method, Generic[C]):
             load_state=self.load_state,
             callbacks=self.job.callbacks,
             resume=self.job.resume,
-            stop=self.stop,
+            stop=stop,
         )
+        if self.guard is not None:
+            chooses = isinstance(self.config, EndingConfig) and self.config.own_choice is not None
+            self.guard.finish(judged=not chooses)
+        return history
+
+    def _not_finite(self) -> str | None:
+        """Name a mean of the present epoch that is not finite."""
+        return next((name for name, value in self.means.read().items() if not math.isfinite(value)), None)
 
     def load_state(self, state: StateDict) -> None:
         """Put back the states of all parts; a state of differently set up parts raises ``UserError``."""

@@ -88,6 +88,7 @@ class SearchedLoop(Loop[C]):
 
     epoch_of = "retain"
     chooses = True
+    in_place = False
     initial: nn.Module
     optimizer: torch.optim.Optimizer
     epochs: int

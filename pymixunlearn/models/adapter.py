@@ -213,7 +213,7 @@ def check_predictions(model: nn.Module, logits: Tensor) -> None:
     if bool(wrong.any()):
         raise UserError(
             f"the model's logits are NaN or infinite for {int(wrong.sum())} of {len(logits)} images "
-            f"({_bad_weights(model) or 'its parameters are finite'}); expected finite logits, or -inf for a class that "
+            f"({bad_weights(model) or 'its parameters are finite'}); expected finite logits, or -inf for a class that "
             "is masked"
         )
 
@@ -303,7 +303,7 @@ def _class_hint(model: nn.Module, num_classes: int | None) -> str:
 
 
 def _check_finite(model: nn.Module, logits: Tensor) -> None:
-    cause = _bad_weights(model)
+    cause = bad_weights(model)
     if cause:
         raise UserError(f"model has diverged: {cause}; expected neither NaN nor infinity in the weights")
     check_predictions(model, logits)
@@ -315,8 +315,8 @@ def _check_finite(model: nn.Module, logits: Tensor) -> None:
         )
 
 
-def _bad_weights(model: nn.Module) -> str:
-    """Name the first weight that is not finite."""
+def bad_weights(model: nn.Module) -> str:
+    """Name the first weight or buffer that is not finite; an empty string where all are."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             count = int((~tensor.isfinite()).sum())

@@ -92,7 +92,7 @@ def deletion_record(
         "intervals": {model: record["intervals"].get(model) for model in named},
         "gap": record["gap"],
         "acceptance": record["acceptance"],
-        **({"release": record["release"]} if "release" in record else {}),
+        **{name: record[name] for name in ("collapse", "release") if name in record},
         "verdict": list(verdict(record)),
         "audit": audit,
         **({} if purge is None else {"purge": purge}),

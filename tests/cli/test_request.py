@@ -72,3 +72,18 @@ def test_a_model_that_lost_too_much_ends_the_command_with_3(invoke: Invoke, monk
     assert result.stderr.startswith("The model is not released: it lost +9.0 points of test accuracy on the classes")
     assert "and 2 are allowed; try a smaller lr" in result.stderr and len(result.stderr.splitlines()) == 1
     assert (Path("lost") / "model.safetensors").is_file()
+
+
+def test_a_model_that_collapsed_ends_the_command_with_3(invoke: Invoke) -> None:
+    words = ("unlearn", "--method", "neggrad", "--set", "lr=1e30", "--set", "initial.epochs=1", "--retrain", "none")
+    result = invoke(*words, "--device", "cpu", "--out", "run")
+    assert result.exit_code == 3, result.output
+    assert result.stderr == (
+        "The model collapsed by step 25 ('retain' was not finite) and went back to the initial model: nothing is "
+        "forgotten; try a smaller lr.\n"
+    )
+    record = json.loads(Path("run/report.json").read_text())
+    assert record["collapse"] == {"step": 25, "good_step": 0, "cause": "'retain' was not finite"}
+    assert record["models"]["initial_sha256"] == record["models"]["unlearned_sha256"]
+    assert "The model <b>collapsed</b> by step 25" in Path("run/report.html").read_text()
+    assert invoke("verify", "run", "--hashes-only").exit_code == 0

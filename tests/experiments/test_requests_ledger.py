@@ -32,9 +32,11 @@ from pymixunlearn.experiments import (
     resolve_training,
     run_audit,
     run_training,
+    run_verification,
 )
 from pymixunlearn.experiments.common.bad_request import BadRequest
 from pymixunlearn.experiments.common.forget_chain import Chain
+from pymixunlearn.experiments.common.inputs import VerifyInputs
 from pymixunlearn.experiments.common.signing import generate_keys
 from pymixunlearn.experiments.request.add import Added, run_add
 from pymixunlearn.experiments.request.check import run_check
@@ -461,6 +463,29 @@ def test_a_model_that_lost_too_much_is_not_released(
     assert served.run.record["release"]["samples"] == 40
     assert Ledger(ledger).state().model_sha256 == served.run.record["hashes"]["unlearned"]
     assert failed(ledger) == []
+
+
+def test_a_collapse_leaves_the_model_before_the_newest(trained: Path, tmp_path: Path) -> None:
+    ledger = begun(trained, tmp_path / "ledger")
+    asked(ledger, "R-1", "train/dark/01.png,ann", "train/dark/02.png,ann")
+    (refused,) = run_requests(RunInputs(ledger, settings={"lr": "1e30", "epochs": "5"}))
+    assert not refused.released and refused.run is not None and refused.reason is not None
+    assert "not finite) and went back to the initial model: nothing is forgotten; try a smaller lr." in refused.reason
+    assert refused.run.record["collapse"]["good_step"] == 0 and refused.run.record["unchanged"]
+    assert all(check.holds for check in run_verification(VerifyInputs(refused.run.folder)))
+    assert entry_of(ledger, -1)["reason"] == "collapse"
+    (same,) = run_requests(RunInputs(ledger, settings={"lr": "1e-30"}))
+    assert not same.released and "so that nothing was unlearned; try another lr" in str(same.reason)
+    assert entry_of(ledger, -1)["reason"] == "unchanged"
+    state = Ledger(ledger).state()
+    assert [one.request_id for one in state.pending] == ["R-1"] and state.current is None and failed(ledger) == []
+
+
+def entry_of(ledger: Path, place: int) -> dict[str, Any]:
+    """Return the content of an entry, as an export has it."""
+    line = json.loads(run_export(ExportInputs(ledger)).splitlines()[1:][place])
+    content: dict[str, Any] = json.loads(line["content"])
+    return content
 
 
 def breached(*args: Any) -> dict[str, Any]:

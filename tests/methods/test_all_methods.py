@@ -81,14 +81,18 @@ def test_no_method_is_left_out() -> None:
 
 
 @EVERY
-def test_one_seed_fixes_every_bit(name: str, tiny: Any, same_weights: Same) -> None:
-    def run(seed: int) -> methods.UnlearnResult:
+def test_one_seed_fixes_every_bit(name: str, tiny: Any, same_weights: Same, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Watched for a collapse or not."""
+    monkeypatch.setattr("pymixunlearn.methods.collapse.INTERVAL", 1)
+
+    def run(seed: int, guard: bool = False) -> methods.UnlearnResult:
         torch.rand(3)  # whatever else used the global generator
-        return CASES[name].unlearn(tiny.model(dropout=0.5), tiny.split(), device="cpu", seed=seed)
+        return CASES[name].unlearn(tiny.model(dropout=0.5), tiny.split(), device="cpu", seed=seed, guard=guard)
 
     with torch.random.fork_rng():
-        first, again, other = run(0), run(0), run(1)
-    assert same_weights(first.model, again.model)
+        first, again, other = run(0), run(0, guard=True), run(1)
+    assert same_weights(first.model, again.model) and again.collapse is None
+    assert [{**record, "seconds": 0} for record in first.history] == [{**r, "seconds": 0} for r in again.history]
     # SSD draws nothing, and unrolling the trained model draws only how rounding adds up.
     assert not same_weights(first.model, other.model) or name == "ssd"
     assert not first.model.training

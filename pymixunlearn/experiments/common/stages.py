@@ -247,7 +247,10 @@ def run_method(
     snapshot: Path,
     recipe: Recipe,
 ) -> UnlearnResult:
-    """Unlearn, saving the last complete epoch in the file ``snapshot`` and going on from it if it is there."""
+    """Unlearn, saving the last complete epoch in the file ``snapshot`` and going on from it if it is there.
+
+    Where the model collapses, the state before comes back.
+    """
     file = SnapshotFile(snapshot, "unlearning")
 
     def attempt(resume: StateDict | None) -> UnlearnResult:
@@ -261,10 +264,11 @@ def run_method(
             resume=resume,
             store=model_cache(origin_of(split, f"part of {method.name}")),
             recipe=recipe,
+            guard=True,
         )
 
     result = file.run(attempt, observer.note)
-    parts = (result.rollback, result.stopping, result.search)
+    parts = (result.collapse, result.rollback, result.stopping, result.search)
     said = (None if part is None else part.sentence() for part in parts)
     ending = "".join(f", {sentence}" for sentence in said if sentence is not None)
     observer.phase_finished("unlearn", f"{method.name}, {result.seconds:.1f} s{ending}")

@@ -166,9 +166,18 @@ def _finish(
     if release["holds"]:
         _append(ledger, "serve", {**common, **counts, "chain_head": run.record[CHAIN]["head"]}, signer)
     else:
-        reason = "acceptance" if release["drop"] <= release["max_drop"] else "max_drop"
-        _append(ledger, "refuse", {**common, "reason": reason}, signer)
+        _append(ledger, "refuse", {**common, "reason": _breach(run.record)}, signer)
     return release["holds"], release["reason"]
+
+
+def _breach(record: Mapping[str, Any]) -> str:
+    """Name what the release check found."""
+    release = record["release"]
+    if release["drop"] > release["max_drop"] and release["low"] > 0:
+        return "max_drop"
+    if "collapse" in record:
+        return "collapse"
+    return "unchanged" if record["unchanged"] else "acceptance"
 
 
 def _begin(

@@ -9,26 +9,36 @@ from typing import Any
 import torch
 
 from pymixunlearn.evaluation import Acceptance, Metrics
+from pymixunlearn.methods.collapse import Collapse
 from pymixunlearn.tasks import Split
 
 _Z = 1.959964
 _TRY = "try a smaller lr, fewer epochs, or another method"
+_TRY_OTHER = "try another lr, or another method"
 
 
 def release_check(
-    metrics: Mapping[str, Metrics], acceptance: Mapping[str, Acceptance] | None, split: Split, max_drop: float
+    metrics: Mapping[str, Metrics],
+    acceptance: Mapping[str, Acceptance] | None,
+    split: Split,
+    max_drop: float,
+    collapse: Collapse | None,
+    unchanged: bool,
 ) -> dict[str, Any]:
     """Compare the unlearned model with the one before it on the test images of the classes that remain.
 
     Both models see the same images, so the interval of the drop is that of a paired difference. The drop breaches the
     limit where it is larger and the images show that there is one: its interval leaves 0 out. Where there is a
-    validation set, a model that the acceptance test refuses breaches it, too.
+    validation set, a model that the acceptance test refuses breaches it, too. So do a run that a collapse cut short and
+    a model that is still the one before, unless that test accepts them.
 
     Args:
         metrics: Of the models "initial" and "unlearned", with their predictions.
         acceptance: What the acceptance test found, where it was made.
         split: What was forgotten.
         max_drop: How many points of accuracy unlearning may cost.
+        collapse: What ended the run where the model collapsed.
+        unchanged: Whether both models have the same weights.
 
     Returns:
         "holds", "reason" (a sentence), "max_drop", "drop" with "low" and "high" (points), "samples", and "acceptance".
@@ -50,6 +60,10 @@ def release_check(
     breach = None
     if drop > max_drop and low > 0:
         breach = f"it lost {said}, and {max_drop:g} are allowed; {_TRY}"
+    elif collapse is not None and decision != "accepted":
+        breach = f"it {collapse.sentence()}"
+    elif unchanged and decision != "accepted":
+        breach = f"it has the weights of the model before, so that nothing was unlearned; {_TRY_OTHER}"
     elif decision == "refused":
         breach = "the acceptance test refuses it, since D_f is not like unseen images to it; try more epochs"
     return {

@@ -133,18 +133,19 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         networks, split, lr=plan.recipe.initial.lr, device=device, seed=seed, observer=watcher
     )
 
+    hashes = {name: model_hash(network) for name, network in networks.items()}
     chain = next_chain(
         earlier,
         key,
         split,
         command="unlearn",
         method=plan.method.name,
-        initial_sha256=model_hash(initial.model),
-        unlearned_sha256=model_hash(unlearned.model),
+        initial_sha256=hashes["initial"],
+        unlearned_sha256=hashes["unlearned"],
     )
     before, found = unlearned.preparation, measured(metrics)
     found["metrics"] = {**dict.fromkeys((*MODELS, SECOND)), **found["metrics"]}
-    limit = plan.inputs.max_drop
+    limit, unchanged = plan.inputs.max_drop, hashes["initial"] == hashes["unlearned"]
     record: dict[str, Any] = {
         "version": VERSION,
         "method": plan.method.name,
@@ -154,9 +155,13 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         **attack_form(plan.inputs.asr),
         **found,
         "acceptance": None if acceptance is None else {name: test.to_dict() for name, test in acceptance.items()},
-        **({} if limit is None else {"release": release_check(metrics, acceptance, split, limit)}),
+        **(
+            {}
+            if limit is None
+            else {"release": release_check(metrics, acceptance, split, limit, unlearned.collapse, unchanged)}
+        ),
         "initial_accuracy": known,
-        "unchanged": model_hash(initial.model) == model_hash(unlearned.model),
+        "unchanged": unchanged,
         "rest": rest_of(split),
         "seconds": {
             "initial": initial.seconds if plan.initial.loaded is None else None,
@@ -166,9 +171,10 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
             **({} if before is None else {ORIGINAL: before.seconds}),
         },
         "stopping": None if unlearned.stopping is None else unlearned.stopping.to_dict(),
+        **({} if unlearned.collapse is None else {"collapse": unlearned.collapse.to_dict()}),
         **({} if unlearned.rollback is None else {"rollback": unlearned.rollback.to_dict()}),
         **({} if unlearned.search is None else {"search": unlearned.search.to_dict()}),
-        "hashes": {name: model_hash(network) for name, network in networks.items()},
+        "hashes": hashes,
         "chain": chain.summary(),
         "times": {"started": folder.start_time, "finished": utc_now()},
         "versions": versions(),

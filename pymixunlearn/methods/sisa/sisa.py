@@ -49,6 +49,7 @@ class MembersLoop(Loop[ShardedConfig]):
     """
 
     config_class = ShardedConfig
+    in_place = False
 
     def __init__(self, config: ShardedConfig, starts: Sequence[Start], pool: MemberPool, facts: Facts) -> None:
         """Note where the members start."""
