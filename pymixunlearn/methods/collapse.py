@@ -228,7 +228,7 @@ def balanced(classes: Tensor, count: int) -> Tensor:
         [0, 1, 3, 4]
     """
     rank = torch.zeros_like(classes)
-    for label in classes.unique():
+    for label in set(classes.tolist()):
         own = (classes == label).nonzero().squeeze(1)
         rank[own] = torch.arange(len(own))
     return rank.argsort(stable=True)[:count].sort().values

@@ -154,7 +154,7 @@ class Gli(Loop[GliConfig]):
 
     def unlearned(self) -> nn.Module:
         """Return the network, with stop_by=score as it was at its best."""
-        if self.best is not None and not self.collapsed:
+        if self.best is not None and self.collapse is None:
             self.best.restore(self.model)
         return self.model
 

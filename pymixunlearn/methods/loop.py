@@ -26,7 +26,7 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.accuracy import predict_logits
 from pymixunlearn.methods.base import Means, Method, MethodOutput, UnlearnJob
 from pymixunlearn.methods.by_network import NetworkConfig
-from pymixunlearn.methods.collapse import INTERVAL, Guard
+from pymixunlearn.methods.collapse import INTERVAL, Collapse, Guard
 from pymixunlearn.methods.config import PAPER, MethodConfig, setting
 from pymixunlearn.methods.ending import EndingConfig, Endings
 from pymixunlearn.methods.view import Images, labelled
@@ -240,9 +240,9 @@ class Loop(Method, Generic[C]):
                 yield self.step(forget, retain)
 
     @property
-    def collapsed(self) -> bool:
-        """Whether the guard has put an earlier state back: a method that would choose one leaves it."""
-        return self.guard is not None and self.guard.collapse is not None
+    def collapse(self) -> Collapse | None:
+        """What the guard went back for: a method that would choose a state itself leaves that one."""
+        return None if self.guard is None else self.guard.collapse
 
     def unlearned(self) -> nn.Module:
         """Return the result once all stages are done."""
@@ -250,7 +250,7 @@ class Loop(Method, Generic[C]):
 
     def output(self, history: list[dict[str, float]]) -> MethodOutput:
         """Return what the run gave."""
-        return MethodOutput(self.unlearned(), history, self.config, collapse=self.guard and self.guard.collapse)
+        return MethodOutput(self.unlearned(), history, self.config, collapse=self.collapse)
 
     def _run(self, job: UnlearnJob) -> MethodOutput:
         run = self.begin(job)

@@ -203,7 +203,7 @@ class Scrub(Loop[ScrubConfig]):
 
     def unlearned(self) -> nn.Module:
         """Return the student, rewound if the settings say so."""
-        if self.rewind is not None and not self.collapsed:
+        if self.rewind is not None and self.collapse is None:
             self.model.load_state_dict(self.rewind.choose(self.predict(self.rewind.held_out)))
         return self.model
 
