@@ -52,7 +52,7 @@ def decode_square(content: bytes, limit: Limit) -> Pixels:
             small that it waits.
 
     Returns:
-        uint8 [S, S] for a grey image, [S, S, 3] for a coloured one.
+        uint8 [1, S, S] for a grey image, [3, S, S] for a coloured one.
 
     Raises:
         UserError: It is of none of :data:`FORMATS`, is damaged, has more than 8 bits per channel, or more pixels than
@@ -92,21 +92,22 @@ def common_shape(shapes: Iterable[tuple[int, ...]], limit: Limit = None) -> tupl
     counts = Counter(shapes)
     sides: Counter[int] = Counter()
     for shape, count in counts.items():  # in the order of their first image, which decides between equals
-        sides[shape[0]] += count
+        sides[shape[1]] += count
     side = limit.size if isinstance(limit, Geometry) and len(sides) > 1 else sides.most_common(1)[0][0]
-    return (3 if any(len(shape) == 3 for shape in counts) else 1, side, side)
+    return (max(shape[0] for shape in counts), side, side)
 
 
 def fitted(image: Pixels, shape: tuple[int, int, int], limit: Limit = None) -> Pixels:
     """Return an image of :func:`decode_square` as uint8 [C, S, S]; a grey one fills all three channels alike."""
-    channels, side, _ = shape
-    if len(image) != side:
-        small = _pillow("PIL.Image").fromarray(image)
-        if isinstance(limit, Geometry):
-            image = limit.apply(small)
-        else:
-            image = np.asarray(small.resize((side, side), _BILINEAR))
-    return np.broadcast_to(image.transpose(2, 0, 1) if image.ndim == 3 else image, (channels, side, side))
+    if image.shape == shape:
+        return image
+    side = shape[1]
+    if image.shape[1] != side:
+        rows = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
+        small = _pillow("PIL.Image").fromarray(rows)
+        geometry = isinstance(limit, Geometry)
+        image = _planes(limit.apply(small) if geometry else np.asarray(small.resize((side, side), _BILINEAR)))
+    return np.broadcast_to(image, shape)
 
 
 def _pillow(module: str) -> Any:
@@ -124,11 +125,11 @@ def square_of(image: Any, limit: Limit) -> Pixels:
 
 def _decoded(pil: Any, content: bytes) -> Any:
     """Decode to mode L or RGB."""
-    with pil.open(io.BytesIO(content), formats=FORMATS) as image:
-        width, height = image.size
-        if width * height > PIXEL_LIMIT:
-            raise UserError(f"has {width} x {height} pixels; expected at most {PIXEL_LIMIT}")
-        return _plain(image)
+    image = pil.open(io.BytesIO(content), formats=FORMATS)
+    width, height = image.size
+    if width * height > PIXEL_LIMIT:
+        raise UserError(f"has {width} x {height} pixels; expected at most {PIXEL_LIMIT}")
+    return _plain(image)
 
 
 def _plain(image: Any) -> Any:
@@ -141,17 +142,23 @@ def _plain(image: Any) -> Any:
     except Exception:  # damaged metadata, of which Pillow raises anything; the pixels are sound
         orientation = _UPRIGHT
     upright = image if orientation == _UPRIGHT else _pillow("PIL.ImageOps").exif_transpose(image)
-    return upright.convert("L" if image.mode in _GREY_MODES else "RGB")
+    mode = "L" if image.mode in _GREY_MODES else "RGB"
+    return upright if upright.mode == mode else upright.convert(mode)  # Pillow would copy it
 
 
 def _square(image: Any, limit: Limit) -> Pixels:
     width, height = image.size
     if isinstance(limit, Geometry):
-        return np.asarray(image) if limit.waits(width, height) else limit.apply(image)
+        return _planes(np.asarray(image) if limit.waits(width, height) else limit.apply(image))
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     if width != height:
         image = image.crop((left, top, left + side, top + side))
     if limit is not None and side > limit:
         image = image.resize((limit, limit), _BILINEAR)
-    return np.asarray(image)
+    return _planes(np.asarray(image))
+
+
+def _planes(image: Pixels) -> Pixels:
+    """Return an image [S, S] or [S, S, 3], as Pillow has it, as [1, S, S] or [3, S, S], each channel in one piece."""
+    return image[None] if image.ndim == 2 else np.ascontiguousarray(image.transpose(2, 0, 1))

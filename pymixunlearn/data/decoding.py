@@ -20,8 +20,8 @@ import torch
 from pymixunlearn.cores import usable_cores
 from pymixunlearn.data.cache import cache_dir
 from pymixunlearn.data.cache_origin import note_origin
-from pymixunlearn.data.decode import Limit, Pixels, common_shape, decode_square, fitted, quiet_decoding
-from pymixunlearn.data.image_file import MappedImages, map_images, write_images
+from pymixunlearn.data.decode import Limit, common_shape, decode_square, fitted, quiet_decoding
+from pymixunlearn.data.image_file import Hashed, MappedImages, hashed, map_images, write_images
 from pymixunlearn.data.listing import FILE_LIMIT, Member
 from pymixunlearn.data.spool import Spool, open_spool
 from pymixunlearn.data.streamed import IN_MEMORY_LIMIT
@@ -31,6 +31,7 @@ from pymixunlearn.errors import UserError
 if TYPE_CHECKING:
     from pymixunlearn.data.registry import Request
 
+_FORMAT = "planes"  # changes with the form of what is stored
 _NAMED = 20
 _AHEAD = 4
 """Images for each thread that are read or wait for their place."""
@@ -111,8 +112,8 @@ def _write(spool: Spool, names: list[str], notes: list[str], cached: Path, reque
     size = common_shape((spool.entries[spool.rows[name]].shape for name in names), request.limit)
     shape = (len(names), *size)
 
-    def images() -> Iterator[Pixels]:
-        return (fitted(spool.read(name), size, request.limit) for name in names)
+    def images() -> Iterator[Hashed]:
+        return (refitted(spool.read(name), size, request.limit) for name in names)
 
     def write(path: Path) -> MappedImages | None:
         write_images(path, images(), shape, names, notes)
@@ -127,7 +128,12 @@ def _write(spool: Spool, names: list[str], notes: list[str], cached: Path, reque
             # Once mapped, the file needs no name; where it cannot be removed, the system's cleaning does.
             with tempfile.TemporaryDirectory(prefix="pymixunlearn-", ignore_cleanup_errors=True) as folder:
                 found = write(Path(folder) / cached.name)
-    return found or MappedImages(torch.from_numpy(np.stack(list(images()))), names, notes)
+    return found or MappedImages(torch.from_numpy(np.stack([image.pixels for image in images()])), names, notes)
+
+
+def refitted(image: Hashed, shape: tuple[int, int, int], limit: Limit) -> Hashed:
+    """Return an image of the common shape; the hash of one that has it already stands, to be checked in its file."""
+    return image if image.pixels.shape == shape else hashed(fitted(image.pixels, shape, limit))
 
 
 def streams(request: Request, size: int) -> bool:
@@ -145,7 +151,7 @@ def _decode(files: Files, request: Request, spool: Spool) -> tuple[list[str], li
     unreadable: list[str] = []
     done = 0
 
-    def take(member: Member, image: Future[Pixels] | None) -> None:
+    def take(member: Member, image: Future[Hashed] | None) -> None:
         nonlocal done
         name = str(member.path)
         try:
@@ -160,7 +166,7 @@ def _decode(files: Files, request: Request, spool: Spool) -> tuple[list[str], li
 
     workers = usable_cores()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    waiting: deque[tuple[Member, Future[Pixels] | None]] = deque()
+    waiting: deque[tuple[Member, Future[Hashed] | None]] = deque()
     before = set(spool.rows)  # of an earlier, interrupted call
     try:
         with quiet_decoding():
@@ -187,7 +193,7 @@ def _decode(files: Files, request: Request, spool: Spool) -> tuple[list[str], li
     return by_path(names), notes
 
 
-_DONE: Future[Pixels] = Future()
+_DONE: Future[Hashed] = Future()
 _DONE.cancel()
 
 
@@ -196,8 +202,8 @@ def by_path(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: name.split("/"))
 
 
-def _decode_member(member: Member, limit: Limit) -> Pixels:
-    """Read and decode one file; what a thread of the pool runs.
+def _decode_member(member: Member, limit: Limit) -> Hashed:
+    """Read, decode and hash one file; what a thread of the pool runs.
 
     Raises:
         UserError: It cannot be decoded, or is too large to be read.
@@ -205,10 +211,10 @@ def _decode_member(member: Member, limit: Limit) -> Pixels:
     """
     if member.size > FILE_LIMIT:
         raise UserError(f"has {member.size} bytes; expected at most {FILE_LIMIT}")
-    return decode_square(member.read(), limit)
+    return hashed(decode_square(member.read(), limit))
 
 
-def _add(spool: Spool, member: Member, name: str, image: Future[Pixels] | None) -> None:
+def _add(spool: Spool, member: Member, name: str, image: Future[Hashed] | None) -> None:
     if image is not None:
         spool.add(name, image.result())
     elif member.link is not None and name not in spool.rows:
@@ -218,4 +224,4 @@ def _add(spool: Spool, member: Member, name: str, image: Future[Pixels] | None) 
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return hashlib.sha256(f"{_FORMAT} {text}".encode("utf-8", "surrogateescape")).hexdigest()[:32]

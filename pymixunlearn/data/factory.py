@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from pymixunlearn.data.dataset import Dataset
-from pymixunlearn.data.decode import Limit, common_shape, fitted, square_of
-from pymixunlearn.data.image_file import map_images, write_images
+from pymixunlearn.data.decode import Limit, common_shape, square_of
+from pymixunlearn.data.decoding import refitted
+from pymixunlearn.data.image_file import hashed, map_images, write_images
 from pymixunlearn.data.image_set import ImageSet, own_or_owner_ids
 from pymixunlearn.data.preprocess import Preprocess, natural_images
 from pymixunlearn.data.registry import Progress, Request, register_source
@@ -219,7 +220,7 @@ class _Samples:
             image, label = self._sample(data, index)
             self.labels.append(label)
             if self.pillow:
-                self._spool.add(str(index), square_of(image, limit))
+                self._spool.add(str(index), hashed(square_of(image, limit)))
             else:
                 self._put(index, count, image)
             if progress is not None:
@@ -244,12 +245,11 @@ class _Samples:
                 assert self._images is not None
                 return ImageSet(self._images, targets, classes, paths, **own_or_owner_ids(ids))
             count = len(targets)
-            images = (fitted(self._spool.read(str(index)), shape, self._limit) for index in range(count))
+            images = (refitted(self._spool.read(str(index)), shape, self._limit) for index in range(count))
             size = count * int(np.prod(shape))
             if not (size > IN_MEMORY_LIMIT if stream is None else stream):
-                return ImageSet(
-                    torch.from_numpy(np.stack(list(images))), targets, classes, paths, **own_or_owner_ids(ids)
-                )
+                pixels = np.stack([image.pixels for image in images])
+                return ImageSet(torch.from_numpy(pixels), targets, classes, paths, **own_or_owner_ids(ids))
             file = Path(self._folder.name) / "images.safetensors"
             write_images(file, images, (count, *shape), [str(index) for index in range(count)])
             mapped = map_images(file)  # once mapped, the file needs no name

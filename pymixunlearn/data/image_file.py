@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +17,29 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from pymixunlearn.cores import usable_cores
 from pymixunlearn.files import atomic_path
 
 _NAME = "images"
-_HASHED_AT_ONCE = 2**24
+_HASHED_AT_ONCE = 2**22
+
+
+class Hashed(NamedTuple):
+    """Image and the SHA-256 of its bytes.
+
+    Attributes:
+        pixels: uint8, contiguous.
+        sha256: 32 bytes.
+    """
+
+    pixels: NDArray[np.uint8]
+    sha256: bytes
+
+
+def hashed(pixels: NDArray[np.uint8]) -> Hashed:
+    """Return an image and its hash; in threads, several are hashed at once."""
+    whole = np.ascontiguousarray(pixels)
+    return Hashed(whole, hashlib.sha256(whole.data).digest())
 
 
 class MappedImages(NamedTuple):
@@ -35,13 +57,13 @@ class MappedImages(NamedTuple):
 
 
 def write_images(
-    path: Path, images: Iterable[NDArray[np.uint8]], shape: tuple[int, ...], names: list[str], details: Any = None
+    path: Path, images: Iterable[Hashed], shape: tuple[int, ...], names: list[str], details: Any = None
 ) -> None:
     """Write images; the file appears whole or not at all, and no more than one image is in memory.
 
     Args:
         path: The file.
-        images: N arrays [C, H, W].
+        images: N images [C, H, W], see :func:`hashed`.
         shape: (N, C, H, W).
         names: One per image.
         details: Anything JSON-able to save with them.
@@ -54,9 +76,8 @@ def write_images(
     with atomic_path(path) as partial, partial.open("wb") as file:
         file.write(_header(texts, shape, "0" * 2 * digest.digest_size))
         for image in images:
-            pixels = np.ascontiguousarray(image).data
-            digest.update(pixels)
-            file.write(pixels)
+            digest.update(image.sha256)
+            file.write(image.pixels.data)
         file.seek(0)
         file.write(_header(texts, shape, digest.hexdigest()))
 
@@ -76,9 +97,8 @@ def map_images(path: Path) -> MappedImages | None:
         pixels = np.memmap(path, np.uint8, mode="c", offset=start, shape=shape)
         expected = texts.pop("sha256")
         digest = _started_hash(texts, shape)
-        flat = pixels.reshape(-1)
-        for first in range(0, len(flat), _HASHED_AT_ONCE):
-            digest.update(flat[first : first + _HASHED_AT_ONCE].data)
+        for image in _hashes(pixels):
+            digest.update(image)
         if digest.hexdigest() != expected:
             return None
         return MappedImages(torch.from_numpy(pixels), json.loads(texts["paths"]), json.loads(texts["details"]))
@@ -95,5 +115,16 @@ def _header(texts: Mapping[str, str], shape: tuple[int, ...], sha256: str) -> by
 
 
 def _started_hash(texts: Mapping[str, str], shape: tuple[int, ...]) -> hashlib._Hash:
-    """Hash of all that the header says; the pixels are to follow."""
+    """Hash of all that the header says; the hashes of the images are to follow."""
     return hashlib.sha256(json.dumps([dict(sorted(texts.items())), list(shape)]).encode())
+
+
+def _hashes(images: NDArray[np.uint8]) -> Iterator[bytes]:
+    """Return the hash of each image, made in several threads."""
+    count = 1 + _HASHED_AT_ONCE // (1 + math.prod(images.shape[1:]))
+
+    def some(first: int) -> list[bytes]:
+        return [hashed(image).sha256 for image in images[first : first + count]]
+
+    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="hash") as pool:
+        return chain.from_iterable(pool.map(some, range(0, len(images), count)))

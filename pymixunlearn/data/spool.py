@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -15,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from filelock import FileLock
 
-from pymixunlearn.data.decode import Pixels
+from pymixunlearn.data.image_file import Hashed, hashed
 
 _PIXELS, _INDEX = "pixels", "index"
 _FLUSHED = 64
@@ -25,6 +24,7 @@ _STALE_SECONDS = 7 * 24 * 3600
 class _Entry(NamedTuple):
     start: int
     shape: tuple[int, ...]
+    sha256: bytes
 
 
 class Spool:
@@ -54,23 +54,23 @@ class Spool:
         self._index = index.open("a", encoding="utf-8")
         self._written: list[str] = []
 
-    def add(self, name: str, image: Pixels) -> None:
+    def add(self, name: str, image: Hashed) -> None:
         """Append an image of :func:`~pymixunlearn.data.decode.decode_square`."""
-        content = np.ascontiguousarray(image).data
         self._pixels.seek(self._end)
-        self._pixels.write(content)
-        self._append(name, _Entry(self._end, image.shape), _hash(content))
-        self._end += content.nbytes
+        self._pixels.write(image.pixels.data)
+        self._append(name, _Entry(self._end, image.pixels.shape, image.sha256))
+        self._end += image.pixels.nbytes
 
     def repeat(self, name: str, of: str) -> None:
         """Add the image ``of`` once more, for a hard link of an archive."""
-        entry = self.entries[self.rows[of]]
-        self._append(name, entry, _hash(self._content(entry)))
+        self._append(name, self.entries[self.rows[of]])
 
-    def read(self, name: str) -> Pixels:
-        """Return an image."""
+    def read(self, name: str) -> Hashed:
+        """Return an image, with the hash that it had when it was added."""
         entry = self.entries[self.rows[name]]
-        return np.frombuffer(self._content(entry), np.uint8).reshape(entry.shape)
+        self._pixels.seek(entry.start)
+        content = self._pixels.read(math.prod(entry.shape))
+        return Hashed(np.frombuffer(content, np.uint8).reshape(entry.shape), entry.sha256)
 
     def close(self) -> None:
         """Write what is still in memory."""
@@ -78,10 +78,10 @@ class Spool:
         self._pixels.close()
         self._index.close()
 
-    def _append(self, name: str, entry: _Entry, digest: str) -> None:
+    def _append(self, name: str, entry: _Entry) -> None:
         self.rows[name] = len(self.entries)
         self.entries.append(entry)
-        self._written.append(_line(name, entry, digest))
+        self._written.append(_line(name, entry))
         if len(self._written) >= _FLUSHED:
             self._flush()
 
@@ -90,10 +90,6 @@ class Spool:
         self._index.write("".join(self._written))
         self._index.flush()
         self._written.clear()
-
-    def _content(self, entry: _Entry) -> bytes:
-        self._pixels.seek(entry.start)
-        return self._pixels.read(math.prod(entry.shape))
 
     def _resume(self, pixels: Path, index: Path) -> tuple[int, list[str]]:
         """Take up the images that are as they were written; return where they end, and their lines."""
@@ -104,16 +100,17 @@ class Spool:
             for line in index.read_bytes().splitlines():
                 try:
                     name, start, shape, digest = json.loads(line)
-                    entry = _Entry(int(start), tuple(map(int, shape)))
+                    entry = _Entry(int(start), tuple(map(int, shape)), bytes.fromhex(digest))
                     file.seek(entry.start)
                     content = file.read(math.prod(entry.shape))
+                    image = hashed(np.frombuffer(content, np.uint8).reshape(entry.shape))
                 except (ValueError, TypeError, OSError):
                     break
-                if entry.start > end or len(content) != math.prod(entry.shape) or _hash(content) != digest:
+                if entry.start > end or image.sha256 != entry.sha256:
                     break
                 self.rows[str(name)] = len(self.entries)
                 self.entries.append(entry)
-                kept.append(_line(str(name), entry, digest))
+                kept.append(_line(str(name), entry))
                 end = max(end, entry.start + len(content))
         return end, kept
 
@@ -142,9 +139,5 @@ def open_spool(folder: Path) -> Iterator[Spool]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _line(name: str, entry: _Entry, digest: str) -> str:
-    return json.dumps([name, entry.start, list(entry.shape), digest]) + "\n"
-
-
-def _hash(content: bytes | memoryview) -> str:
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
+def _line(name: str, entry: _Entry) -> str:
+    return json.dumps([name, entry.start, list(entry.shape), entry.sha256.hex()]) + "\n"

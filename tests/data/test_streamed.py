@@ -7,13 +7,14 @@ import itertools
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from pymixunlearn import data, methods, models, tasks
-from pymixunlearn.data import ImageSet, Preprocess, batches, natural_images
+from pymixunlearn.data import ImageSet, Preprocess, batches, image_file, natural_images
 from pymixunlearn.data import streamed as streaming
-from pymixunlearn.data.image_file import map_images, write_images
+from pymixunlearn.data.image_file import hashed, map_images, write_images
 from pymixunlearn.data.streamed import StreamedImageSet
 from pymixunlearn.errors import UserError
 from pymixunlearn.methods import MixUnlearn
@@ -27,7 +28,7 @@ def pair(folder: Path, count: int = 40) -> tuple[ImageSet, StreamedImageSet]:
     images = torch.randint(256, (count, 3, 8, 8), dtype=torch.uint8, generator=stream)
     targets = torch.randint(4, (count,), generator=stream)
     path = folder / "images.safetensors"
-    write_images(path, images.numpy(), tuple(images.shape), [str(number) for number in range(count)])
+    write_images(path, map(hashed, images.numpy()), tuple(images.shape), [str(number) for number in range(count)])
     mapped = map_images(path)
     assert mapped is not None and mapped.names[-1] == str(count - 1)
     return ImageSet(images, targets, CLASSES), StreamedImageSet(mapped.images, targets, CLASSES)
@@ -115,8 +116,25 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="targets must lie in 0..3"):
         streamed.with_targets(held.targets + 1)
     whole = (tmp_path / "images.safetensors").read_bytes()
-    (tmp_path / "images.safetensors").write_bytes(whole[:-1])
-    assert map_images(tmp_path / "images.safetensors") is None
+    for damaged in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):
+        (tmp_path / "images.safetensors").write_bytes(damaged)
+        assert map_images(tmp_path / "images.safetensors") is None
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_every_image_is_hashed(tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_file, "_HASHED_AT_ONCE", 12)  # one or two images at once
+    images = np.arange(count * 12, dtype=np.uint8).reshape(count, 3, 2, 2)
+    path = tmp_path / "images.safetensors"
+    write_images(path, map(hashed, images), images.shape, [""] * count)
+    mapped = map_images(path)
+    assert mapped is not None and np.array_equal(mapped.images.numpy(), images)
+    whole = path.read_bytes()
+    for image in range(count):
+        damaged = bytearray(whole)
+        damaged[len(whole) - images.nbytes + 12 * image] ^= 1
+        path.write_bytes(damaged)
+        assert map_images(path) is None
 
 
 @pytest.mark.cuda

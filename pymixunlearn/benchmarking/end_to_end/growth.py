@@ -20,7 +20,7 @@ from pymixunlearn import models, tasks
 from pymixunlearn.benchmarking.machine import Machine
 from pymixunlearn.benchmarking.memory import peak_resident
 from pymixunlearn.data import Dataset, ImageSet, Preprocess
-from pymixunlearn.data.image_file import map_images, write_images
+from pymixunlearn.data.image_file import hashed, map_images, write_images
 from pymixunlearn.data.streamed import StreamedImageSet
 from pymixunlearn.methods.mixunlearn import MixUnlearn
 
@@ -142,7 +142,7 @@ def measure_growth(sizes: Sequence[Size], *, device: torch.device, machine: Mach
 
 def _write_noise(file: Path, count: int) -> None:
     stream = np.random.default_rng(0)
-    rows = (stream.integers(256, size=(1, SIDE, SIDE), dtype=np.uint8) for _ in range(count))
+    rows = (hashed(stream.integers(256, size=(1, SIDE, SIDE), dtype=np.uint8)) for _ in range(count))
     write_images(file, rows, (count, 1, SIDE, SIDE), [""] * count)
 
 
