@@ -26,11 +26,16 @@ _ABANDONED_SECONDS = 24 * 3600
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     """Give a temporary name beside ``path`` to write to; it becomes ``path`` when the block ends without an error.
 
     Readers, also after a crash, see the old file or the new one, never a part of it, also with several writers at once.
     Missing parent folders are created.
+
+    Args:
+        path: The file.
+        lasting: Wait until the disk has it. Without, a power cut may leave the name without the content, which is for
+            large files that carry a hash and can be made again.
 
     Raises:
         OSError: The folder or the file cannot be written.
@@ -42,10 +47,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         with _being_written(partial):
             yield partial
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())  # before the rename: otherwise a power cut may leave the name without content
+            if lasting:
+                with partial.open("rb") as file:
+                    os.fsync(file.fileno())  # before the rename, so that the name never comes without the content
             os.replace(partial, path)
-        sync_folder(path.parent)
+        if lasting:
+            sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -61,6 +61,8 @@ def write_images(
 ) -> None:
     """Write images; the file appears whole or not at all, and no more than one image is in memory.
 
+    It is not waited for until the disk has all of it: after a power cut, its hash may say that it is damaged.
+
     Args:
         path: The file.
         images: N images [C, H, W], see :func:`hashed`.
@@ -73,7 +75,7 @@ def write_images(
     """
     texts = {"paths": json.dumps(names), "details": json.dumps(details)}
     digest = _started_hash(texts, shape)
-    with atomic_path(path) as partial, partial.open("wb") as file:
+    with atomic_path(path, lasting=False) as partial, partial.open("wb") as file:
         file.write(_header(texts, shape, "0" * 2 * digest.digest_size))
         for image in images:
             digest.update(image.sha256)

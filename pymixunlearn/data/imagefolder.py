@@ -178,7 +178,7 @@ def _files(source: Path, request: Request) -> Files:
     images = sorted(listing.images)
     return Files(
         where=_named(source),
-        key=_cache_key(source, listing if folder else None),
+        key=_cache_key(source, listing if folder else None, images),
         members=lambda: file_members(source, images) if folder else read_archive(source, listing),
         total=len(images) if folder else None,
         shown=lambda name: _named(source / name),
@@ -196,7 +196,7 @@ def _named(source: Path) -> str:
     return f"'{printable(str(source))}'"
 
 
-def _cache_key(source: Path, listing: Listing | None) -> str:
+def _cache_key(source: Path, listing: Listing | None, images: Iterable[PurePosixPath]) -> str:
     """Changes whenever the decoded images might: with path, sizes and times of change."""
     digest = hashlib.sha256(f"{_CACHE_FORMAT} {source.resolve()}".encode("utf-8", "surrogateescape"))
     if listing is not None:
@@ -204,7 +204,7 @@ def _cache_key(source: Path, listing: Listing | None) -> str:
             repr(sorted((str(path), sorted(kinds.items())) for path, kinds in listing.folders.items())).encode()
         )
         digest.update(repr(sorted(listing.left_out.items())).encode())
-    for path in [source] if listing is None else sorted(source / file for file in listing.images):
+    for path in [source] if listing is None else (source / image for image in images):
         status = path.stat()
         text = f"\n{path} {status.st_size} {status.st_mtime_ns}"
         digest.update(text.encode("utf-8", "surrogateescape"))
