@@ -120,7 +120,7 @@ def _write(spool: Spool, names: list[str], notes: list[str], cached: Path, reque
         return map_images(path)
 
     try:
-        found = write(cached)
+        found = spool.publish(cached, shape, names, notes) or write(cached)
     except OSError as error:
         warnings.warn(f"the decoded images could not be cached in '{cached.parent}' ({error})", stacklevel=7)
         found = None

@@ -1,15 +1,15 @@
-"""File of images that is written one by one and read through a memory map: safetensors with one tensor and a hash."""
+"""File of images that is written one by one and read through a memory map: safetensors with a hash."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,10 @@ from torch import Tensor
 from pymixunlearn.cores import usable_cores
 from pymixunlearn.files import atomic_path
 
-_NAME = "images"
+START = 1024
+"""Bytes before the first image: the header, whose length must be known before the images are."""
+
+_NAME, _TEXTS = "images", "texts"
 _HASHED_AT_ONCE = 2**22
 
 
@@ -73,15 +76,45 @@ def write_images(
     Raises:
         OSError: The file cannot be written.
     """
-    texts = {"paths": json.dumps(names), "details": json.dumps(details)}
-    digest = _started_hash(texts, shape)
-    with atomic_path(path, lasting=False) as partial, partial.open("wb") as file:
-        file.write(_header(texts, shape, "0" * 2 * digest.digest_size))
+    with atomic_path(path, lasting=False) as partial, partial.open("w+b") as file:
+        file.seek(START)
+        hashes = []
         for image in images:
-            digest.update(image.sha256)
             file.write(image.pixels.data)
-        file.seek(0)
-        file.write(_header(texts, shape, digest.hexdigest()))
+            hashes.append(image.sha256)
+        finish_images(file, hashes, shape, names, details)
+
+
+def finish_images(
+    file: BinaryIO, hashes: Iterable[bytes], shape: tuple[int, ...], names: list[str], details: Any = None
+) -> None:
+    """Make a file of images from one that has them already, one after the other, from byte :data:`START` on.
+
+    Args:
+        file: Open for writing; what follows the images is cut off.
+        hashes: The SHA-256 of each image.
+        shape: (N, C, H, W).
+        names: One per image.
+        details: Anything JSON-able to save with them.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    texts = json.dumps({"paths": names, "details": details}).encode()
+    size = math.prod(shape)
+    file.seek(START + size)
+    file.truncate()
+    file.write(texts)
+    tensors = {
+        _NAME: {"dtype": "U8", "shape": shape, "data_offsets": [0, size]},
+        _TEXTS: {"dtype": "U8", "shape": [len(texts)], "data_offsets": [size, size + len(texts)]},
+    }
+    digest = _started_hash(texts, shape)
+    for image in hashes:
+        digest.update(image)
+    header = json.dumps({"__metadata__": {"sha256": digest.hexdigest()}, **tensors}).encode()
+    file.seek(0)
+    file.write((START - 8).to_bytes(8, "little") + header.ljust(START - 8))
 
 
 def map_images(path: Path) -> MappedImages | None:
@@ -91,34 +124,25 @@ def map_images(path: Path) -> MappedImages | None:
     try:
         # Checks the header against the length of the file.
         with safe_open(path, framework="np") as file:
-            texts = dict(file.metadata())
+            expected = file.metadata()["sha256"]
             shape = tuple(file.get_slice(_NAME).get_shape())
-        with path.open("rb") as content:
-            start = 8 + int.from_bytes(content.read(8), "little")
+            texts = file.get_tensor(_TEXTS).tobytes()
         # Copy-on-write: PyTorch has no tensors that cannot be written to; the file itself is never changed.
-        pixels = np.memmap(path, np.uint8, mode="c", offset=start, shape=shape)
-        expected = texts.pop("sha256")
+        pixels = np.memmap(path, np.uint8, mode="c", offset=START, shape=shape)
         digest = _started_hash(texts, shape)
         for image in _hashes(pixels):
             digest.update(image)
         if digest.hexdigest() != expected:
             return None
-        return MappedImages(torch.from_numpy(pixels), json.loads(texts["paths"]), json.loads(texts["details"]))
+        found = json.loads(texts)
+        return MappedImages(torch.from_numpy(pixels), found["paths"], found["details"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _header(texts: Mapping[str, str], shape: tuple[int, ...], sha256: str) -> bytes:
-    """Length and header of the file, as long for one hash as for another."""
-    tensor = {"dtype": "U8", "shape": shape, "data_offsets": [0, int(np.prod(shape, dtype=np.int64))]}
-    header = json.dumps({"__metadata__": {**texts, "sha256": sha256}, _NAME: tensor}).encode()
-    header += b" " * (-len(header) % 8)  # the format wants the data aligned
-    return len(header).to_bytes(8, "little") + header
-
-
-def _started_hash(texts: Mapping[str, str], shape: tuple[int, ...]) -> hashlib._Hash:
-    """Hash of all that the header says; the hashes of the images are to follow."""
-    return hashlib.sha256(json.dumps([dict(sorted(texts.items())), list(shape)]).encode())
+def _started_hash(texts: bytes, shape: tuple[int, ...]) -> hashlib._Hash:
+    """Hash of shape and texts; the hashes of the images are to follow."""
+    return hashlib.sha256(json.dumps(list(shape)).encode() + texts)
 
 
 def _hashes(images: NDArray[np.uint8]) -> Iterator[bytes]:

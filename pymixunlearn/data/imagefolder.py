@@ -189,7 +189,8 @@ def _files(source: Path, request: Request) -> Files:
 def file_members(folder: Path, paths: Iterable[PurePosixPath]) -> Iterator[Member]:
     """Yield files of a folder, which are read when they are decoded."""
     for path in paths:
-        yield Member(path, (folder / path).stat().st_size, (folder / path).read_bytes)
+        file = folder / path
+        yield Member(path, file.stat().st_size, file.read_bytes)
 
 
 def _named(source: Path) -> str:

@@ -59,7 +59,8 @@ class Listing:
 
     def barren(self) -> dict[PurePosixPath, set[str]]:
         """Return the topmost folders without any image below, and the suffixes of the files below each."""
-        fertile = {parent for image in self.images for parent in image.parents}
+        holders = {image.parent for image in self.images}  # few, beside the images
+        fertile = holders.union(*(folder.parents for folder in holders))
         found: dict[PurePosixPath, set[str]] = {}
         for folder, suffixes in self.folders.items():
             line = [folder, *folder.parents]

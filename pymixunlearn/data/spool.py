@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock
 
-from pymixunlearn.data.image_file import Hashed, hashed
+from pymixunlearn.data.image_file import START, Hashed, MappedImages, finish_images, hashed, map_images
 
 _PIXELS, _INDEX = "pixels", "index"
 _FLUSHED = 64
@@ -29,6 +30,8 @@ class _Entry(NamedTuple):
 
 class Spool:
     """Images in a folder that only grows: a file of pixels, and a line for each image with its place and hash.
+
+    The file of pixels has room for the header of a file of images before them.
 
     Args:
         folder: Of an earlier, interrupted decoding, or a new one. What is not as it was written is cut off.
@@ -45,7 +48,8 @@ class Spool:
         folder.mkdir(parents=True, exist_ok=True)
         self.rows: dict[str, int] = {}
         self.entries: list[_Entry] = []
-        pixels, index = folder / _PIXELS, folder / _INDEX
+        self._path = pixels = folder / _PIXELS
+        index = folder / _INDEX
         end, lines = self._resume(pixels, index)
         self._pixels = pixels.open("r+b" if pixels.exists() else "w+b")
         self._pixels.truncate(end)
@@ -72,6 +76,33 @@ class Spool:
         content = self._pixels.read(math.prod(entry.shape))
         return Hashed(np.frombuffer(content, np.uint8).reshape(entry.shape), entry.sha256)
 
+    def publish(self, path: Path, shape: tuple[int, ...], names: list[str], details: Any) -> MappedImages | None:
+        """Make ``path`` of the file itself, which saves copying it, where it has just the images that are wanted.
+
+        Args:
+            path: A file of :mod:`~pymixunlearn.data.image_file`.
+            shape: (N, C, H, W).
+            names: Of the images that are wanted, in their order.
+            details: Anything JSON-able to save with them.
+
+        Returns:
+            The images; None where others are wanted, or in another order, and nothing was done.
+
+        Raises:
+            OSError: It cannot be moved there.
+        """
+        size = math.prod(shape[1:])
+        wanted = [(START + number * size, shape[1:]) for number in range(len(names))]
+        if list(self.rows) != names or [(entry.start, entry.shape) for entry in self.entries] != wanted:
+            return None
+        finish_images(self._pixels, (entry.sha256 for entry in self.entries), shape, names, details)
+        self._pixels.flush()
+        found = map_images(self._path)
+        if found is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self._path, path)
+        return found
+
     def close(self) -> None:
         """Write what is still in memory."""
         self._flush()
@@ -93,7 +124,7 @@ class Spool:
 
     def _resume(self, pixels: Path, index: Path) -> tuple[int, list[str]]:
         """Take up the images that are as they were written; return where they end, and their lines."""
-        end, kept = 0, list[str]()
+        end, kept = START, list[str]()
         if not (pixels.is_file() and index.is_file()):
             return end, kept
         with pixels.open("rb") as file:
