@@ -105,8 +105,10 @@ def fitted(image: Pixels, shape: tuple[int, int, int], limit: Limit = None) -> P
     if image.shape[1] != side:
         rows = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
         small = _pillow("PIL.Image").fromarray(rows)
-        geometry = isinstance(limit, Geometry)
-        image = _planes(limit.apply(small) if geometry else np.asarray(small.resize((side, side), _BILINEAR)))
+        if isinstance(limit, Geometry):
+            image = _planes(limit.apply(small))
+        else:
+            image = _planes(np.asarray(small.resize((side, side), _BILINEAR)))
     return np.broadcast_to(image, shape)
 
 
