@@ -82,8 +82,11 @@ def dataset_of_rows(
         classes = class_names(row.label for row in parts[0])
     if len(classes) < 2:
         raise UserError(f"{where} has one class, {shown(classes)}; expected at least two in its training part")
-    # Ids that several images share in one part are not their own in the others either.
-    shared = any(len({row.id for row in part}) < len([row for row in part if row.id]) for part in parts if part)
+    # Ids that several images share in one part are not their own in the others either. Images without a path would be
+    # known by a column's ids where that column is named, and by their pixels elsewhere: they are known by their pixels.
+    shared = any(row.path is None for row in rows) or any(
+        len({row.id for row in part}) < len([row for row in part if row.id]) for part in parts if part
+    )
     make = partial(_image_set, found=found, places=places, classes=classes, request=request, where=where, shared=shared)
     made = [None if part is None else make(part) for part in parts]
     train, test, validation = made

@@ -435,6 +435,67 @@ def test_what_was_forgotten_is_found_when_it_comes_back(trained: Path, tmp_path:
             run_check(CheckInputs(ledger, **fields))  # type: ignore[arg-type]
 
 
+def resized(folder: Path) -> Path:
+    """Write images that have to be made smaller for a network of 8 pixels."""
+    for path in photos(folder, 20).rglob("*.png"):
+        Image.open(path).resize((12, 12)).save(path)
+    return folder
+
+
+def served_at_eight_pixels(folder: Path, dataset: str, *lines: str, **fields: Any) -> Path:
+    """Train on a data set, and serve one request of a ledger of it."""
+    data = DataRequest(dataset, image_size=8)
+    run_training(resolve_training(TrainInputs(data=data, device="cpu", settings={"epochs": 1})), folder / "base")
+    settings = {"epochs": 1, "lr": 1e-4}
+    unlearn = UnlearnInputs(
+        **{"method": "neggrad", "retrain": "none", "max_drop": 100.0, "data": data, "device": "cpu"},
+        model=ModelRequest(str(folder / "base")),
+        settings=settings,
+    )
+    run_init(InitInputs(unlearn, folder / "ledger"))
+    (folder / "list.csv").write_text("\n".join(lines))
+    run_add(AddInputs(folder / "list.csv", folder / "ledger", **fields))
+    (served,) = run_requests(RunInputs(folder / "ledger"))
+    assert served.released
+    return folder / "ledger"
+
+
+def test_pixels_are_compared_at_the_size_of_the_ledgers_data(tmp_path: Path) -> None:
+    source = resized(tmp_path / "photos")
+    ledger = served_at_eight_pixels(tmp_path, str(source), "file", "train/dark/01.png")
+    (source / "train" / "dark" / "01.png").rename(source / "train" / "light" / "renamed.png")
+    assert run_check(CheckInputs(ledger, str(source))).back == ("train: train/light/renamed.png",)
+
+
+@pytest.mark.extras
+def test_the_ids_of_a_column_name_samples_that_are_known_by_their_pixels(tmp_path: Path) -> None:
+    """Data of the library ``datasets`` have no paths, and later runs do not load them with that column."""
+    import datasets
+
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=["dark", "light"]),
+            "uid": datasets.Value("string"),
+        }
+    )
+    parts = {}
+    for part in ("train", "test"):
+        files_ = sorted((resized(tmp_path / "photos") / part).rglob("*.png"))
+        columns = {
+            "image": [Image.open(path) for path in files_],
+            "label": [int(path.parent.name == "light") for path in files_],
+            "uid": [f"{part} {number}" for number in range(len(files_))],
+        }
+        parts[part] = datasets.Dataset.from_dict(columns, features=features)
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
+    ledger = served_at_eight_pixels(tmp_path, f"hf:{tmp_path / 'saved'}", "uid", "train 3", "train 5", id_column="uid")
+    current = Ledger(ledger).state().current
+    assert current is not None and (current["samples"], current["not_found"]) == (2, 0)
+    assert failed(ledger) == []
+    assert len(run_check(CheckInputs(ledger, f"hf:{tmp_path / 'saved'}")).back) == 2
+
+
 def test_a_model_that_lost_too_much_is_not_released(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

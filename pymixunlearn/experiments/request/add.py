@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -107,12 +108,30 @@ def run_add(inputs: AddInputs, *, observer: Observer | None = None) -> Added:
     return Added(Request(entry), False, missing, copies)
 
 
-def ledger_data(ledger: Ledger, state: State, observer: Observer | None = None, *, ids: str | None = None) -> Dataset:
-    """Load the data of a ledger, as its model takes them; ``ids`` is a column of the data that a list is about."""
+def ledger_data(
+    ledger: Ledger,
+    state: State,
+    observer: Observer | None = None,
+    *,
+    ids: str | None = None,
+    other: tuple[str, Path | None] | None = None,
+) -> Dataset:
+    """Load the data of a ledger, as its model takes them.
+
+    Args:
+        ledger: The ledger.
+        state: What its entries say.
+        observer: Receives the progress.
+        ids: A column of the data that a list is about.
+        other: Another data set, and the folder of its files, to load in the same way: pixels can be compared only
+            where images have the same size.
+    """
     text = ledger.store.settings(str(state.init["settings_sha256"]))
     inputs = settings_inputs(text, split=SplitRequest(), model=None, key=ledger.key_file)
     load_plugins(inputs.plugin)
     data = fed(inputs.data, inputs.model)
+    if other is not None:
+        data = replace(data, dataset=other[0], data_dir=other[1], class_list=None, validation_share=None)
     return (replace(data, id_column=ids) if ids is not None and data.has_columns else data).load(observer)
 
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pymixunlearn.data.image_set import image_hashes
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.bad_request import BadRequest
-from pymixunlearn.experiments.common.data_request import DataRequest
 from pymixunlearn.experiments.common.forget_chain import Chain
 from pymixunlearn.experiments.common.forget_history import CHAIN, SampleHashes
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
 from pymixunlearn.experiments.common.progress import Observer
-from pymixunlearn.experiments.request.add import pixel_hash
+from pymixunlearn.experiments.request.add import ledger_data, pixel_hash
 from pymixunlearn.experiments.request.inputs import CheckInputs
 from pymixunlearn.experiments.request.ledger import Ledger
 from pymixunlearn.tasks.known_samples import parts_of
@@ -75,7 +74,7 @@ def run_check(inputs: CheckInputs, *, observer: Observer | None = None) -> Found
         ]
         return Found(str(inputs.model), len(ids), lacking=tuple(lacking))
     assert inputs.dataset is not None
-    dataset = DataRequest(inputs.dataset, inputs.data_dir).load(observer)
+    dataset = ledger_data(ledger, state, observer, other=(inputs.dataset, inputs.data_dir))
     pixels = {value for samples in by_request.values() for value in samples.values() if value is not None}
     hashed, back = SampleHashes(dataset).of(ledger.key), []
     for part, images in parts_of(dataset).items():
