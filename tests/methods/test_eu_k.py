@@ -87,12 +87,12 @@ def test_built_in_networks_are_cut_between_their_stages(name: str, most: float, 
         ("cnn", ["features", "features.relu1"]),
         ("resnet14", ["stage1", "stem"]),
         ("resnet18", ["layer2", "layer1"]),
-        ("vit", ["blocks.2", "blocks.0", "patches"]),
+        ("vit", ["patches"]),
     ],
 )
-def test_the_last_layers_are_tried_first_where_most_weights_are_linear(name: str, layers: list[str]) -> None:
+def test_a_tenth_is_tried_first_and_then_at_most_half_of_that(name: str, layers: list[str]) -> None:
     model, images = network(name)
-    found = list(depths(model, Cuts(model, images)))
+    found = list(depths(Cuts(model, images)))
     assert [cut.layer for cut in found] == layers
     shares = [cut.frozen_share for cut in found]
     assert all(deeper <= share / 2 for share, deeper in zip(shares, shares[1:], strict=False))
@@ -113,30 +113,25 @@ def library_network(factory: str) -> nn.Module:
 
 @pytest.mark.extras
 @pytest.mark.parametrize(
-    ("factory", "size", "layers", "tried"),
+    ("factory", "size", "layers"),
     [
-        ("torchvision:resnet18", 64, ("layer2", "layer3"), "layer2"),
-        ("torchvision:convnext_tiny", 64, ("features.5.0", "features.6"), "features.7.1"),
-        (
-            "torchvision:vit_b_16",
-            224,
-            ("encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_4"),
-            "encoder.layers.encoder_layer_9",
-        ),
-        ("torchvision:swin_t", 64, ("features.4", "features.6"), "features.7.0"),
-        ("timm:resnet18", 64, ("layer2", "layer3"), "layer2"),
-        ("timm:convnext_atto", 64, ("stages.2.downsample", "stages.3.downsample.0"), "stages.2.downsample"),
-        ("timm:vit_tiny_patch16_224", 224, ("norm_pre", "blocks.4"), "blocks.9"),
-        ("timm:swin_tiny_patch4_window7_224", 224, ("layers.2.downsample", "layers.3.downsample"), "layers.3.blocks.0"),
+        ("torchvision:resnet18", 64, ("layer2", "layer3")),
+        ("torchvision:convnext_tiny", 64, ("features.5.0", "features.6")),
+        ("torchvision:vit_b_16", 224, ("encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_4")),
+        ("torchvision:swin_t", 64, ("features.4", "features.6")),
+        ("timm:resnet18", 64, ("layer2", "layer3")),
+        ("timm:convnext_atto", 64, ("stages.2.downsample", "stages.3.downsample.0")),
+        ("timm:vit_tiny_patch16_224", 224, ("norm_pre", "blocks.4")),
+        ("timm:swin_tiny_patch4_window7_224", 224, ("layers.2.downsample", "layers.3.downsample")),
     ],
 )
-def test_the_same_rule_cuts_networks_of_libraries(factory: str, size: int, layers: tuple[str, str], tried: str) -> None:
+def test_the_same_rule_cuts_networks_of_libraries(factory: str, size: int, layers: tuple[str, str]) -> None:
     """Networks whose last layers start at zero or whose blocks start as the identity too: values do not matter."""
     model = library_network(factory).eval()
     cuts = Cuts(model, torch.rand(2, 3, size, size))
     found = [cuts.deepest(most) for most in (0.1, 0.5)]
     assert [cut.layer for cut in found if cut is not None] == list(layers)
-    assert next(depths(model, cuts)).layer == tried
+    assert next(depths(cuts)).layer == layers[0]
     with torch.no_grad():  # weights for which a wrong cut would show in the logits
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))

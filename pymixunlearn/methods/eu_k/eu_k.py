@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pymixunlearn.data.batches import Batch
 from pymixunlearn.methods.config import setting
@@ -27,12 +27,13 @@ from pymixunlearn.training.fresh import fresh_weights
 FROZEN = 0.1
 """Share of the weights that stays frozen at most, at first and without a test; then at most half of what stayed before.
 
-In convolutional networks the memory of single samples sits in the stages behind: shallower depths were refused, and
-trying them costs more than it may save.
+The memory of single samples sits in the stages behind: in a residual network and in a transformer shallower depths were
+refused, and trying them costs more than it may save (``docs/measured.md``). In a network whose weights are in its last
+linear layers a tenth is what comes before these.
 """
 
-FROZEN_LINEAR, DEPTHS_LINEAR = 0.9, 3
-"""The same at first, and the depths that are tried, where most weights are those of linear layers; two otherwise."""
+DEPTHS = 2
+"""How many depths are tried before Retrain."""
 
 FALL = 0.3
 """Share of the steps in which the learning rate falls to zero; over the others it is constant."""
@@ -51,8 +52,7 @@ class EuKConfig(SearchConfig):
     frozen: float | None = setting(
         None,
         "freeze the longest front part with at most this share of the weights; none tries 0.1, at most half of what "
-        "that froze, and Retrain by the acceptance test (0.9, half, half again where most weights are in linear "
-        "layers), and without a validation set takes 0.1",
+        "that froze, and Retrain by the acceptance test, and without a validation set takes 0.1",
         above=0,
         below=1,
     )
@@ -89,7 +89,7 @@ class EuK(SearchedLoop[EuKConfig]):
         few = self.preprocess.evaluation(self.retain_set.gather(indices).to(self.device))
         cuts = Cuts(self.model, few)
         self.given = cuts.deepest(self.config.frozen or FROZEN)
-        self.depths = list(depths(self.model, cuts))
+        self.depths = list(depths(cuts))
         super().setup()
 
     @property
@@ -167,15 +167,10 @@ class EuK(SearchedLoop[EuKConfig]):
             parameter.requires_grad_(self.trainable[name])
 
 
-def depths(model: nn.Module, cuts: Cuts) -> Iterator[Cut]:
-    """Yield the cuts that are tried, the one that keeps most first: from the back of the network to its front.
-
-    Where most weights are in matrices of two dimensions, those of linear layers, the last layers are tried first.
-    """
-    sizes = [(parameter.numel(), parameter.dim()) for parameter in model.parameters()]
-    linear = 2 * sum(size for size, dimensions in sizes if dimensions == 2) > sum(size for size, _ in sizes)
-    most, count = (FROZEN_LINEAR, DEPTHS_LINEAR) if linear else (FROZEN, 2)
-    for _ in range(count):
+def depths(cuts: Cuts) -> Iterator[Cut]:
+    """Yield the cuts that are tried, the one that keeps most first."""
+    most = FROZEN
+    for _ in range(DEPTHS):
         cut = cuts.deepest(most)
         if cut is None:
             return
