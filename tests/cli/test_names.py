@@ -69,11 +69,11 @@ def test_the_table_of_methods_says_what_each_asks_for_in_80_columns(invoke: Invo
     assert rows["boundary-expand"].split()[1:] == ["none", "no", "trains", "on", "-", "-"]
 
 
-def test_what_is_recommended_was_accepted_most_and_is_the_default_for_requests(invoke: Invoke) -> None:
-    found = {name: text.split(" of ") for name, (*_, text, _) in names.ADVICE.items() if text != "-"}
-    shares = {name: int(accepted) / int(runs) for name, (accepted, runs) in found.items() if name != "retrain"}
-    assert shares[RECOMMENDED] == max(shares.values())
-    told = f"{RECOMMENDED} is recommended: the acceptance test accepted it in {' of '.join(found[RECOMMENDED])} runs"
+def test_what_is_recommended_was_accepted_below_retrains_time_and_serves_requests(invoke: Invoke) -> None:
+    *_, accepted, times = names.ADVICE[RECOMMENDED]
+    count, runs = map(int, accepted.split(" of "))
+    assert count >= runs - 2 > 0 and int(times.removesuffix(" %").rpartition("-")[2]) < 100
+    told = f"{RECOMMENDED} is recommended: the acceptance test accepted it in {accepted} runs"
     assert told in " ".join(invoke("list", "methods").stdout.split())
     text = " ".join(invoke("request", "init", "--help").stdout.split())
     assert f"docs/choosing.md. [default: {RECOMMENDED}]" in text

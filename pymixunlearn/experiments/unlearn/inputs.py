@@ -11,7 +11,7 @@ from pymixunlearn.experiments.common.options import option
 
 SIGN = "Sign with this private key (of 'request keygen'); 'verify --public-key' checks it."
 RECOMMENDED = "eu-k"
-"""The method for deletion requests: of those in ``docs/choosing.md`` the one that the acceptance test accepts most."""
+"""The method for deletion requests; ``docs/choosing.md`` says why."""
 RETRAINS = ("none", "one", "two")
 """How many models can be retrained for comparison."""
 
