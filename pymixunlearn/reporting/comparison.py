@@ -139,7 +139,7 @@ def comparison_table(
     places = {name: place for place, name in enumerate(order or paper)}
     rows = list(references)
     for group in (AWARE, AGNOSTIC):
-        names = {cell["name"]: cell["method"] for cell in cells if _is_aware(cell) is (group == AWARE)}
+        names = {cell["name"]: cell["method"] for cell in cells if group_of(cell) == group}
         ranked = sorted(
             names, key=lambda name: (not order and names[name] == _OURS, places.get(name, len(places)), name)
         )
@@ -156,9 +156,9 @@ def comparison_table(
     )
 
 
-def _is_aware(cell: Cell) -> bool:
-    """Whether a cell's row is ranked among the methods with labels."""
-    return cell["label_aware"] or cell["method"] in _AMONG_AWARE
+def group_of(cell: Cell) -> str:
+    """Return the group that a cell's row is ranked in."""
+    return AWARE if cell["label_aware"] or cell["method"] in _AMONG_AWARE else AGNOSTIC
 
 
 def _references(cells: Sequence[Cell], metrics: Sequence[str]) -> list[ComparisonRow]:

@@ -8,12 +8,15 @@ from statistics import fmean, stdev
 from typing import Any
 
 from pymixunlearn.reporting.comparison import AGNOSTIC, AWARE, DECIMALS, GAP, SECONDS, ComparisonRow, ComparisonTable
+from pymixunlearn.reporting.explore import Explored, embedded, heat_map, page_data, row_id
 from pymixunlearn.reporting.formats import floor_sentences
 from pymixunlearn.reporting.html import environment, figures
+from pymixunlearn.reporting.narrowing import compare_command
 from pymixunlearn.reporting.pictures.comparison import MethodResult, draw_gaps, draw_times
 from pymixunlearn.reporting.pictures.style import Picture
 from pymixunlearn.reporting.table import column_label
 
+ACCEPTANCE = "acceptance"
 _GROUPS = {AWARE: "with labels", AGNOSTIC: "without labels"}
 
 
@@ -93,7 +96,7 @@ def render_comparison(record: Mapping[str, Any], table: ComparisonTable, picture
         table: Its table.
         pictures: SVG documents by name.
     """
-    keys = [*table.metrics, GAP, SECONDS]
+    case = explored_comparison(record, table)
     return (
         environment()
         .get_template("comparison.html.j2")
@@ -102,28 +105,63 @@ def render_comparison(record: Mapping[str, Any], table: ComparisonTable, picture
             table=table,
             verdict=comparison_verdict(table),
             floor=floor_sentences(table),
-            results={
-                "headings": [*(["Acceptance"] if table.judged else []), *map(column_label, keys)],
-                "rows": list(map(_line(keys, table.judged), table.rows)),
-            },
+            results=results_lines(table),
             published=_published(table),
-            figures=figures(pictures),
+            figures={picture.name: picture for picture in figures(pictures)},
+            heat=heat_map(case),
+            data=embedded(page_data([case])),
         )
     )
 
 
-def _line(keys: Sequence[str], judged: bool) -> Any:
-    def line(row: ComparisonRow) -> tuple[str, bool, list[tuple[str, str]]]:
-        cells = [(row.accepted, "")] if judged else []
+def explored_comparison(record: Mapping[str, Any], table: ComparisonTable) -> Explored:
+    """Return what the page of a comparison needs besides its table.
+
+    Args:
+        record: The content of ``compare.json``.
+        table: Its table.
+    """
+    cells = list(record["cells"].values())
+    seeds = {
+        name: [cell["seed"] for cell in cells if cell["name"] == name] for name in {cell["name"] for cell in cells}
+    }
+    commands = [
+        compare_command(
+            cell.get("command_line") or record["command_line"],
+            cell["name"],
+            sorted(seeds[cell["name"]]),
+            record["threads"],
+        )
+        for cell in cells
+    ]
+    return Explored(
+        table.title,
+        table,
+        [{**cell, "command": command} for cell, command in zip(cells, commands, strict=True)],
+        record.get("class_names", ()),
+        record["params"].get("classes", ()),
+    )
+
+
+def results_lines(table: ComparisonTable) -> dict[str, Any]:
+    """Return headings (key, text) and rows of the table with every column, as the template of a page takes them."""
+    keys = [*table.metrics, GAP, SECONDS]
+    rows, last = [], ""
+    for row in table.rows:
+        cells = [(ACCEPTANCE, row.accepted, "")] if table.judged else []
         for key in keys:
             found = row.cells.get(key)
             digits = 1 if key == SECONDS else DECIMALS
             mark = " *" if key in row.closest else " (within the floor)" if key == GAP and row.within_floor else ""
             text = "-" if found is None else f"{found.mean:.{digits}f}{mark}"
-            cells.append((text, "" if found is None or found.std is None else f"± {found.std:.{digits}f}"))
-        return row.name, GAP in row.closest, cells
-
-    return line
+            cells.append((key, text, "" if found is None or found.std is None else f"± {found.std:.{digits}f}"))
+        group = "" if row.group == last else _GROUPS[row.group]
+        last = row.group
+        rows.append(
+            {"id": row_id(row), "label": row.name, "emphasis": GAP in row.closest, "group": group, "cells": cells}
+        )
+    headings = [*([(ACCEPTANCE, "Acceptance")] if table.judged else []), *((key, column_label(key)) for key in keys)]
+    return {"headings": headings, "rows": rows}
 
 
 def _published(table: ComparisonTable) -> dict[str, Any] | None:

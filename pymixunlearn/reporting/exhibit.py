@@ -40,6 +40,9 @@ class CaseResult:
         reason: Why it was not run, or None.
         intervals: By group and row, where it has one seed: metric to the ends of the 95 % interval by the draw of the
             samples.
+        cells: Its entries of ``experiment.json`` under the labels of their rows, each with its "command".
+        classes: Names of its classes, where the cells say the accuracy of each.
+        forgotten: Indices of the classes that were forgotten, or samples of them.
     """
 
     key: str
@@ -48,6 +51,9 @@ class CaseResult:
     table: ComparisonTable | None
     reason: str | None = None
     intervals: Mapping[tuple[str, str], Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    cells: Sequence[Mapping[str, Any]] = ()
+    classes: Sequence[str] = ()
+    forgotten: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -190,6 +196,11 @@ def detail_lines(table: ComparisonTable) -> tuple[list[str], list[list[str]]]:
         for row in table.rows
     ]
     return heads, rows
+
+
+def detail_keys(table: ComparisonTable) -> tuple[str, ...]:
+    """Return what each column of :func:`detail_lines` after the method is about."""
+    return (GAP, *(["acceptance"] if table.judged else []), SECONDS, "seeds")
 
 
 def exhibit_as_csv(cells: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, str]) -> str:

@@ -11,9 +11,11 @@ from pymixunlearn.reporting.exhibit import (
     ExhibitReport,
     block_keys,
     block_rows,
+    detail_keys,
     detail_lines,
     row_label,
 )
+from pymixunlearn.reporting.explore import Explored, embedded, heat_map, page_data, row_id
 from pymixunlearn.reporting.formats import GROUPS, cell_label, cell_text, floor_sentences
 from pymixunlearn.reporting.html import environment, figures
 
@@ -26,6 +28,9 @@ def render_exhibit(report: ExhibitReport, record: Mapping[str, Any], pictures: M
         record: The content of ``experiment.json``.
         pictures: SVG documents by name.
     """
+    tables = [case for case in report.cases if case.table is not None]
+    explored = [Explored(case.label, case.table, case.cells, case.classes, case.forgotten) for case in tables]
+    numbers = {case.key: number for number, case in enumerate(tables)}
     return (
         environment()
         .get_template("exhibit.html.j2")
@@ -33,22 +38,28 @@ def render_exhibit(report: ExhibitReport, record: Mapping[str, Any], pictures: M
             report=report,
             record=record,
             figures=figures(pictures),
-            blocks=list(map(_block, report.blocks)),
-            details=[_detail(case) for case in report.cases],
+            blocks=[_block(block, numbers) for block in report.blocks],
+            details=[_detail(case, numbers, explored) for case in report.cases],
+            data=embedded(page_data(explored)),
         )
     )
 
 
-def _block(block: Sequence[CaseResult]) -> dict[str, Any]:
+def _block(block: Sequence[CaseResult], numbers: Mapping[str, int]) -> dict[str, Any]:
     keys = block_keys(block)
     rows, last = [], None
     for group, name, found in block_rows(block):
-        cells = [_cell(case, (group, name), row, key) for case, row in zip(block, found, strict=True) for key in keys]
-        rows.append((GROUPS[group] if group != last else "", row_label(name), cells))
+        cells = [
+            (numbers[case.key], key, *_cell(case, (group, name), row, key))
+            for case, row in zip(block, found, strict=True)
+            for key in keys
+        ]
+        known = next(row for row in found if row is not None)
+        rows.append((GROUPS[group] if group != last else "", row_id(known), row_label(name), cells))
         last = group
     return {
         "cases": [(case.label, len(keys)) for case in block],
-        "headings": [cell_label(key) for _ in block for key in keys],
+        "headings": [(key, cell_label(key)) for _ in block for key in keys],
         "rows": rows,
     }
 
@@ -70,14 +81,28 @@ def _cell(case: CaseResult, name: tuple[str, str], row: ComparisonRow | None, ke
     return text, below, key in row.closest
 
 
-def _detail(case: CaseResult) -> dict[str, Any]:
-    found: dict[str, Any] = {"case": case, "table": None, "floor": []}
-    if case.table is not None:
-        heads, rows = detail_lines(case.table)
-        names = [name for _, name, *_ in rows]
-        lines = []
-        for group, name, *cells in rows:
-            label = f"{name}, {group}" if names.count(name) > 1 else name
-            lines.append((label, False, [(cell, "") for cell in cells]))
-        found |= {"table": {"headings": heads[2:], "rows": lines}, "floor": floor_sentences(case.table)}
-    return found
+def _detail(case: CaseResult, numbers: Mapping[str, int], explored: Sequence[Explored]) -> dict[str, Any]:
+    if case.table is None:
+        return {"case": case, "table": None, "floor": []}
+    number, last = numbers[case.key], ""
+    keys = detail_keys(case.table)
+    heads, lines = detail_lines(case.table)
+    rows = []
+    for row, (group, name, *cells) in zip(case.table.rows, lines, strict=True):
+        rows.append(
+            {
+                "id": row_id(row),
+                "label": name,
+                "emphasis": False,
+                "group": group if group != last else "",
+                "cells": [(key, cell, "") for key, cell in zip(keys, cells, strict=True)],
+            }
+        )
+        last = group
+    return {
+        "case": case,
+        "number": number,
+        "table": {"headings": list(zip(keys, heads[2:], strict=True)), "rows": rows},
+        "floor": floor_sentences(case.table),
+        "heat": heat_map(explored[number]),
+    }

@@ -1,13 +1,15 @@
-"""Reports in a real browser: nothing on the console, and no page wider than the screen."""
+"""Reports in a real browser: nothing on the console, no page wider than the screen, and tables that can be explored."""
 
 from __future__ import annotations
 
+import csv
 import html
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -53,9 +55,30 @@ frame.addEventListener("load", () => {{
       wide.push(element.tagName);
   document.title = JSON.stringify({{
     width: page.clientWidth, needed: page.scrollWidth, wide, paper: frame.contentWindow.getComputedStyle(
-      frame.contentDocument.body).backgroundColor, svgs: page.querySelectorAll("svg").length }});
+      frame.contentDocument.body).backgroundColor, svgs: page.querySelectorAll("figure svg").length,
+      loaded: frame.contentWindow.performance.getEntriesByType("resource").length, said: (() => {{ {script} }})() }});
 }});
 </script>"""
+
+# What a reader does, in the words of a browser: the page is `page`, and what is returned is in "said".
+READER = """
+const all = (selector) => [...page.querySelectorAll(selector)];
+const one = (selector) => page.querySelector(selector);
+const rows = () => all("table.explore")[0].querySelectorAll("tr[data-row]:not([hidden])");
+const names = () => [...rows()].map((row) => row.cells[0].textContent);
+const type = (text) => {
+  one("input[type=search]").value = text;
+  one("input[type=search]").dispatchEvent(new Event("input"));
+};
+const press = (key) => one(".tip").ownerDocument.dispatchEvent(new KeyboardEvent("keydown", { key }));
+const point = (id, key) => {
+  const cell = one(`tr[data-row="${id}"] td[data-key="${key}"]`);
+  cell.dispatchEvent(new PointerEvent("pointerenter"));
+  const text = one(".tip").hidden ? "" : [...one(".tip").children].map((line) => line.textContent).join("\\n");
+  cell.dispatchEvent(new PointerEvent("pointerleave"));
+  return text;
+};
+"""
 
 
 # Data sets side by side, a figure, and one that is not there.
@@ -89,9 +112,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             command_line=f"mixunlearn-cli unlearn --out {'a-very-long-name-of-a-folder' * 4}",
         )
         request = CompareInputs(
-            ("neggrad", "fine-tune"), (0,), device="cpu", settings={"initial.epochs": 1, "retrain.epochs": 1}
+            ("neggrad", "fine-tune"), (0, 1), device="cpu", settings={"initial.epochs": 1, "retrain.epochs": 1}
         )
-        compared = run_comparison(resolve_comparison(request), tmp_path_factory.mktemp("compare") / "compare")
+        compared = run_comparison(
+            resolve_comparison(request),
+            tmp_path_factory.mktemp("compare") / "compare",
+            command_line="mixunlearn-cli compare --methods neggrad,fine-tune --set initial.epochs=1",
+        )
         exhibit = tmp_path_factory.mktemp("exhibit")
         (exhibit / "mine.yaml").write_text(yaml.safe_dump(EXHIBIT))
         plan = resolve_experiment(ExperimentInputs(str(exhibit / "mine.yaml"), "own", device="cpu"))
@@ -99,19 +126,19 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: of.folder / "report.html" for name, of in (("run", made), ("compare", compared), ("exhibit", shown))}
 
 
-def measured(page: Path, width: int, tmp_path: Path, *flags: str) -> dict[str, object]:
+def measured(page: Path, width: int, tmp_path: Path, *flags: str, script: str = "") -> dict[str, Any]:
     browser = shutil.which("chromium")
     assert browser is not None, "these tests need chromium on the PATH"
     tmp_path.mkdir(exist_ok=True)
     wrapped = tmp_path / "page.html"
-    wrapped.write_text(PAGE.format(width=width, content=html.escape(page.read_text("utf-8"))), "utf-8")
+    wrapped.write_text(PAGE.format(width=width, script=script, content=html.escape(page.read_text("utf-8"))), "utf-8")
     command = [browser, *FLAGS, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,2000"]
     done = subprocess.run([*command, "--dump-dom", wrapped.as_uri()], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "CONSOLE" not in done.stderr, done.stderr
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title is not None, done.stdout[:500]
-    found: dict[str, object] = json.loads(html.unescape(title.group(1)))
+    found: dict[str, Any] = json.loads(html.unescape(title.group(1)))
     return found
 
 
@@ -120,7 +147,7 @@ def measured(page: Path, width: int, tmp_path: Path, *flags: str) -> dict[str, o
 def test_the_page_fits_the_screen(pages: dict[str, Path], tmp_path: Path, name: str, width: int) -> None:
     found = measured(pages[name], width, tmp_path)
     assert found["width"] == found["needed"] == width and found["wide"] == []
-    assert found["svgs"] == {"run": 11, "compare": 2, "exhibit": 1}[name]
+    assert found["svgs"] == {"run": 11, "compare": 2, "exhibit": 1}[name] and found["loaded"] == 0
 
 
 def test_a_page_that_is_too_wide_is_found(tmp_path: Path) -> None:
@@ -141,3 +168,62 @@ def test_the_page_follows_the_reader_s_light_or_dark(pages: dict[str, Path], tmp
     light = measured(pages["run"], 360, tmp_path / "light", "--blink-settings=preferredColorScheme=1")
     dark = measured(pages["run"], 360, tmp_path / "dark", "--blink-settings=preferredColorScheme=0")
     assert (light["paper"], dark["paper"]) == ("rgb(255, 255, 255)", "rgb(20, 24, 28)")
+
+
+def test_a_comparison_sorts_filters_hides_and_says_what_its_csv_has(pages: dict[str, Path], tmp_path: Path) -> None:
+    with (pages["compare"].parent / "table.csv").open(newline="", encoding="utf-8") as file:
+        table = {row["method"]: row for row in csv.DictReader(file)}
+    steps = """
+    const found = { before: names() };
+    const head = one("th[data-key=test_f]");
+    head.firstChild.click(); found.up = names(); found.sorted = head.getAttribute("aria-sort");
+    head.firstChild.click(); found.down = names();
+    head.firstChild.click(); found.after = names();
+    found.tip = point("aware/neggrad", "asr");
+    one("tr[data-row='aware/neggrad'] td[data-key=mean]").focus(); found.focused = one(".tip b").textContent;
+    press("Escape"); found.closed = one(".tip").hidden;
+    all("input[name=numbers]")[1].click();
+    found.gap = one("tr[data-row='aware/neggrad'] td[data-key=test_f]").firstChild.textContent;
+    all("input[name=numbers]")[0].click();
+    type("FINE"); found.filtered = names(); found.points = all(".scatter g.point").length;
+    type(""); all(".chips button")[0].click(); found.hidden = names(); all(".chips button")[0].click();
+    found.count = one("#explore-count").textContent;
+    found.marks = all(".scatter g.point").map((mark) => mark.getAttribute("aria-label"));
+    found.still = one("#still-times").hidden;
+    return found;"""
+    found = measured(pages["compare"], 1000, tmp_path, script=READER + steps)
+    assert found["loaded"] == 0
+    said = found["said"]
+    references = ["Retrain", "second Retrain", "initial"]
+    ranked = sorted(("neggrad", "fine-tune"), key=lambda name: float(table[name]["test_f_mean"]))
+    assert said["up"] == [*references, *ranked] and said["down"] == [*references, *reversed(ranked)]
+    assert said["sorted"] == "ascending" and said["before"] == said["after"]
+    asr = table["neggrad"]
+    mean, std = float(asr["asr_mean"]), float(asr["asr_std"])
+    assert f"Mean {mean:.4f}, standard deviation {std:.4f}" in said["tip"]
+    assert "seed 0: " in said["tip"] and "seed 1: " in said["tip"]
+    assert "--set initial.epochs=1 --methods neggrad --seeds 0,1 --threads" in said["tip"]
+    assert said["focused"] == "neggrad, Mean gap" and said["closed"]
+    record = json.loads((pages["compare"].parent / "compare.json").read_text("utf-8"))
+    gaps = [record["cells"][f"neggrad-seed{seed}"]["gap"]["unlearned"]["test_f"] for seed in (0, 1)]
+    assert said["gap"] == f"{sum(gaps) / 2:.2f}"
+    assert said["filtered"] == [*references, "fine-tune"] and said["points"] == 1
+    first, other = said["before"][-2:]
+    assert said["hidden"] == [*references, other] and first != other
+    assert said["count"] == "2 of 2 methods shown" and len(said["marks"]) == 2 and said["still"]
+
+
+def test_an_exhibit_is_explored_case_by_case(pages: dict[str, Path], tmp_path: Path) -> None:
+    with (pages["exhibit"].parent / "table.csv").open(newline="", encoding="utf-8") as file:
+        table = {(row["case"], row["row"], row["model"]): row for row in csv.DictReader(file)}
+    steps = """
+    const cells = all("table.explore")[0].querySelectorAll("tr[data-row='aware/ssd'] td[data-key=test_r]");
+    const found = { tips: [...cells].map((cell) => { cell.focus(); return one(".tip").textContent; }) };
+    found.heats = all("table.heat").length; found.scatters = all(".scatter select").length;
+    type("long"); found.filtered = names();
+    return found;"""
+    said = measured(pages["exhibit"], 1000, tmp_path, script=READER + steps)["said"]
+    for case, tip in zip(("first", "second"), said["tips"], strict=True):
+        assert f"Mean {float(table[case, 'ssd', 'unlearned']['test_r']):.4f}" in tip
+    assert (said["heats"], said["scatters"]) == (2, 2)
+    assert said["filtered"][-1] == "A method with a long name" and "ssd" not in said["filtered"]

@@ -5,7 +5,15 @@ import pytest
 from pymixunlearn.reporting import ComparisonRow, ComparisonTable, Statistic
 from pymixunlearn.reporting.comparison_html import comparison_pictures, comparison_verdict, render_comparison
 
-RECORD = {"dataset": "digits", "device": "cpu", "threads": 1, "versions": {"torch": "2", "torchvision": None}}
+RECORD = {
+    "dataset": "digits",
+    "params": {"classes": [0]},
+    "device": "cpu",
+    "threads": 1,
+    "command_line": "mixunlearn-cli compare",
+    "versions": {"torch": "2", "torchvision": None},
+    "cells": {},
+}
 
 
 def row(name: str, group: str, gap: float | None, std: float | None = 0.1, finished: int = 3) -> ComparisonRow:
@@ -49,8 +57,10 @@ def test_the_page_shows_table_notes_pictures_and_command() -> None:
     page = render_comparison(RECORD, made, {picture.name: picture.svg() for picture in pictures})
     assert page.count("<svg") == 2 and "mixunlearn-cli compare" in page
     assert "scrub, seed 1, failed: &lt;it&gt; diverged" in page
-    assert '<tr class="emphasis"><th scope="row">best</th>' in page and "1.00 *<small>± 0.10</small>" in page
-    assert '<th scope="row">failed</th><td>-</td>' in page
+    assert '<tr data-row="aware/best" class="emphasis"><th scope="row">best</th>' in page
+    assert "1.00 *<small>± 0.10</small>" in page
+    assert '<th scope="row">failed</th><td data-key="test_r">-</td>' in page
+    assert page == render_comparison(RECORD, made, {picture.name: picture.svg() for picture in pictures})
 
 
 def test_a_comparison_without_results_has_a_page_too() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -95,6 +95,8 @@ FolderOf = Callable[[C], Path]
 """Gives the run folder of a cell."""
 
 _RECORDED = ("version", "metrics", "intervals", "gap", "acceptance", "seconds", "hashes", "stopping")
+MAX_CLASSES = 100
+"""Up to so many classes a record says the accuracy of each."""
 
 
 def run_cells(
@@ -153,7 +155,7 @@ def run_cells(
 
 def entry_of(cell: Described, result: CellResult, folder: str) -> dict[str, Any]:
     """Return what a record says about a cell; ``folder`` is its run folder, seen from the record's."""
-    found = {} if result.record is None else {name: result.record.get(name) for name in _RECORDED}
+    found = {} if result.record is None else recorded(result.record)
     return {
         "name": cell.name,
         "method": cell.method,
@@ -165,6 +167,14 @@ def entry_of(cell: Described, result: CellResult, folder: str) -> dict[str, Any]
         "folder": folder,
         **found,
     }
+
+
+def recorded(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record says of a cell's ``metrics.json``, "per_class" being test accuracies by model."""
+    details = metrics.get("details") or {}
+    classes = {model: found["per_class"] for model, found in details.items() if found.get("per_class")}
+    few = {model: values for model, values in classes.items() if len(values) <= MAX_CLASSES}
+    return {**{name: metrics.get(name) for name in _RECORDED}, **({"per_class": few} if few else {})}
 
 
 def run_here(

@@ -13,8 +13,8 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.frames import frame, run_row
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
-from pymixunlearn.experiments.common.run_folder import RecordFolder, RunFolder
-from pymixunlearn.experiments.compare.cells import CellResult, entry_of, run_cells
+from pymixunlearn.experiments.common.run_folder import RecordFolder, RunFolder, read_json
+from pymixunlearn.experiments.compare.cells import MAX_CLASSES, CellResult, entry_of, recorded, run_cells
 from pymixunlearn.experiments.compare.plan import Cell, ComparisonPlan, default_comparison_folder
 from pymixunlearn.experiments.compare.published import find_published
 from pymixunlearn.experiments.unlearn.figures import PICTURES
@@ -98,7 +98,8 @@ def run_comparison(
         missing = [cell for cell in plan.cells if _is_missing(cell, folder.path, cells, retry_failed)]
 
         def ended(cell: Cell, result: CellResult) -> None:
-            cells[cell.key] = entry_of(cell, result, f"{CELLS}/{cell.key}")
+            entry = entry_of(cell, result, f"{CELLS}/{cell.key}")
+            cells[cell.key] = {**entry, "command_line": command_line}
             _write(folder, record)
 
         for cell in missing:
@@ -148,8 +149,24 @@ def _begin(
         "threads": held.get("threads") or threads or default,
         "command_line": command_line,
         "versions": versions(),
-        "cells": {key: upgraded(cell) for key, cell in held.get("cells", {}).items()},
+        **_class_names(plan),
+        "cells": {key: _known(cell, folder.path) for key, cell in held.get("cells", {}).items()},
     }
+
+
+def _class_names(plan: ComparisonPlan) -> dict[str, Any]:
+    """Return the names of the classes under "class_names"; nothing where cells do not say the accuracy of each."""
+    split = next(cell.plan.split for cell in plan.cells if cell.plan is not None)
+    names = list(split.train.classes)
+    return {"class_names": names} if len(names) <= MAX_CLASSES else {}
+
+
+def _known(cell: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a cell of the record that the folder holds; of an earlier one, with what its run folder has besides."""
+    metrics = folder / cell["folder"] / "metrics.json"
+    if cell["status"] != "finished" or "per_class" in cell or not metrics.is_file():
+        return upgraded(cell)
+    return {**upgraded(cell), **recorded(upgraded(read_json(metrics)))}
 
 
 def _report(folder: Path, record: Mapping[str, Any], table: ComparisonTable) -> None:

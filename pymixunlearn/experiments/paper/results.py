@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+from pymixunlearn.experiments.compare.cells import MAX_CLASSES
 from pymixunlearn.experiments.compare.published import published_tables, same_network
 from pymixunlearn.experiments.paper.exhibit import Exhibit, read_exhibit
 from pymixunlearn.experiments.paper.plan import ExhibitCase, ExperimentPlan
@@ -13,6 +14,7 @@ from pymixunlearn.experiments.unlearn.plan import Plan
 from pymixunlearn.reporting import comparison_table
 from pymixunlearn.reporting.comparison import AGNOSTIC, AWARE, REFERENCE, Numbers
 from pymixunlearn.reporting.exhibit import CaseResult, ExhibitReport
+from pymixunlearn.reporting.narrowing import experiment_command
 
 NOT_RUN: Literal["not run"] = "not run"
 """Status of a cell that was not asked for, or whose data are not there."""
@@ -83,7 +85,33 @@ def _case_result(exhibit: Exhibit, case: ExhibitCase, record: Mapping[str, Any])
     shown = replace(
         table, rows=tuple(replace(row, name=labels.get(row.name, row.name)) for row in table.rows), notes=()
     )
-    return CaseResult(case.key, case.label, _context(case), shown, None, intervals), source if published else None
+    found = CaseResult(
+        case.key,
+        case.label,
+        _context(case),
+        shown,
+        None,
+        intervals,
+        tuple(_named(case, cell, labels, record) for cell in cells_of(case, record)),
+        tuple(record.get("class_names", {}).get(case.key, ())),
+        tuple(identity["params"].get("classes", ())),
+    )
+    return found, source if published else None
+
+
+def _named(
+    case: ExhibitCase, cell: Mapping[str, Any], labels: Mapping[str, str], record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return an entry under its row's label, with the command that repeats the cells of the row."""
+    command = experiment_command(record["command_line"], case.key, cell["name"], record["threads"])
+    return {**cell, "name": labels[cell["name"]], "command": command}
+
+
+def class_names(plan: ExperimentPlan) -> dict[str, list[str]]:
+    """Return the names of the classes of each case whose cells say the accuracy of each class."""
+    plans = {case.key: case.example for case in plan.cases if case.reason is None}
+    names = {key: list(example.split.train.classes) for key, example in plans.items() if isinstance(example, Plan)}
+    return {key: classes for key, classes in names.items() if len(classes) <= MAX_CLASSES}
 
 
 def published_numbers(exhibit: Exhibit, case: ExhibitCase) -> tuple[dict[str, Numbers] | None, str | None]:

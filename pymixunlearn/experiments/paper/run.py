@@ -17,7 +17,7 @@ from pymixunlearn.experiments.common.run_folder import RecordFolder, RunFolder
 from pymixunlearn.experiments.compare.cells import CellResult, entry_of, run_cells
 from pymixunlearn.experiments.paper.figures import FIGURE, Drawn, draw_figure
 from pymixunlearn.experiments.paper.plan import ExhibitCell, ExperimentPlan
-from pymixunlearn.experiments.paper.results import NOT_RUN, exhibit_report
+from pymixunlearn.experiments.paper.results import NOT_RUN, class_names, exhibit_report
 from pymixunlearn.experiments.unlearn.report import HTML
 from pymixunlearn.files import json_sha256, write_atomically
 from pymixunlearn.reporting import upgraded
@@ -94,6 +94,7 @@ def run_experiment(
             "jobs": jobs,
             "command_line": command_line,
             "versions": versions(),
+            "class_names": class_names(plan),
             "cells": {},
             "figure": held.get("figure"),
         }

@@ -1,0 +1,254 @@
+"""What a page of a comparison shows of each cell on demand: means, deviations, seeds, gaps, classes and the command.
+
+Everything is written out here, so that the script of the page formats no number of the tables: what it shows is what
+the tables and their CSV say.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from pymixunlearn.display import printable
+from pymixunlearn.reporting.comparison import (
+    DECIMALS,
+    DECISIONS,
+    GAP,
+    REFERENCE,
+    SECONDS,
+    Cell,
+    ComparisonRow,
+    ComparisonTable,
+    Statistic,
+    group_of,
+)
+from pymixunlearn.reporting.metrics_record import MODELS, SECOND, row_name
+from pymixunlearn.reporting.table import column_label
+
+PRECISE = 4
+"""Digits behind the point of what is shown on demand."""
+MAX_CLASSES = 20
+DIFFER = "seeds differ"
+"""Stands for the answer of the acceptance test where seeds have different ones."""
+_OF_ROWS = {row_name(model): model for model in (*MODELS, SECOND) if model != "unlearned"}
+_OPAQUE = 0.6
+"""Of the strongest colour of the heat map, on which the numbers can still be read."""
+
+
+@dataclass(frozen=True)
+class Explored:
+    """What a page needs of a comparison besides its table.
+
+    Attributes:
+        label: What is compared.
+        table: The table.
+        cells: The entries of ``compare.json``, their "name" as the rows of the table are called; "command" is the
+            command that repeats the cells of the row.
+        classes: Names of the classes; () where they are not known.
+        forgotten: Indices of the classes to mark as forgotten.
+    """
+
+    label: str
+    table: ComparisonTable
+    cells: Sequence[Cell] = ()
+    classes: Sequence[str] = ()
+    forgotten: Sequence[int] = ()
+
+
+class HeatMap(NamedTuple):
+    """Accuracy of every class as a table: headings (key, name, whether forgotten), rows (id, name, cells), a remark.
+
+    A cell is its key, text, and the strength of its colour.
+    """
+
+    headings: list[tuple[str, str, bool]]
+    rows: list[tuple[str, str, list[tuple[str, str, float]]]]
+    remark: str
+
+
+def row_id(row: ComparisonRow) -> str:
+    """Return what tells a row from the others of its table."""
+    return f"{row.group}/{row.name}"
+
+
+def decision_of(row: ComparisonRow) -> str:
+    """Return the answer of the acceptance test that all seeds share, :data:`DIFFER`, or "" where it was not made."""
+    answers = [answer for answer in DECISIONS if row.decisions.get(answer)]
+    return "" if not answers else answers[0] if len(answers) == 1 else DIFFER
+
+
+def embedded(content: Mapping[str, Any]) -> Markup:
+    r"""Return JSON that can stand in a ``script`` element: no text in it can end the element or begin another.
+
+    Example:
+        >>> embedded({"name": "</script>"})
+        Markup('{"name": "\\u003c/script\\u003e"}')
+    """
+    text = json.dumps(_shown(content), allow_nan=False, sort_keys=True)
+    for letter in "<>&":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return Markup(text)
+
+
+def page_data(cases: Iterable[Explored]) -> dict[str, Any]:
+    """Return what the script of a page needs of its comparisons, JSON-able."""
+    return {"cases": [_case(case) for case in cases]}
+
+
+def heat_map(case: Explored) -> HeatMap | None:
+    """Return the test accuracy of every class and row; None where no cell says it.
+
+    Of more than :data:`MAX_CLASSES` classes those are shown in which some row is farthest from Retrain.
+    """
+    found = {row_id(row): _by_class(row, case) for row in case.table.rows}
+    found = {name: classes for name, classes in found.items() if any(classes)}
+    if not found:
+        return None
+    retrain = found.get(f"{REFERENCE}/{row_name('retrain')}")
+    chosen = list(range(len(case.classes)))
+    if len(chosen) > MAX_CLASSES:
+        farthest = {index: max(_distance(classes, retrain, index) for classes in found.values()) for index in chosen}
+        chosen = sorted(sorted(chosen, key=lambda index: -farthest[index])[:MAX_CLASSES])
+    rows = []
+    for row in case.table.rows:
+        classes = found.get(row_id(row))
+        if classes is not None:
+            cells = [_heat(index, classes[index]) for index in chosen]
+            rows.append((row_id(row), row.name, cells))
+    left_out = "" if len(chosen) == len(case.classes) else f"The {len(chosen)} of {len(case.classes)} classes in which "
+    remark = f"{left_out}some row is farthest from Retrain." if left_out else ""
+    headings = [(_class_key(index), case.classes[index], index in case.forgotten) for index in chosen]
+    return HeatMap(headings, rows, remark)
+
+
+def _case(case: Explored) -> dict[str, Any]:
+    table = case.table
+    seconds = table.rows[0].cells.get(SECONDS) if table.rows else None
+    keys = [*table.metrics, GAP, SECONDS]
+    return {
+        "label": case.label,
+        "metrics": [{"key": key, "label": column_label(key)} for key in keys],
+        "seconds": None if seconds is None else seconds.mean,
+        "floor": None if table.floor is None else [table.floor.low, table.floor.high],
+        "rows": {row_id(row): _row(row, case) for row in table.rows},
+    }
+
+
+def _row(row: ComparisonRow, case: Explored) -> dict[str, Any]:
+    model, done = _measured(row, case.cells)
+    cells = {}
+    for key in (*case.table.metrics, GAP, SECONDS):
+        if key in row.cells:
+            cells[key] = _metric(row, key, model, done)
+    for index, values in enumerate(_by_class(row, case)):
+        if values:
+            retrain = _of_classes(done, "retrain", index)
+            gaps = [] if model == "retrain" else [a - b for a, b in zip(values, retrain, strict=False)]
+            cells[_class_key(index)] = {**_shown_values(values, 1), **_gap(gaps, 1, signed=True)}
+    return {
+        "name": row.name,
+        "group": row.group,
+        "decision": decision_of(row),
+        "answers": row.accepted if row.decisions else "",
+        "seeds": [cell["seed"] for cell in done],
+        "asked": row.asked,
+        "command": next((cell["command"] for cell in done if cell.get("command")), ""),
+        "cells": cells,
+    }
+
+
+def _metric(row: ComparisonRow, key: str, model: str, done: Sequence[Cell]) -> dict[str, Any]:
+    """Return a value of a row with what lies behind it: its seeds, its gap, and the intervals by the draw."""
+    if key == SECONDS:
+        return _shown_values([cell["seconds"].get(model) for cell in done], 1, row.cells[key])
+    if key == GAP:
+        return _shown_values(
+            [((cell["gap"] or {}).get(model) or {}).get(GAP) for cell in done], DECIMALS, row.cells[key]
+        )
+    values = [cell["metrics"][model].get(key) for cell in done]
+    gaps = [((cell["gap"] or {}).get(model) or {}).get(key) for cell in done]
+    spans = [((cell.get("intervals") or {}).get(model) or {}).get(key) for cell in done]
+    intervals = [None if span is None else f"{span[0]:.1f}–{span[1]:.1f}" for span in spans]
+    return {
+        **_shown_values(values, DECIMALS, row.cells[key]),
+        **_gap(gaps, DECIMALS),
+        **({"intervals": intervals} if any(intervals) else {}),
+    }
+
+
+def _gap(gaps: Sequence[float | None], digits: int, *, signed: bool = False) -> dict[str, Any]:
+    return {"gap": _shown_values(gaps, digits, signed=signed)} if any(gap is not None for gap in gaps) else {}
+
+
+def _shown_values(
+    values: Sequence[float | None], digits: int, found: Statistic | None = None, *, signed: bool = False
+) -> dict[str, Any]:
+    """Return one value a seed as a mean with its deviation, as the tables write it and more precisely."""
+    known = [value for value in values if value is not None]
+    statistic = found or Statistic.of(known)
+    sign = "+" if signed else ""
+    std = statistic.std
+    return {
+        "value": statistic.mean,
+        "text": f"{statistic.mean:{sign}.{digits}f}",
+        "below": "" if std is None else f"± {std:.{digits}f}",
+        "mean": f"{statistic.mean:{sign}.{PRECISE}f}",
+        "std": None if std is None else f"{std:.{PRECISE}f}",
+        "seeds": [None if value is None else f"{value:{sign}.{PRECISE}f}" for value in values],
+    }
+
+
+def _measured(row: ComparisonRow, cells: Sequence[Cell]) -> tuple[str, list[Cell]]:
+    """Return the model that a row is about, and the cells that have measured it, one a seed."""
+    done = [cell for cell in cells if cell["status"] == "finished"]
+    if row.group != REFERENCE:
+        own = [cell for cell in done if cell["name"] == row.name and group_of(cell) == row.group]
+        return "unlearned", sorted(own, key=lambda cell: int(cell["seed"]))
+    model = _OF_ROWS[row.name]
+    by_seed = {cell["seed"]: cell for cell in reversed(done) if cell["metrics"].get(model) is not None}
+    return model, [by_seed[seed] for seed in sorted(by_seed)]
+
+
+def _by_class(row: ComparisonRow, case: Explored) -> list[list[float]]:
+    """Return the test accuracies of a row by class, one a seed; nothing where a cell does not say them."""
+    model, done = _measured(row, case.cells)
+    return [_of_classes(done, model, index) for index in range(len(case.classes))] if done else []
+
+
+def _of_classes(done: Sequence[Cell], model: str, index: int) -> list[float]:
+    lists = [(cell.get("per_class") or {}).get(model) for cell in done]
+    values = [None if found is None else found[index] for found in lists]
+    return [value for value in values if value is not None]
+
+
+def _distance(classes: Sequence[Sequence[float]], retrain: Sequence[Sequence[float]] | None, index: int) -> float:
+    if retrain is None or not classes[index] or not retrain[index]:
+        return 0.0
+    return abs(Statistic.of(classes[index]).mean - Statistic.of(retrain[index]).mean)
+
+
+def _heat(index: int, values: Sequence[float]) -> tuple[str, str, float]:
+    if not values:
+        return _class_key(index), "-", 0.0
+    mean = Statistic.of(values).mean
+    return _class_key(index), f"{mean:.1f}", round(_OPAQUE * mean / 100, 3)
+
+
+def _class_key(index: int) -> str:
+    return f"class{index}"
+
+
+def _shown(content: Any) -> Any:
+    """Return the content with texts from outside made safe to show, and None for numbers that JSON lacks."""
+    if isinstance(content, Mapping):
+        return {_shown(key): _shown(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_shown(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return printable(content) if isinstance(content, str) else content
