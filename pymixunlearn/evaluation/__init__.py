@@ -4,6 +4,7 @@ from pymixunlearn.evaluation.accept import Acceptance, acceptance, acceptances
 from pymixunlearn.evaluation.accuracy import accuracy, predict_logits
 from pymixunlearn.evaluation.arrays import evaluate_arrays
 from pymixunlearn.evaluation.catalogue import FURTHER_METRICS, METRICS, PAPER_METRICS, MetricInfo
+from pymixunlearn.evaluation.changes import most_changed
 from pymixunlearn.evaluation.membership import ATTACKERS, DRAWS, FORMS, attack_success_rate
 from pymixunlearn.evaluation.metrics import Metrics, evaluate, forget_accuracy, metric_keys
 from pymixunlearn.evaluation.plugged import metric
@@ -35,6 +36,7 @@ __all__ = [
     "forget_accuracy",
     "metric",
     "metric_keys",
+    "most_changed",
     "predict",
     "predict_logits",
     "relearn_steps",

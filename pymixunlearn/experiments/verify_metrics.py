@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from pymixunlearn.data import Dataset
-from pymixunlearn.evaluation import ATTACKERS, METRICS, accuracy, predict_logits
+from pymixunlearn.evaluation import ATTACKERS, METRICS, Metrics, accuracy, most_changed, predict_logits
 from pymixunlearn.evaluation.catalogue import metric_info, plugged_keys
+from pymixunlearn.evaluation.changes import PARTS, changes_of
 from pymixunlearn.evaluation.intervals import sample_counts
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
@@ -23,7 +24,9 @@ from pymixunlearn.tasks import Split
 PERCENT_TOLERANCE = 0.1
 ATTACK_TOLERANCE = 1.0
 PLAIN_TOLERANCE = 1e-3
-"""How far a metric measured again may be from the record: accuracies, successes of attackers, plain numbers.
+CHANGE_TOLERANCE = 0.5
+"""How far a number measured again may be from the record: accuracies, successes of attackers, plain numbers, points of
+probability.
 
 On one machine a repetition is exact. Another processor adds up in another order; logits then differ in their last bits,
 and a sample may cross a boundary. An accuracy may be off by two samples where these are more than the tolerance.
@@ -116,6 +119,41 @@ def check_metrics(
                 missing.append(f"{key} of {row_name(name)}: it is not measured again")
         detail = "; ".join(wrong) if wrong else f"{known} measured again"
         yield Check(f"metrics of {row_name(name)}", not wrong, detail)
+    if "most_changed" in metrics:
+        if "initial" in measured:
+            yield _check_most_changed(measured, metrics["most_changed"])
+        else:
+            missing.append("samples that changed most: they take the initial model")
+
+
+def _check_most_changed(measured: Mapping[str, Metrics], recorded: Mapping[str, Any]) -> Check:
+    """Look at the samples again that a run names as those whose predictions changed most."""
+    found = {name: metrics.predictions for name, metrics in measured.items()}
+    before, after, retrain = found["initial"], found["unlearned"], found.get("retrain")
+    assert before is not None and after is not None
+    known, wrong = 0, []
+    largest = most_changed(before, after, retrain)
+    for part in PARTS:
+        stated = recorded[part]
+        again = changes_of(part, [entry["index"] for entry in stated], before, after, retrain)
+        known += len(stated)
+        wrong += [
+            f"{part} {theirs['index']}" for theirs, ours in zip(stated, again, strict=True) if _differs(theirs, ours)
+        ]
+        # Of samples that changed alike, another processor may name another.
+        least = [min((entry["change"] for entry in entries), default=0.0) for entries in (stated, largest[part])]
+        if len(stated) != len(largest[part]) or abs(least[0] - least[1]) > CHANGE_TOLERANCE:
+            wrong.append(f"{part}: others changed more")
+    detail = "; ".join(wrong) if wrong else f"{known} looked at again"
+    return Check("samples that changed most", not wrong, detail)
+
+
+def _differs(stated: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    """Whether a sample's label, change, or the probability of a prediction is not what the record says."""
+    if stated["label"] != found["label"] or abs(stated["change"] - found["change"]) > CHANGE_TOLERANCE:
+        return True
+    models = found.keys() - {"index", "label", "change"}
+    return any(abs(stated[model][1] - found[model][1]) > CHANGE_TOLERANCE for model in models)
 
 
 def tolerance(key: str, split: Split) -> float:

@@ -15,6 +15,8 @@ from pymixunlearn.reporting.noise_floor import Floor, floor_over_seeds
 REFERENCE, AWARE, AGNOSTIC = "", "aware", "agnostic"
 GAP, SECONDS = "mean", "seconds"
 DECISIONS = ("accepted", "refused", "cannot tell")
+DIFFER = "seeds differ"
+"""Stands for the answer of the acceptance test where seeds have different ones."""
 DECIMALS = 2
 """Digits behind the point of percentages."""
 _OURS = "mixunlearn"
@@ -68,6 +70,12 @@ class ComparisonRow:
     gaps: Mapping[int, float] = field(default_factory=dict)
     decisions: Mapping[str, int] = field(default_factory=dict)
     within_floor: bool = False
+
+    @property
+    def answer(self) -> str:
+        """What the acceptance test says in all seeds, :data:`DIFFER`, or "" where it was not made."""
+        answers = [answer for answer in DECISIONS if self.decisions.get(answer)]
+        return "" if not answers else answers[0] if len(answers) == 1 else DIFFER
 
     @property
     def accepted(self) -> str:

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from pymixunlearn.reporting.comparison import AGNOSTIC, AWARE, DECIMALS, GAP, SECONDS, ComparisonRow, ComparisonTable
-from pymixunlearn.reporting.explore import Explored, embedded, heat_map, page_data, row_id
+from pymixunlearn.reporting.explore import Explored, changed_samples, embedded, heat_map, page_data, row_id
 from pymixunlearn.reporting.formats import floor_sentences
 from pymixunlearn.reporting.html import environment, figures
 from pymixunlearn.reporting.narrowing import compare_command
@@ -40,6 +40,7 @@ def method_results(table: ComparisonTable) -> list[MethodResult]:
             row.cells[GAP].std,
             {key: abs(row.cells[key].mean - retrain[key].mean) for key in table.metrics if key in row.cells},
             row.cells[SECONDS].mean,
+            row.answer,
         )
         for row in table.rows
         if row.group in _GROUPS and GAP in row.cells
@@ -109,6 +110,7 @@ def render_comparison(record: Mapping[str, Any], table: ComparisonTable, picture
             published=_published(table),
             figures={picture.name: picture for picture in figures(pictures)},
             heat=heat_map(case),
+            changed=changed_samples(case),
             data=embedded(page_data([case])),
         )
     )

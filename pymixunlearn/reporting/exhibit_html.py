@@ -15,7 +15,7 @@ from pymixunlearn.reporting.exhibit import (
     detail_lines,
     row_label,
 )
-from pymixunlearn.reporting.explore import Explored, embedded, heat_map, page_data, row_id
+from pymixunlearn.reporting.explore import Explored, changed_samples, embedded, heat_map, page_data, row_id
 from pymixunlearn.reporting.formats import GROUPS, cell_label, cell_text, floor_sentences
 from pymixunlearn.reporting.html import environment, figures
 
@@ -105,4 +105,5 @@ def _detail(case: CaseResult, numbers: Mapping[str, int], explored: Sequence[Exp
         "table": {"headings": list(zip(keys, heads[2:], strict=True)), "rows": rows},
         "floor": floor_sentences(case.table),
         "heat": heat_map(explored[number]),
+        "changed": changed_samples(explored[number]),
     }

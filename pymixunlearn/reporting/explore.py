@@ -17,7 +17,6 @@ from markupsafe import Markup
 from pymixunlearn.display import printable
 from pymixunlearn.reporting.comparison import (
     DECIMALS,
-    DECISIONS,
     GAP,
     REFERENCE,
     SECONDS,
@@ -33,9 +32,8 @@ from pymixunlearn.reporting.table import column_label
 PRECISE = 4
 """Digits behind the point of what is shown on demand."""
 MAX_CLASSES = 20
-DIFFER = "seeds differ"
-"""Stands for the answer of the acceptance test where seeds have different ones."""
 _OF_ROWS = {row_name(model): model for model in (*MODELS, SECOND) if model != "unlearned"}
+_PARTS = {"forget": "forgotten", "retain": "remaining", "test": "test"}
 _OPAQUE = 0.6
 """Of the strongest colour of the heat map, on which the numbers can still be read."""
 
@@ -74,12 +72,6 @@ class HeatMap(NamedTuple):
 def row_id(row: ComparisonRow) -> str:
     """Return what tells a row from the others of its table."""
     return f"{row.group}/{row.name}"
-
-
-def decision_of(row: ComparisonRow) -> str:
-    """Return the answer of the acceptance test that all seeds share, :data:`DIFFER`, or "" where it was not made."""
-    answers = [answer for answer in DECISIONS if row.decisions.get(answer)]
-    return "" if not answers else answers[0] if len(answers) == 1 else DIFFER
 
 
 def embedded(content: Mapping[str, Any]) -> Markup:
@@ -126,6 +118,44 @@ def heat_map(case: Explored) -> HeatMap | None:
     return HeatMap(headings, rows, remark)
 
 
+class ChangedSamples(NamedTuple):
+    """Samples of a row: its id and name, and lines: set, index, seed, label, three predictions, change."""
+
+    row: str
+    name: str
+    lines: list[tuple[str, ...]]
+
+
+def changed_samples(case: Explored) -> list[ChangedSamples]:
+    """Return the samples whose predictions each method changed most: over its seeds, the same number as of one."""
+    found = []
+    for row in case.table.rows:
+        if row.group == REFERENCE:
+            continue
+        _, done = _measured(row, case.cells)
+        lines = []
+        for part, name in _PARTS.items():
+            lists = [(cell["seed"], (cell.get("most_changed") or {}).get(part, ())) for cell in done]
+            every = [(seed, entry) for seed, entries in lists for entry in entries]
+            every.sort(key=lambda item: (-item[1]["change"], item[0], item[1]["index"]))
+            count = max((len(entries) for _, entries in lists), default=0)
+            lines += [_changed(name, seed, entry, case.classes) for seed, entry in every[:count]]
+        if lines:
+            found.append(ChangedSamples(row_id(row), row.name, lines))
+    return found
+
+
+def _changed(part: str, seed: int, entry: Mapping[str, Any], classes: Sequence[str]) -> tuple[str, ...]:
+    def named(label: int) -> str:
+        return classes[label] if label < len(classes) else str(label)
+
+    def predicted(model: str) -> str:
+        return f"{named(entry[model][0])} ({entry[model][1]:.1f} %)" if model in entry else "-"
+
+    predictions = (predicted(model) for model in ("initial", "unlearned", "retrain"))
+    return (part, str(entry["index"]), str(seed), named(entry["label"]), *predictions, f"{entry['change']:.1f}")
+
+
 def _case(case: Explored) -> dict[str, Any]:
     table = case.table
     seconds = table.rows[0].cells.get(SECONDS) if table.rows else None
@@ -153,7 +183,7 @@ def _row(row: ComparisonRow, case: Explored) -> dict[str, Any]:
     return {
         "name": row.name,
         "group": row.group,
-        "decision": decision_of(row),
+        "decision": row.answer,
         "answers": row.accepted if row.decisions else "",
         "seeds": [cell["seed"] for cell in done],
         "asked": row.asked,

@@ -157,6 +157,22 @@ def test_metrics_that_the_model_does_not_have_are_found(folder: Path) -> None:
     assert failing(folder) == ["gap", "metrics of unlearned"]
 
 
+@pytest.mark.parametrize("how", ["another sample", "another prediction", "fewer"])
+def test_samples_that_did_not_change_most_are_found(folder: Path, how: str) -> None:
+    def other(metrics: dict[str, Any]) -> None:
+        samples = metrics["most_changed"]["retain"]
+        assert len(samples) == 5
+        if how == "another sample":
+            samples[-1] = {**samples[-1], "index": samples[-1]["index"] + 1}
+        elif how == "another prediction":
+            samples[0]["unlearned"][1] -= 2
+        else:
+            del samples[0]
+
+    forge(folder, other)
+    assert failing(folder) == ["samples that changed most"]
+
+
 def test_success_of_attackers_and_plain_numbers_that_the_model_does_not_have_are_found(folder: Path) -> None:
     def better(metrics: dict[str, Any]) -> None:
         unlearned, retrain = metrics["metrics"]["unlearned"], metrics["metrics"]["retrain"]
@@ -235,6 +251,7 @@ def test_the_model_of_retrain_is_checked_where_it_is_given(folder: Path, tmp_pat
         "metrics of unlearned",
         "metrics of initial",
         "metrics of Retrain",
+        "samples that changed most",
     ]
 
 

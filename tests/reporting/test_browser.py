@@ -111,13 +111,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             tmp_path_factory.mktemp("run") / "run",
             command_line=f"mixunlearn-cli unlearn --out {'a-very-long-name-of-a-folder' * 4}",
         )
-        request = CompareInputs(
-            ("neggrad", "fine-tune"), (0, 1), device="cpu", settings={"initial.epochs": 1, "retrain.epochs": 1}
-        )
+        epochs = {"initial.epochs": 1, "retrain.epochs": 1, "fine-tune.epochs": 1}
+        request = CompareInputs(("ssd", "fine-tune"), (0, 1), device="cpu", settings=epochs)
         compared = run_comparison(
             resolve_comparison(request),
             tmp_path_factory.mktemp("compare") / "compare",
-            command_line="mixunlearn-cli compare --methods neggrad,fine-tune --set initial.epochs=1",
+            command_line="mixunlearn-cli compare --methods ssd,fine-tune --set initial.epochs=1",
         )
         exhibit = tmp_path_factory.mktemp("exhibit")
         (exhibit / "mine.yaml").write_text(yaml.safe_dump(EXHIBIT))
@@ -179,11 +178,11 @@ def test_a_comparison_sorts_filters_hides_and_says_what_its_csv_has(pages: dict[
     head.firstChild.click(); found.up = names(); found.sorted = head.getAttribute("aria-sort");
     head.firstChild.click(); found.down = names();
     head.firstChild.click(); found.after = names();
-    found.tip = point("aware/neggrad", "asr");
-    one("tr[data-row='aware/neggrad'] td[data-key=mean]").focus(); found.focused = one(".tip b").textContent;
+    found.tip = point("aware/ssd", "asr");
+    one("tr[data-row='aware/ssd'] td[data-key=mean]").focus(); found.focused = one(".tip b").textContent;
     press("Escape"); found.closed = one(".tip").hidden;
     all("input[name=numbers]")[1].click();
-    found.gap = one("tr[data-row='aware/neggrad'] td[data-key=test_f]").firstChild.textContent;
+    found.gap = one("tr[data-row='aware/ssd'] td[data-key=test_f]").firstChild.textContent;
     all("input[name=numbers]")[0].click();
     type("FINE"); found.filtered = names(); found.points = all(".scatter g.point").length;
     type(""); all(".chips button")[0].click(); found.hidden = names(); all(".chips button")[0].click();
@@ -195,17 +194,17 @@ def test_a_comparison_sorts_filters_hides_and_says_what_its_csv_has(pages: dict[
     assert found["loaded"] == 0
     said = found["said"]
     references = ["Retrain", "second Retrain", "initial"]
-    ranked = sorted(("neggrad", "fine-tune"), key=lambda name: float(table[name]["test_f_mean"]))
+    ranked = sorted(("ssd", "fine-tune"), key=lambda name: float(table[name]["test_f_mean"]))
     assert said["up"] == [*references, *ranked] and said["down"] == [*references, *reversed(ranked)]
     assert said["sorted"] == "ascending" and said["before"] == said["after"]
-    asr = table["neggrad"]
+    asr = table["ssd"]
     mean, std = float(asr["asr_mean"]), float(asr["asr_std"])
     assert f"Mean {mean:.4f}, standard deviation {std:.4f}" in said["tip"]
     assert "seed 0: " in said["tip"] and "seed 1: " in said["tip"]
-    assert "--set initial.epochs=1 --methods neggrad --seeds 0,1 --threads" in said["tip"]
-    assert said["focused"] == "neggrad, Mean gap" and said["closed"]
+    assert "--set initial.epochs=1 --methods ssd --seeds 0,1 --threads" in said["tip"]
+    assert said["focused"] == "ssd, Mean gap" and said["closed"]
     record = json.loads((pages["compare"].parent / "compare.json").read_text("utf-8"))
-    gaps = [record["cells"][f"neggrad-seed{seed}"]["gap"]["unlearned"]["test_f"] for seed in (0, 1)]
+    gaps = [record["cells"][f"ssd-seed{seed}"]["gap"]["unlearned"]["test_f"] for seed in (0, 1)]
     assert said["gap"] == f"{sum(gaps) / 2:.2f}"
     assert said["filtered"] == [*references, "fine-tune"] and said["points"] == 1
     first, other = said["before"][-2:]

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from pymixunlearn.reporting import comparison_table
+from pymixunlearn.reporting.comparison import DIFFER
 from pymixunlearn.reporting.comparison_html import render_comparison
-from pymixunlearn.reporting.explore import DIFFER, MAX_CLASSES, Explored, decision_of, heat_map, page_data
+from pymixunlearn.reporting.explore import MAX_CLASSES, Explored, heat_map, page_data
 from pymixunlearn.reporting.narrowing import compare_command, experiment_command
 
 RETRAIN = {0: (98.0, 0.0, 30.0), 1: (96.0, 0.0, 34.0)}
@@ -37,6 +38,20 @@ def cell(name: str, seed: int, values: tuple[float, float, float], **changes: An
         "acceptance": {"unlearned": {"decision": ("accepted", "refused")[seed]}},
         "seconds": {"initial": 5.0, "retrain": 10.0, "unlearned": 1.0 + seed},
         "hashes": {"retrain": f"hash {seed}"},
+        "most_changed": {
+            part: [
+                {"index": 7 + seed, "label": 1, "change": 50.0 + seed, "initial": [1, 90.0], "unlearned": [2, 60.0]},
+                {
+                    "index": 20,
+                    "label": 0,
+                    "change": 1.0,
+                    "initial": [0, 51.0],
+                    "unlearned": [0, 50.0],
+                    "retrain": [2, 99.0],
+                },
+            ]
+            for part in ("forget", "test")
+        },
         "per_class": {
             "initial": [98.0, 99.0, 99.0],
             "unlearned": [0.0, 80.0 + seed, 99.0],
@@ -107,6 +122,22 @@ def test_classes_are_beside_retrain_s() -> None:
     assert '<td data-key="class1" style="--strength:0.483">80.5</td>' in html
 
 
+def test_the_samples_that_changed_most_are_those_of_all_seeds() -> None:
+    html = page(EXAMPLE)
+    lines = re.findall(r"<tr><td>(forgotten|test)</td>(.*?)</tr>", html.partition("<summary>ssd</summary>")[2])[:4]
+    cells = [(part, *re.findall(r"<td>(.*?)</td>", rest)) for part, rest in lines]
+    second = "&lt;/script&gt;&lt;b&gt;&amp;\\u2028\\x1b[31m"
+    assert cells[0] == ("forgotten", "8", "1", second, f"{second} (90.0 %)", "two (60.0 %)", "-", "51.0")
+    assert [line[:3] for line in cells] == [
+        ("forgotten", "8", "1"),
+        ("forgotten", "7", "0"),
+        ("test", "8", "1"),
+        ("test", "7", "0"),
+    ]
+    bare = [{key: value for key, value in own.items() if key != "most_changed"} for own in EXAMPLE["cells"].values()]
+    assert "Samples that changed most" in html and "Samples that changed most" not in page(record(*bare))
+
+
 def test_a_comparison_that_says_nothing_of_classes_has_no_part_for_them() -> None:
     bare = [{key: value for key, value in own.items() if key != "per_class"} for own in EXAMPLE["cells"].values()]
     html = page(record(*bare))
@@ -148,7 +179,7 @@ def test_a_page_asks_for_nothing_and_is_not_allowed_to() -> None:
 
 def test_the_answer_of_the_acceptance_test_is_one_only_where_seeds_agree() -> None:
     rows = {row.name: row for row in comparison_table(EXAMPLE).rows}
-    assert [decision_of(rows[name]) for name in ("ssd", "laf", "initial")] == [DIFFER, "cannot tell", ""]
+    assert [rows[name].answer for name in ("ssd", "laf", "initial")] == [DIFFER, "cannot tell", ""]
 
 
 def test_a_table_without_cells_is_explored_without_seeds() -> None:

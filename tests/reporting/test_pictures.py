@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -69,6 +70,20 @@ def every_picture() -> list[Picture]:
         draw_gaps([result("a", 3.0), result("b", 0.1, "agnostic", None)]),
         draw_times([result("a", 3.0), result("b", 0.0, "agnostic")], 5.0),
     ]
+
+
+def test_what_the_acceptance_test_says_has_a_shape_of_its_own() -> None:
+    answers = ("accepted", "refused", "cannot tell", "seeds differ", "")
+    made = [replace(result(answer or "none", 1.0 + place), answer=answer) for place, answer in enumerate(answers)]
+    svg = draw_times([*made, replace(result("hollow", 9.0, "agnostic"), answer="accepted")]).svg()
+    for meaning in (
+        "accepted, with labels",
+        "accepted, without labels",
+        "refused, with labels",
+        "not tested, with labels",
+    ):
+        assert svg.count(f">{meaning}<") == 1
+    assert "Shape and colour say" in svg and "Shape and colour" not in draw_times([result("a", 3.0)]).svg()
 
 
 def test_flat_masks_are_said_to_be_flat_and_not_stretched_to_structure() -> None:

@@ -174,7 +174,11 @@ def recorded(metrics: Mapping[str, Any]) -> dict[str, Any]:
     details = metrics.get("details") or {}
     classes = {model: found["per_class"] for model, found in details.items() if found.get("per_class")}
     few = {model: values for model, values in classes.items() if len(values) <= MAX_CLASSES}
-    return {**{name: metrics.get(name) for name in _RECORDED}, **({"per_class": few} if few else {})}
+    further = {"per_class": few, "most_changed": metrics.get("most_changed")}
+    return {
+        **{name: metrics.get(name) for name in _RECORDED},
+        **{name: found for name, found in further.items() if found},
+    }
 
 
 def run_here(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pymixunlearn.evaluation import Metrics, most_changed
 from pymixunlearn.experiments.common.data_origin import data_origin, in_memory_parts
 from pymixunlearn.experiments.common.forget_chain import KEY_FILE
 from pymixunlearn.experiments.common.forget_history import CHAIN, is_above, keep_key, next_chain, read_history
@@ -161,6 +163,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
             else {"release": release_check(metrics, acceptance, split, limit, unlearned.collapse, unchanged)}
         ),
         "initial_accuracy": known,
+        "most_changed": _most_changed(metrics),
         "unchanged": unchanged,
         "rest": rest_of(split),
         "seconds": {
@@ -218,6 +221,12 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     key_file = () if is_above(folder.path, key) else (KEY_FILE,)
     folder.publish((*FILES, *key_file, ORIGINAL_FORM) if form else (*FILES, *key_file))
     return record
+
+
+def _most_changed(metrics: Mapping[str, Metrics]) -> dict[str, Any]:
+    before, after = metrics["initial"].predictions, metrics["unlearned"].predictions
+    assert before is not None and after is not None  # they were just measured, or read with their predictions
+    return most_changed(before, after, metrics["retrain"].predictions if "retrain" in metrics else None)
 
 
 def initial_model(plan: Plan, observer: Observer) -> CachedModel:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pymixunlearn.evaluation.catalogue import metric_info
+from pymixunlearn.reporting.comparison import DIFFER
 from pymixunlearn.reporting.pictures.style import (
     BLUE,
     GREEN,
     INK,
     MARKERS,
+    ORANGE,
     PALETTE,
+    PURPLE,
     SOFT,
     VERMILLION,
     Picture,
@@ -27,6 +30,13 @@ if TYPE_CHECKING:
 
 _NAME_SIZE = 7
 _LABELS = {"aware": (BLUE, "o", "with labels"), "agnostic": (VERMILLION, "s", "without labels")}
+_ANSWERS = {
+    "accepted": (GREEN, "o"),
+    "refused": (VERMILLION, "X"),
+    "cannot tell": (PURPLE, "D"),
+    DIFFER: (ORANGE, "^"),
+    "": (BLUE, "s"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,7 @@ class MethodResult:
         std: Its standard deviation over seeds; None for a single one.
         gaps: The gap in each metric, by key.
         seconds: What unlearning took, on average.
+        answer: As of :class:`pymixunlearn.reporting.ComparisonRow`.
     """
 
     name: str
@@ -48,6 +59,7 @@ class MethodResult:
     std: float | None
     gaps: Mapping[str, float]
     seconds: float
+    answer: str = ""
 
 
 def draw_gaps(results: Sequence[MethodResult]) -> Picture:
@@ -90,14 +102,18 @@ def draw_gaps(results: Sequence[MethodResult]) -> Picture:
 
 
 def draw_times(results: Sequence[MethodResult], retrain_seconds: float | None = None) -> Picture:
-    """Draw the mean gap of each method against the seconds that it takes; Retrain's seconds as a line."""
+    """Draw the mean gap of each method against the seconds that it takes; Retrain's seconds as a line.
+
+    Where the acceptance test was made, shape and colour say what it answers, and methods without labels are hollow.
+    """
+    judged = any(result.answer for result in results)
     with drawing(3.6) as figure:
         axes = figure.subplots()
-        for labels, (colour, marker, meaning) in _LABELS.items():
-            chosen = [result for result in results if result.labels == labels]
-            if chosen:
-                seconds, gaps = zip(*((result.seconds, result.gap) for result in chosen), strict=True)
-                axes.scatter(seconds, gaps, s=28, c=colour, marker=marker, label=meaning)
+        for meaning, colour, marker, chosen in _by_answer(results) if judged else _by_labels(results):
+            seconds, gaps = zip(*((result.seconds, result.gap) for result in chosen), strict=True)
+            hollow = judged and chosen[0].labels == "agnostic"
+            face = "none" if hollow else colour
+            axes.scatter(seconds, gaps, s=28, facecolors=face, edgecolors=colour, marker=marker, label=meaning)
         if retrain_seconds is not None:
             axes.axvline(retrain_seconds, color=GREEN, linestyle="-.", linewidth=1.2, label="Retrain takes")
         axes.set_xscale("log")
@@ -110,13 +126,31 @@ def draw_times(results: Sequence[MethodResult], retrain_seconds: float | None = 
         axes.set_ylabel("mean gap to Retrain, points")
         axes.grid(linewidth=0.3, alpha=0.5, color=SOFT)
         _name_points(figure, axes, results)
-        figure.legend(loc="outside upper center", ncols=3, columnspacing=1, handletextpad=0.3)
+        figure.legend(loc="outside upper center", ncols=2 if judged else 3, columnspacing=1, handletextpad=0.3)
     return Picture(
         "times",
         "What each method costs and how close it comes to Retrain: the lower left corner is best. Seconds are those of "
-        "the machine and the number of processes that ran.",
+        "the machine and the number of processes that ran."
+        + (" Shape and colour say what the acceptance test answers." if judged else ""),
         figure,
     )
+
+
+def _by_labels(results: Sequence[MethodResult]) -> Iterator[tuple[str, str, str, list[MethodResult]]]:
+    """Yield the name of a group of points, their colour and shape, and the points."""
+    for labels, (colour, marker, meaning) in _LABELS.items():
+        chosen = [result for result in results if result.labels == labels]
+        if chosen:
+            yield meaning, colour, marker, chosen
+
+
+def _by_answer(results: Sequence[MethodResult]) -> Iterator[tuple[str, str, str, list[MethodResult]]]:
+    """Yield the same by what the acceptance test says."""
+    for answer, (colour, marker) in _ANSWERS.items():
+        for labels, (_, _, meaning) in _LABELS.items():
+            chosen = [result for result in results if (result.answer, result.labels) == (answer, labels)]
+            if chosen:
+                yield f"{answer or 'not tested'}, {meaning}", colour, marker, chosen
 
 
 def _name_points(figure: Figure, axes: Axes, results: Sequence[MethodResult]) -> None:
