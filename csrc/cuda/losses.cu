@@ -63,8 +63,9 @@ __global__ void sharpen_backward_kernel(const T* grad, const T* logits, int64_t 
 template <int value>
 using Number = std::integral_constant<int, value>;
 
-// Calls `body(group, pack)` with the plan for these rows.
-template <class T, class Body>
+// Calls `body(group, pack)` with the plan for these rows. A block that shares a row reads packs only if
+// `block_packs`, since every kernel more has to be compiled.
+template <class T, bool block_packs = false, class Body>
 void with_group(int64_t classes, bool packable, Body&& body) {
   switch (row_group(classes)) {
     case RowGroup::part_of_warp:
@@ -73,6 +74,9 @@ void with_group(int64_t classes, bool packable, Body&& body) {
       if (packable) return body(Number<warp_size>{}, Number<pack_of(sizeof(T))>{});
       return body(Number<warp_size>{}, Number<1>{});
     case RowGroup::block:
+      if constexpr (block_packs) {
+        if (packable) return body(Number<block_threads>{}, Number<pack_of(sizeof(T))>{});
+      }
       return body(Number<block_threads>{}, Number<1>{});
   }
 }
@@ -243,7 +247,7 @@ void sharpen_forward(Dtype dtype, const void* logits, int64_t rows, int64_t clas
   with_dtype(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const bool packable = contiguous_packable<T>(classes, {logits, out});
-    with_group<T>(classes, packable, [&](auto group, auto widest) {
+    with_group<T, true>(classes, packable, [&](auto group, auto widest) {
       constexpr int pack = sharpen_pack<T, widest(), false>;
       const size_t shared = sizeof(OnlineSoftmax<Acc<T>>) * (block_threads / warp_size);
       sharpen_forward_kernel<T, group(), pack><<<blocks_for(rows, group()), block_threads, shared, stream>>>(
@@ -258,7 +262,7 @@ void sharpen_backward(Dtype dtype, const void* grad, const void* logits, int64_t
   with_dtype(dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const bool packable = contiguous_packable<T>(classes, {grad, logits, out});
-    with_group<T>(classes, packable, [&](auto group, auto widest) {
+    with_group<T, true>(classes, packable, [&](auto group, auto widest) {
       constexpr int pack = sharpen_pack<T, widest(), true>;
       const size_t shared = sizeof(OnlineSoftmax<Acc<T>>) * (block_threads / warp_size);
       sharpen_backward_kernel<T, group(), pack><<<blocks_for(rows, group()), block_threads, shared, stream>>>(

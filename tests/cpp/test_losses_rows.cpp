@@ -346,19 +346,22 @@ void compare_sharpen() {
           });
     };
     using One = std::integral_constant<int, 1>;
+    const auto emulate_packs = [&](auto group) {
+      emulate(group, One{});
+      if (classes % pack_of(sizeof(T)) == 0) {
+        emulate(group, std::integral_constant<int, pack_of(sizeof(T))>{});
+        emulate(group, std::integral_constant<int, pack_of(sizeof(T)) / 2>{});
+      }
+    };
     switch (row_group(classes)) {
       case RowGroup::part_of_warp:
         emulate(std::integral_constant<int, part_of_warp_threads>{}, One{});
         break;
       case RowGroup::warp:
-        emulate(std::integral_constant<int, warp_size>{}, One{});
-        if (classes % pack_of(sizeof(T)) == 0) {
-          emulate(std::integral_constant<int, warp_size>{}, std::integral_constant<int, pack_of(sizeof(T))>{});
-          emulate(std::integral_constant<int, warp_size>{}, std::integral_constant<int, pack_of(sizeof(T)) / 2>{});
-        }
+        emulate_packs(std::integral_constant<int, warp_size>{});
         break;
       case RowGroup::block:
-        emulate(std::integral_constant<int, block_threads>{}, One{});
+        emulate_packs(std::integral_constant<int, block_threads>{});
         break;
     }
   }

@@ -283,7 +283,7 @@ std::vector<Case> all_cases() {
       }
     }
     add({Loss::grid, 37, 41, 12, dtype, dtype, TargetKind::probabilities, 0});
-    for (int64_t classes : {10, 96, 101, 8200}) {
+    for (int64_t classes : {10, 96, 101, 8200, 8201}) {
       cases.push_back({"sharpen " + std::string(ptx::name_of(dtype)) + ", rows of " + std::to_string(classes),
                        [=] { check_sharpen(5, classes, dtype); }});
     }
@@ -298,6 +298,7 @@ std::vector<Case> all_cases() {
     const Problem sim = {Loss::zip, 64, 64, 1000, dtype, dtype, kind, 0, "sim_loss 1000"};
     cases.push_back({named(sim.bench), [=] { check_sim(sim); }});
     cases.push_back({named("sharpen 1000"), [=] { check_sharpen(64, 1000, dtype, "sharpen 1000"); }});
+    cases.push_back({named("sharpen 10000"), [=] { check_sharpen(4, 10000, dtype, "sharpen 10000"); }});
   }
   add({Loss::real, 5000, 4100, 10, Dtype::f64, Dtype::f64, TargetKind::probabilities, 0});  // several stretches
   return cases;
