@@ -65,6 +65,15 @@ def test_laf_follows_network_and_task() -> None:
     assert paper("laf", "timm:vit_tiny", "data") == {"tau": 5}  # the small network's, as by default
 
 
+def test_baselines_are_as_their_authors_released_them() -> None:
+    """What no grid of the paper says; the defaults are other forms."""
+    assert paper("boundary-shrink", "cnn", "class") == {"bound": 0.3, "nearest": "any"}
+    assert paper("sisa", "cnn", "class") == {"aggregate": "majority"}
+    assert paper("unroll", "cnn", "class") == {"std_weight": 0.1}
+    assert paper("scrub", "cnn", "class") == {"variant": "notebook", "alpha": 1, "T": 2}
+    assert paper("gli", "cnn", "class") == {"perturb_steps": 4, "stop_by": "score"}
+
+
 def test_a_run_begins_with_the_chosen_kind() -> None:
     def settled(**fields: Any) -> tuple[Any, ...]:
         plan = resolve_unlearning(UnlearnInputs(device="cpu", **fields))
@@ -91,6 +100,19 @@ def test_photos_have_the_papers_size_unless_another_is_asked_for() -> None:
         None,
     ]
     assert at_paper_size(DataRequest("cifar10", image_size=32)).image_size == 32
+
+
+def test_runs_and_comparisons_with_the_papers_settings_have_the_papers_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_published()["image_size"], "digits", 16)
+
+    def sizes(**fields: Any) -> list[int | None]:
+        run = resolve_unlearning(UnlearnInputs(device="cpu", **fields))
+        compared = resolve_comparison(CompareInputs(methods=("neggrad",), seeds=(0,), device="cpu", **fields))
+        plans = [run, *(cell.plan for cell in compared.cells)]
+        return [plan.split.dataset.preprocess.size for plan in plans if plan is not None]
+
+    assert sizes(preset="paper") == [16, 16]
+    assert set(sizes()) == {None}
 
 
 def test_a_comparison_passes_both_on_and_has_a_folder_of_its_own() -> None:
