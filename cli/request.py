@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pymixunlearn.display import printable
+from pymixunlearn.display import counted, printable
 from pymixunlearn.experiments.common.split_request import FORGET
 from pymixunlearn.experiments.request.inputs import (
     AddInputs,
@@ -88,16 +88,16 @@ def add(ctx: click.Context, /, file: Path, **values: Any) -> None:
     console = make_console()
     with watching(console) as observer:
         added = run_add(options.make_inputs(AddInputs, values, file=file), observer=observer)
-    for line in _added_lines(added):
+    for line in _added_lines(added, also_forgotten=values["also_forget_copies"]):
         say(console, line)
 
 
-def _added_lines(added: Added) -> list[str]:
+def _added_lines(added: Added, *, also_forgotten: bool) -> list[str]:
     about = added.request.added
-    people = f" of {about['persons']['count']} people" if about["persons"]["count"] else ""
+    people = f" of {counted(about['persons']['count'], 'person', 'people')}" if about["persons"]["count"] else ""
     lines = [
-        f"Request {about['request_id']}: {about['samples']['count']} samples{people}, received {about['received']}, "
-        f"due {about['due']}."
+        f"Request {about['request_id']}: {counted(about['samples']['count'], 'sample')}{people}, received "
+        f"{about['received']}, due {about['due']}."
     ]
     if added.known:
         lines[0] = f"{lines[0][:-1]}; it was in the ledger already."
@@ -110,7 +110,9 @@ def _added_lines(added: Added) -> list[str]:
             f"  like {printable(pair.sample)}: {printable(pair.name)} ({pair.part}, {pair.distance} bits apart{turned})"
         )
     if added.copies is not None:
-        lines.append(f"{len(added.copies)} near copies; --also-forget-copies adds those of the training images.")
+        inside = "those of the training images are in the request"
+        offer = inside if also_forgotten else "--also-forget-copies adds those of the training images"
+        lines.append(f"{counted(len(added.copies), 'near copy', 'near copies')}; {offer}.")
     return lines
 
 
@@ -155,7 +157,7 @@ def status(**values: Any) -> None:
     ledger = Ledger(values["ledger"])
     state, console = ledger.state(), make_console()
     served = len(state.requests) - len(state.pending)
-    say(console, f"{len(state.requests)} requests: {len(state.pending)} pending, {served} served.")
+    say(console, f"{counted(len(state.requests), 'request')}: {len(state.pending)} pending, {served} served.")
     rows = []
     for one in sorted(state.pending, key=lambda one: str(one.added["due"])):
         days = (date.fromisoformat(one.added["due"]) - today()).days
@@ -169,7 +171,9 @@ def status(**values: Any) -> None:
     say(console, f"Newest model: {model} (sha256 {state.model_sha256[:12]}…)")
     clear = len(ledger.store.clear_ids())
     if clear:
-        say(console, f"{clear} clear ids are in the ledger; 'request purge' deletes those of served requests.")
+        are = "is" if clear == 1 else "are"
+        text = f"{counted(clear, 'clear id')} {are} in the ledger; 'request purge' deletes those of served requests."
+        say(console, text)
     say(console, f"{state.length} entries, head {state.head}")
 
 
@@ -257,7 +261,7 @@ def purge(**values: Any) -> None:
     from pymixunlearn.experiments.request.purge import run_purge
 
     rows, stay = run_purge(options.make_inputs(PurgeInputs, values))
-    click.echo(f"{rows} clear ids deleted; {stay} of pending requests stay.")
+    click.echo(f"{counted(rows, 'clear id')} deleted; {stay} of pending requests stay.")
 
 
 @request.command()
@@ -279,13 +283,14 @@ def check(ctx: click.Context, /, **values: Any) -> None:
     with watching(console) as observer:
         found = run_check(options.make_inputs(CheckInputs, values), observer=observer)
     if found.clean:
-        say(console, f"'{found.subject}': nothing that was forgotten is back ({found.forgotten} forgotten samples).")
+        many = counted(found.forgotten, "forgotten sample")
+        say(console, f"'{printable(found.subject)}': nothing that was forgotten is back ({many}).")
         return
     for name in (*found.back[:_SHOWN], *found.lacking[:_SHOWN]):
         say(console, f"  {printable(name)}")
-    message = f"holds {len(found.back)} of {found.forgotten} forgotten samples"
+    message = f"holds {len(found.back)} of {counted(found.forgotten, 'forgotten sample')}"
     if found.lacking:
-        message = f"lacks {len(found.lacking)} requests that the ledger has served"
+        message = f"lacks {counted(len(found.lacking), 'request')} that the ledger has served"
     click.echo(f"'{printable(found.subject)}' {message}.", err=True)
     ctx.exit(REFUSED)
 

@@ -1,4 +1,4 @@
-"""Text from outside, such as the name of a file or a class, made safe to show on a terminal or in a picture."""
+"""Text to show: from outside, such as the name of a file or a class, made safe; and numbers with their nouns."""
 
 from __future__ import annotations
 
@@ -28,6 +28,21 @@ def printable(text: str, *, keep: str = "") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(letter if letter in keep or not _hidden(letter) else _escaped(letter) for letter in text)
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return a number with its noun.
+
+    Args:
+        count: The number.
+        one: The noun for 1.
+        many: The noun for other numbers; ``one`` with an "s" if not given.
+
+    Example:
+        >>> counted(1, "person", "people"), counted(2, "sample")
+        ('1 person', '2 samples')
+    """
+    return f"{count} {one if count == 1 else many or f'{one}s'}"
 
 
 def _hidden(letter: str) -> bool:

@@ -120,6 +120,7 @@ def test_version_and_the_bare_command(invoke: Invoke) -> None:
     assert invoke().stdout == invoke("--help").stdout
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_ensemble_of_a_run_is_evaluated_like_any_model(invoke: Invoke) -> None:
     small = ("initial.epochs=1", "shards=2", "slices=2", "epochs=1", "aggregate=majority")
     chosen = [word for setting in small for word in ("--set", setting)]

@@ -47,7 +47,7 @@ def test_from_the_first_request_to_the_audit(invoke: Invoke) -> None:
     assert "checks fail: audit.jsonl is not what its own chain says" in done("request", "verify", "audit.jsonl", code=3)
     assert "3 clear ids deleted; 0 of pending requests stay." in done("request", "purge")
     assert "holds 2 of 2 forgotten samples" in done("request", "check", "--dataset", "digits", code=3)
-    assert "lacks 1 requests" in done("request", "check", "--model", "base", code=3)
+    assert "lacks 1 request that" in done("request", "check", "--model", "base", code=3)
     run = next(Path("ledger/runs").iterdir())
     assert "nothing that was forgotten is back" in done("request", "check", "--model", str(run))
     assert "Private key: mine.key" in done("request", "keygen", "--out", "mine")

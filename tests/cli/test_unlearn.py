@@ -25,6 +25,7 @@ def weights(folder: str | Path) -> str:
     return tensors_hash(read_tensors(Path(folder) / "model.safetensors")[0])
 
 
+@pytest.mark.usefixtures("pictures")
 def test_without_arguments_it_explains_itself_and_writes_a_run(invoke: Invoke) -> None:
     result = invoke(*SMALL)
     assert result.exit_code == 0, result.output
@@ -41,6 +42,7 @@ def test_without_arguments_it_explains_itself_and_writes_a_run(invoke: Invoke) -
     folder = Path(lines[-1].removeprefix("Run folder: "))
     assert folder.parent == Path("runs")
     assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert {"losses.svg", "classes.svg", "mixes.svg"} < {path.name for path in (folder / "pictures").iterdir()}
 
 
 def test_output_away_from_a_terminal_is_plain_and_short(invoke: Invoke) -> None:

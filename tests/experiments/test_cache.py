@@ -165,6 +165,7 @@ def test_nothing_is_purged_before_the_run_is_complete(tmp_path: Path, own_cache:
     assert {"images", "models initial cnn"} <= set(kinds(list_cache())) and not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_model_of_the_user_stays_and_is_named(tmp_path: Path, made: Path, run: Path) -> None:
     place, first = made / "mine", run
     second = pymixunlearn.unlearn(
@@ -253,6 +254,7 @@ def test_what_cannot_be_deleted_is_one_sentence(run: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(("task", "shown"), [("class", True), ("data", False), ("noisy", False), ("indices", False)])
+@pytest.mark.usefixtures("pictures")
 def test_pictures_of_single_people_are_off_unless_asked_for(
     small_plan: Callable[..., Any], tmp_path: Path, task: str, shown: bool
 ) -> None:

@@ -56,7 +56,6 @@ from pymixunlearn.experiments.request.ledger import Ledger, month_after, parse_d
 from pymixunlearn.experiments.request.purge import run_purge
 from pymixunlearn.experiments.request.serve import run_requests
 from pymixunlearn.experiments.request.verify import verify_ledger
-from pymixunlearn.experiments.unlearn.figures import Figures
 from pymixunlearn.training import read_metadata
 
 
@@ -85,16 +84,6 @@ class Drawn:
                 yield batch
 
         return watched
-
-
-@pytest.fixture(autouse=True)
-def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes seconds, and no test here looks at a picture."""
-
-    def drawn(self: Figures, folder: Path, **options: Any) -> None:
-        files.write_atomically(folder / "losses.svg", b"<svg/>")
-
-    monkeypatch.setattr(Figures, "save", drawn)
 
 
 def photos(root: Path, count: int = 40) -> Path:
@@ -446,11 +435,14 @@ def served_at_eight_pixels(folder: Path, dataset: str, *lines: str, **fields: An
     """Train on a data set, and serve one request of a ledger of it."""
     data = DataRequest(dataset, image_size=8)
     run_training(resolve_training(TrainInputs(data=data, device="cpu", settings={"epochs": 1})), folder / "base")
-    settings = {"epochs": 1, "lr": 1e-4}
     unlearn = UnlearnInputs(
-        **{"method": "neggrad", "retrain": "none", "max_drop": 100.0, "data": data, "device": "cpu"},
+        method="neggrad",
+        retrain="none",
+        max_drop=100.0,
+        data=data,
         model=ModelRequest(str(folder / "base")),
-        settings=settings,
+        device="cpu",
+        settings={"epochs": 1, "lr": 1e-4},
     )
     run_init(InitInputs(unlearn, folder / "ledger"))
     (folder / "list.csv").write_text("\n".join(lines))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pymixunlearn.display import counted
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.forget_history import CHAIN, SampleHashes
 from pymixunlearn.experiments.common.forget_set import load_split
@@ -118,7 +119,7 @@ def _serve(
     if begun is None:
         begun = _begin(ledger, state, batch, overrides, signer)
     named = f"{', '.join(batch[:8])}{', …' if len(batch) > 8 else ''}"
-    watcher.note(f"Serving {len(batch)} requests ({named}): {len(new)} samples.")
+    watcher.note(f"Serving {counted(len(batch), 'request')} ({named}): {counted(len(new), 'sample')}.")
     folder = ledger.run_folder(str(begun["run"]))
     try:
         run = run_unlearning(plan, folder, observer=watcher, command_line=command_line)
