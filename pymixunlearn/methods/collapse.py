@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pymixunlearn.data.image_set import ImageSet
+from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.accuracy import predict_logits
 from pymixunlearn.methods.view import Images, SplitView
 from pymixunlearn.models.adapter import bad_weights
@@ -105,7 +106,13 @@ class Guard:
         self._sound = True
 
     def begin(self, lengths: Sequence[int], saved: StateDict | None) -> bool:
-        """Begin the other rule, or go on from ``saved``; True if the loop had been ended by then."""
+        """Begin the other rule, or go on from ``saved``; True if the loop had been ended by then.
+
+        Raises:
+            UserError: ``saved`` is of a run that nobody watched.
+        """
+        if saved is not None and "then" not in saved:
+            raise UserError("resume is a snapshot of another run: that one was not watched for a collapse")
         ends = torch.tensor(list(lengths), dtype=torch.int64).cumsum(0)
         self._ends = set(ends.tolist())
         ended = self._then is not None and self._then.begin(lengths, None if saved is None else saved["then"])

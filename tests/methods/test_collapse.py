@@ -122,6 +122,16 @@ def test_the_last_sound_state_comes_back_and_a_resumed_run_does_the_same(
     assert resumed.collapse == done.collapse and same_weights(resumed.model, done.model)
 
 
+def test_a_snapshot_of_a_run_that_was_not_watched_is_refused(
+    digits_model: nn.Module, digits_class: tasks.Split
+) -> None:
+    """As an earlier version wrote it."""
+    method, interrupt = methods.MixUnlearn(epochs=2, stop="auto"), Interrupt(epoch=0, step=0)
+    method.unlearn(digits_model, digits_class, device="cpu", callbacks=[interrupt])
+    with pytest.raises(UserError, match="resume is a snapshot of another run: that one was not watched"):
+        method.unlearn(digits_model, digits_class, device="cpu", resume=interrupt.read(), guard=True)
+
+
 # What counts
 
 
