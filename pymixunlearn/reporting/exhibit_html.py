@@ -28,9 +28,12 @@ def render_exhibit(report: ExhibitReport, record: Mapping[str, Any], pictures: M
         record: The content of ``experiment.json``.
         pictures: SVG documents by name.
     """
-    tables = [case for case in report.cases if case.table is not None]
-    explored = [Explored(case.label, case.table, case.cells, case.classes, case.forgotten) for case in tables]
-    numbers = {case.key: number for number, case in enumerate(tables)}
+    explored = {
+        case.key: Explored(case.label, case.table, case.cells, case.classes, case.forgotten)
+        for case in report.cases
+        if case.table is not None
+    }
+    numbers = {key: number for number, key in enumerate(explored)}
     return (
         environment()
         .get_template("exhibit.html.j2")
@@ -40,7 +43,7 @@ def render_exhibit(report: ExhibitReport, record: Mapping[str, Any], pictures: M
             figures=figures(pictures),
             blocks=[_block(block, numbers) for block in report.blocks],
             details=[_detail(case, numbers, explored) for case in report.cases],
-            data=embedded(page_data(explored)),
+            data=embedded(page_data(explored.values())),
         )
     )
 
@@ -81,7 +84,7 @@ def _cell(case: CaseResult, name: tuple[str, str], row: ComparisonRow | None, ke
     return text, below, key in row.closest
 
 
-def _detail(case: CaseResult, numbers: Mapping[str, int], explored: Sequence[Explored]) -> dict[str, Any]:
+def _detail(case: CaseResult, numbers: Mapping[str, int], explored: Mapping[str, Explored]) -> dict[str, Any]:
     if case.table is None:
         return {"case": case, "table": None, "floor": []}
     number, last = numbers[case.key], ""
@@ -104,6 +107,6 @@ def _detail(case: CaseResult, numbers: Mapping[str, int], explored: Sequence[Exp
         "number": number,
         "table": {"headings": list(zip(keys, heads[2:], strict=True)), "rows": rows},
         "floor": floor_sentences(case.table),
-        "heat": heat_map(explored[number]),
-        "changed": changed_samples(explored[number]),
+        "heat": heat_map(explored[case.key]),
+        "changed": changed_samples(explored[case.key]),
     }

@@ -221,16 +221,21 @@ def _shown_values(
     """Return one value a seed as a mean with its deviation, as the tables write it and more precisely."""
     known = [value for value in values if value is not None]
     statistic = found or Statistic.of(known)
-    sign = "+" if signed else ""
     std = statistic.std
     return {
         "value": statistic.mean,
-        "text": f"{statistic.mean:{sign}.{digits}f}",
+        "text": _written(statistic.mean, digits, signed),
         "below": "" if std is None else f"± {std:.{digits}f}",
-        "mean": f"{statistic.mean:{sign}.{PRECISE}f}",
+        "mean": _written(statistic.mean, PRECISE, signed),
         "std": None if std is None else f"{std:.{PRECISE}f}",
-        "seeds": [None if value is None else f"{value:{sign}.{PRECISE}f}" for value in values],
+        "seeds": [None if value is None else _written(value, PRECISE, signed) for value in values],
     }
+
+
+def _written(value: float, digits: int, signed: bool) -> str:
+    """Write a number, with its sign if ``signed``; what is written as 0 has none."""
+    text = f"{value:{'+' if signed else ''}.{digits}f}"
+    return text.lstrip("+-") if signed and float(text) == 0 else text
 
 
 def _measured(row: ComparisonRow, cells: Sequence[Cell]) -> tuple[str, list[Cell]]:

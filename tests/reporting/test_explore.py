@@ -117,6 +117,7 @@ def test_classes_are_beside_retrain_s() -> None:
     rows = data(page(EXAMPLE))["cases"][0]["rows"]
     one = rows["aware/ssd"]["cells"]["class1"]
     assert (one["text"], one["gap"]["text"], one["gap"]["seeds"]) == ("80.5", "-17.5", ["-18.0000", "-17.0000"])
+    assert rows["aware/ssd"]["cells"]["class0"]["gap"]["text"] == "0.0"
     html = page(EXAMPLE)
     assert 'data-key="class0">zero *</th>' in html
     assert '<td data-key="class1" style="--strength:0.483">80.5</td>' in html

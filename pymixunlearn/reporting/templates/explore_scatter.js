@@ -26,26 +26,36 @@ function mark(row) {
 const bent = (gap) => (gap < 1 ? gap : 1 + Math.log10(gap));
 
 function seconds(low, high) {
-  const found = [];
-  for (let power = -4; power < 7; power += 1)
-    for (const step of [1, 2, 5]) if (step * 10 ** power >= low && step * 10 ** power <= high) found.push(step * 10 ** power);
-  return found.length > 8 ? found.filter((tick) => Number.isInteger(Math.round(Math.log10(tick) * 1e6) / 1e6)) : found;
+  const ticks = (steps) => {
+    const found = [];
+    for (let power = -4; power < 7; power += 1)
+      for (const step of steps) if (step * 10 ** power >= low && step * 10 ** power <= high) found.push(step * 10 ** power);
+    return found;
+  };
+  const found = ticks([1, 2, 5]);
+  return found.length < 3 ? ticks([1, 2, 3, 4, 5, 6, 7, 8, 9]) : found.length > 8 ? ticks([1]) : found;
 }
 
+// Each name near its point, at the nearest of several places where it covers no other name or point; a line leads to one
+// that is farther away.
 function labels(points, width) {
-  // Each name beside its point, at the first of several places where it covers no other name or point.
   const taken = points.map(({ x, y }) => [x - 8, y - 8, x + 8, y + 8]);
-  const covers = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
-  return points.map(({ x, y, row }) => {
-    const size = 6.6 * row.name.length;
-    const boxes = [];
-    for (const rise of [-8, -20, 4, -32, 16, -44, 28])
+  const covered = (box) => taken.reduce((sum, other) => sum
+    + Math.max(0, Math.min(box[2], other[2]) - Math.max(box[0], other[0])) * Math.max(0, Math.min(box[3], other[3]) - Math.max(box[1], other[1])), 0);
+  const parts = [];
+  for (const { x, y, row } of points) {
+    const size = 6.6 * row.name.length, boxes = [];
+    for (const rise of [-7, -19, 5, -31, 17, -43, 29, -57, 43, -71, 57, -85, 71])
       for (const shift of [11, -11 - size, -size / 2]) boxes.push([x + shift, y + rise, x + shift + size, y + rise + 14]);
     const inside = boxes.filter((box) => box[0] >= LEFT && box[2] <= width && box[1] >= 0 && box[3] <= HEIGHT - BOTTOM);
-    const box = inside.find((own) => !taken.some((other) => covers(own, other))) ?? inside[0] ?? boxes[0];
+    const ranked = (inside.length ? inside : boxes).map((box) => [covered(box), box]);
+    const [, box] = ranked.reduce((best, other) => (other[0] < best[0] ? other : best));
     taken.push(box);
-    return draw("text", { x: box[0], y: box[1] + 11, "aria-hidden": "true" }, row.name);
-  });
+    const [middle, edge] = [(box[1] + box[3]) / 2, Math.max(box[0], Math.min(x, box[2]))];
+    if (Math.abs(middle - y) > 20) parts.push(draw("path", { class: "lead", d: `M${x} ${y}L${edge} ${middle + (middle < y ? 6 : -6)}` }));
+    parts.push(draw("text", { x: box[0], y: box[1] + 11, "aria-hidden": "true" }, row.name));
+  }
+  return parts;
 }
 
 function scatter(place) {
