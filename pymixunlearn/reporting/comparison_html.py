@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from pymixunlearn.reporting.comparison import AGNOSTIC, AWARE, DECIMALS, GAP, SECONDS, ComparisonRow, ComparisonTable
-from pymixunlearn.reporting.explore import Explored, changed_samples, embedded, heat_map, page_data, row_id
+from pymixunlearn.reporting.comparison import DECIMALS, GAP, SECONDS, ComparisonRow, ComparisonTable
+from pymixunlearn.reporting.explore import GROUP_NAMES, Explored, changed_samples, embedded, heat_map, page_data, row_id
 from pymixunlearn.reporting.formats import floor_sentences
 from pymixunlearn.reporting.html import environment, figures
 from pymixunlearn.reporting.narrowing import compare_command
@@ -17,7 +17,6 @@ from pymixunlearn.reporting.pictures.style import Picture
 from pymixunlearn.reporting.table import column_label
 
 ACCEPTANCE = "acceptance"
-_GROUPS = {AWARE: "with labels", AGNOSTIC: "without labels"}
 
 
 def comparison_pictures(table: ComparisonTable) -> list[Picture]:
@@ -43,13 +42,13 @@ def method_results(table: ComparisonTable) -> list[MethodResult]:
             row.answer,
         )
         for row in table.rows
-        if row.group in _GROUPS and GAP in row.cells
+        if row.group in GROUP_NAMES and GAP in row.cells
     ]
 
 
 def comparison_verdict(table: ComparisonTable) -> list[str]:
     """Return a sentence for each group of methods: which is closest to Retrain, and is that more than chance?"""
-    return [_best(group, meaning, table.rows) for group, meaning in _GROUPS.items() if _ranked(group, table.rows)]
+    return [_best(group, meaning, table.rows) for group, meaning in GROUP_NAMES.items() if _ranked(group, table.rows)]
 
 
 def _ranked(group: str, rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
@@ -157,7 +156,7 @@ def results_lines(table: ComparisonTable) -> dict[str, Any]:
             mark = " *" if key in row.closest else " (within the floor)" if key == GAP and row.within_floor else ""
             text = "-" if found is None else f"{found.mean:.{digits}f}{mark}"
             cells.append((key, text, "" if found is None or found.std is None else f"± {found.std:.{digits}f}"))
-        group = "" if row.group == last else _GROUPS[row.group]
+        group = "" if row.group == last else GROUP_NAMES[row.group]
         last = row.group
         rows.append(
             {"id": row_id(row), "label": row.name, "emphasis": GAP in row.closest, "group": group, "cells": cells}

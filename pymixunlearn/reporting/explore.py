@@ -16,6 +16,8 @@ from markupsafe import Markup
 
 from pymixunlearn.display import printable
 from pymixunlearn.reporting.comparison import (
+    AGNOSTIC,
+    AWARE,
     DECIMALS,
     GAP,
     REFERENCE,
@@ -29,6 +31,7 @@ from pymixunlearn.reporting.comparison import (
 from pymixunlearn.reporting.metrics_record import MODELS, SECOND, row_name
 from pymixunlearn.reporting.table import column_label
 
+GROUP_NAMES = {AWARE: "with labels", AGNOSTIC: "without labels"}
 PRECISE = 4
 """Digits behind the point of what is shown on demand."""
 MAX_CLASSES = 20
@@ -74,6 +77,18 @@ def row_id(row: ComparisonRow) -> str:
     return f"{row.group}/{row.name}"
 
 
+def called(row: ComparisonRow, table: ComparisonTable) -> str:
+    """Return the name of a row, with its group where another group has a row of that name too."""
+    return f"{row.name}, {GROUP_NAMES[row.group]}" if _is_twin(row, table) else row.name
+
+
+def _is_twin(row: ComparisonRow, table: ComparisonTable) -> bool:
+    """Whether the other group has a method of the same name."""
+    return (
+        row.group != REFERENCE and sum(other.group != REFERENCE and other.name == row.name for other in table.rows) > 1
+    )
+
+
 def embedded(content: Mapping[str, Any]) -> Markup:
     r"""Return JSON that can stand in a ``script`` element: no text in it can end the element or begin another.
 
@@ -111,7 +126,7 @@ def heat_map(case: Explored) -> HeatMap | None:
         classes = found.get(row_id(row))
         if classes is not None:
             cells = [_heat(index, classes[index]) for index in chosen]
-            rows.append((row_id(row), row.name, cells))
+            rows.append((row_id(row), called(row, case.table), cells))
     left_out = "" if len(chosen) == len(case.classes) else f"The {len(chosen)} of {len(case.classes)} classes in which "
     remark = f"{left_out}some row is farthest from Retrain." if left_out else ""
     headings = [(_class_key(index), case.classes[index], index in case.forgotten) for index in chosen]
@@ -141,7 +156,7 @@ def changed_samples(case: Explored) -> list[ChangedSamples]:
             count = max((len(entries) for _, entries in lists), default=0)
             lines += [_changed(name, seed, entry, case.classes) for seed, entry in every[:count]]
         if lines:
-            found.append(ChangedSamples(row_id(row), row.name, lines))
+            found.append(ChangedSamples(row_id(row), called(row, case.table), lines))
     return found
 
 
@@ -181,7 +196,8 @@ def _row(row: ComparisonRow, case: Explored) -> dict[str, Any]:
             gaps = [] if model == "retrain" else [a - b for a, b in zip(values, retrain, strict=False)]
             cells[_class_key(index)] = {**_shown_values(values, 1), **_gap(gaps, 1, signed=True)}
     return {
-        "name": row.name,
+        "name": called(row, case.table),
+        "twin": _is_twin(row, case.table),
         "group": row.group,
         "decision": row.answer,
         "answers": row.accepted if row.decisions else "",

@@ -183,6 +183,15 @@ def test_the_answer_of_the_acceptance_test_is_one_only_where_seeds_agree() -> No
     assert [rows[name].answer for name in ("ssd", "laf", "initial")] == [DIFFER, "cannot tell", ""]
 
 
+def test_rows_of_one_name_in_two_groups_are_told_apart() -> None:
+    cells = [cell("ours", 0, (97.0, 0.0, 31.0)), cell("ours", 0, (90.0, 0.0, 31.0), label_aware=False)]
+    content = {**EXAMPLE, "cells": dict(enumerate(cells))}
+    found = data(page(content))["cases"][0]["rows"]
+    assert found["aware/ours"]["name"] == "ours, with labels" and found["aware/ours"]["twin"]
+    assert found["agnostic/ours"]["cells"]["test_r"]["seeds"] == ["90.0000"]
+    assert '<th scope="row">ours, without labels</th>' in page(content)
+
+
 def test_a_table_without_cells_is_explored_without_seeds() -> None:
     case = Explored("", comparison_table(EXAMPLE))
     row = page_data([case])["cases"][0]["rows"]["aware/ssd"]

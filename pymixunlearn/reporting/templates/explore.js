@@ -106,6 +106,7 @@ function sort(table) {
     known.sort(([a], [b]) => by.sign * (a < b ? -1 : a > b ? 1 : 0));
     order = [...fixed, ...[...known, ...last].map(([, tr]) => tr)];
   }
+  table.classList.toggle("sorted", Boolean(by));
   body.replaceChildren(...order);
 }
 
@@ -163,7 +164,7 @@ function controls() {
       if (off) state.hidden.add(id);
       event.currentTarget.setAttribute("aria-pressed", String(!off));
       update();
-    } }, twice(found, row) ? `${row.name}, ${GROUPS[row.group]}` : row.name));
+    } }, row.name));
   const all = (on) => () => {
     state.hidden = new Set(on ? [] : found.keys());
     chips.forEach((chip) => chip.setAttribute("aria-pressed", String(on)));
@@ -175,8 +176,12 @@ function controls() {
   return make("div", { class: "controls", role: "group", "aria-label": "What the tables and pictures show" }, ...parts);
 }
 
-function twice(found, row) {
-  return [...found.values()].filter((other) => other.name === row.name).length > 1;
+// Rows of one name in two groups: what tells them apart stands with them once they are not below their group.
+function named(table) {
+  for (const tr of table.tBodies[0].querySelectorAll("tr[data-row]")) {
+    const row = methods().get(tr.dataset.row);
+    if (row && row.twin) tr.cells[0].append(make("span", { class: "of-group" }, `, ${GROUPS[row.group]}`));
+  }
 }
 
 function start() {
@@ -186,6 +191,7 @@ function start() {
   for (const element of document.querySelectorAll("[data-scripted]")) element.hidden = false;
   tables.forEach((table) => {
     sortable(table);
+    if (!table.classList.contains("heat")) named(table);
     pointable(table);
   });
   document.querySelectorAll(".scatter").forEach(scatter);
