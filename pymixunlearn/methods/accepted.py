@@ -59,7 +59,8 @@ class AcceptedStopping:
         looks = f"{len(self.looks)} look" + ("s" if len(self.looks) != 1 else "")
         if self.met:
             where = "accepted on the choosing half of the validation set"
-            return f"{where} after {self.step} of {self.budget} steps, at the last of {looks}"
+            last = f"the last of {looks}" if len(self.looks) > 1 else "the first look"
+            return f"{where} after {self.step} of {self.budget} steps, at {last}"
         if self.step < self.budget:
             return f"not accepted in {looks} by step {self.step} of {self.budget}"
         return f"the budget of {self.budget} steps is spent, not accepted in {looks}"

@@ -108,6 +108,9 @@ def test_every_method_that_trains_in_place_can_end_so(name: str, tiny: Any, monk
     result = method.unlearn(tiny.model(), with_validation(tiny.split(10, 30)), device="cpu")
     assert result.stopping is not None and result.stopping.met and len(tests) == 1
     assert result.stopping.step < result.stopping.budget
+    assert result.stopping.sentence().endswith(
+        f"after {result.stopping.step} of {result.stopping.budget} steps, at the first look"
+    )
     assert all(torch.equal(tests[0][key], value) for key, value in result.model.state_dict().items())
     assert result.seconds >= result.stopping.to_dict()["seconds"]
 
