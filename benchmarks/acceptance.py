@@ -7,7 +7,8 @@ file is not measured again, so the script can be killed and repeated; trained mo
 
 The settings below were fixed before the first run, but for the matched margins: their first form pulled the margins of
 D_f to those of V at three times the training's rate, and ruined the forgotten classes; its rows are in the file under
-"matched margins at three times the rate". What it must show:
+"matched margins at three times the rate". The class tasks of that file were made by the test's earlier part (b), which
+showed D_r alone there; rows of the present one are in acceptance-class-cpu.csv. What it must show:
 
 - Of forty Retrains, each with its own draw of D_f, at most eight are refused. Each of the two parts refuses a model
   that never saw D_f with a probability of 5 % at most: four are expected if the parts were independent.

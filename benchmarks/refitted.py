@@ -24,8 +24,12 @@ replaces part (b) of class tasks if
 2. it refuses at most one of the ten Retrains, and
 3. part (a) and it refuse more heads than the present form does.
 
-Otherwise part (b) stays, and docs/forgetting.md says how often a head passes. The linear probe on the last hidden
-layer and the AUC of the margins stand beside it and decide nothing.
+Otherwise part (b) stays, and docs/forgetting.md says how often a head passes. Where part (a) refuses a model, the
+present part (b) is not made. The heads of both initial models come first, then the Retrains.
+
+What it showed: the candidate and part (a) refused 11 of 14 heads, the present form 4; neither refused one of the ten
+Retrains. Aim 1 was missed. The candidate was taken all the same, a decision after looking; docs/forgetting.md says so.
+"Present" is the form that the test had then; since then the candidate is its part (b) of class tasks.
 """
 
 from __future__ import annotations
@@ -33,7 +37,6 @@ from __future__ import annotations
 import copy
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
@@ -44,7 +47,7 @@ from benchmarks.deceivers import refitted_head
 from benchmarks.rows import Rows
 from pymixunlearn.benchmarking.machine import describe_machine
 from pymixunlearn.data import Dataset, ImageSet, TrainingSet
-from pymixunlearn.evaluation import Acceptance, Resurfacing, acceptances, predict_logits
+from pymixunlearn.evaluation import Resurfacing, acceptance, predict_logits
 from pymixunlearn.evaluation.margin_test import MarginTest, alike_by_class, judged_margins, margin_test
 from pymixunlearn.evaluation.resurfacing import resurface
 from pymixunlearn.experiments.common.progress import Observer
@@ -59,9 +62,8 @@ SEEDS = (41, 42)
 RETRAINED = 41
 SHOWN, STEPS = 500, 80
 COLUMNS = (
-    "model", "dataset", "seed", "class", "subject", "decision", "decision_shown", "ks", "ks_resurfaced", "ks_shown",
-    "bound", "smallest_ks", "initial_ks", "forget_samples", "unseen_samples", "auc", "auc_low", "probe_auc",
-    "probe_low", "accuracy_unseen", "device", "threads", "versions",
+    "model", "dataset", "seed", "class", "subject", "ks", "ks_resurfaced", "ks_shown", "bound",
+    "smallest_ks", "initial_ks", "forget_samples", "unseen_samples", "device", "threads", "versions",
 )  # fmt: skip
 
 
@@ -102,60 +104,70 @@ class Models:
             observer=Observer(),
         ).model
 
-    def measure(self, label: int) -> None:
-        """Measure what is not in the results of one class."""
-        split, seed = split_of(self.dataset, "class", label), 100 * self.seed + label
-        if self.seed == RETRAINED and not self.find(label, "retrain"):
-            config = replace(self.config, epochs=BED.retrain_epochs)
-            model = train_retrain(self.initial, split, config, device=CPU, seed=seed, observer=Observer()).model
-            self.judge(split, label, "retrain", model)
-        if not self.find(label, "initial"):
-            self.judge(split, label, "initial", self.initial)
-        untouched = self.find(label, "initial")
-        assert untouched is not None
-        if untouched["decision"] == "refused" and not self.find(label, "refitted head"):
-            self.judge(split, label, "refitted head", refitted_head(self.initial, split, seed))
+    def heads(self) -> None:
+        """Measure the untouched model for every class, and a head where it is refused."""
+        for label in range(self.dataset.num_classes):
+            split = split_of(self.dataset, "class", label)
+            if not self.find(label, "initial"):
+                self.judge(split, label, "initial", self.initial)
+            untouched = self.find(label, "initial")
+            assert untouched is not None
+            if over(untouched, "ks", "ks_resurfaced") and not self.find(label, "refitted head"):
+                self.judge(split, label, "refitted head", refitted_head(self.initial, split, 100 * self.seed + label))
+
+    def retrains(self) -> None:
+        """Measure a Retrain for every class."""
+        config = replace(self.config, epochs=BED.retrain_epochs)
+        for label in range(self.dataset.num_classes):
+            if not self.find(label, "retrain"):
+                split, seed = split_of(self.dataset, "class", label), 100 * self.seed + label
+                model = train_retrain(self.initial, split, config, device=CPU, seed=seed, observer=Observer()).model
+                self.judge(split, label, "retrain", model)
 
     def find(self, label: int, subject: str) -> dict[str, str] | None:
         """Return the row of a subject, if it is there."""
         return self.results.find(**{"seed": self.seed, "class": label, "subject": subject})
 
     def judge(self, split: Split, label: int, subject: str, model: nn.Module) -> None:
-        """Make the test in both forms; add a row of the initial model, if it has none, and of this one."""
+        """Make the test in both forms, and add a row."""
         seed = 100 * self.seed + label
-        models = {"initial": self.initial, subject: model}
-        settings = Resurfacing(lr=self.config.lr)
-        found = acceptances(models, split, initial=self.initial, device=CPU, seed=seed, resurfacing=settings)
-        for name, network in models.items():
-            if not self.find(label, name):
-                shown = shown_test(network, split, seed, self.config.lr)
-                self.results.add(self.row(label, name, found[name], shown))
-                click.echo(f"{self.seed} {label} {name}: {found[name].reason} Shown: {shown.ks:.3f}")
-
-    def row(self, label: int, subject: str, found: Acceptance, shown: MarginTest) -> dict[str, Any]:
-        """Return the row of a subject."""
-        assert found.ks is not None and found.auc_interval is not None and found.probe_interval is not None
-        # As the test decides, with the other part (b); the initial model's own answer is that of its distances.
-        other = "refused" if found.ks > shown.bound or shown.refused else "passes"
+        halves = split.validation_halves
+        assert halves is not None  # the data leave images out
+        found = acceptance(
+            model,
+            split,
+            validation=halves.judging,  # given by hand: then nothing but D_r is shown
+            initial=self.initial,
+            device=CPU,
+            seed=seed,
+            resurfacing=Resurfacing(lr=self.config.lr),
+            decision_only=True,
+        )
+        shown = shown_test(model, split, seed, self.config.lr)
         row = {"model": BED.model, "dataset": BED.dataset, "seed": self.seed, "class": label, "subject": subject}
         row |= {name: value for name, value in found.to_dict().items() if name in COLUMNS}
-        row |= {"decision_shown": other, "ks_shown": shown.ks}
-        row |= {"auc_low": found.auc_interval[0], "probe_low": found.probe_interval[0], **asdict(describe_machine(CPU))}
-        return {name: f"{value:.4f}" if isinstance(value, float) else value for name, value in row.items()}
+        row |= {"ks_shown": shown.ks, **asdict(describe_machine(CPU))}
+        self.results.add({name: f"{value:.4f}" if isinstance(value, float) else value for name, value in row.items()})
+        click.echo(f"{self.seed} {label} {subject}: {found.ks} {found.ks_resurfaced} {shown.ks} ({shown.bound})")
+
+
+def over(row: dict[str, str], *parts: str) -> bool:
+    """Whether one of these distances of a row is above the bound."""
+    return any(float(row[part] or 0) > float(row["bound"]) for part in parts)
 
 
 def summary(rows: list[dict[str, str]]) -> str:
-    """Return a Markdown table: how many models each part and form refuses."""
-    lines = ["| model | measured | part (a) | present part (b) | either | shown | (a) or shown | accepted |"]
-    lines.append("| --- |" + " ---: |" * 7)
-    for subject in ("initial", "retrain", "refitted head"):
+    """Return a Markdown table: how many models each part and each form refuses."""
+    columns = {
+        "part (a)": ("ks",),
+        "(a) or (b)": ("ks", "ks_resurfaced"),
+        "shown": ("ks_shown",),
+        "(a) or shown": ("ks", "ks_shown"),
+    }
+    lines = ["| model | measured | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * (1 + len(columns))]
+    for subject in ("initial", "refitted head", "retrain"):
         same = [row for row in rows if row["subject"] == subject]
-        over = [
-            [float(row[part]) > float(row["bound"]) for row in same] for part in ("ks", "ks_resurfaced", "ks_shown")
-        ]
-        either, other = ([a or b for a, b in zip(over[0], over[part], strict=True)] for part in (1, 2))
-        accepted = sum(row["decision"] == "accepted" for row in same)
-        counts = [len(same), sum(over[0]), sum(over[1]), sum(either), sum(over[2]), sum(other), accepted]
+        counts = [len(same), *(sum(over(row, *parts) for row in same) for parts in columns.values())]
         lines.append(f"| {subject} | " + " | ".join(map(str, counts)) + " |")
     return "\n".join(lines)
 
@@ -168,10 +180,10 @@ def main(data_dir: Path, out: Path) -> None:
     torch.set_num_threads(1)
     results = Rows(out, COLUMNS)
     dataset = load(BED, data_dir)
-    for seed in SEEDS:
-        models = Models(dataset, seed, results)
-        for label in range(dataset.num_classes):
-            models.measure(label)
+    measured = {seed: Models(dataset, seed, results) for seed in SEEDS}
+    for models in measured.values():
+        models.heads()
+    measured[RETRAINED].retrains()
     click.echo(summary(results.rows))
 
 

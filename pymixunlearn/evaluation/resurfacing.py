@@ -1,6 +1,8 @@
 """Resurfacing: a few steps of training on some of D_r, as a user would who goes on training.
 
-Outputs can be matched to those of unseen images while the memory stays; it shows again after such steps.
+Outputs can be matched to those of unseen images while the memory stays; it shows again after such steps. Where D_r has
+no image of a forgotten class, no step on D_r alone teaches the model that class again, and what it knows of its samples
+stays out of sight. So unseen images of such classes are shown beside.
 """
 
 from __future__ import annotations
@@ -77,6 +79,23 @@ def resurface(
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(F.cross_entropy(network(images), targets))
             optimizer.step()
+
+
+def to_show(unseen: ImageSet, forget: ImageSet, split: Split, most: int, seed: int) -> ImageSet | None:
+    """Return unseen images of the classes that ``forget`` has and D_r has not, at most ``most``; None without any.
+
+    Args:
+        unseen: Labelled images that no model was trained on, and that D_f is not compared with.
+        forget: D_f, with the labels that it is judged by.
+        split: Whose D_r.
+        most: How many are drawn at most.
+        seed: Fixes the draw.
+    """
+    retain = split.retained_training_set.labelled.targets
+    lacking = forget.targets[~torch.isin(forget.targets, retain.to(forget.targets.device))].cpu()
+    found = torch.isin(unseen.targets.cpu(), lacking).nonzero().squeeze(1)
+    order = torch.randperm(len(found), generator=generator(seed, "acceptance", "shown beside"))
+    return unseen.subset(found[order[:most]]) if len(found) else None
 
 
 def _rounds(

@@ -77,7 +77,7 @@ def _differences(found: Mapping[str, Any], stated: Mapping[str, Any], *, same_ma
     allowed = {
         **dict.fromkeys(_DISTANCES, max(DISTANCE_TOLERANCE, 2 / fewest)),
         **dict.fromkeys(_PERCENTAGES, max(PERCENT_TOLERANCE, 200 / fewest)),
-        **dict.fromkeys(_COUNTS, 0),
+        **dict.fromkeys((*_COUNTS, "shown_samples"), 0),
     }
     wrong = []
     for name, tolerance in allowed.items():

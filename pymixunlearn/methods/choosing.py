@@ -37,21 +37,28 @@ class Chooser:
         self._before: Acceptance | None = None
 
     def tells(self) -> bool:
-        """Return whether there is anything to choose by: whether the test refuses the initial model."""
+        """Return whether there is anything to choose by: whether the test refuses the initial model clearly enough."""
         if self._before is None:
             self._before = self._test(self._initial)
-        return self._before.decision == "refused"
+        distance, smallest = self._distance, self._before.smallest_ks
+        if distance is None or smallest is None:
+            return False
+        return self._before.decision == "refused" and distance >= smallest
+
+    @property
+    def _distance(self) -> float | None:
+        """The initial model's larger distance."""
+        assert self._before is not None  # it has been tested
+        distances = (self._before.ks, self._before.ks_resurfaced)
+        return max((distance for distance in distances if distance is not None), default=None)
 
     def __call__(self, model: nn.Module) -> Acceptance:
-        """Return the decision for ``model``: "cannot tell" where the initial model passes the same test."""
+        """Return the decision for ``model``: "cannot tell" where the initial model would not be seen."""
         tells, found = self.tells(), self._test(model)
         if found.decision == "refused" or not tells:
             return found
-        assert self._before is not None
         reason = "The forgotten samples are not told apart from unseen images; the initial model's are."
-        distances = (self._before.ks, self._before.ks_resurfaced)
-        known = max((distance for distance in distances if distance is not None), default=None)
-        return replace(found, decision="accepted", reason=reason, initial_ks=known)
+        return replace(found, decision="accepted", reason=reason, initial_ks=self._distance)
 
     def _test(self, model: nn.Module) -> Acceptance:
         return acceptance(

@@ -22,6 +22,7 @@ from pymixunlearn.evaluation.margin_test import (
     margin_test,
     smallest_visible,
 )
+from pymixunlearn.evaluation.resurfacing import Resurfacing, to_show
 
 CPU = torch.device("cpu")
 CLASSES = tuple("abc")
@@ -107,7 +108,7 @@ def test_a_decision_alone_is_the_same_decision(world: World, initial: nn.Module)
     options = {"validation": world.unseen, "initial": initial, "device": "cpu"}
     fresh = world.retrain()
     whole, alone = (acceptance(fresh, world.split, **options, decision_only=only) for only in (False, True))
-    decided = ("decision", "reason", "ks", "ks_resurfaced", "bound", "smallest_ks", "unseen_samples")
+    decided = ("decision", "reason", "ks", "ks_resurfaced", "bound", "smallest_ks", "unseen_samples", "shown_samples")
     assert [getattr(alone, name) for name in decided] == [getattr(whole, name) for name in decided]
     beside = set(alone.to_dict()) - {*decided, "initial_ks", "forget_samples"}
     assert all(getattr(alone, name) is None for name in beside) and whole.probe_auc is not None
@@ -132,6 +133,21 @@ def test_where_the_untouched_model_passes_nothing_is_accepted(world: World) -> N
     ignorant = world.retrain()  # an initial model that never saw D_f: this test has nothing to find
     judged = world.judge(ignorant, ignorant)
     assert judged.decision == "cannot tell" and "passes this test too" in judged.reason
+
+
+def test_an_untouched_model_that_is_refused_only_just_proves_little() -> None:
+    """Its distance lies above the bound, but so little that it would often be missed."""
+    world = World(seed=10, train=480)
+    split = tasks.class_split(world.data, [0])
+    hasty = world.trained(split.train.images, split.train.targets, 3, epochs=15)
+    models = {"hasty": hasty, "fresh": world.trained(split.retain.images, split.retain.targets, 5, epochs=15)}
+    for only in (False, True):
+        options = {"validation": world.unseen, "initial": hasty, "device": CPU, "decision_only": only}
+        judged = accept.acceptances(models, split, **options)
+        assert (judged["hasty"].decision, judged["fresh"].decision) == ("refused", "cannot tell")
+        assert "refused, but only just" in judged["fresh"].reason
+        known, smallest, bound = (getattr(judged["fresh"], name) for name in ("initial_ks", "smallest_ks", "bound"))
+        assert bound < known < smallest
 
 
 @pytest.mark.parametrize(("forget", "pool"), [(9, 600), (60, 9)])
@@ -176,6 +192,51 @@ def test_a_refitted_head_is_refused(initial: nn.Module, world: World) -> None:
         model[3] = nn.Linear(64, 3)
     world.fitted(model, world.split.retain.images, world.split.retain.targets, 200)
     assert world.judge(model, initial).decision == "refused"
+
+
+@pytest.mark.parametrize("seed", [20, 30])
+def test_a_refitted_head_of_a_class_task_needs_the_class_to_be_shown(seed: int) -> None:
+    """The new head never learnt the class, so that its margins hide what the other layers hold of the samples."""
+    world = World(seed=seed, train=480)
+    split = tasks.class_split(world.data, [0])
+    validation, shown = data.halves(data.ImageSet(*drawn(2400, seed + 2), CLASSES))
+    initial = world.trained(split.train.images, split.train.targets, 3)
+    fresh = world.trained(split.retain.images, split.retain.targets, 5)
+    hidden = copy.deepcopy(initial)
+    assert isinstance(hidden, nn.Sequential)
+    hidden[1].requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(9)
+        hidden[3] = nn.Linear(64, 3)
+    world.fitted(hidden, split.retain.images, split.retain.targets, 200)
+    answers = {}
+    for name, beside in (("D_r alone", None), ("shown", shown)):
+        found = accept.acceptances(
+            {"hidden": hidden, "fresh": fresh},
+            split,
+            validation=validation,
+            shown=beside,
+            initial=initial,
+            device=CPU,
+            resurfacing=Resurfacing(lr=1e-2),
+        )
+        answers[name] = {model: test.decision for model, test in found.items()}
+        assert found["hidden"].unseen_samples == int((validation.targets == 0).sum())
+        assert found["hidden"].shown_samples == (0 if beside is None else int((shown.targets == 0).sum()))
+    assert answers["D_r alone"] == {"hidden": "accepted", "fresh": "accepted"}
+    assert answers["shown"] == {"hidden": "refused", "fresh": "accepted"}
+
+
+def test_what_is_shown_are_unseen_images_of_the_classes_that_d_r_lacks(world: World) -> None:
+    classes = data.ImageSet(*drawn(90, 5), CLASSES)
+    for split, expected in ((world.split, None), (tasks.class_split(world.data, [0, 2]), [0, 2])):
+        shown = to_show(classes, split.forget, split, 500, seed=0)
+        assert (shown is None) if expected is None else shown is not None
+        if shown is not None:
+            assert shown.targets.unique().tolist() == expected and len(shown) == 60
+    fewer = to_show(classes, split.forget, split, 20, seed=0)
+    assert fewer is not None and len(fewer) == 20 and fewer.targets.unique().tolist() == [0, 2]
+    assert to_show(classes.subset((classes.targets == 1).nonzero().squeeze(1)), split.forget, split, 20, seed=0) is None
 
 
 def test_a_masked_logit_is_judged_on_the_others(world: World) -> None:
@@ -246,9 +307,13 @@ def test_the_validation_set_of_the_data_serves(initial: nn.Module, world: World)
     with pytest.raises(UserError, match="has no validation set; give validation"):
         acceptance(initial, world.split, device=CPU)
     split = replace(world.split, dataset=replace(world.data, validation=world.unseen))
-    judging = data.halves(world.unseen).judging
+    judging, choosing = data.halves(world.unseen).judging, data.halves(world.unseen).choosing
     assert acceptance(initial, split, initial=initial, device=CPU) == acceptance(
         initial, split, validation=judging, initial=initial, device=CPU
+    )
+    split = tasks.class_split(split.dataset, [0])
+    assert acceptance(initial, split, initial=initial, device=CPU) == acceptance(
+        initial, split, validation=judging, shown=choosing, initial=initial, device=CPU
     )
 
 

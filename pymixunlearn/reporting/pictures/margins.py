@@ -54,8 +54,8 @@ def draw_margins(models: Mapping[str, tuple[Compared, Compared]]) -> Picture:
         "margins",
         "How sure the model is of the right class, for the forgotten samples and for images of the same classes that "
         "no model saw. Where the two curves lie on each other, the model treats the forgotten samples as ones it never "
-        "saw. On the right the same after a few steps of training on remaining samples: what was only hidden comes "
-        "back there.",
+        "saw. On the right the same after a few steps of training on remaining samples, and on other unseen images of "
+        "classes that these lack: what was only hidden comes back there.",
         figure,
     )
 
