@@ -28,6 +28,7 @@ from .evaluate import evaluate
 from .experiment import experiment
 from .info import info
 from .list import list_names
+from .processes import check_command, leading, takes_part
 from .request import request
 from .retrain import retrain
 from .train import train
@@ -60,7 +61,9 @@ class Program(click.Group):
         """Run the command that ``args`` name and exit with its code."""
         arguments = list(sys.argv[1:] if args is None else args)
         try:
-            with any_encoding(), rare_collections(), warnings.catch_warnings():
+            if takes_part():
+                return None
+            with any_encoding(), rare_collections(), warnings.catch_warnings(), leading():
                 warnings.showwarning = _show_warning
                 code = super().main(
                     arguments,
@@ -129,6 +132,7 @@ def main(ctx: click.Context) -> None:
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
         return
+    check_command(ctx.invoked_subcommand)
     try:
         os.getcwd()
     except OSError as error:  # libraries of PyTorch would end the program with a message about themselves

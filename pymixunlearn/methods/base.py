@@ -28,7 +28,8 @@ from pymixunlearn.methods.stopping import Stopping
 from pymixunlearn.methods.view import SplitView
 from pymixunlearn.models.adapter import adapted, check_kind, release
 from pymixunlearn.models.copying import Layout, Precision, private_copy
-from pymixunlearn.models.normalisation import hold_norms, release_norms
+from pymixunlearn.models.normalisation import frozen_norms, hold_norms, release_norms
+from pymixunlearn.parallel import divide, processes, shared, undivide
 from pymixunlearn.tasks import Split
 from pymixunlearn.training.cache import ModelStore
 from pymixunlearn.training.device import resolve_device
@@ -204,6 +205,11 @@ class Method(ABC):
         """Whether the method reads the labels of the training images; a method that does not is given none."""
         return True
 
+    @property
+    def in_one_process(self) -> str | None:
+        """What cannot be done by several processes together, as a subject; None where everything can."""
+        return f"method '{self.name}'"
+
     def check_split(self, split: Split) -> None:
         """Tell whether the method can unlearn ``split``.
 
@@ -211,6 +217,8 @@ class Method(ABC):
             UserError: The method needs labels that the split withholds, or is to end by the acceptance test and there
                 is no validation set.
         """
+        if processes() > 1:
+            self._check_processes(split)
         ends_by_test = isinstance(self.config, EndingConfig) and self.config.stop == "accepted"
         if ends_by_test and split.dataset.validation is None:
             raise UserError(
@@ -224,6 +232,7 @@ class Method(ABC):
             f"{len(split.unlabelled_indices)} of {len(split.train)} samples have none; expected a label-agnostic method"
         )
 
+    @shared
     def unlearn(
         self,
         model: nn.Module,
@@ -283,6 +292,7 @@ class Method(ABC):
         few = torch.arange(min(_TRIED, len(view.retain)))
         example = view.preprocess.evaluation(view.retain.gather(few).to(where))
         with adapted(private, example, view.num_classes, finite=True):
+            divide(private, frozen=frozen_norms(private))
             job = UnlearnJob(
                 private, view, where, seed, [set_up, *callbacks], resume, None, store, recipe, guarded=guard
             )
@@ -296,6 +306,7 @@ class Method(ABC):
             job = replace(job, chooser=chooser if self.chooses else None)
             done = self._run(job)
         done.model.zero_grad(set_to_none=True)
+        undivide(done.model)
         release_norms(done.model)
         release(done.model)
         precision.restore(done.model)
@@ -315,6 +326,20 @@ class Method(ABC):
             rollback,
             done.collapse,
         )
+
+    def _check_processes(self, split: Split) -> None:
+        """Tell whether several processes can unlearn together.
+
+        Raises:
+            UserError: They cannot.
+        """
+        reason = self.in_one_process
+        if self.semi_supervised and split.unlabelled_indices is not None:
+            reason = "training with unlabelled images"
+        if self.reads_validation and split.validation_halves is not None:
+            reason = "choosing by the acceptance test"
+        if reason is not None:
+            raise UserError(f"{reason} runs in one process only; start it without torchrun")
 
     @property
     def reads_validation(self) -> bool:

@@ -44,6 +44,7 @@ class FineTune(Loop[FineTuneConfig]):
     """
 
     config_class = FineTuneConfig
+    in_one_process = None
     epoch_of = "retain"
 
     def setup(self) -> None:

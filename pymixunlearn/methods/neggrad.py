@@ -59,6 +59,7 @@ class NegGrad(Loop[NegGradConfig]):
     """
 
     config_class = NegGradConfig
+    in_one_process = None
     epoch_of = "cycled"
 
     def setup(self) -> None:

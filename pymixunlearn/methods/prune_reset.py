@@ -164,6 +164,11 @@ class PruneReset(Resetting[PruneResetConfig]):
 
     config_class = PruneResetConfig
 
+    @property
+    def in_one_process(self) -> str | None:
+        """The importances, which are squares of the gradients of whole batches."""
+        return None if self.config.select == "magnitude" else "prune-reset with select=fisher"
+
 
 def rate(step: int, steps: int) -> float:
     """Return the share of the learning rate that ``step`` (from 0) of ``steps`` has: up over a fifth, then down to 0.

@@ -82,6 +82,7 @@ class Retrain(Method):
     """
 
     config_class = RetrainConfig
+    in_one_process = None
     config: RetrainConfig
     semi_supervised = True
 

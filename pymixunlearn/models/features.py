@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pymixunlearn.errors import UserError, unknown_name
 from pymixunlearn.models.modes import evaluating
+from pymixunlearn.parallel import whole_batch
 
 _REDUCTION = 16
 """The feature map of the paper's ResNet-18 and ViT-B/16 is a sixteenth as high and wide as the image."""
@@ -100,6 +101,7 @@ class FeatureExtractor:
             raise UserError(
                 f"{self.setting} '{self.layer}' did not run in the forward pass of {type(self._model).__name__}"
             )
+        output = whole_batch(self._model, output)
         # A network in float64 that is given float32 images: what looks at the features computes in the images' type.
         if output.dtype == torch.float64:
             output = output.to(images.dtype)

@@ -24,6 +24,7 @@ from pymixunlearn.data import ImageSet, Preprocess, TrainingSet
 from pymixunlearn.data.cache_origin import note_origin
 from pymixunlearn.errors import UserError
 from pymixunlearn.files import canonical_json, file_sha256, json_sha256, sha256, write_atomically
+from pymixunlearn.parallel import processes
 from pymixunlearn.training.checkpoints import load_model, model_hash, save_model
 from pymixunlearn.training.loop import Callback, StateDict
 from pymixunlearn.training.snapshots import SnapshotFile
@@ -127,6 +128,8 @@ def training_key(
         "config": config.to_dict(),
         "seed": seed,
         **rounding_key(device),
+        # Their number is left open, so that another number of processes can go on with a training.
+        **({"processes": "several"} if processes() > 1 else {}),
     }
 
 

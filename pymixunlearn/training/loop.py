@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from pymixunlearn.errors import UserError
+from pymixunlearn.parallel import first_alone
 
 StateDict = dict[str, Any]
 """Tensors, numbers, strings, lists and dicts only: what ``torch.load(weights_only=True)`` reads back."""
@@ -170,16 +171,18 @@ def run_epochs(
     first = len(history)
     lengths = [steps_per_epoch] * epochs if isinstance(steps_per_epoch, int) else list(steps_per_epoch)
     stopped = stop is not None and stop.begin(lengths, None if resume is None else resume["stop"])
-    for callback in callbacks:
-        callback.on_loop_start(name, epochs, -(-sum(lengths) // max(epochs, 1)), first)
+    with first_alone():
+        for callback in callbacks:
+            callback.on_loop_start(name, epochs, -(-sum(lengths) // max(epochs, 1)), first)
 
     steps = sum(lengths[:first])
 
     def step_done() -> bool:
         nonlocal steps, stopped
         steps += 1
-        for callback in callbacks:
-            callback.on_step_end(steps)
+        with first_alone():
+            for callback in callbacks:
+                callback.on_step_end(steps)
         stopped = stop is not None and stop.after_step(steps)
         return stopped
 
@@ -204,10 +207,12 @@ def run_epochs(
             break
         record = {"epoch": epoch + 1, **measured, "seconds": time.perf_counter() - start}
         history.append(record)
+        with first_alone():
+            for callback in callbacks:
+                callback.on_epoch_end(epoch, record, snapshot)
+    with first_alone():
         for callback in callbacks:
-            callback.on_epoch_end(epoch, record, snapshot)
-    for callback in callbacks:
-        callback.on_loop_end()
+            callback.on_loop_end()
     return history
 
 

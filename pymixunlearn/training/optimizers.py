@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pymixunlearn.errors import UserError
+from pymixunlearn.parallel import average_gradients
 
 OptimizerName = Literal["adam", "adamw", "sgd"]
 
@@ -20,13 +21,21 @@ OptimizerT = TypeVar("OptimizerT", bound=torch.optim.Optimizer)
 def _without_compiler(base: type[OptimizerT], name: str) -> type[OptimizerT]:
     """Return the class ``base`` without what PyTorch wraps around its methods for torch.compile.
 
+    Where several processes train together, a step begins with the mean of their gradients.
+
     The wrappers keep a compiled program from tracing into them. Nothing here compiles an optimiser, and each run would
     pay for it: the first step imports torch._dynamo, which takes more than a second. What they wrap stays as it is.
     """
     wrapped = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
     body: dict[str, Any] = {method: inspect.unwrap(getattr(base, method)) for method in wrapped}
     # As PyTorch's own wrapper does it for an optimiser whose steps are not differentiated.
-    body["step"] = torch.no_grad()(inspect.unwrap(base.step))
+    plain = torch.no_grad()(inspect.unwrap(base.step))
+
+    def step(self: Any, closure: Any = None) -> Any:
+        average_gradients(self.param_groups)
+        return plain(self, closure)
+
+    body["step"] = step
     return type(name, (base,), {"__module__": __name__, "__doc__": base.__doc__, **body})
 
 

@@ -15,7 +15,8 @@ from pymixunlearn.data import ImageSet, Preprocess
 from pymixunlearn.data.batches import Batch, batches
 from pymixunlearn.errors import UserError
 from pymixunlearn.models.adapter import trainable
-from pymixunlearn.models.normalisation import hold_norms, release_norms
+from pymixunlearn.models.normalisation import frozen_norms, hold_norms, release_norms
+from pymixunlearn.parallel import divide, shared, undivide
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.device import seeded_layers
 from pymixunlearn.training.loop import Callback, StateDict, StepDone, run_epochs
@@ -161,6 +162,7 @@ class TrainResult:
     history: list[dict[str, float]]
 
 
+@shared
 def train(
     model: nn.Module,
     images: ImageSet,
@@ -255,12 +257,14 @@ def trained(
     networks = [part for part in parts.values() if isinstance(part, nn.Module)]
     for network in networks:
         hold_norms(network)
+        divide(network, frozen=frozen_norms(network))
     try:
         history = run_epochs(
             name, epochs, steps, run_epoch, state=state, load_state=load_state, callbacks=callbacks, resume=resume
         )
     finally:
         for network in networks:
+            undivide(network)
             release_norms(network)
     model = parts["model"]
     assert isinstance(model, nn.Module)

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 import pymixunlearn
+from pymixunlearn.parallel import processes
 from pymixunlearn.training.device import processor_name
 
 _LIBRARIES = ("numpy", "scikit-learn", "torchvision", "safetensors")
@@ -24,6 +25,8 @@ def versions() -> dict[str, str | None]:
         "processor": processor_name(),  # as versions do, it decides how sums are rounded
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+    if processes() > 1:  # which decides it too
+        found["processes"] = str(processes())
     for library in _LIBRARIES:
         try:
             found[library] = version(library)

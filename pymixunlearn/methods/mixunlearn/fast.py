@@ -21,6 +21,7 @@ from pymixunlearn.data.batches import Batch, shuffled, stored_batches
 from pymixunlearn.data.image_set import StoredBatch
 from pymixunlearn.methods.mixunlearn.step import SIDES, MixUnlearnLoop, Samples, Side
 from pymixunlearn.methods.mixunlearn.teacher_cache import TeacherCache, TeacherOutput
+from pymixunlearn.parallel import dividing
 from pymixunlearn.training.execution import Execution
 from pymixunlearn.training.graphs import GraphedStep
 
@@ -39,7 +40,8 @@ class FastMixUnlearnLoop(MixUnlearnLoop):
         self.execution = Execution(
             self.device, precision=config.precision, channels_last=config.channels_last, compile=config.compile
         )
-        self.capturable = self.device.type == "cuda" and config.cuda_graphs
+        record = config.cuda_graphs and not dividing()  # what processes tell one another is not recorded
+        self.capturable = self.device.type == "cuda" and record
         super().setup()
         self.execution.arrange(self.initial, self.model, self.adversary, example=self.example)
         pairs = config.batch_size ** (1 if config.pairing == "zip" else 2)
@@ -48,9 +50,9 @@ class FastMixUnlearnLoop(MixUnlearnLoop):
         self._epochs_loaded: dict[Side, int] = dict.fromkeys(SIDES, -self.warmup_epochs)
         if self.uses_teacher and not self.preprocess.augments:
             self._make_caches()
-        self._prepare = GraphedStep(self._prepare_stored, self.device, record=config.cuda_graphs)
-        self._generator_step = GraphedStep(super().train_generator, self.device, record=config.cuda_graphs)
-        self._unlearner_step = GraphedStep(super().train_unlearner, self.device, record=config.cuda_graphs)
+        self._prepare = GraphedStep(self._prepare_stored, self.device, record=record)
+        self._generator_step = GraphedStep(super().train_generator, self.device, record=record)
+        self._unlearner_step = GraphedStep(super().train_unlearner, self.device, record=record)
         # They hold methods of this loop: a circle, which would keep graphs and outputs on the device for a while.
         for recorded in (self._prepare, self._generator_step, self._unlearner_step):
             self.closing.callback(recorded.close)

@@ -27,6 +27,7 @@ class MixUnlearn(LoopMethod):
     """
 
     config_class = MixUnlearnConfig
+    in_one_process = None
     config: MixUnlearnConfig
 
     @property
