@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import click
 
@@ -17,7 +17,8 @@ def takes_part() -> bool:
         return False
     from pymixunlearn.parallel import serve
 
-    serve()
+    with suppress(KeyboardInterrupt):  # the first process says what it leaves
+        serve()
     return True
 
 
