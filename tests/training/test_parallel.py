@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from pymixunlearn import data, methods, parallel, tasks
+from pymixunlearn.data.validation import with_validation
 from pymixunlearn.errors import UserError
 from tests.training import together
 
@@ -99,7 +100,7 @@ def test_what_runs_in_one_process_only_says_so(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(UserError, match="training with unlabelled images runs in one process only"):
         methods.get("retrain")().check_split(some)
     with pytest.raises(UserError, match="choosing by the acceptance test runs in one process only"):
-        methods.get("fine-tune")(stop="accepted").check_split(split)
+        methods.get("fine-tune")(stop="accepted").check_split(tasks.class_split(with_validation(digits, 0.1), [0]))
 
 
 def test_a_network_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
