@@ -246,10 +246,11 @@ def run_method(
     observer: Observer,
     snapshot: Path,
     recipe: Recipe,
+    guard: bool,
 ) -> UnlearnResult:
     """Unlearn, saving the last complete epoch in the file ``snapshot`` and going on from it if it is there.
 
-    Where the model collapses, the state before comes back.
+    With ``guard`` the state before comes back where the model collapses.
     """
     file = SnapshotFile(snapshot, "unlearning")
 
@@ -264,7 +265,7 @@ def run_method(
             resume=resume,
             store=model_cache(origin_of(split, f"part of {method.name}")),
             recipe=recipe,
-            guard=True,
+            guard=guard,
         )
 
     result = file.run(attempt, observer.note)

@@ -245,7 +245,7 @@ def _carry_out(
         training = plan if isinstance(plan, TrainingPlan) else resolve_training(inputs)
         return run_training(training, out, observer=observer, command_line=command_line)
     unlearning = plan if isinstance(plan, Plan) else resolve_unlearning(inputs)
-    return run_unlearning(unlearning, out, observer=observer, command_line=command_line)
+    return run_unlearning(unlearning, out, observer=observer, command_line=command_line, guard=False)
 
 
 def _summary(result: CellResult) -> str:

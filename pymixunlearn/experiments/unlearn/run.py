@@ -53,7 +53,12 @@ def default_folder(plan: Plan) -> Path:
 
 
 def run_unlearning(
-    plan: Plan, out: Path | None = None, *, observer: Observer | None = None, command_line: str = ""
+    plan: Plan,
+    out: Path | None = None,
+    *,
+    observer: Observer | None = None,
+    command_line: str = "",
+    guard: bool = True,
 ) -> Run:
     """Carry out a plan and write its run folder, or go on where an interrupted run stopped.
 
@@ -65,6 +70,8 @@ def run_unlearning(
         out: The run folder; :func:`default_folder` if None.
         observer: Receives the progress.
         command_line: The command that reproduces the run, for the report.
+        guard: Go back to the state before where the model collapses. Where methods are compared, none is helped: there
+            a loss that is not finite is an error, and what ends at chance is measured so.
 
     Raises:
         UserError: The folder holds another run or cannot be written, or a phase failed.
@@ -79,13 +86,13 @@ def run_unlearning(
     if folder.started:
         watcher.note(f"Resuming the interrupted run in {folder.path}.")
     with folder.writing(), suited_threads(plan.split.dataset, plan.device):
-        record = _carry_out(plan, folder, watcher, command_line)
+        record = _carry_out(plan, folder, watcher, command_line, guard=guard)
     if signer is not None:
         sign_report(folder.path, signer)
     return Run(folder.path, record, known=False)
 
 
-def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: str) -> dict[str, Any]:
+def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: str, *, guard: bool) -> dict[str, Any]:
     """Do everything and publish the folder; returns the content of metrics.json."""
     split, device, seed = plan.split, plan.device, plan.inputs.seed
     earlier = read_history((plan.inputs.model.model, plan.inputs.model.weights), plan.inputs.history)
@@ -106,6 +113,7 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
         observer=watcher,
         snapshot=folder.partial / "unlearn.pt",
         recipe=plan.recipe,
+        guard=guard,
     )
     networks = {"initial": initial.model, "unlearned": unlearned.model}
     retrain = None
