@@ -50,9 +50,8 @@ TASK = "data"
 AUDITED = ("mixunlearn-reset, quick", "prune-reset")
 ATTACKS = ("rmia", "u_lira", "u_lira_unseen")
 COLUMNS = (
-    "model", "dataset", "task", "seed", "subject", "shadow_models", "candidates",
-    *(f"{attack}{end}" for attack in ATTACKS for end in ("", "_low", "_high")),
-    "rmia_tpr_at_1_fpr", "device", "threads", "versions",
+    "model", "dataset", "task", "seed", "subject", "shadow_models", "candidates", "attack", "auc", "low", "high",
+    "device", "threads", "versions",
 )  # fmt: skip
 
 
@@ -69,8 +68,8 @@ class Watcher(Observer):
         self._last = detail
 
 
-def audit(cell: Cell, name: str, count: int) -> list[dict[str, Any]]:
-    """Return the row of a subject, and that of the model before unlearning."""
+def audit(cell: Cell, name: str, count: int, *, u_lira: bool) -> list[dict[str, Any]]:
+    """Return the rows of a subject, and of the model before unlearning; without U-LiRA no model is retrained."""
     method = cell.method(SUBJECTS[name])
     plan = plan_shadows(cell.split, count, seed=cell.seed)
     shadows = Shadows(
@@ -78,50 +77,49 @@ def audit(cell: Cell, name: str, count: int) -> list[dict[str, Any]]:
         cell.architecture,
         cell.recipe.initial,
         method,
-        cell.recipe.retrain,
+        cell.recipe.retrain if u_lira else None,
         CPU,
         cell.seed,
         recipe=cell.recipe,
         with_initial=True,
     )
     margins = make_shadows(shadows, jobs=1, observer=Watcher())
-    assert margins.retrained is not None and margins.initial is not None  # asked for above
     unlearned = method.unlearn(cell.initial, cell.split, device=CPU, seed=cell.seed, recipe=cell.recipe).model
     images, preprocess = plan.audited(), cell.split.preprocess
-    after, before = (margins_of(model, images, preprocess, CPU) for model in (unlearned, cell.initial))
-    rates = measure(plan, after, margins, ("rmia", "u-lira"), seed=cell.seed)["attacks"]
-    at_first = measure(plan, before, ShadowMargins(margins.initial), ("rmia",), seed=cell.seed)["attacks"]
-    some = slice(plan.candidates)
-    scores = u_lira_scores(margins.shadows[:, some], margins.retrained[:, some], ~plan.seen)
-    unseen = model_rates(*scores, threshold=0.0, first=half_of(count)).to_dict()
-    found = {"rmia": rates["rmia"], "u_lira": rates["u-lira"], "u_lira_unseen": unseen}
+    assert margins.initial is not None  # asked for above
+    found = []
+    for subject, model, shadow in (
+        ("initial", cell.initial, ShadowMargins(margins.initial)),
+        (name, unlearned, margins),
+    ):
+        rates = measure(plan, margins_of(model, images, preprocess, CPU), shadow, ("rmia",), seed=cell.seed)
+        found.append((subject, "rmia", rates["attacks"]["rmia"]["auc"]))
+    if margins.retrained is not None:
+        some = slice(plan.candidates)
+        for attack, seen in (("u_lira", plan.seen), ("u_lira_unseen", ~plan.seen)):
+            scores = u_lira_scores(margins.shadows[:, some], margins.retrained[:, some], seen)
+            found.append((name, attack, model_rates(*scores, threshold=0.0, first=half_of(count)).to_dict()["auc"]))
     return [
-        {"subject": "initial", **_numbers({"rmia": at_first["rmia"]}), "candidates": plan.candidates},
-        {"subject": name, **_numbers(found), "candidates": plan.candidates},
+        {
+            "subject": subject,
+            "candidates": plan.candidates,
+            "attack": attack,
+            **{column: f"{auc[key]:.4f}" for column, key in (("auc", "value"), ("low", "low"), ("high", "high"))},
+        }
+        for subject, attack, auc in found
     ]
 
 
-def _numbers(found: dict[str, dict[str, Any]]) -> dict[str, str]:
-    row = {"rmia_tpr_at_1_fpr": f"{found['rmia']['tpr_at_1_fpr']['value']:.2f}"}
-    for attack, rates in found.items():
-        for end, key in (("", "value"), ("_low", "low"), ("_high", "high")):
-            row[f"{attack}{end}"] = f"{rates['auc'][key]:.4f}"
-    return row
-
-
 def table(rows: list[dict[str, str]]) -> str:
-    """Return the rows as a Markdown table."""
+    """Return a Markdown table with one line for each audited model."""
     lines = ["| network, task, seed | model | shadow models | RMIA | U-LiRA | U-LiRA, unseen samples |"]
     lines.append("| " + " | ".join(["---"] * 6) + " |")
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
     for row in rows:
-        cells = [
-            f"{float(row[name]):.3f} [{float(row[f'{name}_low']):.3f}, {float(row[f'{name}_high']):.3f}]"
-            if row[name]
-            else ""
-            for name in ATTACKS
-        ]
         where = f"{row['model']}, {row['task']}, {row['seed']}"
-        lines.append(f"| {where} | {row['subject']} | {row['shadow_models']} | {' | '.join(cells)} |")
+        cell = cells.setdefault((where, row["subject"], row["shadow_models"]), dict.fromkeys(ATTACKS, ""))
+        cell[row["attack"]] = f"{float(row['auc']):.3f} [{float(row['low']):.3f}, {float(row['high']):.3f}]"
+    lines += [f"| {' | '.join((*key, *cell.values()))} |" for key, cell in cells.items()]
     return "\n".join(lines)
 
 
@@ -131,21 +129,24 @@ def table(rows: list[dict[str, str]]) -> str:
 @click.option("--seed", type=int, required=True)
 @click.option("--subject", "subjects", multiple=True, type=click.Choice(AUDITED), default=AUDITED, show_default=True)
 @click.option("--shadow-models", "count", type=int, default=16, show_default=True)
+@click.option("--u-lira/--no-u-lira", default=True, show_default=True, help="Whether models are retrained for U-LiRA.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The CSV file; rows are appended.")
-def main(data_dir: Path, beds: tuple[str, ...], seed: int, subjects: tuple[str, ...], count: int, out: Path) -> None:
+def main(
+    data_dir: Path, beds: tuple[str, ...], seed: int, subjects: tuple[str, ...], count: int, u_lira: bool, out: Path
+) -> None:
     """Audit every cell, and print all rows of the file as a table."""
     torch.set_num_threads(1)
     results = Rows(out, COLUMNS)
     for bed in (BEDS[name] for name in beds):
         key = {"model": bed.name, "task": TASK, "seed": seed, "shadow_models": count}
-        left = [name for name in subjects if not results.find(subject=name, **key)]
+        wanted = ATTACKS if u_lira else ("rmia",)
+        left = [name for name in subjects if not all(results.find(subject=name, attack=a, **key) for a in wanted)]
         if not left:
             continue
         cell = Cell(bed, bed.load(data_dir), TASK, seed, results)
-        for name in left:
-            for row in audit(cell, name, count):
-                if not results.find(subject=row["subject"], **key):
-                    results.add({**key, "dataset": bed.dataset, **row, **asdict(describe_machine(CPU))})
+        for row in (row for name in left for row in audit(cell, name, count, u_lira=u_lira)):
+            if not results.find(subject=row["subject"], attack=row["attack"], **key):
+                results.add({**key, "dataset": bed.dataset, **row, **asdict(describe_machine(CPU))})
     click.echo(table(results.rows))
 
 

@@ -11,6 +11,8 @@ from benchmarks.forgetting import Bed, Cell
 from benchmarks.rows import Rows
 from pymixunlearn import data
 
+AUC = ("auc", "low", "high")
+
 
 @pytest.mark.slow  # eight shadow models
 def test_a_cell_is_audited_beside_its_initial_model(tmp_path: Path) -> None:
@@ -18,13 +20,21 @@ def test_a_cell_is_audited_beside_its_initial_model(tmp_path: Path) -> None:
     bed = Bed("cnn", "cnn", "digits@600", ".", None, 0.4, retrain_epochs=1, epochs=1)
     results = Rows(tmp_path / "rows.csv", COLUMNS)
     cell = Cell(bed, dataset, "data", 0, results)
-    for row in audit(cell, "prune-reset", 8):
+    for row in audit(cell, "prune-reset", 8, u_lira=True):
         results.add({"model": bed.name, "task": "data", "seed": 0, "shadow_models": 8, **row})
-    initial, audited = Rows(tmp_path / "rows.csv", COLUMNS).rows
-    assert (initial["subject"], audited["subject"]) == ("initial", "prune-reset")
-    assert initial["rmia"] and not initial["u_lira"]
-    for attack in ("rmia", "u_lira", "u_lira_unseen"):
-        low, value, high = (float(audited[f"{attack}{end}"]) for end in ("_low", "", "_high"))
-        assert 0 <= low <= value <= high <= 1
-    assert audited["u_lira"] != audited["u_lira_unseen"]
-    assert table(results.rows).splitlines()[2].startswith("| cnn, data, 0 | initial | 8 | 0.")
+    rows = Rows(tmp_path / "rows.csv", COLUMNS).rows
+    assert [(row["subject"], row["attack"]) for row in rows] == [
+        ("initial", "rmia"),
+        ("prune-reset", "rmia"),
+        ("prune-reset", "u_lira"),
+        ("prune-reset", "u_lira_unseen"),
+    ]
+    assert all(0 <= float(row["low"]) <= float(row["auc"]) <= float(row["high"]) <= 1 for row in rows)
+    assert rows[2]["auc"] != rows[3]["auc"]
+    assert audit(cell, "prune-reset", 8, u_lira=False) == [
+        {key: row[key] if key != "candidates" else int(row[key]) for key in ("subject", "candidates", "attack", *AUC)}
+        for row in rows[:2]
+    ]
+    initial, audited = table(rows).splitlines()[2:]
+    assert initial.startswith("| cnn, data, 0 | initial | 8 | 0.") and initial.endswith(" |  |  |")
+    assert audited.count("[") == 3
