@@ -38,3 +38,16 @@ def test_a_cell_is_audited_beside_its_initial_model(tmp_path: Path) -> None:
     initial, audited = table(rows).splitlines()[2:]
     assert initial.startswith("| cnn, data, 0 | initial | 8 | 0.") and initial.endswith(" |  |  |")
     assert audited.count("[") == 3
+
+
+def test_the_table_has_one_line_for_each_audited_model() -> None:
+    about = {"model": "cnn", "task": "data", "seed": "20", "shadow_models": "8", "low": "0.45", "high": "0.6"}
+    rows = [
+        {**about, "subject": subject, "attack": attack, "auc": "0.5"}
+        for subject, attack in (("initial", "rmia"), ("eu-k", "rmia"), ("eu-k", "u_lira_unseen"))
+    ]
+    found = "0.500 [0.450, 0.600]"
+    assert table(rows).splitlines()[2:] == [
+        f"| cnn, data, 20 | initial | 8 | {found} |  |  |",
+        f"| cnn, data, 20 | eu-k | 8 | {found} |  | {found} |",
+    ]
