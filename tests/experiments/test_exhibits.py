@@ -198,6 +198,16 @@ def test_on_a_gpu_all_rows_have_one_precision(tmp_path: Path, monkeypatch: pytes
     assert precisions(precision="bfloat16") == [None, "float32", "bfloat16"]
 
 
+@pytest.mark.parametrize("name", ["table2", "table4", "table6"])
+def test_no_row_of_the_papers_tables_is_rolled_back(name: str) -> None:
+    """A rolled back row is the initial model; the preset of --scale paper says the same."""
+    assert read_exhibit(name, "paper").preset == "paper"
+    small, tiny = read_exhibit(name, "small").settings, read_exhibit(name, "tiny").settings
+    assert {key: tiny[key] for key in small} == small and set(small.values()) == {False}
+    cells = [cell for cell in plan(name).cells if not cell.label_aware]
+    assert cells and not any(cell.plan.method.config.may_roll_back for cell in cells)  # type: ignore[union-attr]
+
+
 def test_only_picks_cells_by_their_parts(tmp_path: Path) -> None:
     def chosen(*patterns: str) -> list[str]:
         return [cell.key for cell in plan(own(tmp_path), seeds=(0, 1), only=patterns).cells if cell.selected]

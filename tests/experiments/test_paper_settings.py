@@ -59,19 +59,30 @@ def test_every_method_of_the_paper_has_them_and_no_other() -> None:
 
 
 def test_laf_follows_network_and_task() -> None:
-    assert paper("laf", "cnn", "class") == {} and paper("laf", "cnn", "data") == {"tau": 5}
-    assert paper("laf+r", "resnet18", "data") == {"align_lr": 4e-5}
-    assert paper("l-mix", "resnet18", "noisy") == {"alpha": 0.75, "align_lr": 4e-5, "tau": 5}
-    assert paper("laf", "timm:vit_tiny", "data") == {"tau": 5}  # the small network's, as by default
+    end = {"rollback": False}
+    assert paper("laf", "cnn", "class") == end and paper("laf", "cnn", "data") == {"tau": 5, **end}
+    assert paper("laf+r", "resnet18", "data") == {"align_lr": 4e-5, **end}
+    assert paper("l-mix", "resnet18", "noisy") == {"alpha": 0.75, "align_lr": 4e-5, "tau": 5, **end}
+    assert paper("laf", "timm:vit_tiny", "data") == {"tau": 5, **end}  # the small network's, as by default
 
 
 def test_baselines_are_as_their_authors_released_them() -> None:
     """What no grid of the paper says; the defaults are other forms."""
-    assert paper("boundary-shrink", "cnn", "class") == {"bound": 0.3, "nearest": "any"}
+    end = {"rollback": False}
+    assert paper("boundary-shrink", "cnn", "class") == {"bound": 0.3, "nearest": "any", **end}
     assert paper("sisa", "cnn", "class") == {"aggregate": "majority"}
     assert paper("unroll", "cnn", "class") == {"std_weight": 0.1}
-    assert paper("scrub", "cnn", "class") == {"variant": "notebook", "alpha": 1, "T": 2}
-    assert paper("gli", "cnn", "class") == {"perturb_steps": 4, "stop_by": "score"}
+    assert paper("scrub", "cnn", "class") == {"variant": "notebook", "alpha": 1, "T": 2, **end}
+    assert paper("gli", "cnn", "class") == {"perturb_steps": 4, "stop_by": "score", **end}
+
+
+@pytest.mark.parametrize("name", _published()["methods"])
+def test_no_method_of_the_paper_is_rolled_back(name: str) -> None:
+    """The rollback is this package's own: it returned the initial model in place of the method's."""
+    settings = paper(name, "cnn", "data")
+    assert settings is not None
+    config = methods.get(name).config_class.from_mapping(settings)
+    assert not getattr(config, "may_roll_back", False)
 
 
 def test_a_run_begins_with_the_chosen_kind() -> None:
