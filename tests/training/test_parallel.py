@@ -128,7 +128,7 @@ def test_a_command_of_two_processes_reports_what_that_of_one_does(tmp_path: Path
     one, two = found
     assert one["split"] == two["split"]
     for model in ("initial", "unlearned", "retrain"):
-        for key in ("test_r", "test_f", "asr"):
+        for key in ("test", "test_own", "test_others", "asr"):
             assert abs(one["metrics"][model][key] - two["metrics"][model][key]) < 1, (model, key)
     assert two["versions"]["processes"] == "2" and "processes" not in one["versions"]
 
