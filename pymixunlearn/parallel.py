@@ -154,6 +154,16 @@ def _work() -> Iterator[None]:
 
 
 @contextmanager
+def whole_batches() -> Iterator[None]:
+    """Let networks run on whole batches in the block, in every process."""
+    before, _State.resting = _State.resting, True
+    try:
+        yield
+    finally:
+        _State.resting = before
+
+
+@contextmanager
 def first_alone() -> Iterator[None]:
     """Run a block that concerns process 0 alone, in which networks run on whole batches.
 
@@ -237,12 +247,16 @@ class Division:
         total, rank = len(images), dist.get_rank()
         self.start, end = (total * part // processes() for part in (rank, rank + 1))
         self.count, self.total = end - self.start, total
-        # Without a row of its own a process computes one all the same, so that its gradients are there, as zeros.
-        return (images[self.start : max(end, self.start + 1)], *args[1:])
+        return (self.own(images), *args[1:])
 
     def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Return the logits of the whole batch."""
         return self.whole(output) if isinstance(output, Tensor) else output
+
+    def own(self, rows: Tensor) -> Tensor:
+        """Return the rows of this process, of those of the whole batch."""
+        # Without a row of its own a process computes one all the same, so that its gradients are there, as zeros.
+        return rows[self.start : self.start + max(self.count, 1)] if self.total else rows
 
     def whole(self, rows: Tensor) -> Tensor:
         """Return the rows of all processes, for those that this one got in the present pass."""
@@ -365,6 +379,17 @@ def whole_batch(model: nn.Module, rows: Tensor) -> Tensor:
     """
     division = _division(model)
     return rows if division is None else division.whole(rows)
+
+
+def own_rows(model: nn.Module, rows: Tensor) -> Tensor:
+    """Return the rows that a layer of ``model`` has in this process, of those of the whole batch.
+
+    Example:
+        >>> own_rows(nn.Linear(2, 2), torch.ones(3, 2)).shape
+        torch.Size([3, 2])
+    """
+    division = _division(model)
+    return rows if division is None else division.own(rows)
 
 
 @torch.no_grad()

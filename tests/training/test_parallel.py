@@ -89,7 +89,7 @@ def test_what_runs_in_one_process_only_says_so(monkeypatch: pytest.MonkeyPatch) 
     split = tasks.class_split(digits, [0])
     made = {name: methods.get(name)() for name in methods.available()}
     divided = [name for name, method in made.items() if method.in_one_process is None]
-    assert divided == ["fine-tune", "mixunlearn", "neggrad", "prune-reset", "retrain"]
+    assert divided == ["eu-k", "fine-tune", "mixunlearn", "neggrad", "prune-reset", "retrain"]
     for name in divided:
         methods.get(name)().check_split(split)
     with pytest.raises(UserError, match="method 'scrub' runs in one process only; start it without torchrun"):

@@ -114,6 +114,7 @@ DOUBLE: dict[str, Callable[[], Found]] = {
     "fine-tune": lambda: unlearned("fine-tune", epochs=1, batch_size=25),
     "neggrad": lambda: unlearned("neggrad", epochs=1, batch_size=25, form="convex", lr=0.01),
     "prune-reset": lambda: unlearned("prune-reset", share=0.7, epochs=1, batch_size=25),
+    "eu-k": lambda: unlearned("eu-k", frozen=0.05, epochs=1, batch_size=25),
     "retrain": lambda: unlearned("retrain", epochs=1, batch_size=25, optimizer="adam", lr=1e-3),
 }
 SINGLE: dict[str, Callable[[], Found]] = {

@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
 from pymixunlearn.models.modes import evaluating
+from pymixunlearn.parallel import own_rows
 
 TRACED = 2
 """Images that a network is traced with."""
@@ -195,9 +196,10 @@ class Tail:
         return logits
 
     def _output(self, name: str, images: Any, *args: Any, **kwargs: Any) -> Any:
+        given = tree_map(partial(own_rows, self._model), self._given)
         if name == self._cut.layer:
-            return self._given
-        count = len(tree_flatten(self._given)[0][0])
+            return given
+        count = len(tree_flatten(given)[0][0])
         if (name, count) not in self._placeholders:
             self._placeholders[name, count] = _placeholder(self._cut.skipped[name], count)
         return self._placeholders[name, count]

@@ -21,6 +21,7 @@ from pymixunlearn.methods.frozen_outputs import FrozenOutputs
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.search import Attempt, SearchConfig, SearchedLoop
 from pymixunlearn.models.normalisation import frozen_norms
+from pymixunlearn.parallel import whole_batch, whole_batches
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.fresh import fresh_weights
 
@@ -77,6 +78,7 @@ class EuK(SearchedLoop[EuKConfig]):
     """
 
     config_class = EuKConfig
+    in_one_process = None
 
     def setup(self) -> None:
         """Find where the network can be cut."""
@@ -87,7 +89,8 @@ class EuK(SearchedLoop[EuKConfig]):
         self.frozen_outputs: FrozenOutputs | None = None
         indices = torch.arange(TRACED) % len(self.retain_set)
         few = self.preprocess.evaluation(self.retain_set.gather(indices).to(self.device))
-        cuts = Cuts(self.model, few)
+        with whole_batches():
+            cuts = Cuts(self.model, few)
         self.given = cuts.deepest(self.config.frozen or FROZEN)
         self.depths = list(depths(cuts))
         super().setup()
@@ -158,7 +161,7 @@ class EuK(SearchedLoop[EuKConfig]):
             given = outputs(self.model, self.cut.layer, images)
         for module, mode in modes:
             module.training = mode
-        return given
+        return [whole_batch(self.model, part) for part in given]
 
     def _release(self) -> None:
         """Give back what an attempt has taken: outputs, and the parameters that it froze."""
