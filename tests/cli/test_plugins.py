@@ -135,7 +135,8 @@ def test_files_that_are_no_plugin_are_refused(invoke: Invoke, tmp_path: Path) ->
 
 
 def test_verify_runs_no_file_of_a_record_unasked(invoke: Invoke, plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = invoke("unlearn", "--method", "push-away", "--plugin", str(plugin), *FEW, "--out", "run")
+    gentle = ("--method", "push-away", "--set", "lr=0.0001")
+    result = invoke("unlearn", *gentle, "--plugin", str(plugin), *FEW, "--out", "run")
     assert result.exit_code == 0, result.output
     for registry, name in ((plugged._PLUGGED, "forget_confidence"), (method_registry._METHODS, "push-away")):
         registry.pop(name)  # type: ignore[attr-defined]
