@@ -69,10 +69,10 @@ def test_the_table_of_methods_says_what_each_asks_for_in_80_columns(invoke: Invo
     assert rows["boundary-expand"].split()[1:] == ["none", "no", "trains", "on", "-", "-"]
 
 
-def test_what_is_recommended_was_accepted_below_retrains_time_and_serves_requests(invoke: Invoke) -> None:
-    *_, accepted, times = names.ADVICE[RECOMMENDED]
+def test_what_is_recommended_was_accepted_in_all_runs_but_two_and_serves_requests(invoke: Invoke) -> None:
+    *_, accepted, _ = names.ADVICE[RECOMMENDED]
     count, runs = map(int, accepted.split(" of "))
-    assert count >= runs - 2 > 0 and int(times.removesuffix(" %").rpartition("-")[2]) < 100
+    assert count >= runs - 2 > 0
     told = f"{RECOMMENDED} is recommended: the acceptance test accepted it in {accepted} runs"
     assert told in " ".join(invoke("list", "methods").stdout.split())
     text = " ".join(invoke("request", "init", "--help").stdout.split())
