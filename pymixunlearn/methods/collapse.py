@@ -100,7 +100,9 @@ class Guard:
         shares = torch.bincount(self._targets).double() / max(len(self._targets), 1)
         self._least = _least_hits(len(self._targets), float(shares.max()) if len(shares) else 1.0)
         hits = self._hits()
-        self._judges = hits is not None and hits >= self._least + HEADROOM * len(self._targets)
+        # Where one class is most of the images, a worse model is soon no better than a constant answer.
+        even = len(shares) > 0 and float(shares.max()) <= 2 / int((shares > 0).sum())
+        self._judges = even and hits is not None and hits >= self._least + HEADROOM * len(self._targets)
         self._good: StateDict = copied(model.state_dict())
         self._good_step = self._step = self._streak = 0
         self._sound = True
