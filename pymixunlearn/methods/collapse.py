@@ -100,8 +100,8 @@ class Guard:
         shares = torch.bincount(self._targets).double() / max(len(self._targets), 1)
         self._least = _least_hits(len(self._targets), float(shares.max()) if len(shares) else 1.0)
         hits = self._hits()
-        # Where a few classes are most of the images, a worse model is soon no better than a constant answer; a model that
-        # predicts few classes, whose answers stand in for labels, has little to lose.
+        # Where a few classes are most of the images, a worse model is soon no better than a constant answer. So it is
+        # with a model that predicts few classes, where its answers stand in for labels.
         classes = split.num_classes - len(split.forget_classes)
         if isinstance(split.retain, ImageSet):
             classes = int((shares > 0).sum())
