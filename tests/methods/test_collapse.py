@@ -212,6 +212,21 @@ def test_without_labels_the_initial_models_answers_count(digits_model: nn.Module
     assert guard._hits() == len(guard._targets) == 100 and guard._judges
 
 
+def test_the_answers_of_a_model_that_knows_few_classes_are_no_measure(digits_class: tasks.Split) -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            dark = (images.mean((1, 2, 3)) > images.mean()).long()
+            return self.scale * nn.functional.one_hot(dark, 10).float()
+
+    view = SplitView.of(digits_class, labels=False)
+    guard = Guard(Two(), view, lambda: None, None, device=CPU, seed=0)
+    assert guard._hits() is not None and len(guard._targets) == 100 and not guard._judges
+
+
 def test_a_loop_says_whether_it_trains_the_model_it_is_given() -> None:
     in_place = {name for name, method in CASES.items() if isinstance(method, Loop) and not method.in_place}
     assert {CASES[name].name for name in in_place} == {"eu-k", "mixunlearn-reset", "prune-reset"}
