@@ -198,9 +198,9 @@ def test_a_report_says_where_the_judging_half_disagrees_with_the_half_that_ended
     assert result.exit_code == 0, result.output
     assert "accepted on the choosing half of the validation set after 32 of" in " ".join(result.stdout.split())
     record = json.loads(Path("a/metrics.json").read_text())
-    assert record["stopping"]["met"] and record["acceptance"]["unlearned"]["decision"] == "cannot tell"
+    assert record["stopping"]["met"] and record["acceptance"]["unlearned"]["decision"] == "refused"
     text = " ".join(Path("a/report.html").read_text().split())
-    assert "is made with the other half, and is another: <b>cannot tell</b>" in text
+    assert "is made with the other half, and is another: <b>refused</b>" in text
 
 
 @pytest.mark.parametrize(
