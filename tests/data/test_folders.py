@@ -361,8 +361,7 @@ def test_a_flipped_bit_is_found_and_the_images_are_decoded_again(tmp_path: Path,
     (cached,) = (own_cache / "images").glob("*.safetensors")
     whole = cached.read_bytes()
     start = 8 + int.from_bytes(whole[:8], "little")
-    texts = whole[:start]
-    for place in (start, len(whole) - 1, texts.index(b"cat/0.png"), texts.index(b"sha256") + 12):
+    for place in (start, len(whole) - 1, whole.index(b"cat/0.png"), whole.index(b"sha256") + 12):
         cached.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.warns(UserWarning, match="cached images of .* are damaged and are decoded again"):
             again = load(root)
