@@ -532,6 +532,10 @@ def test_a_collapse_leaves_the_model_before_the_newest(trained: Path, tmp_path: 
     assert entry_of(ledger, -1)["reason"] == "unchanged"
     state = Ledger(ledger).state()
     assert [one.request_id for one in state.pending] == ["R-1"] and state.current is None and failed(ledger) == []
+    (served,) = run_requests(RunInputs(ledger))
+    assert served.run is not None and run_check(CheckInputs(ledger, model=served.run.folder)).clean
+    for run in (refused.run, same.run):  # the request is in their chains, and was not unlearned
+        assert run is not None and run_check(CheckInputs(ledger, model=run.folder)).lacking == ("R-1",)
 
 
 def entry_of(ledger: Path, place: int) -> dict[str, Any]:

@@ -74,6 +74,16 @@ class Chain:
         """Hashes of all samples of all requests."""
         return frozenset(part for entry in self.requests for part in unpacked(entry["samples"]))
 
+    @cached_property
+    def unlearned(self) -> frozenset[bytes]:
+        """Those of requests that changed the weights: a run that went back to the model before forgot nothing."""
+        changed = (
+            entry
+            for entry in self.requests
+            if entry["unlearned_sha256"] is None or entry["unlearned_sha256"] != entry["initial_sha256"]
+        )
+        return frozenset(part for entry in changed for part in unpacked(entry["samples"]))
+
     def extended(self, entry: Mapping[str, Any], samples: Iterable[bytes]) -> Chain:
         """Return the chain with one more request.
 

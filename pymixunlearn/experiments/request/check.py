@@ -65,7 +65,7 @@ def run_check(inputs: CheckInputs, *, observer: Observer | None = None) -> Found
             raise UserError(
                 f"'{inputs.model}' has a chain of requests of another key than the ledger's, so it cannot be compared"
             )
-        known = frozenset() if chain is None else chain.samples
+        known = frozenset() if chain is None else chain.unlearned
         # What was not in the data when it was requested could not be unlearned, and is in no chain.
         lacking = [
             name
