@@ -11,8 +11,10 @@ shadow models trains only the further ones; a row that is in the file is not mea
 The numbers are AUCs with 95 % intervals, as ``mixunlearn-cli audit`` computes them: of RMIA over samples, of U-LiRA
 over pairs of models.
 
-- rmia: can forgotten samples be told from unseen test samples of their classes under the audited model? With the row
-  "initial", the same for the model before unlearning, there is something to compare with.
+- rmia: can forgotten samples be told from unseen test samples of their classes under the audited model? The row
+  "initial" is the same for the model before unlearning, and "retrain" for one that never saw them, by the same shadow
+  models. The latter was added after the first rows had been seen: it says what a model without a trace would get.
+  So was the subject "eu-k".
 - u_lira: can the models that saw samples and unlearned them be told from retrained ones, by these samples?
 - u_lira_unseen: the same by samples that the unlearned models never saw. What is found there is how unlike a retrained
   model the method's models are on any image (other epochs, another learning rate), and no trace of what was forgotten.
@@ -47,7 +49,7 @@ from pymixunlearn.experiments.audit.shadows import Shadows, make_shadows, margin
 from pymixunlearn.experiments.common.progress import Observer
 
 TASK = "data"
-AUDITED = ("mixunlearn-reset, quick", "prune-reset")
+AUDITED = ("mixunlearn-reset, quick", "prune-reset", "eu-k")
 ATTACKS = ("rmia", "u_lira", "u_lira_unseen")
 COLUMNS = (
     "model", "dataset", "task", "seed", "subject", "shadow_models", "candidates", "attack", "auc", "low", "high",
@@ -69,7 +71,10 @@ class Watcher(Observer):
 
 
 def audit(cell: Cell, name: str, count: int, *, u_lira: bool) -> list[dict[str, Any]]:
-    """Return the rows of a subject, and of the model before unlearning; without U-LiRA no model is retrained."""
+    """Return the rows of a subject, of the model before unlearning and of Retrain.
+
+    Without U-LiRA no shadow model is retrained.
+    """
     method = cell.method(SUBJECTS[name])
     plan = plan_shadows(cell.split, count, seed=cell.seed)
     shadows = Shadows(
@@ -90,6 +95,7 @@ def audit(cell: Cell, name: str, count: int, *, u_lira: bool) -> list[dict[str, 
     found = []
     for subject, model, shadow in (
         ("initial", cell.initial, ShadowMargins(margins.initial)),
+        ("retrain", cell.retrained("retrain")[0], ShadowMargins(margins.initial)),
         (name, unlearned, margins),
     ):
         rates = measure(plan, margins_of(model, images, preprocess, CPU), shadow, ("rmia",), seed=cell.seed)
@@ -141,6 +147,8 @@ def main(
         key = {"model": bed.name, "task": TASK, "seed": seed, "shadow_models": count}
         wanted = ATTACKS if u_lira else ("rmia",)
         left = [name for name in subjects if not all(results.find(subject=name, attack=a, **key) for a in wanted)]
+        if not results.find(subject="retrain", attack="rmia", **key):
+            left = left or [subjects[0]]
         if not left:
             continue
         cell = Cell(bed, bed.load(data_dir), TASK, seed, results)

@@ -25,17 +25,18 @@ def test_a_cell_is_audited_beside_its_initial_model(tmp_path: Path) -> None:
     rows = Rows(tmp_path / "rows.csv", COLUMNS).rows
     assert [(row["subject"], row["attack"]) for row in rows] == [
         ("initial", "rmia"),
+        ("retrain", "rmia"),
         ("prune-reset", "rmia"),
         ("prune-reset", "u_lira"),
         ("prune-reset", "u_lira_unseen"),
     ]
     assert all(0 <= float(row["low"]) <= float(row["auc"]) <= float(row["high"]) <= 1 for row in rows)
-    assert rows[2]["auc"] != rows[3]["auc"]
+    assert rows[3]["auc"] != rows[4]["auc"]
     assert audit(cell, "prune-reset", 8, u_lira=False) == [
         {key: row[key] if key != "candidates" else int(row[key]) for key in ("subject", "candidates", "attack", *AUC)}
-        for row in rows[:2]
+        for row in rows[:3]
     ]
-    initial, audited = table(rows).splitlines()[2:]
+    initial, _, audited = table(rows).splitlines()[2:]
     assert initial.startswith("| cnn, data, 0 | initial | 8 | 0.") and initial.endswith(" |  |  |")
     assert audited.count("[") == 3
 
