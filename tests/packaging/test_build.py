@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 import torch
+import torch.utils.cpp_extension  # when it is first imported it may say which CUDA it found, on stderr
 from setuptools import Command, Distribution, Extension
 
 ROOT = Path(__file__).resolve().parents[2]
