@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pymixunlearn.divided import divide, undivide
 from pymixunlearn.errors import UserError
 from pymixunlearn.methods.accepted import AcceptedStopping
 from pymixunlearn.methods.choosing import Chooser, Search
@@ -29,7 +30,7 @@ from pymixunlearn.methods.view import SplitView
 from pymixunlearn.models.adapter import adapted, check_kind, release
 from pymixunlearn.models.copying import Layout, Precision, private_copy
 from pymixunlearn.models.normalisation import frozen_norms, hold_norms, release_norms
-from pymixunlearn.parallel import divide, processes, shared, undivide
+from pymixunlearn.parallel import processes, shared
 from pymixunlearn.tasks import Split
 from pymixunlearn.training.cache import ModelStore
 from pymixunlearn.training.device import resolve_device

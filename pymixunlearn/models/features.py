@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from pymixunlearn.divided import whole_batch
 from pymixunlearn.errors import UserError, unknown_name
 from pymixunlearn.models.modes import evaluating
-from pymixunlearn.parallel import whole_batch
 
 _REDUCTION = 16
 """The feature map of the paper's ResNet-18 and ViT-B/16 is a sixteenth as high and wide as the image."""

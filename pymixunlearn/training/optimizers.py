@@ -8,8 +8,8 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 
+from pymixunlearn.divided import average_gradients
 from pymixunlearn.errors import UserError
-from pymixunlearn.parallel import average_gradients
 
 OptimizerName = Literal["adam", "adamw", "sgd"]
 

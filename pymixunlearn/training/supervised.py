@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from pymixunlearn.data import ImageSet, Preprocess
 from pymixunlearn.data.batches import Batch, batches
+from pymixunlearn.divided import divide, undivide
 from pymixunlearn.errors import UserError
 from pymixunlearn.models.adapter import trainable
 from pymixunlearn.models.normalisation import frozen_norms, hold_norms, release_norms
-from pymixunlearn.parallel import divide, shared, undivide
+from pymixunlearn.parallel import shared
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.device import seeded_layers
 from pymixunlearn.training.loop import Callback, StateDict, StepDone, run_epochs

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from pymixunlearn import data, methods, parallel, tasks
+from pymixunlearn import data, divided, methods, parallel, tasks
 from pymixunlearn.data.validation import with_validation
 from pymixunlearn.errors import UserError
 from tests.training import together
@@ -84,7 +84,7 @@ def test_four_processes_give_what_one_gives(alone: Results, tmp_path: Path) -> N
 
 
 def test_what_runs_in_one_process_only_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel._State, "count", 2)
+    monkeypatch.setattr(parallel.State, "count", 2)
     digits = data.load("digits")
     split = tasks.class_split(digits, [0])
     made = {name: methods.get(name)() for name in methods.available()}
@@ -105,12 +105,12 @@ def test_what_runs_in_one_process_only_says_so(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_network_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 2))
-    monkeypatch.setattr(parallel._State, "working", True)
-    parallel.divide(network)
+    monkeypatch.setattr(parallel.State, "working", True)
+    divided.divide(network)
     assert [len(module._forward_hooks) for module in network.modules()] == [1, 0, 0, 1, 1, 0]
     copied = copy.deepcopy(network)
     for each in (network, copied):
-        parallel.undivide(each)
+        divided.undivide(each)
         assert not any(module._forward_hooks or module._forward_pre_hooks for module in each.modules())
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pymixunlearn import data, methods, parallel, tasks
+from pymixunlearn import data, divided, methods, parallel, tasks
 from pymixunlearn.data import Preprocess
 from pymixunlearn.errors import UserError
 from pymixunlearn.nn import MixContrastiveLoss, RealContrastiveLoss
@@ -60,7 +60,7 @@ def step_of_losses(pairing: str, reduction: str, forget: int, retain: int) -> Fo
     """One network's passes over D_f, D_r and their mixes, through both losses, and the gradients of its weights."""
     stream = torch.Generator().manual_seed(1)
     model = network()
-    parallel.divide(model)
+    divided.divide(model)
     shapes = [forget, retain, forget * retain if pairing == "grid" else retain]
     images = [torch.rand(count, 1, 8, 8, generator=stream, requires_grad=True) for count in shapes]
     targets = [torch.randn(count, 10, generator=stream) for count in shapes[:2]]
@@ -72,7 +72,7 @@ def step_of_losses(pairing: str, reduction: str, forget: int, retain: int) -> Fo
     loss = loss + model[0].weight.square().sum()  # what is of no image counts once
     torch.autograd.backward(loss)
     weights = list(model.parameters())
-    parallel.average_gradients([{"params": [*weights, *images]}])
+    divided.average_gradients([{"params": [*weights, *images]}])
     return {"loss": loss.detach(), **{str(i): part.grad for i, part in enumerate((*weights, *images))}}
 
 

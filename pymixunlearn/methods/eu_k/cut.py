@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
+from pymixunlearn.divided import own_rows
 from pymixunlearn.models.modes import evaluating
-from pymixunlearn.parallel import own_rows
 
 TRACED = 2
 """Images that a network is traced with."""

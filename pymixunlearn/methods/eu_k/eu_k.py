@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from pymixunlearn.data.batches import Batch
+from pymixunlearn.divided import whole_batch
 from pymixunlearn.methods.config import setting
 from pymixunlearn.methods.eu_k.cut import TRACED, Cut, Cuts, Tail, outputs
 from pymixunlearn.methods.frozen_outputs import FrozenOutputs
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.search import Attempt, SearchConfig, SearchedLoop
 from pymixunlearn.models.normalisation import frozen_norms
-from pymixunlearn.parallel import whole_batch, whole_batches
+from pymixunlearn.parallel import whole_batches
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.fresh import fresh_weights
 
