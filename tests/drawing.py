@@ -1,9 +1,8 @@
-"""Pictures of runs: drawing them takes seconds, and few tests look at any."""
+"""Fixtures for pictures of runs: drawing them takes seconds, and few tests look at any."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,15 @@ def _draw_nothing(self: Figures, folder: Path, **options: Any) -> None:
     files.write_atomically(folder / "losses.svg", b"<svg/>")
 
 
-@contextmanager
-def without_pictures() -> Iterator[None]:
-    """Let runs in the block save one empty picture in the place of all."""
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures() -> Iterator[None]:
+    """Runs draw one empty picture, unless a test has the fixture ``pictures``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figures, "save", _draw_nothing)
         yield
 
 
-@contextmanager
-def with_pictures() -> Iterator[None]:
-    """Let runs in the block draw, inside of :func:`without_pictures` too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figures, "save", _save)
-        yield
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of the test draw all of their pictures."""
+    monkeypatch.setattr(Figures, "save", _save)

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from mixunlearn_cli.main import main
 
-from tests.drawing import with_pictures, without_pictures
+from tests.drawing import no_pictures, pictures  # noqa: F401  # fixtures of this folder
 
 Invoke = Callable[..., Result]
 Interrupt = Callable[[list[str], Callable[[str], bool]], str]
@@ -27,20 +27,6 @@ def own_folders(model_cache_folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
     """Every test works in a folder of its own; trained models are shared among the tests only."""
     monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(model_cache_folder))
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_pictures() -> Iterator[None]:
-    """Runs draw one empty picture, unless a test has the fixture ``pictures``."""
-    with without_pictures():
-        yield
-
-
-@pytest.fixture
-def pictures() -> Iterator[None]:
-    """Runs of the test draw all of their pictures."""
-    with with_pictures():
-        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

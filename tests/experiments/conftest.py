@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pymixunlearn.experiments import Plan, UnlearnInputs, resolve_unlearning
-from tests.drawing import with_pictures, without_pictures
+from tests.drawing import no_pictures, pictures  # noqa: F401  # fixtures of this folder
 
 SMALL = {"epochs": 2, "initial.epochs": 1, "retrain.epochs": 1}
 
@@ -21,20 +21,6 @@ def model_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_cache(model_cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trained models are shared among these tests, and not with the user's."""
     monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(model_cache_folder))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_pictures() -> Iterator[None]:
-    """Runs draw one empty picture, unless a test has the fixture ``pictures``."""
-    with without_pictures():
-        yield
-
-
-@pytest.fixture
-def pictures() -> Iterator[None]:
-    """Runs of the test draw all of their pictures."""
-    with with_pictures():
-        yield
 
 
 @pytest.fixture
