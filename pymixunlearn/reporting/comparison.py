@@ -58,6 +58,7 @@ class ComparisonRow:
         gaps: Mean gap by seed.
         decisions: How many seeds the acceptance test answers so, by answer; empty where it was not made.
         within_floor: Whether its mean gap is no larger than the second Retrain's may be; such a row is not ranked.
+        lacking: What stands where a value is missing: "failed" or "not run" in rows without any result, otherwise "-".
     """
 
     name: str
@@ -70,6 +71,7 @@ class ComparisonRow:
     gaps: Mapping[int, float] = field(default_factory=dict)
     decisions: Mapping[str, int] = field(default_factory=dict)
     within_floor: bool = False
+    lacking: str = "-"
 
     @property
     def answer(self) -> str:
@@ -205,7 +207,8 @@ def _model_row(
 
 def _row(name: str, group: str, cells: Sequence[Cell], metrics: Sequence[str]) -> ComparisonRow:
     done = [cell for cell in cells if cell["status"] == "finished"]
-    return _model_row(name, group, done, "unlearned", metrics, len(cells))
+    row = _model_row(name, group, done, "unlearned", metrics, len(cells))
+    return row if done else replace(row, lacking=max(cells, key=lambda cell: cell["status"] == "failed")["status"])
 
 
 def _model_statistics(done: Sequence[Cell], model: str, metrics: Sequence[str]) -> dict[str, Statistic]:

@@ -154,7 +154,7 @@ def results_lines(table: ComparisonTable) -> dict[str, Any]:
             found = row.cells.get(key)
             digits = 1 if key == SECONDS else DECIMALS
             mark = " *" if key in row.closest else " (within the floor)" if key == GAP and row.within_floor else ""
-            text = "-" if found is None else f"{found.mean:.{digits}f}{mark}"
+            text = row.lacking if found is None else f"{found.mean:.{digits}f}{mark}"
             cells.append((key, text, "" if found is None or found.std is None else f"± {found.std:.{digits}f}"))
         group = "" if row.group == last else GROUP_NAMES[row.group]
         last = row.group

@@ -71,7 +71,7 @@ def _cell(case: CaseResult, name: tuple[str, str], row: ComparisonRow | None, ke
     """Return a value, what stands below it in small (deviation, interval or remark), and whether it is the closest."""
     found = None if row is None else row.cells.get(key)
     if row is None or found is None:
-        return "-", "", False
+        return "-" if row is None else row.lacking, "", False
     text = f"{found.mean:.{DECIMALS}f}"
     if key in row.published:
         text += f" [{cell_text(row.published, key)}]"

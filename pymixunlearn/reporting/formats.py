@@ -190,7 +190,7 @@ def _grouped(rows: Sequence[ComparisonRow]) -> list[tuple[str, list[ComparisonRo
 
 def emphasised(row: ComparisonRow, key: str, mark: Callable[[str], str], escape: Callable[[str], str] = str) -> str:
     """Write a value of a row: marked where it is the closest, and with a remark where its gap is within the floor."""
-    text = escape(cell_text(row.cells, key))
+    text = escape(cell_text(row.cells, key) if key in row.cells else row.lacking)
     if key == GAP and row.within_floor:
         text += _WITHIN
     return mark(text) if key in row.closest else text

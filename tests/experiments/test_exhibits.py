@@ -31,6 +31,8 @@ from pymixunlearn.experiments.paper.plan import case_key
 from pymixunlearn.experiments.unlearn.plan import resolve_unlearning
 
 NAMES = (*(f"table{number}" for number in range(1, 8)), *(f"figure{number}" for number in range(3, 12)))
+OURS_ALONE = ("eu-k", "prune-reset", "mixunlearn-reset")
+"""Methods of rows that the paper does not have."""
 OWN = {
     "title": "Mine",
     "form": "table",
@@ -81,7 +83,7 @@ def test_the_papers_numbers_have_rows_cases_and_metrics_of_the_table(name: str) 
     cases = {case_key(exhibit, data, task): task.task for data in exhibit.data for task in exhibit.tasks}
     assert set(tables) == set(cases)
     for case, rows in tables.items():
-        assert set(rows) == {"retrain", *(row.key for row in exhibit.rows)}
+        assert set(rows) == {"retrain", *(row.key for row in exhibit.rows if row.method not in OURS_ALONE)}
         assert {key for values in rows.values() for key in values} == set(metric_keys(cases[case]))
 
 

@@ -76,6 +76,27 @@ def rows(table: ComparisonTable) -> Mapping[str, ComparisonRow]:
     return {row.name: row for row in table.rows}
 
 
+def test_a_row_without_any_result_says_what_became_of_it() -> None:
+    left_out = {"status": "not run", "reason": "left out by --only"}
+    table = comparison_table(
+        record(
+            cell("scrub", 0, (97.0, 0.0, 31.0)),
+            cell("scrub", 1, None, **left_out),
+            cell("ssd", 0, None, **left_out),
+            cell("ssd", 1, None),
+            cell("neggrad", 0, None, **left_out),
+            cell("neggrad", 1, None, **left_out),
+        )
+    )
+    cells = {
+        line.split("|")[2].strip(): line.split("|")[3].strip()
+        for line in to_markdown(table).splitlines()
+        if "|" in line
+    }
+    assert cells["scrub"] == "**97.00**"
+    assert (cells["ssd"], cells["neggrad"]) == ("failed", "not run")
+
+
 def test_means_and_deviations_are_over_seeds() -> None:
     found = rows(comparison_table(EXAMPLE))
     asr = found["scrub"].cells["asr"]
