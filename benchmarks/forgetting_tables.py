@@ -31,7 +31,8 @@ def table(rows: list[Row]) -> str:
     )  # fmt: skip
     lines = []
     for row in sorted(rows, key=lambda row: (row["model"], row["task"], int(row["seed"]))):
-        distances = f"{float(row['ks']):.3f}, {float(row['ks_resurfaced']):.3f} ({float(row['bound']):.3f})"
+        after = f"{float(row['ks_resurfaced']):.3f}" if row["ks_resurfaced"] else "-"  # refused at once, by far
+        distances = f"{float(row['ks']):.3f}, {after} ({float(row['bound']):.3f})"
         cell = (f"{row['model']}, {row['task']}, {row['seed']}", row["subject"], row["decision"], distances)
         times = (f"{float(row['seconds']):.1f}", f"{100 * _share(row):.0f} %") if row["seconds"] else ("", "")
         lines.append((*cell, f"{float(row['gap']):.1f}", f"{test_of(row):.1f}", *times))
