@@ -142,7 +142,7 @@ class BatchStatistics:
         if not self.active:
             return output
         self.active, module.training = False, True
-        inputs = args[0]
+        inputs = args[0].to(torch.promote_types(args[0].dtype, torch.float32))  # bfloat16 cannot add up many values
         own = inputs[: self.division.count]
         axes = [axis for axis in range(inputs.dim()) if axis != 1]
         values = self.division.total * inputs[0, 0].numel()
@@ -158,7 +158,7 @@ class BatchStatistics:
         found: Tensor = (inputs - mean.view(shape)) * (variance + module.eps).rsqrt().view(shape)
         if module.affine:
             found = found * module.weight.view(shape) + module.bias.view(shape)
-        return found
+        return found.to(args[0].dtype)
 
 
 def divide(model: nn.Module, *, frozen: Iterable[str] = ()) -> None:

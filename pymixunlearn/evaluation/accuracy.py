@@ -9,6 +9,7 @@ from pymixunlearn.data.batches import batches
 from pymixunlearn.data.image_set import ImageSet, UnlabelledImages
 from pymixunlearn.data.preprocess import Preprocess
 from pymixunlearn.models.adapter import adapted
+from pymixunlearn.models.autocast import computing_as_usual
 from pymixunlearn.models.modes import evaluating
 
 
@@ -54,7 +55,7 @@ def predict_logits(
         augment=augment_seed is not None,
         labels=False,
     )
-    with evaluating(model), adapted(model):
+    with evaluating(model), adapted(model), computing_as_usual(model):
         for batch in loader:
             parts.append(model(batch.images).float())
             order.append(batch.indices)

@@ -54,6 +54,7 @@ from pymixunlearn.methods.teachers import TeachersConfig
 from pymixunlearn.methods.unroll import UnrollConfig
 
 class BoundaryExpandSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     epochs: int
     lr: float
@@ -65,6 +66,7 @@ class BoundaryExpand(boundary_expand.BoundaryExpand):
     ) -> None: ...
 
 class BoundaryShrinkSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     stop: Literal["epochs", "accepted"]
     rollback: bool | None
@@ -81,6 +83,7 @@ class BoundaryShrink(boundary_shrink.BoundaryShrink):
     ) -> None: ...
 
 class DsMixupSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     shards: int
     slices: int
@@ -98,6 +101,7 @@ class DsMixup(dsmixup.DsMixup):
     def __init__(self, config: DsMixupConfig | None = None, **fields: Unpack[DsMixupSettings]) -> None: ...
 
 class EuKSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     label_aware: bool
     epochs: int | None
@@ -110,6 +114,7 @@ class EuK(eu_k.EuK):
     def __init__(self, config: EuKConfig | None = None, **fields: Unpack[EuKSettings]) -> None: ...
 
 class FineTuneSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     stop: Literal["epochs", "accepted"]
     rollback: bool | None
@@ -122,6 +127,7 @@ class FineTune(fine_tune.FineTune):
     def __init__(self, config: FineTuneConfig | None = None, **fields: Unpack[FineTuneSettings]) -> None: ...
 
 class GliSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     stop: Literal["epochs", "accepted"]
     rollback: bool | None
@@ -142,6 +148,7 @@ class Gli(gli.Gli):
     def __init__(self, config: GliConfig | None = None, **fields: Unpack[GliSettings]) -> None: ...
 
 class GradientAscentSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     stop: Literal["epochs", "accepted"]
     rollback: bool | None
@@ -155,6 +162,7 @@ class GradientAscent(gradient_ascent.GradientAscent):
     ) -> None: ...
 
 class LMixSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     stop: Literal["epochs", "accepted"]
     rollback: bool | None
@@ -174,6 +182,7 @@ class LMix(l_mix.LMix):
     def __init__(self, config: LMixConfig | None = None, **fields: Unpack[LMixSettings]) -> None: ...
 
 class LafSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     stop: Literal["epochs", "accepted"]
     rollback: bool | None
@@ -191,6 +200,7 @@ class Laf(laf.Laf):
     def __init__(self, config: LafConfig | None = None, **fields: Unpack[LafSettings]) -> None: ...
 
 class LafRepairSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     stop: Literal["epochs", "accepted"]
     rollback: bool | None
@@ -210,13 +220,13 @@ class LafRepair(laf_repair.LafRepair):
     def __init__(self, config: LafRepairConfig | None = None, **fields: Unpack[LafRepairSettings]) -> None: ...
 
 class MixUnlearnSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     stop: Literal["epochs", "auto", "accepted"]
     rollback: bool | None
     stop_samples: int
     stop_tolerance: float
     fast: bool
-    precision: Literal["float32", "bfloat16"] | None
     channels_last: bool | None
     cuda_graphs: bool
     compile: bool
@@ -247,6 +257,7 @@ class MixUnlearn(method.MixUnlearn):
     def __init__(self, config: MixUnlearnConfig | None = None, **fields: Unpack[MixUnlearnSettings]) -> None: ...
 
 class MixUnlearnResetSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     label_aware: bool
     epochs: int | None
@@ -269,6 +280,7 @@ class MixUnlearnReset(reset.MixUnlearnReset):
     ) -> None: ...
 
 class NegGradSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     stop: Literal["epochs", "accepted"]
     rollback: bool | None
@@ -284,6 +296,7 @@ class NegGrad(neggrad.NegGrad):
     def __init__(self, config: NegGradConfig | None = None, **fields: Unpack[NegGradSettings]) -> None: ...
 
 class PruneResetSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     label_aware: bool
     epochs: int | None
@@ -297,6 +310,7 @@ class PruneReset(prune_reset.PruneReset):
     def __init__(self, config: PruneResetConfig | None = None, **fields: Unpack[PruneResetSettings]) -> None: ...
 
 class RandLabelSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     stop: Literal["epochs", "auto", "accepted"]
     rollback: bool | None
@@ -310,6 +324,7 @@ class RandLabel(randlabel.RandLabel):
     def __init__(self, config: RandLabelConfig | None = None, **fields: Unpack[RandLabelSettings]) -> None: ...
 
 class RetrainSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     epochs: int | None
     lr: float | None
     weight_decay: float | None
@@ -326,6 +341,7 @@ class Retrain(retrain.Retrain):
     def __init__(self, config: RetrainConfig | None = None, **fields: Unpack[RetrainSettings]) -> None: ...
 
 class SalUnSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     stop: Literal["epochs", "accepted"]
     rollback: bool | None
@@ -342,6 +358,7 @@ class SalUn(salun.SalUn):
     def __init__(self, config: SalUnConfig | None = None, **fields: Unpack[SalUnSettings]) -> None: ...
 
 class ScrubSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int | None
     stop: Literal["epochs", "accepted"]
     rollback: bool | None
@@ -365,6 +382,7 @@ class Scrub(scrub.Scrub):
     def __init__(self, config: ScrubConfig | None = None, **fields: Unpack[ScrubSettings]) -> None: ...
 
 class SisaSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     shards: int
     slices: int
@@ -381,6 +399,7 @@ class Sisa(sisa.Sisa):
     def __init__(self, config: SisaConfig | None = None, **fields: Unpack[SisaSettings]) -> None: ...
 
 class SsdSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     alpha: float
     lam: float
@@ -390,6 +409,7 @@ class Ssd(ssd.Ssd):
     def __init__(self, config: SsdConfig | None = None, **fields: Unpack[SsdSettings]) -> None: ...
 
 class TeachersSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     stop: Literal["epochs", "accepted"]
     rollback: bool | None
@@ -407,6 +427,7 @@ class Teachers(teachers.Teachers):
     def __init__(self, config: TeachersConfig | None = None, **fields: Unpack[TeachersSettings]) -> None: ...
 
 class UnrollSettings(TypedDict, total=False):
+    precision: Literal["float32", "bfloat16"] | None
     batch_size: int
     point: Literal["trained", "start"]
     lr: float | None

@@ -6,12 +6,13 @@ through callbacks.
 
 from __future__ import annotations
 
+import copy
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from pymixunlearn.methods.rollback import RollbackResult
 from pymixunlearn.methods.stopping import Stopping
 from pymixunlearn.methods.view import SplitView
 from pymixunlearn.models.adapter import adapted, check_kind, release
+from pymixunlearn.models.autocast import compute_as_usual, compute_in, settled_precision
 from pymixunlearn.models.copying import Layout, Precision, private_copy
 from pymixunlearn.models.normalisation import frozen_norms, hold_norms, release_norms
 from pymixunlearn.parallel import processes, shared
@@ -37,6 +39,9 @@ from pymixunlearn.training.device import resolve_device
 from pymixunlearn.training.loop import Callback, StateDict
 from pymixunlearn.training.recipes import defaults_of
 from pymixunlearn.training.supervised import TrainConfig
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in typing itself from Python 3.11 on
 
 __all__ = [
     "Means",
@@ -270,9 +275,9 @@ class Method(ABC):
             The unlearned network with the time, the history and the settings of the run.
 
         Raises:
-            UserError: The device is not available, the model does not fit the split or the method, cannot be copied,
-                is a program (TorchScript, torch.export) or not finite, or the method refuses the split
-                (:meth:`check_split`).
+            UserError: The device is not available or does not compute in the precision, the model does not fit the
+                split, the method or the precision, cannot be copied, is a program (TorchScript, torch.export) or not
+                finite, or the method refuses the split (:meth:`check_split`).
 
         Example:
             >>> from pymixunlearn import data, methods, models, tasks
@@ -288,11 +293,13 @@ class Method(ABC):
         check_kind(model)
         private = private_copy(model).to(where)
         hold_norms(private)
-        layout, precision = Layout(private), Precision(private)
+        layout, types = Layout(private), Precision(private)
         view, rules, chooser = SplitView.of(split, labels=self.needs_labels), None, None
         few = torch.arange(min(_TRIED, len(view.retain)))
         example = view.preprocess.evaluation(view.retain.gather(few).to(where))
+        precision = settled_precision(self.config.precision, where)
         with adapted(private, example, view.num_classes, finite=True):
+            compute_in(private, precision)
             divide(private, frozen=frozen_norms(private))
             job = UnlearnJob(
                 private, view, where, seed, [set_up, *callbacks], resume, None, store, recipe, guarded=guard
@@ -305,12 +312,13 @@ class Method(ABC):
                 rules = end_rules(self.config, private, split, view, chooser, **options)  # type: ignore[arg-type]
                 job = replace(job, split=rules.view, stop=rules.together)
             job = replace(job, chooser=chooser if self.chooses else None)
-            done = self._run(job)
+            done = self._settled(precision)._run(job)
         done.model.zero_grad(set_to_none=True)
         undivide(done.model)
+        compute_as_usual(done.model)
         release_norms(done.model)
         release(done.model)
-        precision.restore(done.model)
+        types.restore(done.model)
         layout.restore(done.model)
         seconds = done.earlier + set_up.seconds + sum(record["seconds"] for record in done.history)
         stopping = None if rules is None or rules.stop is None else rules.stop.result()
@@ -327,6 +335,14 @@ class Method(ABC):
             rollback,
             done.collapse,
         )
+
+    def _settled(self, precision: str) -> Self:
+        """Return the method with the precision in its settings, where these leave it to the device."""
+        if self.config.precision is not None:
+            return self
+        method = copy.copy(self)
+        method.config = self.config.replace(precision=precision)
+        return method
 
     def _check_processes(self, split: Split) -> None:
         """Tell whether several processes can unlearn together.

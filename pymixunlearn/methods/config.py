@@ -43,6 +43,7 @@ def setting(
     high: float | None = None,
     below: float | None = None,
     source: str | None = None,
+    named_only: bool = False,
 ) -> Any:
     """Declare a field of a :class:`MethodConfig` with its meaning and its range.
 
@@ -54,6 +55,7 @@ def setting(
         high: The value must be at most this.
         below: The value must be less than this.
         source: Where the default comes from; None takes the config's ``source``.
+        named_only: Whether its value has to be given by name.
 
     Example:
         >>> from pymixunlearn import methods
@@ -67,7 +69,8 @@ def setting(
         pymixunlearn.errors.UserError: lr is 0.0; expected a value above 0
     """
     bounds = {"above": above, "low": low, "high": high, "below": below}
-    return dataclasses.field(default=default, metadata={"help": help, "source": source, **bounds})
+    metadata = {"help": help, "source": source, **bounds}
+    return dataclasses.field(default=default, metadata=metadata, kw_only=named_only)
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,14 @@ class MethodConfig:
 
     source: ClassVar[str] = OURS
     """Where the defaults come from that do not say so themselves."""
+
+    precision: Literal["float32", "bfloat16"] | None = setting(
+        "float32",
+        "of the networks' passes; bfloat16 is autocast, weights and losses stay in float32, and none takes it on GPUs "
+        "that compute in it",
+        source=OURS,
+        named_only=True,
+    )
 
     def __post_init__(self) -> None:
         """Check every field; whole numbers given for a float field become floats."""
@@ -123,8 +134,14 @@ class MethodConfig:
         return self.from_mapping({**self.to_dict(), **changes})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain JSON-able values."""
-        return dataclasses.asdict(self)
+        """Return the settings as plain JSON-able values, but a precision of float32 where that is the default.
+
+        Before there was another one none was recorded: what was computed then is the same.
+        """
+        values = dataclasses.asdict(self)
+        if values["precision"] == "float32" and type(self).precision == "float32":
+            del values["precision"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -132,9 +149,6 @@ class StepConfig(MethodConfig):
     """Settings of how, not what, a method computes: the same result up to rounding, sooner."""
 
     fast: bool = setting(True, "the fast step; false takes the plain loop that it is checked against", source=OURS)
-    precision: Literal["float32", "bfloat16"] | None = setting(
-        None, "of the networks in the fast step; none takes bfloat16 on GPUs that compute in it", source=OURS
-    )
     channels_last: bool | None = setting(
         None, "memory layout of images in the fast step; none decides by device", source=OURS
     )

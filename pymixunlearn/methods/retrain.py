@@ -93,7 +93,7 @@ class Retrain(Method):
             UserError: A setting of semi-supervised training is given for another.
         """
         published = defaults_of(model, "retrain", semi_supervised=semi_supervised)
-        return published.replaced(self.config.to_dict())
+        return published.replaced({**self.config.to_dict(), "precision": self.config.precision})
 
     def _run(self, job: UnlearnJob) -> MethodOutput:
         images = TrainingSet(labelled(job.split.retain), job.split.unlabelled)

@@ -24,6 +24,7 @@ from pymixunlearn.methods.config import OURS, setting
 from pymixunlearn.methods.loop import ORIGINAL, Facts, Loop, LoopConfig, Measured, Stage, Tensors, cross_entropy
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import labelled, together
+from pymixunlearn.models.autocast import carry_precision
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.cache import training_key
 from pymixunlearn.training.fit import fit
@@ -104,7 +105,7 @@ class Unroll(Loop[UnrollConfig]):
 
     def _train_regularised(self, job: UnlearnJob) -> TrainResult:
         """Train fresh weights on all data with the regulariser, otherwise as the initial model; or find them stored."""
-        config = job.recipe.initial.replaced({"std_weight": self.config.std_weight})
+        config = job.recipe.initial.replaced({"std_weight": self.config.std_weight, "precision": self.config.precision})
         network = fresh_weights(copy.deepcopy(job.model), derive_seed(job.seed, "initial"), keep_frozen=True)
         images = TrainingSet(labelled(together(job.split.forget, job.split.retain)))
         given: dict[str, Any] = {"device": job.device, "seed": derive_seed(job.seed, self.name)}
@@ -139,6 +140,7 @@ class Unroll(Loop[UnrollConfig]):
             if start is None:
                 start = fresh_weights(self.checkpoint, derive_seed(self.seed, "initial"), keep_frozen=True)
             self.checkpoint = copy.deepcopy(start).to(self.device).train()
+            carry_precision(self.model, self.checkpoint)
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         pairs = zip(self.checkpoint.parameters(), self.model.parameters(), strict=True)
         self.points = [point.requires_grad_() for point, weight in pairs if weight.requires_grad]

@@ -101,10 +101,10 @@ class FeatureExtractor:
             raise UserError(
                 f"{self.setting} '{self.layer}' did not run in the forward pass of {type(self._model).__name__}"
             )
-        output = whole_batch(self._model, output)
-        # A network in float64 that is given float32 images: what looks at the features computes in the images' type.
-        if output.dtype == torch.float64:
+        # Of a network in float64, or that computes in bfloat16: what looks at features computes in the images' type.
+        if output.dtype in (torch.float64, torch.bfloat16):
             output = output.to(images.dtype)
+        output = whole_batch(self._model, output)
         return logits, self.shaped(output)
 
     def shaped(self, output: Tensor) -> Tensor:

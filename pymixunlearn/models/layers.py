@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pymixunlearn.errors import UserError
+from pymixunlearn.models.autocast import computing_as_usual
 from pymixunlearn.models.ensemble import Ensemble
 from pymixunlearn.models.features import FeatureExtractor, first_tensor
 from pymixunlearn.models.modes import evaluating
@@ -105,7 +106,7 @@ def _trial_run(model: nn.Module, example: Tensor) -> tuple[Tensor, list[tuple[st
     try:
         for name, module in model.named_modules():
             handles.append(module.register_forward_hook(listen(name)))
-        with evaluating(model):
+        with evaluating(model), computing_as_usual(model):
             logits = model(example)
     finally:
         for handle in handles:

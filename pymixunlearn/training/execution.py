@@ -1,15 +1,14 @@
-"""Execution of a network: in which precision and memory layout, compiled or not."""
+"""Execution of a network: in which memory layout, compiled or not."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-_FIRST_WITH_BFLOAT16 = (8, 0)
 
 
 class Execution:
@@ -17,8 +16,6 @@ class Execution:
 
     Args:
         device: Where the networks are.
-        precision: "float32" or "bfloat16" (autocast: parameters and losses stay in float32); None takes bfloat16 on
-            GPUs that compute in it, and float32 elsewhere.
         channels_last: Whether images and convolutions lie with the channels innermost; None does so on GPUs, whose
             tensor cores want it. On a CPU it made no difference to ResNet-18.
         compile: Whether networks go through ``torch.compile``.
@@ -28,18 +25,11 @@ class Execution:
         self,
         device: torch.device,
         *,
-        precision: str | None = None,
         channels_last: bool | None = None,
         compile: bool = False,
     ) -> None:
         """Settle what was left open."""
-        on_gpu = device.type == "cuda"
-        if precision is None:
-            able = on_gpu and torch.cuda.get_device_capability(device) >= _FIRST_WITH_BFLOAT16
-            precision = "bfloat16" if able else "float32"
-        self.device = device
-        self.precision = precision
-        self.channels_last = on_gpu if channels_last is None else channels_last
+        self.channels_last = device.type == "cuda" if channels_last is None else channels_last
         self._compile = compile
         self._compiled: dict[int, Callable[[Tensor], Any]] = {}
 
@@ -58,7 +48,7 @@ class Execution:
         for network in networks:
             network.to(memory_format=torch.channels_last)
         try:
-            with torch.no_grad(), self.autocast():
+            with torch.no_grad():
                 networks[0](self.inputs(example))
         except RuntimeError as error:
             if "view" not in str(error):
@@ -77,32 +67,29 @@ class Execution:
         """Return images [N, C, H, W] in the memory layout that the networks take."""
         return images.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
 
-    def autocast(self) -> torch.autocast:
-        """Return the context that a forward pass runs in."""
-        # A weight is cast once per pass, so a cache would save nothing, and a captured graph must not hold one.
-        return torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16", cache_enabled=False
-        )
-
     def run(self, network: nn.Module, images: Tensor, *, compiled: bool = True) -> Tensor:
-        """Return the network's logits [N, classes] for images [N, C, H, W], in float32 or better.
+        """Return the network's logits [N, classes] for images [N, C, H, W].
 
         Args:
             network: A network with its weights in the memory layout (:meth:`arrange`).
             images: Its inputs.
             compiled: False for shapes that come rarely, which are not worth the time that compiling takes.
         """
-        call: Callable[[Tensor], Tensor] = self._compiled_call(network) if self._compile and compiled else network
-        with self.autocast():
-            logits = call(self.inputs(images))
-        return self.widened(logits)
+        with self._compiled_forward(network) if self._compile and compiled else nullcontext():
+            logits: Tensor = network(self.inputs(images))
+        return logits
 
-    @staticmethod
-    def widened(output: Tensor) -> Tensor:
-        """Return a network's output in float32 or better, whatever it was computed in."""
-        return output.to(torch.promote_types(output.dtype, torch.float32))
-
-    def _compiled_call(self, network: nn.Module) -> Callable[[Tensor], Any]:
+    @contextmanager
+    def _compiled_forward(self, network: nn.Module) -> Iterator[None]:
+        """Let the network's own hooks run as they are around what is compiled: they may open and close contexts."""
         if id(network) not in self._compiled:
-            self._compiled[id(network)] = torch.compile(network, dynamic=False)
-        return self._compiled[id(network)]
+            self._compiled[id(network)] = torch.compile(network.forward, dynamic=False)
+        own = vars(network).get("forward")  # that of its class, unless someone set another one
+        network.forward = self._compiled[id(network)]
+        try:
+            yield
+        finally:
+            if own is None:
+                del network.forward
+            else:
+                network.forward = own

@@ -14,6 +14,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from pymixunlearn import models
 from pymixunlearn.errors import UserError
 from pymixunlearn.models.adapter import carry_over
+from pymixunlearn.models.autocast import carry_precision
 from pymixunlearn.models.normalisation import carry_norms, frozen_norms
 from pymixunlearn.training.device import seeded_layers
 
@@ -56,6 +57,7 @@ def fresh_weights(model: nn.Module, seed: int, *, keep_frozen: bool = False) -> 
             own.data = own.data.to(other.dtype)
         carry_norms(model, fresh)
         carry_over(model, fresh)
+        carry_precision(model, fresh)
     tensors = fresh.state_dict(keep_vars=True)
     with torch.no_grad():
         for name, value in kept.items():

@@ -149,7 +149,7 @@ def train_mean_teacher(
             "student": student,
             "optimizer": optimizer,
         }
-        return trained(parts, name, config.epochs, steps, run_epoch, callbacks, resume)
+        return trained(parts, name, config, steps, run_epoch, callbacks, resume)
 
 
 def ramp(epochs: float, length: float) -> float:

@@ -16,6 +16,7 @@ from pymixunlearn.data.batches import Batch, batches
 from pymixunlearn.divided import divide, undivide
 from pymixunlearn.errors import UserError
 from pymixunlearn.models.adapter import trainable
+from pymixunlearn.models.autocast import PRECISIONS, compute_as_usual, compute_in
 from pymixunlearn.models.normalisation import frozen_norms, hold_norms, release_norms
 from pymixunlearn.parallel import shared
 from pymixunlearn.seeding import derive_seed
@@ -38,6 +39,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ramp_up": (lambda value: 0 <= value < math.inf, "a number of at least 0"),
     "ema": (lambda value: 0 <= value < 1, "a number in [0, 1)"),
     "schedule": (lambda value: value in ("constant", "linear"), "constant or linear"),
+    "precision": (lambda value: value in PRECISIONS, "float32 or bfloat16"),
 }
 
 
@@ -56,6 +58,8 @@ class TrainConfig:
             over the classes k. Unrolling forgets a model better that was trained with it (Thudi et al. 2022).
         schedule: "constant", or "linear": the learning rate falls to 0 from step to step, so that the last epoch does
             not tilt between groups of classes.
+        precision: "float32", or "bfloat16": the network's passes run under autocast; weights, losses and the
+            optimiser stay in float32.
 
     Example:
         >>> TrainConfig(epochs=3, optimizer="sgd").to_dict()["optimizer"]
@@ -73,6 +77,7 @@ class TrainConfig:
     momentum: float = 0.9
     std_weight: float = 0.0
     schedule: Literal["constant", "linear"] = "constant"
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -91,14 +96,12 @@ class TrainConfig:
                 raise UserError(f"{field.name} is {value!r}; expected {expected}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON-able values, but a constant schedule.
+        """Return the fields as JSON-able values, but a constant schedule, and a precision of float32.
 
-        Before there was another one none was recorded: what was trained then is the same training.
+        Before there were others none was recorded: what was trained then is the same training.
         """
-        values = asdict(self)
-        if self.schedule == "constant":
-            del values["schedule"]
-        return values
+        usual = {"schedule": "constant", "precision": "float32"}
+        return {name: value for name, value in asdict(self).items() if usual.get(name) != value}
 
     def share_of_rate(self, step: int, steps: int) -> float:
         """Return by which factor the learning rate is multiplied in a step, from 0, of so many.
@@ -234,13 +237,13 @@ def train(
             return supervised_means(totals, epoch)
 
         parts: dict[str, nn.Module | torch.optim.Optimizer] = {"model": model, "optimizer": optimizer}
-        return trained(parts, name, config.epochs, steps, run_epoch, callbacks, resume)
+        return trained(parts, name, config, steps, run_epoch, callbacks, resume)
 
 
 def trained(
     parts: Mapping[str, nn.Module | torch.optim.Optimizer],
     name: str,
-    epochs: int,
+    config: TrainConfig,
     steps: int,
     run_epoch: Callable[[int, StepDone], Mapping[str, float]],
     callbacks: Sequence[Callback],
@@ -257,14 +260,23 @@ def trained(
 
     networks = [part for part in parts.values() if isinstance(part, nn.Module)]
     for network in networks:
+        compute_in(network, config.precision)
         hold_norms(network)
         divide(network, frozen=frozen_norms(network))
     try:
         history = run_epochs(
-            name, epochs, steps, run_epoch, state=state, load_state=load_state, callbacks=callbacks, resume=resume
+            name,
+            config.epochs,
+            steps,
+            run_epoch,
+            state=state,
+            load_state=load_state,
+            callbacks=callbacks,
+            resume=resume,
         )
     finally:
         for network in networks:
+            compute_as_usual(network)
             undivide(network)
             release_norms(network)
     model = parts["model"]

@@ -98,7 +98,9 @@ def unlearned(name: str, **settings: object) -> Found:
 
 
 def mixunlearn(**settings: object) -> Found:
-    return unlearned("mixunlearn", lr=1e-4, batch_size=17, epochs=5, feature_layer="3", **settings)
+    # Not rolled back: it would end where it began.
+    fixed = {"lr": 1e-4, "batch_size": 17, "epochs": 5, "feature_layer": "3", "rollback": False}
+    return unlearned("mixunlearn", **fixed, **settings)
 
 
 DOUBLE: dict[str, Callable[[], Found]] = {
@@ -120,6 +122,11 @@ DOUBLE: dict[str, Callable[[], Found]] = {
 SINGLE: dict[str, Callable[[], Found]] = {
     "float32 supervised": lambda: supervised(optimizer="adam"),
     "float32 mixunlearn": lambda: mixunlearn(adversary="ema"),
+}
+HALF: dict[str, Callable[[], Found]] = {
+    "bfloat16 batch norm": lambda: supervised(nn.BatchNorm2d(8), optimizer="sgd", lr=0.05, precision="bfloat16"),
+    "bfloat16 mixunlearn": lambda: mixunlearn(precision="bfloat16"),
+    "bfloat16 eu-k": lambda: unlearned("eu-k", frozen=0.05, epochs=1, batch_size=25, precision="bfloat16"),
 }
 
 
@@ -170,7 +177,7 @@ def run() -> dict[str, Found]:
             found = {name: case() for name, case in DOUBLE.items()}
         finally:
             use(torch.float32)
-    return found | {name: case() for name, case in SINGLE.items()}
+    return found | {name: case() for name, case in (SINGLE | HALF).items()}
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ from pymixunlearn.methods.mixunlearn import MixUnlearnConfig
 from pymixunlearn.methods.mixunlearn.fast import FastMixUnlearnLoop
 from pymixunlearn.methods.mixunlearn.step import SIDES, MixUnlearnLoop
 from pymixunlearn.methods.view import SplitView
+from pymixunlearn.models.autocast import compute_in, settled_precision
 from pymixunlearn.training.device import seeded_layers
 
 L = TypeVar("L", bound=MixUnlearnLoop)
@@ -148,7 +149,7 @@ def measure_step(
     with rounds(case, batch=batch, device=device, precision=precision) as (jobs, fast, peaks):
         samples = interleaved(clock, {**jobs, **_parts(fast)}, seconds)
     steps = {name: samples.pop(name) for name in jobs}
-    return _rows(case, batch, fast.execution.precision, machine, steps, _flattened(samples), peaks)
+    return _rows(case, batch, str(fast.config.precision), machine, steps, _flattened(samples), peaks)
 
 
 class Rounds(NamedTuple):
@@ -170,14 +171,21 @@ def rounds(case: StepCase, *, batch: int, device: torch.device, precision: str |
         model = models.build(case.network, num_classes=10, in_channels=case.channels, image_size=case.image_size)
         model.to(device)
 
-        def loop(kind: type[L], cache_mb: int) -> L:
+        def loop(kind: type[L], cache_mb: int, precision: str) -> L:
+            network = copy.deepcopy(model)
+            compute_in(network, precision)
             config = MixUnlearnConfig(batch_size=batch, precision=precision, cache_mb=cache_mb)  # type: ignore[arg-type]
-            made = kind(config).begin(UnlearnJob(copy.deepcopy(model), view, device, 0, (), None))
+            made = kind(config).begin(UnlearnJob(network, view, device, 0, (), None))
             stack.enter_context(made.closing)
             return made
 
-        fast = loop(FastMixUnlearnLoop, 1024)
-        loops = {"fast": fast, "first epoch": loop(FastMixUnlearnLoop, 0), "loop": loop(MixUnlearnLoop, 0)}
+        settled = settled_precision(precision, device)
+        fast = loop(FastMixUnlearnLoop, 1024, settled)
+        loops: dict[str, MixUnlearnLoop] = {
+            "fast": fast,
+            "first epoch": loop(FastMixUnlearnLoop, 0, settled),
+            "loop": loop(MixUnlearnLoop, 0, "float32"),
+        }
         if not fast.caches:  # nothing is cached of augmented images, so every epoch is like the first
             del loops["first epoch"]
         jobs = {name: _round(_own_steps(each), partial(seeded_layers, device, 0)) for name, each in loops.items()}

@@ -105,9 +105,9 @@ def build_training(defaults: TrainConfig, values: Mapping[str, Any]) -> TrainCon
         BadRequest: A name is unknown or a value out of range.
     """
     # The settings of the method Retrain are those of any training, and read strings.
-    parsed = build_config(RetrainConfig, values).to_dict()
+    parsed = build_config(RetrainConfig, values)
     try:
-        return defaults.replaced({name: parsed[name] for name in values})
+        return defaults.replaced({name: getattr(parsed, name) for name in values})
     except UserError as error:
         raise BadRequest(str(error)) from error
 

@@ -250,8 +250,8 @@ def flat_by_method(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def in_one_precision(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row's settings with the precision that the methods have that do not choose one: seconds are compared."""
-    choice = {"precision": "float32"} if "precision" in methods.get(method).config_class.kinds() else {}
+    """Return a row's settings with float32 where the method chooses by the device: seconds are compared."""
+    choice = {"precision": "float32"} if methods.get(method).config_class().precision is None else {}
     return {**choice, **settings}
 
 

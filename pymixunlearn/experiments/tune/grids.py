@@ -45,7 +45,7 @@ def make_grid(method: str, own: Mapping[str, Sequence[Any]], fixed: Iterable[str
     shipped = {name: values for name, values in shipped_grids().get(method, {}).items() if name not in taken}
     grid: Grid = {}
     for name, values in {**shipped, **own}.items():
-        read = (build_config(config_class, {name: value}).to_dict()[name] for value in values)
+        read = (getattr(build_config(config_class, {name: value}), name) for value in values)
         grid[name] = tuple(dict.fromkeys(read))
         if not grid[name]:
             raise BadRequest(f"the grid of '{name}' has no values; expected {name}=VALUE,VALUE")

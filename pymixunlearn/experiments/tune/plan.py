@@ -153,14 +153,15 @@ def settings_yaml(plan: TuningPlan, settings: Mapping[str, Any], comment: Sequen
     inputs = plan.inputs
     config = plan.example.method.config
     config_class = type(config)
-    defaults, resolved = config_class().to_dict(), config.replace(**settings).to_dict()
+    defaults, chosen = config_class(), config.replace(**settings)
+    resolved = {name: getattr(chosen, name) for name in config_class.kinds()}
     label_aware = bool(resolved.get("label_aware"))
     preset = find_preset(inputs.method, plan.dataset, plan.task, label_aware=label_aware)
     shipped = split_by_target(preset.settings if preset else {}, config_class.kinds())["method"]
     kept = {
         name: value
         for name, value in resolved.items()
-        if name != "label_aware" and (name in plan.grid or name in shipped or value != defaults[name])
+        if name != "label_aware" and (name in plan.grid or name in shipped or value != getattr(defaults, name))
     }
     return "".join(f"# {line}\n" for line in comment) + yaml.safe_dump(kept, sort_keys=False)
 

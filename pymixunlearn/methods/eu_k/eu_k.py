@@ -21,6 +21,7 @@ from pymixunlearn.methods.eu_k.cut import TRACED, Cut, Cuts, Tail, outputs
 from pymixunlearn.methods.frozen_outputs import FrozenOutputs
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.search import Attempt, SearchConfig, SearchedLoop
+from pymixunlearn.models.autocast import computing_as_usual
 from pymixunlearn.models.normalisation import frozen_norms
 from pymixunlearn.parallel import whole_batches
 from pymixunlearn.seeding import derive_seed
@@ -90,10 +91,10 @@ class EuK(SearchedLoop[EuKConfig]):
         self.frozen_outputs: FrozenOutputs | None = None
         indices = torch.arange(TRACED) % len(self.retain_set)
         few = self.preprocess.evaluation(self.retain_set.gather(indices).to(self.device))
-        with whole_batches():
+        with whole_batches(), computing_as_usual(self.model):
             cuts = Cuts(self.model, few)
-        self.given = cuts.deepest(self.config.frozen or FROZEN)
-        self.depths = list(depths(cuts))
+            self.given = cuts.deepest(self.config.frozen or FROZEN)
+            self.depths = list(depths(cuts))
         super().setup()
 
     @property

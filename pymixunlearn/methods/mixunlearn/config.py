@@ -27,6 +27,9 @@ class MixUnlearnConfig(NetworkConfig, StepConfig, StoppingConfig, LoopConfig):
     source = PAPER
     by_network = UNLEARNING
 
+    precision: Literal["float32", "bfloat16"] | None = setting(
+        None, "of the networks' passes; none takes bfloat16 on GPUs that compute in it", source=OURS, named_only=True
+    )
     label_aware: bool = setting(
         False, "targets are the labels (Eq. 4); otherwise the sharpened initial model", source=PAPER
     )

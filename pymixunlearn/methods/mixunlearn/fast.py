@@ -3,7 +3,7 @@
 Nothing of the method is written twice. What differs from the plain loop is how its parts are run:
 
 - f_D's outputs are computed once per sample and cached, as long as images come without random augmentation;
-- networks run in the precision and memory layout that suit the device, compiled on request;
+- networks run in the memory layout that suits the device, compiled on request;
 - on a GPU, what a step does is recorded as CUDA graphs: one prepares the samples, one takes the generator's step, which
   comes every few steps only, and one the unlearner's. The functions recorded are the ones a CPU runs.
 
@@ -37,9 +37,7 @@ class FastMixUnlearnLoop(MixUnlearnLoop):
     def setup(self) -> None:
         """Set up as the plain loop does, and settle how everything is run."""
         config = self.config
-        self.execution = Execution(
-            self.device, precision=config.precision, channels_last=config.channels_last, compile=config.compile
-        )
+        self.execution = Execution(self.device, channels_last=config.channels_last, compile=config.compile)
         record = config.cuda_graphs and not dividing()  # what processes tell one another is not recorded
         self.capturable = self.device.type == "cuda" and record
         super().setup()
@@ -77,12 +75,11 @@ class FastMixUnlearnLoop(MixUnlearnLoop):
 
     @torch.no_grad()
     def teacher(self, images: Tensor) -> TeacherOutput:
-        """Return f_D's logits and features in the settled precision and layout."""
-        with self.execution.autocast():
-            return super().teacher(self.execution.inputs(images)).each(self.execution.widened)
+        """Return f_D's logits and features, computed in the settled layout."""
+        return super().teacher(self.execution.inputs(images))
 
     def logits(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Return a network's logits in the settled precision and layout."""
+        """Return a network's logits, computed in the settled layout."""
         return self.execution.run(network, images, compiled=len(images) in self._full)
 
     # What is recorded: functions of tensors alone

@@ -16,6 +16,7 @@ from pymixunlearn.methods.sisa.member import Member, Phase, TrainingSetup
 from pymixunlearn.methods.sisa.shards import Shard, divide, slice_epochs
 from pymixunlearn.methods.view import labelled, together
 from pymixunlearn.models import first_member
+from pymixunlearn.models.autocast import carry_precision
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.tasks import indices_sha256
 from pymixunlearn.training.cache import CachedModel, training_key
@@ -56,7 +57,13 @@ class ShardedConfig(LoopConfig):
     def training(self) -> TrainConfig:
         """Return the settings of a network's training."""
         return TrainConfig(
-            self.epochs, self.lr, self.weight_decay, self.batch_size, self.optimizer, momentum=self.momentum
+            self.epochs,
+            self.lr,
+            self.weight_decay,
+            self.batch_size,
+            self.optimizer,
+            momentum=self.momentum,
+            precision=self.precision or "float32",  # settled by then
         )
 
 
@@ -93,6 +100,7 @@ class Sharding:
         self._images = labelled(together(view.forget, view.retain)).subset(order)
         self.gone = order < len(view.forget)
         self._job, self._template = job, first_member(job.model)
+        carry_precision(job.model, self._template)
         self.shards = divide(len(order), config.shards, config.slices, self.seed())
         self.setup = TrainingSetup(self._images.to(job.device), view.preprocess, config.training(), job.device)
         self.slices = config.slices
