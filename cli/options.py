@@ -104,13 +104,16 @@ device_option = click.option(
 
 runs_options = group(
     click.option(
-        "--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="How many runs at once."
+        "--jobs",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="How many runs at once.  [default: 1; with --on ray as many as there is room for]",
     ),
     click.option(
         "--threads",
         type=click.IntRange(min=1),
         metavar="N",
-        help="CPU threads of each run.  [default: 1 with several jobs, otherwise PyTorch's]",
+        help="CPU threads of each run.  [default: 1 with several jobs and with --on ray, otherwise PyTorch's]",
     ),
     click.option("--retry-failed", is_flag=True, help="Run again what failed before."),
 )

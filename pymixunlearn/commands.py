@@ -264,7 +264,7 @@ def compare(
     seeds: Sequence[int] = (0, 1, 2),
     out: str | Path | None = None,
     *,
-    jobs: int = 1,
+    jobs: int | None = None,
     threads: int | None = None,
     retry_failed: bool = False,
     observer: Observer | None = None,
@@ -272,7 +272,8 @@ def compare(
 ) -> ComparisonOutcome:
     """Run methods on one split per seed and write the table of them; arguments as of :func:`unlearn` and the command.
 
-    With ``jobs`` above 1, a script needs ``if __name__ == "__main__":`` around its own work.
+    With ``jobs`` above 1, a script needs ``if __name__ == "__main__":`` around its own work. With ``on="ray"`` the runs
+    are tasks of Ray, see docs/scale.md.
     """
     from pymixunlearn.experiments import resolve_comparison, run_comparison
 
@@ -318,7 +319,7 @@ def experiment(
     out: str | Path | None = None,
     *,
     cells: str | Path | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     threads: int | None = None,
     retry_failed: bool = False,
     observer: Observer | None = None,
@@ -334,12 +335,12 @@ def experiment(
         data: Folders that serve data sets, by the name that the exhibit has for them.
         out: The output folder; None is ``runs/NAME-SCALE``.
         cells: Folder of the runs, the same for all exhibits; None is ``runs/cells``.
-        jobs: How many runs at once.
+        jobs: How many runs at once; None is 1, and on Ray as many as there is room for.
         threads: CPU threads of each run.
         retry_failed: Run again what failed before.
         observer: Receives the progress.
         options: Further options of ``mixunlearn-cli experiment run``: ``only``, ``seeds``, ``data_dir``, ``download``,
-            ``device``, ``plugin``.
+            ``device``, ``plugin``, ``on``, ``gpus``.
 
     Example:
         >>> import pymixunlearn

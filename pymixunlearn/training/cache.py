@@ -172,6 +172,10 @@ class ModelCache:
         self.root = Path(root)
         self._origin = origin
 
+    def place(self, key: Mapping[str, Any]) -> Path:
+        """Return the file that holds the record of ``key``, whether it is there or not; its others have its stem."""
+        return _Entry(self.root, canonical_json(key)).record
+
     def get_or_train(self, key: Mapping[str, Any], build: Trainer, *, into: nn.Module | None = None) -> CachedModel:
         """Return the model of ``key``, training it when the cache has none that is intact.
 

@@ -27,10 +27,11 @@ def import_file(path: Path) -> ModuleType:
         UserError: There is no such file, or running it fails.
     """
     path = path.expanduser().resolve()
-    if not path.is_file():
+    name = _PREFIX + str(path).encode().hex()
+    if name not in sys.modules and not path.is_file():
         raise UserError(f"file '{path}' does not exist; expected a Python file")
     try:
-        return importlib.import_module(_PREFIX + str(path).encode().hex())
+        return importlib.import_module(name)
     # Whatever a user's file raises: it is told in one sentence, with the place in that file.
     except Exception as error:
         raise UserError(f"file '{path}' cannot be imported ({described(error, path)})") from error

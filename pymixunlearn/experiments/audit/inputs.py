@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pymixunlearn.experiments.common.inputs import Inputs
 from pymixunlearn.experiments.common.options import option
+from pymixunlearn.experiments.common.placement import PlacedInputs
 from pymixunlearn.experiments.unlearn.inputs import SIGN
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AuditInputs(Inputs):
+class AuditInputs(Inputs, PlacedInputs):
     """Inputs of ``audit``: a run of ``unlearn``, or a model that never unlearned, or that another tool unlearned.
 
     Attributes:
@@ -75,6 +76,6 @@ class AuditInputs(Inputs):
         metavar="N",
         first=True,
         help="How many shadow models to train at a time, each in a process of its own with one CPU thread. It does not "
-        "change the result.  [default: one per CPU core; on a GPU 4]",
+        "change the result.  [default: one per CPU core; on a GPU 4; with --on ray as many as there is room for]",
     )
     sign_key: Path | None = option("--sign-key", kind=Path, metavar="FILE", help=SIGN)

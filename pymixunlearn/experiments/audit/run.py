@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pymixunlearn.cores import usable_cores
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.audit import ATTACKS, ShadowMargins, ShadowPlan, measure, plan_shadows
@@ -102,6 +104,7 @@ def resolve_audit(inputs: AuditInputs, *, observer: Observer | None = None) -> A
     """
     load_plugins(inputs.plugin)
     device = resolve_device(inputs.device)
+    inputs.placement.check(str(device))
     # All mistakes that need no data are found before data is read.
     attacks = _attacks(inputs, with_method=has_method(inputs))
     count = _shadow_models(inputs, attacks)
@@ -127,9 +130,17 @@ def resolve_audit(inputs: AuditInputs, *, observer: Observer | None = None) -> A
         recipe=None if origin.method is None or not origin.method.reads_validation else Recipe(initial, retrain),
         with_initial=origin.before is not None,
     )
-    # A function of the caller's need not be one that other processes can import.
-    jobs = inputs.jobs or (1 if inputs.method is not None else 4 if device.type == "cuda" else usable_cores())
+    jobs = inputs.jobs or _jobs(inputs, device, count)
     return AuditPlan(inputs, origin.target, attacks, shadows, min(jobs, count), mismatch(inputs, origin), origin.before)
+
+
+def _jobs(inputs: AuditInputs, device: torch.device, count: int) -> int:
+    """Return how many shadow models to make at a time, unless that is given."""
+    if inputs.placement.is_ray:
+        return count
+    if inputs.method is not None:  # a function of the caller's need not be one that other processes can import
+        return 1
+    return 4 if device.type == "cuda" else usable_cores()
 
 
 def run_audit(
@@ -164,7 +175,7 @@ def run_audit(
         raise UserError(f"output folder '{folder}' is a file; give the name of a folder")
 
     started = time.perf_counter()
-    margins = make_shadows(plan.shadows, jobs=plan.jobs, observer=watcher)
+    margins = make_shadows(plan.shadows, jobs=plan.jobs, placement=plan.inputs.placement, observer=watcher)
     loaded, samples = plan.target.loaded, plan.samples
     assert loaded is not None  # an audit's target is a checkpoint
     target = margins_of(loaded, samples.audited(), samples.split.preprocess, plan.shadows.device)

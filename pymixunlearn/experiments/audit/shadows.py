@@ -15,6 +15,7 @@ from pymixunlearn.evaluation import predict_logits
 from pymixunlearn.evaluation.audit import ShadowMargins, ShadowPlan, logit_margins
 from pymixunlearn.evaluation.audit.margins import Array
 from pymixunlearn.experiments.common.parallel_tasks import run_tasks
+from pymixunlearn.experiments.common.placement import Placement
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.stages import train_initial, train_retrain, unlearn_cached
 from pymixunlearn.methods import Method, Recipe
@@ -94,7 +95,7 @@ class Shadows:
         return ShadowMargins(margins, margins_of(retrained, audited, split.preprocess, self.device), initial)
 
 
-def make_shadows(work: Shadows, *, jobs: int, observer: Observer) -> ShadowMargins:
+def make_shadows(work: Shadows, *, jobs: int, placement: Placement, observer: Observer) -> ShadowMargins:
     """Make all shadow models, ``jobs`` at a time, and return the margins under them.
 
     Raises:
@@ -107,7 +108,8 @@ def make_shadows(work: Shadows, *, jobs: int, observer: Observer) -> ShadowMargi
         finished = sum(share >= 1.0 for share in shares)
         observer.phase_advanced("shadows", int(100 * sum(shares)), f"{finished} of {count} shadow models")
 
-    made = run_tasks(work, count, jobs=jobs, progress=progress)
+    where: dict[str, Any] = {"placement": placement, "device": str(work.device), "note": observer.note}
+    made = run_tasks(work, count, jobs=jobs, progress=progress, **where)
     observer.phase_finished("shadows", f"{count} shadow models")
     retrained = [one.retrained for one in made if one.retrained is not None]
     initial = [one.initial for one in made if one.initial is not None]

@@ -25,6 +25,7 @@ from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation import Metrics
 from pymixunlearn.evaluation.plugged import plugged_metrics
 from pymixunlearn.evaluation.predictions import Predictions
+from pymixunlearn.experiments.common.cache_exchange import exchanged
 from pymixunlearn.experiments.common.identity import data_identity, origin_of
 from pymixunlearn.files import read_with_hash, write_with_hash
 from pymixunlearn.tasks import Split
@@ -65,12 +66,13 @@ def cached_metrics(
     }
     text = json.dumps(key, sort_keys=True)
     path = cache_dir() / "metrics" / f"{hashlib.sha256(text.encode()).hexdigest()}.safetensors"
-    note_origin(path, origin_of(split, "predictions"))
-    found = _read(path, text, split, measured)
-    if found is None:
-        found = measure()
-        _write(path, text, found)
-    return found
+    with exchanged(path):
+        note_origin(path, origin_of(split, "predictions"))
+        found = _read(path, text, split, measured)
+        if found is None:
+            found = measure()
+            _write(path, text, found)
+        return found
 
 
 def _codes() -> dict[str, str]:

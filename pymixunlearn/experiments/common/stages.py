@@ -24,6 +24,7 @@ from pymixunlearn.evaluation import (
     forget_accuracy,
     predict,
 )
+from pymixunlearn.experiments.common.cache_exchange import ExchangedCache
 from pymixunlearn.experiments.common.identity import attack_form, origin_of
 from pymixunlearn.experiments.common.in_memory import untrained
 from pymixunlearn.experiments.common.learning_curve import TestAccuracy
@@ -51,7 +52,7 @@ from pymixunlearn.training.snapshots import SnapshotFile
 
 def model_cache(origin: Mapping[str, Any] | None = None) -> ModelCache:
     """Return the user's cache of trained models; ``origin`` says of which data those are that are added."""
-    return ModelCache(cache_dir() / "models", origin=origin)
+    return ExchangedCache(cache_dir() / "models", origin=origin)
 
 
 def train_initial(

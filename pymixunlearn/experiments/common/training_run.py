@@ -14,7 +14,7 @@ from pymixunlearn.data import Dataset, ImageSet
 from pymixunlearn.evaluation import Metrics
 from pymixunlearn.experiments.common.data_origin import data_origin, in_memory_parts
 from pymixunlearn.experiments.common.forget_chain import KEY_FILE, Chain
-from pymixunlearn.experiments.common.forget_history import CHAIN, is_above, keep_key, next_chain, read_history
+from pymixunlearn.experiments.common.forget_history import CHAIN, History, is_above, keep_key, next_chain, read_history
 from pymixunlearn.experiments.common.history import merge_histories, to_csv
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity, history_identity, identity_hash
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT, InitialModel, model_options
@@ -83,6 +83,22 @@ class TrainingPlan:
             "device": str(self.device),
         }
 
+    @cached_property
+    def origin(self) -> dict[str, Any]:
+        """Where data and model are, JSON-able, so that config.json can repeat the training; paths are absolute."""
+        inputs = self.inputs
+        return {
+            **model_options(inputs.model, self.initial),
+            "architecture_name": inputs.model.architecture,
+            **data_origin(inputs.data, inputs.split),
+            **in_memory_parts(inputs.data, inputs.model),
+        }
+
+    @cached_property
+    def earlier(self) -> History:
+        """What the initial model has forgotten before."""
+        return read_history((self.inputs.model.model, self.inputs.model.weights), self.inputs.history)
+
     def _frozen(self) -> dict[str, Any]:
         """What Retrain takes over of the initial model: the tensors that are frozen in it."""
         frozen = {} if self.initial.loaded is None else frozen_tensors(self.initial.loaded)
@@ -143,7 +159,9 @@ def _publish(
     files = ["config.json", MODEL_CONFIG, CHECKPOINT, "history.csv", *key_file, "metrics.json"]
     text = model_config_text(plan.initial.architecture, plan.dataset.train.classes, plan.dataset.preprocess)
     folder.write_text(MODEL_CONFIG, text)
-    folder.write_json("config.json", {**identity, **_origin(plan), "command_line": command_line})
+    folder.write_json(
+        "config.json", {**identity, **plan.origin, "threads": torch.get_num_threads(), "command_line": command_line}
+    )
     if plan.split is not None:
         files.insert(1, "split.json")
         folder.write_json("split.json", plan.split.manifest())
@@ -157,11 +175,9 @@ def _chain(plan: TrainingPlan, folder: RunFolder, model: torch.nn.Module) -> tup
     """Return the chain of requests of a model that was trained without some samples, and the file of its key."""
     if plan.split is None:
         return None, ()
-    inputs = plan.inputs
-    history = read_history((inputs.model.model, inputs.model.weights), inputs.history)
-    key = keep_key(folder.partial, history, inputs.history)
+    key = keep_key(folder.partial, plan.earlier, plan.inputs.history)
     chain = next_chain(
-        history,
+        plan.earlier,
         key,
         plan.split,
         command=plan.command,
@@ -170,15 +186,3 @@ def _chain(plan: TrainingPlan, folder: RunFolder, model: torch.nn.Module) -> tup
         unlearned_sha256=model_hash(model),
     )
     return chain, () if is_above(folder.path, key) else (KEY_FILE,)
-
-
-def _origin(plan: TrainingPlan) -> dict[str, Any]:
-    """Return where data and model came from, so that config.json can repeat the training."""
-    inputs = plan.inputs
-    return {
-        **model_options(inputs.model, plan.initial),
-        "architecture_name": inputs.model.architecture,
-        **data_origin(inputs.data, inputs.split),
-        **in_memory_parts(inputs.data, inputs.model),
-        "threads": torch.get_num_threads(),
-    }

@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -17,14 +17,18 @@ from typing import Any, Literal, Protocol, TypeVar
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.bad_request import AnswerIsNo
 from pymixunlearn.experiments.common.inputs import TrainInputs
+from pymixunlearn.experiments.common.placement import Placement
 from pymixunlearn.experiments.common.progress import Observer, Summary
+from pymixunlearn.experiments.common.ray_pool import RayPool
+from pymixunlearn.experiments.common.ray_worker import Place
 from pymixunlearn.experiments.common.run_folder import Busy, Run
 from pymixunlearn.experiments.common.training_run import TrainingPlan
 from pymixunlearn.experiments.train import resolve_training, run_training
 from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
 from pymixunlearn.experiments.unlearn.plan import Plan, resolve_unlearning
+from pymixunlearn.experiments.unlearn.remote import RemoteRun, prepare_remote, receive_run, run_remotely
 from pymixunlearn.experiments.unlearn.run import run_unlearning
-from pymixunlearn.training.process_pool import ProcessPool, WorkerEnded, held_to_threads
+from pymixunlearn.training.process_pool import ProcessPool, Work, WorkerEnded, held_to_threads
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,13 @@ class CellResult:
             it was not asked for, or has no data.
         record: The content of its ``metrics.json``, if it is finished.
         reason: Otherwise, what happened.
+        ran_on: Where a task of Ray ran; None for a cell that ran on this machine, or did not run.
     """
 
     status: Literal["finished", "failed", "unfinished", "not run"]
     record: dict[str, Any] | None = None
     reason: str | None = None
+    ran_on: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -105,8 +111,9 @@ def run_cells(
     *,
     phase: str,
     total: int,
-    jobs: int,
+    jobs: int | None,
     threads: int,
+    placement: Placement,
     command_line: str,
     watcher: Observer,
     ended: Callable[[C, CellResult], None],
@@ -118,8 +125,9 @@ def run_cells(
         folder_of: Gives the run folder of each.
         phase: Name of the phase.
         total: How many cells there are; those that are not in ``cells`` are done already.
-        jobs: How many run at once.
+        jobs: How many run at once; None is one, and on Ray as many as there is room for.
         threads: CPU threads of each.
+        placement: Where they run.
         command_line: The command that repeats them, for their records.
         watcher: Receives the progress, and a note for every cell that ends.
         ended: Called with every cell that ends, before its note.
@@ -140,7 +148,10 @@ def run_cells(
     watcher.phase_started(phase, total, done)
     able = [cell for cell in cells if cell.plan is not None]
     common = (folder_of, command_line, threads, on_event)
-    at_work = run_here(able, *common) if jobs == 1 else run_in_processes(able, *common, jobs)
+    if placement.is_ray:
+        at_work = run_on_ray(able, *common, jobs, placement, watcher)
+    else:
+        at_work = run_here(able, *common) if jobs in (None, 1) else run_in_processes(able, *common, jobs)
     refused = ((cell, CellResult("failed", reason=cell.reason)) for cell in cells if cell.plan is None)
     with closing(at_work):
         for results in (refused, at_work):
@@ -165,6 +176,7 @@ def entry_of(cell: Described, result: CellResult, folder: str) -> dict[str, Any]
         "reason": result.reason,
         "identity": cell.identity_hash(),
         "folder": folder,
+        **({} if result.ran_on is None else {"ran_on": result.ran_on._asdict()}),
         **found,
     }
 
@@ -213,6 +225,52 @@ def run_in_processes(
             yield cells[index], result
 
 
+def run_on_ray(
+    cells: Sequence[C],
+    folder_of: FolderOf[C],
+    command_line: str,
+    threads: int,
+    on_event: OnEvent[C],
+    jobs: int | None,
+    placement: Placement,
+    watcher: Observer,
+) -> Generator[tuple[C, CellResult], None, None]:
+    """Run cells as tasks of Ray; yield how each ended, as :func:`run_in_processes` does.
+
+    Their run folders come back through Ray and are written here.
+    """
+    able: list[tuple[C, RemoteRun]] = []
+    for cell in cells:
+        assert cell.plan is not None  # a cell that can start
+        try:
+            able.append((cell, prepare_remote(cell.plan)))
+        except UserError as error:
+            yield cell, CellResult("failed", reason=str(error))
+    if not able:
+        return
+
+    def send(index: int, event: CellEvent) -> None:
+        on_event(able[index][0], event)
+
+    def on_lost(index: int, reason: str) -> None:
+        watcher.note(f"{able[index][0].key}: its worker was lost ({reason}); it is given to another.")
+
+    device = str(able[0][1].plan.device)
+    work: Work[RemoteRun, tuple[CellResult, dict[str, bytes]]] = partial(_work_remotely, command_line)
+    options: dict[str, Any] = {"threads": threads, "device": device, "fresh": True, "on_lost": on_lost}
+    with RayPool(work, placement, jobs, **options) as pool:
+        for index, done in pool.run((run for _, run in able), send):
+            cell, run = able[index]
+            try:
+                result, files = done.result()
+            except WorkerEnded as end:
+                yield cell, CellResult("unfinished", reason=str(end))
+                continue
+            if result.status == "finished":
+                result = _outcome(partial(receive_run, run.plan, folder_of(cell), files))
+            yield cell, replace(result, ran_on=pool.places[index])
+
+
 def _run_cell(
     inputs: UnlearnInputs | TrainInputs,
     plan: Plan | TrainingPlan | None,
@@ -220,8 +278,13 @@ def _run_cell(
     command_line: str,
     observer: Observer,
 ) -> CellResult:
+    return _outcome(partial(_carry_out, inputs, plan, out, command_line, observer))
+
+
+def _outcome(carry_out: Callable[[], Run]) -> CellResult:
+    """Run a cell and say how it ended."""
     try:
-        outcome = _carry_out(inputs, plan, out, command_line, observer)
+        outcome = carry_out()
     except AnswerIsNo:  # of the initial model, which is that of other cells too
         raise
     except Busy as error:
@@ -278,8 +341,27 @@ def _work(
 ) -> CellResult:
     """Run one cell in a process of its own."""
     inputs, out = task
+    _pass_messages_on(send)
+    return _run_cell(inputs, None, out, command_line, _observer(send))
+
+
+def _work_remotely(
+    command_line: str, run: RemoteRun, send: Callable[[CellEvent], None]
+) -> tuple[CellResult, dict[str, bytes]]:
+    """Run one cell on another machine; returns the content of its run folder too."""
+    _pass_messages_on(send)
+    files: dict[str, bytes] = {}
+
+    def carry_out() -> Run:
+        files.update(run_remotely(run, command_line, _observer(send)))
+        return Run(Path(), json.loads(files["metrics.json"]), known=False)
+
+    return _outcome(carry_out), files
+
+
+def _pass_messages_on(send: Callable[[CellEvent], None]) -> None:
+    """Send the library's messages and Python's warnings in this process."""
     logging.captureWarnings(True)
     for name in ("pymixunlearn", "py.warnings"):
         logging.getLogger(name).addHandler(_Messages(send))
         logging.getLogger(name).setLevel(logging.INFO)
-    return _run_cell(inputs, None, out, command_line, _observer(send))

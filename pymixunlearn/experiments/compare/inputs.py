@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pymixunlearn.experiments.common.bad_request import check_name
 from pymixunlearn.experiments.common.inputs import SeededInputs, accuracy_option
 from pymixunlearn.experiments.common.options import option
+from pymixunlearn.experiments.common.placement import PlacedInputs
 from pymixunlearn.experiments.unlearn.inputs import RETRAINS
 
 
 @dataclass(frozen=True)
-class CompareInputs(SeededInputs):
+class CompareInputs(SeededInputs, PlacedInputs):
     """Inputs of ``compare``.
 
     Attributes:

@@ -130,6 +130,7 @@ def resolve_comparison(inputs: CompareInputs, *, observer: Observer | None = Non
     if not inputs.seeds or len(set(inputs.seeds)) < len(inputs.seeds):
         raise BadRequest(f"seeds are {', '.join(map(str, inputs.seeds)) or 'none'}; expected each once, at least one")
     device = resolve_device(inputs.device)
+    inputs.placement.check(str(device))
     settings = _by_row(inputs.settings, list(named))
     if device.type == "cuda":
         settings = {name: in_one_precision(row_names()[name][0], own) for name, own in settings.items()}

@@ -62,7 +62,7 @@ def run_comparison(
     plan: ComparisonPlan,
     out: Path | None = None,
     *,
-    jobs: int = 1,
+    jobs: int | None = None,
     threads: int | None = None,
     retry_failed: bool = False,
     observer: Observer | None = None,
@@ -76,7 +76,8 @@ def run_comparison(
         plan: What to do, from :func:`pymixunlearn.experiments.compare.plan.resolve_comparison`.
         out: The folder; :func:`default_comparison_folder` if None.
         jobs: How many processes work at once; with 1 it is this one. A script that sets more must be importable
-            without running (``if __name__ == "__main__"``), as for all of Python's multiprocessing.
+            without running (``if __name__ == "__main__"``), as for all of Python's multiprocessing. None is 1, and on
+            Ray as many tasks as there is room for.
         threads: CPU threads of each; None takes what the folder was begun with, otherwise 1 where several work at once
             and PyTorch's number where one does.
         retry_failed: Run cells again that failed before.
@@ -90,10 +91,12 @@ def run_comparison(
     for name, number in (("jobs", jobs), ("threads", threads)):
         if number is not None and number < 1:
             raise UserError(f"{name} is {number}; expected at least 1")
+    where = plan.inputs.placement
     watcher = Observer() if observer is None else observer
     folder = RecordFolder(default_comparison_folder(plan) if out is None else out, RECORD, "comparison")
     with folder.held():
-        record = _begin(plan, folder, jobs, threads, command_line)
+        alone = not where.is_ray and jobs in (None, 1)
+        record = _begin(plan, folder, threads or (torch.get_num_threads() if alone else 1), threads, command_line)
         cells = record["cells"]
         missing = [cell for cell in plan.cells if _is_missing(cell, folder.path, cells, retry_failed)]
 
@@ -112,6 +115,7 @@ def run_comparison(
             total=len(plan.cells),
             jobs=jobs,
             threads=record["threads"],
+            placement=where,
             command_line=record["command_line"],
             watcher=watcher,
             ended=ended,
@@ -134,19 +138,18 @@ def _is_missing(cell: Cell, folder: Path, known: Mapping[str, Any], retry_failed
 
 
 def _begin(
-    plan: ComparisonPlan, folder: RecordFolder, jobs: int, threads: int | None, command_line: str
+    plan: ComparisonPlan, folder: RecordFolder, default: int, threads: int | None, command_line: str
 ) -> dict[str, Any]:
-    """Return the record that the folder holds, or a new one."""
+    """Return the record that the folder holds, or a new one; a new one has ``default`` threads."""
     held = folder.read(plan.identity)
     if held and threads not in (None, held["threads"]):
         raise UserError(
             f"output folder '{folder.path}' was begun with {held['threads']} threads, not {threads}, and other threads "
             "round differently; leave the threads out, or choose another with --out"
         )
-    default = torch.get_num_threads() if jobs == 1 else 1
     return {
         **plan.identity,
-        "threads": held.get("threads") or threads or default,
+        "threads": held.get("threads") or default,
         "command_line": command_line,
         "versions": versions(),
         **_class_names(plan),

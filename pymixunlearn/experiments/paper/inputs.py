@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pymixunlearn.experiments.common.options import device_option, option, plugin_option
+from pymixunlearn.experiments.common.placement import PlacedInputs
 
 SCALES = ("paper", "small", "tiny")
 """The scales of the shipped exhibits."""
 
 
 @dataclass(frozen=True)
-class ExperimentInputs:
+class ExperimentInputs(PlacedInputs):
     """Inputs of ``experiment run``.
 
     Attributes:

@@ -165,6 +165,7 @@ def resolve_experiment(inputs: ExperimentInputs, *, observer: Observer | None = 
             raise BadRequest(f"seeds are {', '.join(map(str, inputs.seeds))}; expected each once")
         exhibit = replace(exhibit, seeds=inputs.seeds)
     device = resolve_device(inputs.device)
+    inputs.placement.check(str(device))
     for row in exhibit.rows:
         check_name(f"method of row '{row.key}'", row.method, [TRAINING, *methods.available()])
     settings = {

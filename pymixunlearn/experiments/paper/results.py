@@ -181,7 +181,9 @@ def _facts(plan: ExperimentPlan, record: Mapping[str, Any]) -> Iterator[str]:
         yield exhibit.note
     yield (
         f"On {record['device']}, {record['threads']} thread{'' if record['threads'] == 1 else 's'} each"
-        + (f", {record['jobs']} cells at once." if record["jobs"] > 1 else ".")
+        + {None: ", as many cells at once as the cluster had room for.", 1: "."}.get(
+            record["jobs"], f", {record['jobs']} cells at once."
+        )
     )
 
 

@@ -54,7 +54,7 @@ def run_experiment(
     out: Path | None = None,
     *,
     cells: Path | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     threads: int | None = None,
     retry_failed: bool = False,
     observer: Observer | None = None,
@@ -68,7 +68,8 @@ def run_experiment(
         cells: Where the run folders lie, each named by what determines its outcome: experiments that share the folder
             share the runs. :data:`STORE` if None.
         jobs: How many processes work at once; with 1 it is this one. A script that sets more must be importable
-            without running (``if __name__ == "__main__"``), as for all of Python's multiprocessing.
+            without running (``if __name__ == "__main__"``), as for all of Python's multiprocessing. None is 1, and on
+            Ray as many tasks as there is room for.
         threads: CPU threads of each; None is 1 where several work at once and PyTorch's number where one does.
         retry_failed: Run cells again that failed before.
         observer: Receives the progress as the phase "cells", and a note for every cell that ends.
@@ -81,17 +82,19 @@ def run_experiment(
     for name, number in (("jobs", jobs), ("threads", threads)):
         if number is not None and number < 1:
             raise UserError(f"{name} is {number}; expected at least 1")
+    where = plan.inputs.placement
+    alone = not where.is_ray and jobs in (None, 1)
     watcher = Observer() if observer is None else observer
     store = STORE if cells is None else cells
     folder = RecordFolder(default_experiment_folder(plan) if out is None else out, RECORD, "experiment")
     with folder.held():
         held = folder.read(plan.identity)
-        number = threads or (torch.get_num_threads() if jobs == 1 else 1)
+        number = threads or (torch.get_num_threads() if alone else 1)
         record: dict[str, Any] = {
             **plan.identity,
             "definition": asdict(plan.exhibit),
             "threads": number,
-            "jobs": jobs,
+            "jobs": 1 if alone else jobs,
             "command_line": command_line,
             "versions": versions(),
             "class_names": class_names(plan),
@@ -114,6 +117,7 @@ def run_experiment(
             total=len(groups),
             jobs=jobs,
             threads=number,
+            placement=where,
             command_line=command_line,
             watcher=watcher,
             ended=ended,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,9 +12,11 @@ import torch
 
 from pymixunlearn import methods
 from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
+from pymixunlearn.experiments.common.data_origin import data_origin, in_memory_parts
+from pymixunlearn.experiments.common.forget_history import History, read_history
 from pymixunlearn.experiments.common.forget_set import load_split
 from pymixunlearn.experiments.common.identity import FORMAT, attack_form, data_identity, history_identity
-from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model
+from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model, model_options
 from pymixunlearn.experiments.common.model_inputs import fed
 from pymixunlearn.experiments.common.plugins import load_plugins, plugin_hashes
 from pymixunlearn.experiments.common.presets import Preset, at_paper_size, choose_preset
@@ -93,6 +96,23 @@ class Plan:
             **({} if self.inputs.training_seed is None else {"training_seed": self.inputs.training_seed}),
             "device": str(self.device),
         }
+
+    @cached_property
+    def origin(self) -> dict[str, Any]:
+        """Where data, model and plug-ins are, JSON-able, so that config.json can repeat the run; paths are absolute."""
+        inputs = self.inputs
+        return {
+            **model_options(inputs.model, self.initial),
+            "architecture_name": inputs.model.architecture,
+            **data_origin(inputs.data, inputs.split),
+            **in_memory_parts(inputs.data, inputs.model),
+            **({"plugin": list(map(os.path.abspath, inputs.plugin))} if inputs.plugin else {}),
+        }
+
+    @cached_property
+    def earlier(self) -> History:
+        """What the initial model has forgotten before."""
+        return read_history((self.inputs.model.model, self.inputs.model.weights), self.inputs.history)
 
 
 def resolve_unlearning(inputs: UnlearnInputs, *, observer: Observer | None = None, split: Split | None = None) -> Plan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,11 @@ from typing import Any
 import torch
 
 from pymixunlearn.evaluation import Metrics, most_changed
-from pymixunlearn.experiments.common.data_origin import data_origin, in_memory_parts
 from pymixunlearn.experiments.common.forget_chain import KEY_FILE
-from pymixunlearn.experiments.common.forget_history import CHAIN, is_above, keep_key, next_chain, read_history
+from pymixunlearn.experiments.common.forget_history import CHAIN, is_above, keep_key, next_chain
 from pymixunlearn.experiments.common.history import merge_histories, to_csv
 from pymixunlearn.experiments.common.identity import attack_form, identity_hash, rest_of
-from pymixunlearn.experiments.common.initial_model import CHECKPOINT, model_options
+from pymixunlearn.experiments.common.initial_model import CHECKPOINT
 from pymixunlearn.experiments.common.known_accuracy import known_accuracy
 from pymixunlearn.experiments.common.model_config import MODEL_CONFIG, model_config_text
 from pymixunlearn.experiments.common.plugins import is_built_in
@@ -95,7 +93,7 @@ def run_unlearning(
 def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: str, *, guard: bool) -> dict[str, Any]:
     """Do everything and publish the folder; returns the content of metrics.json."""
     split, device, seed = plan.split, plan.device, plan.inputs.seed
-    earlier = read_history((plan.inputs.model.model, plan.inputs.model.weights), plan.inputs.history)
+    earlier = plan.earlier
     key = keep_key(folder.partial, earlier, plan.inputs.history)
     training = plan.inputs.seed_of_training
     initial = initial_model(plan, watcher)
@@ -257,7 +255,6 @@ def initial_model(plan: Plan, observer: Observer) -> CachedModel:
 
 def _config(plan: Plan, settings: dict[str, Any], command_line: str) -> dict[str, Any]:
     """Return the content of config.json: what determines the run, and what is needed or good to know to repeat it."""
-    inputs = plan.inputs
     split = plan.split
     return {
         **plan.identity,
@@ -266,13 +263,9 @@ def _config(plan: Plan, settings: dict[str, Any], command_line: str) -> dict[str
         "label_aware": plan.method.needs_labels,
         "resurfacing_lr": plan.recipe.initial.lr,
         "frozen_parameters": [] if plan.initial.loaded is None else frozen_parameters(plan.initial.loaded),
-        **model_options(inputs.model, plan.initial),
-        "architecture_name": inputs.model.architecture,
-        **data_origin(inputs.data, inputs.split),
-        **in_memory_parts(inputs.data, inputs.model),
+        **plan.origin,
         "left_out": list(split.dataset.notes),
         "class_names": list(split.dataset.train.classes),
-        **({"plugin": list(map(os.path.abspath, inputs.plugin))} if inputs.plugin else {}),
         **({} if is_built_in(type(plan.method)) else {"method_summary": plan.method.summary}),
         "threads": torch.get_num_threads(),
         "command_line": command_line,

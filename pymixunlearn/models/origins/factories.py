@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from pymixunlearn.errors import UserError, unknown_name
-from pymixunlearn.files import file_sha256
+from pymixunlearn.files import file_sha256, sha256
 from pymixunlearn.models.origins import Asked, Built
 from pymixunlearn.user_files import described, import_file
 
@@ -94,5 +94,11 @@ def _accepted(make: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, A
 
 
 def _hash(module: ModuleType) -> str | None:
-    source = module.__file__
-    return file_sha256(Path(source)) if source and Path(source).is_file() else None
+    # By its loader: of a module that came from another machine, the file is not here.
+    read = getattr(module.__loader__, "get_data", None)
+    if module.__file__ is None or read is None:
+        return None
+    try:
+        return sha256(read(module.__file__))
+    except OSError:
+        return None
