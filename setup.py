@@ -15,7 +15,7 @@ Environment:
 - ``PYMIXUNLEARN_CUDA``: ``1`` builds the CUDA operators or fails saying why, ``0`` leaves them out. Without it they are
   built when torch has CUDA and a matching nvcc is found.
 - ``TORCH_CUDA_ARCH_LIST``: GPU architectures, as for any torch extension. Without it, those of the GPUs that this
-  machine has, or the list in csrc/sources.json where it has none.
+  machine has and PTX of the newest, or the list in csrc/sources.json where it has none.
 - ``PYMIXUNLEARN_LIBRARIES``: a folder with libraries of operators that were built from these very sources, which are
   taken instead of compiling them again (release/wheels.py).
 - ``MAX_JOBS``: parallel compile jobs.
@@ -33,9 +33,23 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from setuptools import Extension, find_packages, setup
-from setuptools.command.bdist_wheel import bdist_wheel
+import setuptools
+
+# A build without isolation takes what is installed. An older setuptools does not understand pyproject.toml.
+OLDEST_SETUPTOOLS = 77
+if int(setuptools.__version__.split(".")[0]) < OLDEST_SETUPTOOLS:
+    sys.exit(
+        f"setuptools {setuptools.__version__} is too old to build with; expected {OLDEST_SETUPTOOLS} or later: "
+        f'pip install "setuptools>={OLDEST_SETUPTOOLS}"'
+    )
+LACKING = 'building without isolation needs {}: pip install "torch>=2.10" numpy "pybind11>=2.12" ninja'
+try:
+    import torch
+except ModuleNotFoundError as missing:
+    sys.exit(LACKING.format(missing.name))
+
+from setuptools import Extension, find_packages, setup  # noqa: E402
+from setuptools.command.bdist_wheel import bdist_wheel  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent
 CSRC = json.loads((ROOT / "csrc" / "sources.json").read_text())
@@ -118,7 +132,7 @@ def usable_toolkit() -> Toolkit | None:
 def architectures(toolkit: Toolkit) -> list[str]:
     """What to build for: the GPUs of this machine, or the whole list where it has none or one that nvcc does not know.
 
-    The whole list ends in PTX, which the driver compiles for newer GPUs.
+    Either ends in PTX, which the driver compiles for newer GPUs.
     """
     if not torch.cuda.is_available():
         return list(CSRC["cuda_architectures"])
@@ -129,7 +143,8 @@ def architectures(toolkit: Toolkit) -> list[str]:
         known = []
     if any(f"sm_{major}{minor}" not in known for major, minor in found if major >= 8):
         return list(CSRC["cuda_architectures"])
-    return [f"{major}.{minor}" for major, minor in found if major >= 8] or list(CSRC["cuda_architectures"])
+    *older, newest = [f"{major}.{minor}" for major, minor in found if major >= 8] or CSRC["cuda_architectures"]
+    return [*older, newest if newest.endswith("+PTX") else f"{newest}+PTX"]
 
 
 def nvcc_flags(toolkit: Toolkit) -> list[str]:
@@ -230,7 +245,10 @@ def extensions() -> list[Extension]:
             extra_compile_args={"cxx": CSRC["cxx_flags"], "nvcc": nvcc_flags(toolkit)},
         )
         built.append(cuda)
-    import pybind11
+    try:
+        import pybind11
+    except ModuleNotFoundError as missing:
+        sys.exit(LACKING.format(missing.name))
 
     introspection = Extension(
         f"pymixunlearn.{FOR_ONE_PYTHON}",

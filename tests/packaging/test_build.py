@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import setuptools
 import torch
 import torch.utils.cpp_extension  # when it is first imported it may say which CUDA it found, on stderr
 from setuptools import Command, Distribution, Extension
@@ -92,6 +94,24 @@ def test_a_refusal_is_one_line_and_exit_code_1() -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_a_setuptools_that_is_too_old_is_named(refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``python -m venv`` brings it on Python 3.11: a build without isolation takes it."""
+    monkeypatch.setattr(setuptools, "__version__", "65.5.0")
+    told = refusal()
+    assert told == 'setuptools 65.5.0 is too old to build with; expected 77 or later: pip install "setuptools>=77"'
+    required = re.search(r"setuptools>=(\d+)", (ROOT / "pyproject.toml").read_text())
+    assert required is not None and f"expected {required[1]} or later" in told
+
+
+@pytest.mark.parametrize("module", ["torch", "pybind11"])
+def test_a_module_that_a_build_without_isolation_lacks_is_named(
+    refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch, compiler: str, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    expected = f'building without isolation needs {module}: pip install "torch>=2.10" numpy "pybind11>=2.12" ninja'
+    assert refusal(CXX=compiler, PYMIXUNLEARN_CUDA="0") == expected
+
+
 def test_an_unknown_wish_is_refused(refusal: Callable[..., str]) -> None:
     told = refusal(PYMIXUNLEARN_EXTENSIONS="yes")
     assert told == "PYMIXUNLEARN_EXTENSIONS must be 0, 1 or auto, got 'yes'"
@@ -158,9 +178,9 @@ class TestNvcc:
         ("capabilities", "expected"),
         [
             ([], "8.0;8.6;8.9;9.0+PTX"),
-            ([(9, 0)], "9.0"),
-            ([(8, 9), (8, 6), (8, 9)], "8.6;8.9"),
-            ([(7, 5), (9, 0)], "9.0"),
+            ([(9, 0)], "9.0+PTX"),
+            ([(8, 9), (8, 6), (8, 9)], "8.6;8.9+PTX"),
+            ([(7, 5), (9, 0)], "9.0+PTX"),
             ([(7, 5)], "8.0;8.6;8.9;9.0+PTX"),
             ([(13, 0), (9, 0)], "8.0;8.6;8.9;9.0+PTX"),  # newer than nvcc: the driver compiles the PTX
         ],
