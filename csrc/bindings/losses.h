@@ -6,7 +6,8 @@
 //     contrast(pass, terms, contrast, states, lse, loss, out)     states, loss and, unless out is null, the gradient
 //     sharpen_forward / sharpen_backward
 //
-// Guards cover memory safety alone. The Python wrapper explains a refused call (ops/reference.py).
+// Guards cover memory safety, and the ranges of lam and tau where they are tensors on the CPU, which nothing waits for.
+// The Python wrapper explains a refused call (ops/reference.py).
 #pragma once
 
 #include "../core/losses.h"
@@ -202,7 +203,7 @@ struct LossOperators {
     STD_TORCH_CHECK(grad.dim() == 0, "expected one gradient");
     return with_accumulation(rows.dtype(), [&](auto zero) {
       using A = decltype(zero);
-      const Scalars<A> scalars(lam, lam_value, tau, tau_value, logits, rows.in().rows);
+      const Scalars<A> scalars(lam, lam_value, tau, tau_value, logits);
       const A* lse = data<A>(state) + rows.state_size();
       const Contrast<A> contrast = mix_contrast<A>(pairs_of(logits, grid), scalars.lam, scalars.tau, mean, lse);
       const auto [incoming, owner] = row_scalar<A>(grad, logits);
@@ -247,7 +248,7 @@ struct LossOperators {
                                                  : Pass(retain, RowRole::retain);
     with_accumulation(pass.dtype, [&, &retain = retain](auto zero) {
       using A = decltype(zero);
-      const Scalars<A> scalars(std::nullopt, 1.0, tau, tau_value, logits_retain, 0);
+      const Scalars<A> scalars(std::nullopt, 1.0, tau, tau_value, logits_retain);
       const Contrast<A> contrast = real_contrast<A>(retain.in().rows, scalars.tau, mean, data<A>(state) + size);
       const auto [incoming, owner] = row_scalar<A>(grad, logits_retain);
       Backend(logits_retain)
@@ -266,15 +267,24 @@ struct LossOperators {
     std::optional<Tensor> lam_owner, tau_owner;
 
     Scalars(const std::optional<Tensor>& lam_tensor, double lam_value, const std::optional<Tensor>& tau_tensor,
-            double tau_value, const Tensor& like, int64_t rows)
+            double tau_value, const Tensor& like)
         : lam{nullptr, 0, static_cast<A>(lam_value)}, tau{nullptr, 0, static_cast<A>(tau_value)} {
       if (lam_tensor) {
-        STD_TORCH_CHECK(lam_tensor->dim() == 0 || lam_tensor->numel() == rows, "expected one lam, or one for each row");
+        bool fits = lam_tensor->dim() == 0 || lam_tensor->dim() + 1 == like.dim();
+        for (int64_t d = 0; d < lam_tensor->dim() && fits; ++d) fits = lam_tensor->sizes()[d] == like.sizes()[d];
+        STD_TORCH_CHECK(fits, "expected one lam, or one for each row");
         std::tie(lam, lam_owner) = row_scalar<A>(*lam_tensor, like);
+        const int64_t values = like.is_cpu() ? lam_tensor->numel() : 0;
+        for (int64_t n = 0; n < values; ++n) {
+          STD_TORCH_CHECK(lam.at(n) >= A(0) && lam.at(n) <= A(1), "expected lam in [0, 1]");
+        }
       }
       if (tau_tensor) {
         STD_TORCH_CHECK(tau_tensor->dim() == 0, "expected one tau");
         std::tie(tau, tau_owner) = row_scalar<A>(*tau_tensor, like);
+        if (like.is_cpu()) {
+          STD_TORCH_CHECK(tau.at(0) > A(0) && tau.at(0) < A(INFINITY), "expected tau above 0 and finite");
+        }
       }
     }
   };
@@ -330,7 +340,7 @@ struct LossOperators {
     if (with_gradient) gradient = like_logits(rows);
     with_accumulation(rows.dtype(), [&](auto zero) {
       using A = decltype(zero);
-      const Scalars<A> scalars(lam, lam_value, tau, tau_value, logits, rows.in().rows);
+      const Scalars<A> scalars(lam, lam_value, tau, tau_value, logits);
       A* lse = data<A>(state) + rows.state_size();
       const Gradients out = {gradient ? gradient->data_ptr() : nullptr};
       Backend(logits).contrast(Pass(rows, RowRole::mixed), mix_terms<A>(pairs, data<A>(state)),
@@ -352,7 +362,7 @@ struct LossOperators {
     if (with_gradients) grad_forget = like_logits(forget), grad_retain = like_logits(retain);
     with_accumulation(retain.dtype(), [&, &forget = forget, &retain = retain](auto zero) {
       using A = decltype(zero);
-      const Scalars<A> scalars(std::nullopt, 1.0, tau, tau_value, logits_retain, 0);
+      const Scalars<A> scalars(std::nullopt, 1.0, tau, tau_value, logits_retain);
       A* lse = data<A>(state) + size;
       const ContrastTerms<A> terms =
           real_terms<A>(data<A>(state), forget.in().rows, data<A>(state) + forget_size, retain.in().rows);

@@ -21,14 +21,15 @@ def _first(output: Any) -> Tensor:
     return loss
 
 
-def _is_target(value: Tensor) -> bool:
-    """Whether the kernels can read it, and it needs no gradient; the reference says what is wrong otherwise."""
-    return value.dtype in checks.TARGETS and not value.requires_grad
-
-
 def _is_temperature(value: object) -> bool:
     """Whether a temperature is a plain number that is in range, which needs no further check."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+    number = isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool))
+    return number and 0 < value < math.inf  # type: ignore[operator]
+
+
+def _is_read_there(lam: float | Tensor, logits: Tensor) -> bool:
+    """Whether a lam needs no check here: the compiled operators of the CPU look at its numbers as they read them."""
+    return isinstance(lam, Tensor) and lam.is_cpu and logits.is_cpu and not lam.requires_grad
 
 
 def sharpen(logits: Tensor, T: float = 0.3) -> Tensor:
@@ -87,7 +88,7 @@ def sim_loss(logits: Tensor, target: Tensor, *, sharpen_T: float | None = None) 
         >>> ops.sim_loss(logits, torch.tensor([0, 0]))  # sure of its label; undecided
         tensor([0.0000, 0.2929])
     """
-    if not (compiled(logits, target) and _is_target(target) and (sharpen_T is None or _is_temperature(sharpen_T))):
+    if not compiled(logits, target) or target.requires_grad or not (sharpen_T is None or _is_temperature(sharpen_T)):
         return reference.sim_loss(logits, target, sharpen_T=sharpen_T)
     logits = in_float32(logits)
     output = run(
@@ -153,14 +154,14 @@ def mix_contrastive_loss(
         compiled(logits, target_forget, target_retain)
         and pairing in checks.PAIRINGS
         and reduction in checks.REDUCTIONS
-        and _is_target(target_forget)
-        and _is_target(target_retain)
+        and not target_forget.requires_grad
+        and not target_retain.requires_grad
         and (sharpen_T is None or _is_temperature(sharpen_T))
     ):
         return reference.mix_contrastive_loss(
             logits, target_forget, target_retain, lam, tau, pairing=pairing, reduction=reduction, sharpen_T=sharpen_T
         )
-    if not (isinstance(lam, float) and 0 <= lam <= 1):
+    if not (isinstance(lam, float) and 0 <= lam <= 1) and not _is_read_there(lam, logits):
         checks.check_ratio("lam", lam, logits)
     if not _is_temperature(tau):
         checks.check_temperature("tau", tau, "logits", logits)
@@ -233,8 +234,8 @@ def real_contrastive_loss(
     if not (
         compiled(logits_forget, logits_retain, target_forget, target_retain)
         and reduction in checks.REDUCTIONS
-        and _is_target(target_forget)
-        and _is_target(target_retain)
+        and not target_forget.requires_grad
+        and not target_retain.requires_grad
         and (sharpen_T is None or _is_temperature(sharpen_T))
     ):
         return reference.real_contrastive_loss(

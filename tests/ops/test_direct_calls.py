@@ -190,3 +190,20 @@ def test_refuse_what_memory_safety_forbids() -> None:
     ):
         with pytest.raises(ValueError, match="must be on the device of logits"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("lam", "tau", "says"),
+    [
+        (torch.tensor([0.1, 0.2, 1.5, 0.3]), torch.tensor(0.7), r"lam in \[0, 1\]"),
+        (torch.tensor(float("nan")), torch.tensor(0.7), r"lam in \[0, 1\]"),
+        (torch.full((4, 1), 0.5), torch.tensor(0.7), "one lam, or one for each row"),
+        (torch.tensor(0.5), torch.tensor(0.0), "tau above 0 and finite"),
+        (torch.tensor(0.5), torch.tensor(float("inf")), "tau above 0 and finite"),
+    ],
+)
+def test_refuse_what_is_out_of_range_on_the_cpu(lam: Tensor, tau: Tensor, says: str) -> None:
+    """The functions rely on this: they look at the numbers of such tensors only to explain a refusal."""
+    z, p = torch.zeros(4, 5), torch.full((4, 5), 0.2)
+    with pytest.raises(RuntimeError, match=says):
+        registered.mix_contrastive_loss(z, p, p, lam, 0.0, tau, 0.0, False, False, None)

@@ -25,10 +25,15 @@ below_autograd: Any = torch._C._AutoDispatchBelowAutograd
 
 _HALVES = (torch.bfloat16, torch.float16)
 
+# Looked up once: every call asks.
+_is_compiling = torch.compiler.is_compiling
+_tracing_state = torch._C._get_tracing_state
+_transforms = torch._C._functorch.peek_interpreter_stack
+
 
 def _transformed() -> bool:
     """Whether a function transform (vmap, jvp, grad, ...) or forward-mode differentiation is going on."""
-    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
+    return forward_ad._current_level >= 0 or _transforms() is not None
 
 
 def _exporting_to_onnx() -> bool:
@@ -50,12 +55,13 @@ def compiled(*tensors: object) -> bool:
     for tensor in tensors:
         if not isinstance(tensor, Tensor):
             return False
-        on_gpu = library.CUDA and tensor.is_cuda and library.serves_gpu(tensor.get_device())
-        if not (on_gpu or (library.CPU and tensor.is_cpu)):
-            if not torch.compiler.is_compiling():
+        if library.CPU and tensor.is_cpu:
+            continue
+        if not (library.CUDA and tensor.is_cuda and library.serves_gpu(tensor.get_device())):
+            if not _is_compiling():
                 library.say_that_the_reference_serves(tensor.device.type)
             return False
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+    if _is_compiling() or _tracing_state() is not None:
         return not _exporting_to_onnx()
     return not _transformed()
 
@@ -83,7 +89,7 @@ def scalar(value: float | Tensor, like: Tensor) -> tuple[Tensor | None, float]:
     """
     if isinstance(value, Tensor) and (value.dim() > 0 or value.device == like.device or value.device.type != "cpu"):
         return value, 0.0
-    if torch.compiler.is_compiling():
+    if _is_compiling():
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
         return torch.ones((), dtype=dtype, device=like.device) * value, 0.0
     return None, float(value) if isinstance(value, Tensor) else value
@@ -95,7 +101,7 @@ def _is_one(grad: Tensor) -> bool:
     Only on the CPU is that a glance; elsewhere it would wait for the device.
     """
     try:
-        return grad.is_cpu and not torch.compiler.is_compiling() and grad.item() == 1.0
+        return grad.is_cpu and not _is_compiling() and grad.item() == 1.0
     except RuntimeError:  # a batch of gradients (is_grads_batched, vmap) has no single value
         return False
 
@@ -204,7 +210,7 @@ def run(
         at_once: The same with the gradients computed in the forward, used where that pays.
     """
     try:
-        if torch.compiler.is_compiling():
+        if _is_compiling():
             check()  # while tracing, where a refusal by the operator would be told with the sources of PyTorch
             return operator(*arguments)
         if differentiable and torch.is_grad_enabled():
