@@ -68,35 +68,45 @@ constexpr int state_width(int num_targets) { return 1 + 4 * num_targets; }
 // The slot of a target's s in the state of its row; its other three scalars follow.
 constexpr int sim_slot(int target) { return 1 + 4 * target; }
 
-// |t| of a target of probabilities, from |t|^2 as it was summed. Where that left the range in which sums of squares are
-// exact, the elements are scaled by a power of two and summed again, by the one thread that writes the state.
-template <class A, class U>
-PMX_HD A target_norm(A norm2, const U* target, int64_t classes) {
+// Whether |t|^2, as it was summed, lies in the range in which sums of squares are exact; so does a NaN.
+template <class A>
+PMX_HD bool exact_square(A norm2) {
+  constexpr A limit = sizeof(A) == 8 ? A(1e250) : A(1e30);
+  return !(norm2 > limit || norm2 < A(1) / limit);
+}
+
+// |e| |t| where |t|^2 is not exact: the elements are scaled by a power of two and summed again, by the one thread that
+// writes the state. Infinity for a target without a direction: of zeros, or with a norm below the smallest normal
+// number. `T` is the type of the logits.
+template <class T, class A, class U>
+PMX_HD A rescaled_length(A e2, A norm2, const U* target, int64_t classes) {
   constexpr bool wide = sizeof(A) == 8;
-  constexpr A limit = wide ? A(1e250) : A(1e30), power = wide ? A(0x1p800) : A(0x1p100);
-  if (!(norm2 > limit || norm2 < A(1) / limit)) return std::sqrt(norm2);  // taken by a NaN too
-  const A scale = norm2 > limit ? A(1) / power : power;
+  constexpr A power = wide ? A(0x1p800) : A(0x1p100), smallest = wide ? A(DBL_MIN) : A(FLT_MIN);
+  const bool large = norm2 > A(1);
+  const A scale = large ? A(1) / power : power;
   A sum = 0;
+  PMX_NO_UNROLL
   for (int64_t j = 0; j < classes; ++j) {
     const A t = static_cast<A>(widen(target[j])) * scale;
     sum += t * t;
   }
-  return std::sqrt(sum) / scale;
+  const A norm = sqrt_for<T>(sum) * (large ? power : A(1) / power);
+  return norm < smallest ? A(INFINITY) : sqrt_for<T>(e2) * norm;
 }
 
-// Writes the state of one row from its sums; dot[k] = <e, t_k>, norm[k] = |t_k|. A zero target has no direction, nor
-// has one whose norm is below the smallest normal number: cosine and gradient are 0.
-template <class A>
-PMX_HD void store_row_state(A* state, A max, A e2, int num_targets, const A* dot, const A* norm, const A* target_max) {
-  constexpr A smallest = sizeof(A) == 8 ? A(DBL_MIN) : A(FLT_MIN);
+// Writes the state of one row from its sums; dot[k] = <e, t_k>, lengths[k] = |e| |t_k|, infinite for a target without a
+// direction: cosine and gradient are 0. `T` is the type of the logits.
+template <class T, class A>
+PMX_HD void store_row_state(A* state, A max, A e2, int num_targets, const A* dot, const A* lengths,
+                            const A* target_max) {
   state[0] = max;
   for (int k = 0; k < 2; ++k) {
     if (k >= num_targets) break;
     A* of_target = state + sim_slot(k);
-    const A scale = norm[k] < smallest ? A(0) : A(1) / (std::sqrt(e2) * norm[k]);
+    const A scale = divide_for<T>(A(1), lengths[k]);
     of_target[0] = A(1) - dot[k] * scale;
     of_target[1] = scale;
-    of_target[2] = dot[k] / e2;
+    of_target[2] = divide_for<T>(dot[k], e2);
     of_target[3] = target_max[k];
   }
 }

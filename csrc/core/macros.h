@@ -14,7 +14,10 @@
 #define PMX_PRAGMA(text) _Pragma(#text)
 #define PMX_UNROLL PMX_PRAGMA(unroll)
 #define PMX_UNROLL_BY(count) PMX_PRAGMA(unroll count)
+// Loops that hardly ever run.
+#define PMX_NO_UNROLL PMX_PRAGMA(unroll 1)
 #else
 #define PMX_UNROLL
 #define PMX_UNROLL_BY(count)
+#define PMX_NO_UNROLL
 #endif

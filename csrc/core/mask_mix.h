@@ -116,6 +116,13 @@ PMX_HD Shares<A> shares_of(A logit) {
   return logit < A(0) ? Shares<A>{smaller, larger} : Shares<A>{larger, smaller};
 }
 
+// Their product, which is the slope of the sigmoid.
+template <class A, class T = A>
+PMX_HD A shares_product(A logit) {
+  const A e = exp_for<T>(-std::fabs(logit)), larger = reciprocal(A(1) + e);
+  return e * larger * larger;
+}
+
 struct MaskMixPlan;  // cpu/mask_mix.h
 
 // The CPU kernels. Tasks [begin, end) of a plan, with its workspace in the type that the kernels compute in.

@@ -129,18 +129,81 @@ struct Accumulate<double> {
 template <class T>
 using Acc = typename Accumulate<T>::type;
 
+namespace detail {
+
+#if defined(__CUDACC__)
+__device__ __forceinline__ float exp2_approx(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+#endif
+constexpr float log2_e = 1.4426950408889634f;
+
+}  // namespace detail
+
 // exp(x) for elements of type T. On the device the error for halves may grow to |x| units of float32 in the last place,
 // which is far below their own.
 template <class T>
 PMX_HD Acc<T> exp_for(Acc<T> x) {
 #if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(T) == 2) return detail::exp2_approx(x * detail::log2_e);
+#endif
+  return std::exp(x);
+}
+
+// exp((x - base) * rate) for elements x of type T, of which many share a base. On the device one operation and one
+// exponential for halves: the error may grow to |base * rate| units of float32 in the last place, but is the same for
+// all elements of a base. A base beyond 2e38 then counts as infinite.
+template <class T>
+class RelativeExp {
+ public:
+  using A = Acc<T>;
+
+  PMX_HD explicit RelativeExp(A base, A rate = A(1)) : base_(base), rate_(rate) {
+#if defined(__CUDA_ARCH__)
+    if constexpr (sizeof(T) == 2) {
+      rate_ = rate * detail::log2_e;
+      base_ = -(base * rate_);
+    }
+#endif
+  }
+  PMX_HD A operator()(A x) const {
+#if defined(__CUDA_ARCH__)
+    if constexpr (sizeof(T) == 2) return detail::exp2_approx(fmaf(x, rate_, base_));
+#endif
+    return std::exp((x - base_) * rate_);
+  }
+
+ private:
+  A base_, rate_;
+};
+
+// sqrt(x) for sums over elements of type T: on the device approximate for halves, to some units of float32 in the last
+// place.
+template <class T>
+PMX_HD Acc<T> sqrt_for(Acc<T> x) {
+#if defined(__CUDA_ARCH__)
   if constexpr (sizeof(T) == 2) {
     float result;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x * 1.4426950408889634f));
+    asm("sqrt.approx.f32 %0, %1;" : "=f"(result) : "f"(x));
     return result;
   }
 #endif
-  return std::exp(x);
+  return std::sqrt(x);
+}
+
+// a / b likewise.
+template <class T>
+PMX_HD Acc<T> divide_for(Acc<T> a, Acc<T> b) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(T) == 2) {
+    float inverse;
+    asm("rcp.approx.f32 %0, %1;" : "=f"(inverse) : "f"(b));
+    return a * inverse;
+  }
+#endif
+  return a / b;
 }
 
 }  // namespace pmx

@@ -8,12 +8,15 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "../core/macros.h"
 
 namespace pmx {
 
 constexpr int warp_size = 32;
+// Threads of the blocks whose groups of threads share rows.
+constexpr int block_threads = 256;
 
 #if defined(__CUDACC__)
 struct DeviceBlock {
@@ -32,6 +35,18 @@ struct DeviceBlock {
 };
 #endif
 
+// Computes a number here, once: the compiler would rather compute it again wherever it is used.
+template <class Value>
+PMX_HD void compute_once([[maybe_unused]] Value& value) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(Value) == 8) {
+    asm volatile("" : "+l"(value));
+  } else {
+    asm volatile("" : "+r"(value));
+  }
+#endif
+}
+
 // Combines the values of the warps of a group, each of which has its own in every lane. `Value` needs
 // merge(other, arguments...).
 template <int group, class Block, class Value, class... Arguments>
@@ -48,16 +63,19 @@ PMX_HD void combine_warps([[maybe_unused]] Block& block, [[maybe_unused]] Value&
   }
 }
 
-// Visits the elements of a row that belong to this lane, `pack` at a time: body(first index, number of elements).
-template <int group, int pack, class Block, class Body>
+// Visits the elements of a row that belong to this lane, `packs` packs at a time: body(index of the first). A pack
+// begins group * pack elements behind the one before it, so the last ones may lie behind the row.
+template <int group, int pack, int packs = 1, class Block, class Body>
 PMX_HD void over_lane(const Block& block, int64_t classes, Body&& body) {
-  const int64_t lane = block.thread() % group;
-  for (int64_t j = lane * pack; j < classes; j += group * pack) body(j);
+  // 32 bits hold the positions in a row that a warp shares (launch_plan.h).
+  using Index = std::conditional_t<(group > warp_size), int64_t, int>;
+  const auto lane = static_cast<Index>(static_cast<unsigned>(block.thread()) % group);
+  for (Index j = lane * pack; j < static_cast<Index>(classes); j += group * pack * packs) body(j);
 }
 
 template <int group, class Block>
 PMX_HD int64_t row_of(const Block& block) {
-  return block.index() * (block.threads() / group) + block.thread() / group;
+  return block.index() * (block_threads / group) + static_cast<unsigned>(block.thread()) / group;
 }
 
 }  // namespace pmx

@@ -6,13 +6,13 @@
 #include <cstdint>
 
 #include "../core/losses.h"
+#include "block.cuh"
 
 namespace pmx {
 
 enum class RowGroup : int { part_of_warp, warp, block };
 
 constexpr int part_of_warp_threads = 8;
-constexpr int block_threads = 256;
 
 // A row of up to 64 classes keeps 8 lanes busy; beyond 8192 a warp would take too long over one row.
 constexpr RowGroup row_group(int64_t classes) {

@@ -23,13 +23,13 @@ __global__ void cosine_backward_kernel(RowSets sets, int targets, const Acc<T>* 
                                                 out_second);
 }
 
-template <class T, class U, TargetKind kind, int group>
+template <class T, class U, TargetKind kind>
 __global__ void at_once_kernel(RowSets sets, int targets, RowRole role, ContrastTerms<Acc<T>> terms,
                                Contrast<Acc<T>> contrast, ColumnSum<Acc<T>>* partial, Acc<T>* states, Acc<T>* lse,
                                T* loss, bool with_gradient, T* out_first, T* out_second) {
   DeviceBlock block;
-  at_once_body<T, U, kind, group>(block, sets, targets, role, terms, contrast, partial, states, lse, loss,
-                                  with_gradient, out_first, out_second);
+  at_once_body<T, U, kind>(block, sets, targets, role, terms, contrast, partial, states, lse, loss, with_gradient,
+                           out_first, out_second);
 }
 
 template <class A, int tile>
@@ -153,7 +153,7 @@ void cosine_forward(const RowsLaunch& launch, void* states, void* sim) {
     using T = typename decltype(logits)::type;
     using U = typename decltype(target)::type;
     with_group<T>(launch.sets.first.classes, sets_packable<T, U>(launch, nullptr, nullptr), [&](auto group, auto pack) {
-      const size_t shared = group() > warp_size ? sizeof(OnlineRow<Acc<T>>) * (block_threads / warp_size) : 0;
+      const size_t shared = group() > warp_size ? sizeof(OnlineRow<T>) * (block_threads / warp_size) : 0;
       cosine_forward_kernel<T, U, kind(), group(), pack()>
           <<<blocks_for(launch.sets.rows(), group()), block_threads, shared, launch.stream>>>(
               launch.sets, launch.targets, static_cast<Acc<T>*>(states), static_cast<T*>(sim));
@@ -188,17 +188,9 @@ bool at_once(const RowsLaunch& launch, const ContrastTerms<A>& terms, const Cont
     using T = typename decltype(logits)::type;
     using U = typename decltype(target)::type;
     if constexpr (std::is_same_v<Acc<T>, A>) {
-      const auto start = [&](auto group) {
-        at_once_kernel<T, U, kind(), group()>
-            <<<1, block_threads, block_threads * sizeof(ColumnSum<A>), launch.stream>>>(
-                launch.sets, launch.targets, launch.role, terms, contrast, static_cast<ColumnSum<A>*>(scratch), states,
-                lse, static_cast<T*>(loss), with_gradient, static_cast<T*>(out_first), static_cast<T*>(out_second));
-      };
-      if (row_group(launch.sets.first.classes) == RowGroup::part_of_warp) {
-        start(Number<part_of_warp_threads>{});
-      } else {
-        start(Number<warp_size>{});
-      }
+      at_once_kernel<T, U, kind()><<<1, block_threads, block_threads * sizeof(ColumnSum<A>), launch.stream>>>(
+          launch.sets, launch.targets, launch.role, terms, contrast, static_cast<ColumnSum<A>*>(scratch), states, lse,
+          static_cast<T*>(loss), with_gradient, static_cast<T*>(out_first), static_cast<T*>(out_second));
     }
   });
   return true;

@@ -9,17 +9,10 @@
 
 namespace pmx {
 
-// A NaN is skipped here unless there is nothing else; it comes back through exp(z - max) and ends in every sum.
-template <class T, int pack>
-PMX_HD Acc<T> largest(const Pack<T, pack>& values) {
-  Acc<T> top = widen(values.at[0]);
-  for (int i = 1; i < pack; ++i) top = std::fmax(top, static_cast<Acc<T>>(widen(values.at[i])));
-  return top;
-}
-
-// Sums of a row (or of a lane's share of it) relative to the maxima seen so far.
-template <class A>
+// Sums of a row (or of a lane's share of it) of elements of type T, relative to the maxima seen so far.
+template <class T>
 struct OnlineRow {
+  using A = Acc<T>;
   A max = -INFINITY;
   A e2 = 0;
   A target_max[2] = {-INFINITY, -INFINITY};
@@ -28,14 +21,14 @@ struct OnlineRow {
 
   // exp((x - top) / T), and 0 where nothing was seen yet: -inf - -inf has no value.
   static PMX_HD A rescale(A x, A top, A inverse_T = A(1)) {
-    return x == -INFINITY ? A(0) : std::exp((x - top) * inverse_T);
+    return x == -INFINITY ? A(0) : exp_for<T>((x - top) * inverse_T);
   }
 
   // Makes the sums relative to `top` if it is the largest logit so far. Once for a pack of elements: the chain of
   // dependent operations per element is then a multiplication and an addition.
   PMX_HD void raise(A top) {
     if (!(top > max)) return;
-    const A shrink = rescale(max, top);
+    const A shrink = exp_for<T>(max - top);  // 0 the first time: top is not -inf
     e2 *= shrink * shrink;
     for (int k = 0; k < 2; ++k) dot[k] *= shrink;
     max = top;
@@ -43,7 +36,7 @@ struct OnlineRow {
 
   PMX_HD void raise_target(int k, A top, A inverse_T) {
     if (!(top > target_max[k])) return;
-    const A shrink = rescale(target_max[k], top, inverse_T);
+    const A shrink = exp_for<T>((target_max[k] - top) * inverse_T);
     norm2[k] *= shrink * shrink;
     dot[k] *= shrink;
     target_max[k] = top;
@@ -121,6 +114,56 @@ PMX_HD CosineRows set_of(const RowSets& sets, bool second) {
   return in;
 }
 
+// Packs that a lane takes at a time: of halves two, which need one maximum and one rescaling together.
+template <class T, int pack>
+constexpr int packs_at_a_time = in_pairs<T, pack> ? 2 : 1;
+
+// Adds a lane's share of a row with `targets` targets to its sums.
+template <class T, class U, TargetKind kind, int group, int pack, int targets, class Block>
+PMX_HD void add_lane(const Block& block, int64_t classes, const T* z, const U* const* target, Acc<T> inverse_T,
+                     OnlineRow<T>& sums) {
+  using A = Acc<T>;
+  constexpr int packs = packs_at_a_time<T, pack>, step = group * pack;
+  over_lane<group, pack, packs>(block, classes, [&](auto j) {
+    // Where a row ends before the last pack, the first is read in its place, which does not change the maximum.
+    decltype(j) at[packs];
+    for (int q = 0; q < packs; ++q) at[q] = q == 0 || j + q * step < classes ? j + q * step : j;
+    Pack<T, pack> logits[packs];
+    for (int q = 0; q < packs; ++q) logits[q] = load_pack<T, pack>(z + at[q]);
+    [[maybe_unused]] Pack<U, pack> values[targets][packs];
+    if constexpr (kind != TargetKind::labels) {  // on their way while the logits are worked on
+      for (int k = 0; k < targets; ++k) {
+        for (int q = 0; q < packs; ++q) values[k][q] = load_pack<U, pack>(target[k] + at[q]);
+      }
+    }
+    sums.raise(largest(logits));
+    const RelativeExp<T> exponential(OnlineRow<T>::base_of(sums.max));
+    A target_base[targets];
+    for (int k = 0; k < targets; ++k) {
+      if constexpr (kind == TargetKind::teacher_logits) sums.raise_target(k, largest(values[k]), inverse_T);
+      target_base[k] = OnlineRow<T>::base_of(sums.target_max[k]);
+    }
+    for (int q = 0; q < packs; ++q) {
+      if (q > 0 && at[q] == j) break;
+      Pack<A, pack> e = widen_pack(logits[q]);
+      for (int i = 0; i < pack; ++i) {
+        e.at[i] = exponential(e.at[i]);
+        sums.add_logit(e.at[i]);
+      }
+      if constexpr (kind != TargetKind::labels) {
+        for (int k = 0; k < targets; ++k) {
+          Pack<Acc<U>, pack> t = widen_pack(values[k][q]);
+          if constexpr (kind == TargetKind::teacher_logits) {
+            const RelativeExp<U> of_target(static_cast<Acc<U>>(target_base[k]), static_cast<Acc<U>>(inverse_T));
+            for (int i = 0; i < pack; ++i) t.at[i] = of_target(t.at[i]);
+          }
+          for (int i = 0; i < pack; ++i) sums.add_target(k, e.at[i], t.at[i]);
+        }
+      }
+    }
+  });
+}
+
 // The state of row n of a pass, by its group of threads; n may lie behind the last row.
 // Shared memory: one OnlineRow for each warp when the group is the block.
 template <class T, class U, TargetKind kind, int group, int pack, class Block>
@@ -132,7 +175,7 @@ PMX_HD void cosine_forward_row(Block& block, const RowSets& sets, int targets, i
   const int64_t row = second ? n - sets.first.rows : n;
   const T* z = static_cast<const T*>(in.logits) + (live ? row : 0) * in.stride;
   const A inverse_T = static_cast<A>(in.inverse_T);
-  OnlineRow<A> sums;
+  OnlineRow<T> sums;
   const U* target[2] = {nullptr, nullptr};
   int64_t label[2] = {-1, -1};
   for (int k = 0; k < 2; ++k) {
@@ -144,55 +187,35 @@ PMX_HD void cosine_forward_row(Block& block, const RowSets& sets, int targets, i
       target[k] = static_cast<const U*>(in.targets[k].data) + at * in.targets[k].stride;
     }
   }
-  over_lane<group, pack>(block, live ? in.classes : 0, [&](int64_t j) {
-    const Pack<T, pack> logits = load_pack<T, pack>(z + j);
-    [[maybe_unused]] Pack<U, pack> values[2] = {};
-    if constexpr (kind != TargetKind::labels) {  // on their way while the logits are worked on
-      for (int k = 0; k < 2; ++k) {
-        if (k < targets) values[k] = load_pack<U, pack>(target[k] + j);
-      }
-    }
-    sums.raise(largest(logits));
-    const A base = OnlineRow<A>::base_of(sums.max);
-    A e[pack];
-    for (int i = 0; i < pack; ++i) {
-      e[i] = exp_for<T>(widen(logits.at[i]) - base);
-      sums.add_logit(e[i]);
-    }
-    if constexpr (kind != TargetKind::labels) {
-      for (int k = 0; k < 2; ++k) {
-        if (k >= targets) break;
-        if constexpr (kind == TargetKind::teacher_logits) {
-          sums.raise_target(k, largest(values[k]), inverse_T);
-          const A target_base = OnlineRow<A>::base_of(sums.target_max[k]);
-          for (int i = 0; i < pack; ++i) {
-            sums.add_target(k, e[i], exp_for<U>((static_cast<A>(widen(values[k].at[i])) - target_base) * inverse_T));
-          }
-        } else {
-          for (int i = 0; i < pack; ++i) sums.add_target(k, e[i], widen(values[k].at[i]));
-        }
-      }
-    }
-  });
+  const int64_t classes = live ? in.classes : 0;
+  const auto sum = [&](auto count) {
+    add_lane<T, U, kind, group, pack, count()>(block, classes, z, target, inverse_T, sums);
+  };
+  if (targets == 1 || kind == TargetKind::labels) {
+    sum(std::integral_constant<int, 1>{});
+  } else {
+    sum(std::integral_constant<int, 2>{});
+  }
   sums.template combine_lanes<(group < warp_size ? group : warp_size), kind>(block, targets, inverse_T);
   combine_warps<group>(block, sums, inverse_T);
   if (!live || block.thread() % group != 0) return;
-  A norm[2] = {1, 1};
+  A lengths[2] = {0, 0};
   for (int k = 0; k < 2; ++k) {
     if (k >= targets) break;
     if constexpr (kind == TargetKind::labels) {
       // A label out of range makes its row NaN: visible in the loss, and without waiting for the device.
       const bool valid = label[k] >= 0 && label[k] < in.classes;
-      norm[k] = valid ? A(1) : A(NAN);
-      sums.dot[k] = valid ? std::exp(static_cast<A>(widen(z[label[k]])) - sums.max) : A(NAN);
+      lengths[k] = valid ? sqrt_for<T>(sums.e2) : A(NAN);
+      sums.dot[k] = valid ? exp_for<T>(static_cast<A>(widen(z[label[k]])) - sums.max) : A(NAN);
     } else if constexpr (kind == TargetKind::probabilities) {
-      norm[k] = target_norm(sums.norm2[k], target[k], in.classes);
+      lengths[k] = exact_square(sums.norm2[k]) ? sqrt_for<T>(sums.e2 * sums.norm2[k])
+                                               : rescaled_length<T>(sums.e2, sums.norm2[k], target[k], in.classes);
     } else {
-      norm[k] = std::sqrt(sums.norm2[k]);
+      lengths[k] = sqrt_for<T>(sums.e2 * sums.norm2[k]);
     }
   }
   A* state = states + n * state_width(targets);
-  store_row_state(state, sums.max, sums.e2, targets, sums.dot, norm, sums.target_max);
+  store_row_state<T>(state, sums.max, sums.e2, targets, sums.dot, lengths, sums.target_max);
   if (sim != nullptr) sim[n] = narrow<T>(state[sim_slot(0)]);
 }
 
@@ -233,38 +256,41 @@ PMX_HD void cosine_backward_row(Block& block, const RowSets& sets, int targets, 
       target_max[k] = state[sim_slot(k) + 3];
     }
   }
-  over_lane<group, pack>(block, in.classes, [&](int64_t j) {
-    const Pack<T, pack> logits = load_pack<T, pack>(z + j);
-    Pack<A, pack> result;
-    if constexpr (kind == TargetKind::labels) {
-      for (int i = 0; i < pack; ++i) {
-        const A e = exp_for<T>(static_cast<A>(widen(logits.at[i])) - max);
-        A toward = 0;
-        for (int k = 0; k < 2; ++k) {
-          if (k >= targets) break;
-          toward += gradient.pull[k] * (gradient.b[k] * e - (j + i == label[k] ? A(1) : A(0)));
+  const RelativeExp<T> exponential(max);
+  const auto differentiate = [&](auto count) {
+    over_lane<group, pack>(block, in.classes, [&](auto j) {
+      const Pack<T, pack> logits = load_pack<T, pack>(z + j);
+      [[maybe_unused]] Pack<U, pack> values[count()];
+      if constexpr (kind != TargetKind::labels) {
+        for (int k = 0; k < count(); ++k) values[k] = load_pack<U, pack>(target[k] + j);
+      }
+      const Pack<A, pack> wide = widen_pack(logits);
+      Pack<A, pack> e, toward = {};
+      for (int i = 0; i < pack; ++i) e.at[i] = exponential(wide.at[i]);
+      for (int k = 0; k < count(); ++k) {
+        Pack<Acc<U>, pack> t;
+        if constexpr (kind == TargetKind::labels) {
+          for (int i = 0; i < pack; ++i) t.at[i] = j + i == label[k] ? 1 : 0;
+        } else {
+          t = widen_pack(values[k]);
         }
-        result.at[i] = e * toward;
-      }
-    } else {
-      Pack<U, pack> values[2] = {};
-      for (int k = 0; k < 2; ++k) {
-        if (k < targets) values[k] = load_pack<U, pack>(target[k] + j);
-      }
-      for (int i = 0; i < pack; ++i) {
-        const A e = exp_for<T>(static_cast<A>(widen(logits.at[i])) - max);
-        A toward = 0;
-        for (int k = 0; k < 2; ++k) {
-          if (k >= targets) break;
-          A t = widen(values[k].at[i]);
-          if constexpr (kind == TargetKind::teacher_logits) t = exp_for<U>((t - target_max[k]) * inverse_T);
-          toward += gradient.pull[k] * (gradient.b[k] * e - t);
+        if constexpr (kind == TargetKind::teacher_logits) {
+          const RelativeExp<U> of_target(static_cast<Acc<U>>(target_max[k]), static_cast<Acc<U>>(inverse_T));
+          for (int i = 0; i < pack; ++i) t.at[i] = of_target(t.at[i]);
         }
-        result.at[i] = e * toward;
+        for (int i = 0; i < pack; ++i) {
+          toward.at[i] += gradient.pull[k] * (gradient.b[k] * e.at[i] - static_cast<A>(t.at[i]));
+        }
       }
-    }
-    store_pack(g + j, result);
-  });
+      for (int i = 0; i < pack; ++i) toward.at[i] *= e.at[i];
+      store_pack(g + j, toward);
+    });
+  };
+  if (targets == 1) {
+    differentiate(std::integral_constant<int, 1>{});
+  } else {
+    differentiate(std::integral_constant<int, 2>{});
+  }
 }
 
 template <class T, class U, TargetKind kind, int group, int pack, class Block>

@@ -91,7 +91,7 @@ void mask_mix_forward(const MaskMixShape& shape, const MaskMixOperands& operands
   with_access(shape, operands, [&](auto access) {
     using Access = typename decltype(access)::type;
     const MaskMixTiles tiles = tiles_for<Access>(shape, mask_mix_partners(shape));
-    const size_t shared = tiles.shared(sizeof(typename Access::A), tiles.partners);
+    const size_t shared = tiles.shared<typename Access::A>(tiles.partners);
     mask_mix_forward_kernel<Access>
         <<<static_cast<unsigned>(shape.n_forget * tiles.groups * tiles.per_image()), block_threads, shared, stream>>>(
             shape, tiles, operands);
@@ -114,7 +114,7 @@ void mask_mix_mask_gradient(const MaskMixShape& shape, const MaskMixOperands& op
     using Access = typename decltype(access)::type;
     using A = typename Access::A;
     const MaskMixTiles tiles = tiles_for<Access>(shape, 1);
-    const size_t shared = tiles.patch_shared(sizeof(A));
+    const size_t shared = tiles.patch_shared<A>();
     mask_mix_patches_kernel<Access>
         <<<static_cast<unsigned>(shape.pairs() * tiles.per_image()), block_threads, shared, stream>>>(
             shape, tiles, operands, static_cast<A*>(scratch));
@@ -131,7 +131,7 @@ void mask_mix_image_gradient(const MaskMixShape& shape, const MaskMixOperands& o
     if constexpr (Access::may_be_floating) {
       const MaskMixTiles tiles = tiles_for<Access>(shape, 1);
       const int64_t images = retain_side ? shape.n_retain : shape.n_forget;
-      const size_t shared = tiles.shared(sizeof(typename Access::A), 1);
+      const size_t shared = tiles.shared<typename Access::A>(1);
       mask_mix_image_gradient_kernel<Access>
           <<<static_cast<unsigned>(images * tiles.per_image()), block_threads, shared, stream>>>(shape, tiles, operands,
                                                                                                  retain_side);

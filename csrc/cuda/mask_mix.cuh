@@ -43,10 +43,16 @@ PMX_HD void store_any(void* data, int64_t index, Dtype dtype, A value) {
 
 PMX_HD int64_t bytes_of(Dtype dtype) { return dtype == Dtype::f64 ? 8 : dtype == Dtype::f32 ? 4 : 2; }
 
-PMX_HD float wide(uint8_t value) { return static_cast<float>(value); }
-template <class T>
-PMX_HD Acc<T> wide(T value) {
-  return widen(value);
+// The elements of a pack in the type A.
+template <class A, class T, int pack>
+PMX_HD Pack<A, pack> wide(const Pack<T, pack>& values) {
+  if constexpr (std::is_same_v<T, uint8_t>) {
+    Pack<A, pack> result;
+    for (int e = 0; e < pack; ++e) result.at[e] = static_cast<A>(values.at[e]);
+    return result;
+  } else {
+    return widen_pack(values);
+  }
 }
 
 // Elements of known types. A thread handles the channels in rounds of `packs` packs; element e of pack q belongs to
@@ -74,10 +80,14 @@ struct TypedAccess {
   static PMX_HD int pixel(int q, int e) { return colour ? (q * pack + e) / 3 : e; }
   static PMX_HD int channel(int round, int q, int e) { return colour ? (q * pack + e) % 3 : round * packs + q; }
   static PMX_HD const void* image_at(const MaskMixShape&, const void* images, int64_t index, int64_t stride) {
-    return static_cast<const In*>(images) + index * stride;
+    int64_t first = index * stride;
+    compute_once(first);
+    return static_cast<const In*>(images) + first;
   }
   static PMX_HD const void* mix_at(const MaskMixShape&, const void* mixes, int64_t index, int64_t stride) {
-    return static_cast<const Out*>(mixes) + index * stride;
+    int64_t first = index * stride;
+    compute_once(first);
+    return static_cast<const Out*>(mixes) + first;
   }
   static PMX_HD Image image(const MaskMixShape&, const void* data, int index) {
     return load_pack<In, pack>(static_cast<const In*>(data) + index);
@@ -93,6 +103,22 @@ struct TypedAccess {
     store(shape, data, index, values);
   }
 };
+
+// Calls body(round, live) for the channels of a thread's pixels; live(q) says whether the round has pack q. Rounds of
+// floating images that have all of them, as usual, do without asking; of bytes, all at once would take too many
+// registers.
+template <class Access, class Body>
+PMX_HD void over_rounds(const MaskMixTiles& tiles, Body&& body) {
+  using Index = typename Access::Index;
+  const Index rounds = Access::rounds(tiles);
+  for (Index round = 0; round < rounds; ++round) {
+    if (!Access::may_be_bytes && Access::live(tiles, round, Access::packs - 1)) {
+      body(round, [](int) { return true; });
+    } else {
+      body(round, [&](int q) { return Access::live(tiles, round, q); });
+    }
+  }
+}
 
 // Elements of any type and layout, one at a time.
 template <class Accumulator>
@@ -157,11 +183,13 @@ struct Tile {
     return axis.template first_source<Access::narrow>(at);
   }
   static PMX_HD Index second_of(const MaskMixAxis& axis, Index at) { return axis.second_source(first_of(axis, at)); }
+  // `step` is the distance of neighbouring sources.
   template <class A>
-  static PMX_HD MaskMixTap<A> tap(const MaskMixAxis& axis, Index at, Index begin) {
+  static PMX_HD MaskMixTap<A> tap(const MaskMixAxis& axis, Index at, Index begin, int step) {
     const Index first = first_of(axis, at);
-    return {axis.template weight<A, Access::narrow>(at, first), static_cast<int>(first - begin),
-            static_cast<int>(axis.second_source(first) - begin)};
+    const A weight = axis.template weight<A, Access::narrow>(at, first);
+    return {A(1) - weight, weight, static_cast<int>(first - begin) * step,
+            static_cast<int>(axis.second_source(first) - begin) * step};
   }
 
  private:
@@ -172,12 +200,12 @@ struct Tile {
 template <class M, class A>
 PMX_HD void expand_column(const void* mask_logits, int64_t first, int64_t width, const MaskMixTap<A>& tap, int begin,
                           int step, int count, A* expanded, int pitch) {
-  const M* near = static_cast<const M*>(mask_logits) + first + tap.first;
+  const M* near = static_cast<const M*>(mask_logits) + first + tap.first + begin * width;
   const int ahead = tap.second - tap.first;
-  for (int k = begin; k < count; k += step) {
-    const A a = finite_logit(static_cast<A>(widen(near[k * width])));
-    const A b = finite_logit(static_cast<A>(widen(near[k * width + ahead])));
-    expanded[k * pitch] = a * (A(1) - tap.weight) + b * tap.weight;
+  for (int k = begin; k < count; k += step, near += step * width) {
+    const A a = finite_logit(static_cast<A>(widen(near[0])));
+    const A b = finite_logit(static_cast<A>(widen(near[ahead])));
+    expanded[k * pitch] = a * tap.near + b * tap.far;
   }
 }
 
@@ -190,17 +218,17 @@ PMX_HD void expand_masks(Block& block, const MaskMixShape& shape, const MaskMixT
                          A* weights) {
   using Index = typename Access::Index;
   const int thread = block.thread();
-  for (int y = thread; y < tile.rows; y += block.threads()) {
-    rows[y] = Tile<Access>::template tap<A>(tiles.row_axis, tile.top + y, tile.first_source_row);
-  }
   const int pitch = static_cast<int>(tiles.columns);
+  for (int y = thread; y < tile.rows; y += block.threads()) {
+    rows[y] = Tile<Access>::template tap<A>(tiles.row_axis, tile.top + y, tile.first_source_row, pitch);
+  }
   const int step = static_cast<int>(tiles.by_columns.quotient(static_cast<uint32_t>(block.threads())));
   const int begin = static_cast<int>(tiles.by_columns.quotient(static_cast<uint32_t>(thread)));
   const int x = thread - begin * pitch;
   if (begin >= step || x >= tile.columns) return;
   const MaskMixTap<A> tap =
-      Tile<Access>::template tap<A>(tiles.column_axis, tile.left + static_cast<Index>(x), tile.first_source_column);
-  if (weights != nullptr && begin == 0) weights[x] = tap.weight;
+      Tile<Access>::template tap<A>(tiles.column_axis, tile.left + static_cast<Index>(x), tile.first_source_column, 1);
+  if (weights != nullptr && begin == 0) weights[x] = tap.far;
   const int64_t size = shape.mask_height * shape.mask_width;
   int64_t first = pair * size + tile.first_source_row * shape.mask_width + tile.first_source_column;
   for (int g = 0; g < count; ++g, first += size, expanded += tiles.mask_values()) {
@@ -238,29 +266,40 @@ struct PixelPlace {
     y = static_cast<int>(tiles.by_packs.quotient(thread));
     x = static_cast<int>(thread - static_cast<uint32_t>(y) * tiles.by_packs.value) * Access::pack;
     if (x >= tile.columns || y >= tiles.pass_rows) y = static_cast<int>(tile.rows);  // none
+    compute_once(x);
+    compute_once(y);
   }
   static PMX_HD Index pixel(const MaskMixShape& shape, const Tile<Access>& tile, int y, int x) {
     return (tile.top + y) * static_cast<Index>(shape.width) + tile.left + x;
   }
 };
 
+// Mask logits of a thread's pixels, from the mask rows at its first column.
+template <class A, int pack>
+PMX_HD Pack<A, pack> expanded_logits(const MaskMixTap<A>& tap, const A* expanded) {
+  const Pack<A, pack> upper = load_pack<A, pack>(expanded + tap.first);
+  const Pack<A, pack> lower = load_pack<A, pack>(expanded + tap.second);
+  Pack<A, pack> logits;
+  for (int e = 0; e < pack; ++e) logits.at[e] = upper.at[e] * tap.near + lower.at[e] * tap.far;
+  return logits;
+}
+
 // Shares of a thread's pixels for elements of type T, from the mask rows at its first column.
 template <class T, class A, int pack>
 struct PixelShares {
   A forget[pack], retain[pack];
 
-  PMX_HD PixelShares(const MaskMixTap<A>& tap, const A* expanded, int pitch) {
-    const Pack<A, pack> upper = load_pack<A, pack>(expanded + tap.first * pitch);
-    const Pack<A, pack> lower = load_pack<A, pack>(expanded + tap.second * pitch);
+  PMX_HD PixelShares(const MaskMixTap<A>& tap, const A* expanded) {
+    const Pack<A, pack> logits = expanded_logits<A, pack>(tap, expanded);
     for (int e = 0; e < pack; ++e) {
-      const Shares<A> shares = shares_of<A, T>(upper.at[e] * (A(1) - tap.weight) + lower.at[e] * tap.weight);
+      const Shares<A> shares = shares_of<A, T>(logits.at[e]);
       forget[e] = shares.forget;
       retain[e] = shares.retain;
     }
   }
 };
 
-// Blocks: (forget image, group of partners) x tiles. Shared memory: tiles.shared(size of A, tiles.partners).
+// Blocks: (forget image, group of partners) x tiles. Shared memory: tiles.shared<A>(tiles.partners).
 template <class Access, class Block>
 PMX_HD void mask_mix_forward_body(Block& block, const MaskMixShape& shape, const MaskMixTiles& tiles,
                                   const MaskMixOperands& operands) {
@@ -274,8 +313,8 @@ PMX_HD void mask_mix_forward_body(Block& block, const MaskMixShape& shape, const
   const int partners = shape.grid ? static_cast<int>(shape.n_retain) : 1;
   const int count = partners - begin < tiles.partners ? partners - begin : static_cast<int>(tiles.partners);
   const int64_t first_pair = static_cast<int64_t>(forget) * partners + begin;
-  A* expanded = reinterpret_cast<A*>(block.shared());
-  auto* taps = reinterpret_cast<MaskMixTap<A>*>(expanded + tiles.partners * tiles.mask_values());
+  auto* taps = reinterpret_cast<MaskMixTap<A>*>(block.shared());
+  A* expanded = reinterpret_cast<A*>(taps + tiles.rows);
   expand_masks<Access>(block, shape, tiles, tile, operands.mask_logits, first_pair, count, expanded, taps,
                        static_cast<A*>(nullptr));
   block.sync();
@@ -284,12 +323,10 @@ PMX_HD void mask_mix_forward_body(Block& block, const MaskMixShape& shape, const
   for (int y = place.y; y < tile.rows; y += static_cast<int>(tiles.pass_rows)) {
     const Index pixel = PixelPlace<Access>::pixel(shape, tile, y, place.x);
     const MaskMixTap<A> tap = taps[y];
-    for (Index round = 0; round < Access::rounds(tiles); ++round) {
+    over_rounds<Access>(tiles, [&](Index round, auto live) {
       typename Access::Image f[packs];
       for (int q = 0; q < packs; ++q) {
-        if (Access::live(tiles, round, q)) {
-          f[q] = Access::image(shape, x_forget, Access::offset(shape, tiles, round, q, pixel));
-        }
+        if (live(q)) f[q] = Access::image(shape, x_forget, Access::offset(shape, tiles, round, q, pixel));
       }
       const A* mask = expanded + place.x;
       for (int g = 0; g < count; ++g, mask += tiles.mask_values()) {
@@ -297,18 +334,17 @@ PMX_HD void mask_mix_forward_body(Block& block, const MaskMixShape& shape, const
         const void* x_retain = Access::image_at(shape, operands.retain, retain, operands.retain_stride);
         typename Access::Image r[packs];
         for (int q = 0; q < packs; ++q) {  // all loads before the first store, which the compiler may not pass
-          if (Access::live(tiles, round, q)) {
-            r[q] = Access::image(shape, x_retain, Access::offset(shape, tiles, round, q, pixel));
-          }
+          if (live(q)) r[q] = Access::image(shape, x_retain, Access::offset(shape, tiles, round, q, pixel));
         }
-        const PixelShares<typename Access::Element, A, pack> shares(tap, mask, static_cast<int>(tiles.columns));
+        const PixelShares<typename Access::Element, A, pack> shares(tap, mask);
         void* out = const_cast<void*>(Access::mix_at(shape, operands.result, first_pair + g, shape.image_size()));
         for (int q = 0; q < packs; ++q) {
-          if (!Access::live(tiles, round, q)) continue;
+          if (!live(q)) continue;
+          const Pack<A, pack> of_forget = wide<A>(f[q]), of_retain = wide<A>(r[q]);
           Pack<A, pack> mixed;
           for (int e = 0; e < pack; ++e) {
             const int n = Access::pixel(q, e);
-            mixed.at[e] = wide(f[q].at[e]) * shares.forget[n] + wide(r[q].at[e]) * shares.retain[n];
+            mixed.at[e] = of_forget.at[e] * shares.forget[n] + of_retain.at[e] * shares.retain[n];
             if (Access::may_be_bytes && shape.bytes) {
               const Index channel = Access::channel(round, q, e);
               mixed.at[e] = mixed.at[e] * static_cast<A>(operands.normalisation.scale(channel)) +
@@ -318,11 +354,11 @@ PMX_HD void mask_mix_forward_body(Block& block, const MaskMixShape& shape, const
           Access::store(shape, out, Access::offset(shape, tiles, round, q, pixel), mixed);
         }
       }
-    }
+    });
   }
 }
 
-// Blocks: images of one side x tiles. Shared memory: tiles.shared(size of A, 1).
+// Blocks: images of one side x tiles. Shared memory: tiles.shared<A>(1).
 template <class Access, class Block>
 PMX_HD void mask_mix_image_gradient_body(Block& block, const MaskMixShape& shape, const MaskMixTiles& tiles,
                                          const MaskMixOperands& operands, bool retain_side) {
@@ -335,8 +371,8 @@ PMX_HD void mask_mix_image_gradient_body(Block& block, const MaskMixShape& shape
   // From one partner to the next.
   const int64_t step = retain_side ? shape.n_retain : 1;
   const int64_t first_pair = shape.grid && !retain_side ? image * shape.n_retain : static_cast<int64_t>(image);
-  A* expanded = reinterpret_cast<A*>(block.shared());
-  auto* taps = reinterpret_cast<MaskMixTap<A>*>(expanded + tiles.mask_values());
+  auto* taps = reinterpret_cast<MaskMixTap<A>*>(block.shared());
+  A* expanded = reinterpret_cast<A*>(taps + tiles.rows);
   const PixelPlace<Access> place(block, tiles, tile);
   const Index rounds = Access::rounds(tiles),
               passes = static_cast<Index>((tile.rows + tiles.pass_rows - 1) / tiles.pass_rows);
@@ -354,14 +390,13 @@ PMX_HD void mask_mix_image_gradient_body(Block& block, const MaskMixShape& shape
       block.sync();
       if (!live) continue;
       const void* grad = Access::mix_at(shape, operands.grad, pair, operands.grad_stride);
-      const PixelShares<typename Access::Element, A, pack> shares(taps[y], expanded + place.x,
-                                                                  static_cast<int>(tiles.columns));
+      const PixelShares<typename Access::Element, A, pack> shares(taps[y], expanded + place.x);
       for (int q = 0; q < packs; ++q) {
         if (!Access::live(tiles, round, q)) continue;
-        const typename Access::Grad g = Access::grad(shape, grad, Access::offset(shape, tiles, round, q, pixel));
+        const Pack<A, pack> g = wide<A>(Access::grad(shape, grad, Access::offset(shape, tiles, round, q, pixel)));
         for (int e = 0; e < pack; ++e) {
           const int n = Access::pixel(q, e);
-          total[q].at[e] += wide(g.at[e]) * (retain_side ? shares.retain[n] : shares.forget[n]);
+          total[q].at[e] += g.at[e] * (retain_side ? shares.retain[n] : shares.forget[n]);
         }
       }
     }

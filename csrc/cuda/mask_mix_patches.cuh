@@ -27,59 +27,57 @@ PMX_HD void differentiate_pixels(Block& block, const MaskMixShape& shape, const 
   for (int y = place.y; y < tile.rows; y += static_cast<int>(tiles.pass_rows)) {
     const Index pixel = PixelPlace<Access>::pixel(shape, tile, y, place.x);
     A difference[pack] = {};
-    for (Index round = 0; round < Access::rounds(tiles); ++round) {
+    over_rounds<Access>(tiles, [&](Index round, auto live) {
       typename Access::Image f[packs], r[packs];
       typename Access::Grad g[packs];
       for (int q = 0; q < packs; ++q) {
-        if (!Access::live(tiles, round, q)) continue;
+        if (!live(q)) continue;
         const Index offset = Access::offset(shape, tiles, round, q, pixel);
         f[q] = Access::image(shape, x_forget, offset);
         r[q] = Access::image(shape, x_retain, offset);
         g[q] = Access::grad(shape, grad, offset);
       }
       for (int q = 0; q < packs; ++q) {
-        if (!Access::live(tiles, round, q)) continue;
+        if (!live(q)) continue;
+        const Pack<A, pack> of_forget = wide<A>(f[q]), of_retain = wide<A>(r[q]), incoming = wide<A>(g[q]);
         for (int e = 0; e < pack; ++e) {
-          A term = wide(g[q].at[e]) * (wide(f[q].at[e]) - wide(r[q].at[e]));
+          A term = incoming.at[e] * (of_forget.at[e] - of_retain.at[e]);
           if (Access::may_be_bytes && shape.bytes) {
             term *= static_cast<A>(operands.normalisation.scale(Access::channel(round, q, e)));
           }
           difference[Access::pixel(q, e)] += term;
         }
       }
-    }
-    const PixelShares<typename Access::Element, A, pack> shares(rows[y], expanded + place.x, pitch);
+    });
+    const Pack<A, pack> logits = expanded_logits<A, pack>(rows[y], expanded + place.x);
     Pack<A, pack> result;
-    for (int e = 0; e < pack; ++e) result.at[e] = difference[e] * (shares.forget[e] * shares.retain[e]);
+    for (int e = 0; e < pack; ++e) {
+      result.at[e] = difference[e] * shares_product<A, typename Access::Element>(logits.at[e]);
+    }
     store_whole(by_logit + y * pitch + place.x, result);
   }
 }
 
-// Sums a column of the tile into its sources, `to` being their first: a row adds to its two sources, and what the next
-// source has so far is ready when the rows turn to it.
+// Sums a column of the tile into its `sources` sources, `to` being their first: a row adds to its two sources, and what
+// the next source has so far is ready when the rows turn to it. `ends` has the first row that does not begin at a
+// source.
 template <class A>
-PMX_HD void fold_column(const A* by_logit, const MaskMixTap<A>* rows, int count, int pitch, int sources, A* to) {
-  int source = 0;
-  A own = 0, next = 0;
-  for (int y = 0; y < count; ++y, by_logit += pitch) {
-    const MaskMixTap<A> tap = rows[y];
-    if (tap.first != source) {
-      to[source * pitch] = own;
-      own = next;
-      next = A(0);
-      for (++source; source < tap.first; ++source) {  // sources that no row begins at
-        to[source * pitch] = own;
-        own = A(0);
-      }
+PMX_HD void fold_column(const A* by_logit, const MaskMixTap<A>* rows, const int* ends, int pitch, int sources, A* to) {
+  A own = 0;
+  int y = 0;
+  for (int source = 0; source < sources; ++source, to += pitch) {
+    A next = 0;
+    for (const int end = ends[source]; y < end; ++y, by_logit += pitch) {
+      const MaskMixTap<A>& tap = rows[y];
+      own += *by_logit * tap.near;
+      next += *by_logit * tap.far;
     }
-    own += *by_logit * (A(1) - tap.weight);
-    next += *by_logit * tap.weight;
+    *to = own;
+    own = next;
   }
-  to[source * pitch] = own;
-  if (source + 1 < sources) to[(source + 1) * pitch] = next;
 }
 
-// Blocks: pairs x tiles. Shared memory: tiles.patch_shared(size of A). `patches` is
+// Blocks: pairs x tiles. Shared memory: tiles.patch_shared<A>(). `patches` is
 // [pairs, tiles, source_rows, source_columns].
 template <class Access, class Block>
 PMX_HD void mask_mix_patches_body(Block& block, const MaskMixShape& shape, const MaskMixTiles& tiles,
@@ -88,19 +86,26 @@ PMX_HD void mask_mix_patches_body(Block& block, const MaskMixShape& shape, const
   using Index = typename Access::Index;
   const auto index = static_cast<uint32_t>(block.index()), pair = tiles.by_image.quotient(index);
   const Tile<Access> tile(shape, tiles, index - pair * tiles.by_image.value);
-  A* expanded = reinterpret_cast<A*>(block.shared());
+  auto* rows = reinterpret_cast<MaskMixTap<A>*>(block.shared());
+  A* expanded = reinterpret_cast<A*>(rows + tiles.rows);
   A* by_logit = expanded + tiles.mask_values();
   A* weights = by_logit + tiles.rows * tiles.columns;
-  auto* rows = reinterpret_cast<MaskMixTap<A>*>(weights + tiles.columns);
-  // First readers of the source columns, from the one before the tile's first to the one after its last.
-  int* readers = reinterpret_cast<int*>(rows + tiles.rows);
+  // First readers of the source columns, from the one before the tile's first to the one after its last, and of the
+  // source rows from the second on.
+  int* readers = reinterpret_cast<int*>(weights + tiles.columns);
+  int* row_readers = readers + tiles.source_columns + 2;
   expand_masks<Access>(block, shape, tiles, tile, operands.mask_logits, pair, 1, expanded, rows, weights);
   const Index last_column = Tile<Access>::second_of(tiles.column_axis, tile.left + tile.columns - 1);
   const int sources = tile.source_rows, width = static_cast<int>(last_column - tile.first_source_column) + 1;
+  const auto reader = [](const MaskMixAxis& axis, Index source, Index begin, Index count) {
+    const Index at = axis.template reader<Access::narrow>(source) - begin;
+    return static_cast<int>(at < 0 ? 0 : at < count ? at : count);
+  };
   for (int i = block.thread(); i < width + 2; i += block.threads()) {
-    const Index reader =
-        tiles.column_axis.template reader<Access::narrow>(tile.first_source_column + i - 1) - tile.left;
-    readers[i] = static_cast<int>(reader < 0 ? 0 : reader < tile.columns ? reader : tile.columns);
+    readers[i] = reader(tiles.column_axis, tile.first_source_column + i - 1, tile.left, tile.columns);
+  }
+  for (int i = block.thread(); i < sources; i += block.threads()) {
+    row_readers[i] = reader(tiles.row_axis, tile.first_source_row + i + 1, tile.top, tile.rows);
   }
   block.sync();
   differentiate_pixels<Access>(block, shape, tiles, tile, operands, pair, expanded, rows, by_logit);
@@ -108,7 +113,7 @@ PMX_HD void mask_mix_patches_body(Block& block, const MaskMixShape& shape, const
   // Vertically: the mask rows are not needed any more, their place takes the sums. A thread has one column.
   const int pitch = static_cast<int>(tiles.columns);
   for (int x = block.thread(); x < tile.columns; x += block.threads()) {
-    fold_column(by_logit + x, rows, static_cast<int>(tile.rows), pitch, sources, expanded + x);
+    fold_column(by_logit + x, rows, row_readers, pitch, sources, expanded + x);
   }
   block.sync();
   // Horizontally, some lanes for each element of the patch: columns whose second source it is, then those whose first.

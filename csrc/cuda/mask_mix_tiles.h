@@ -81,10 +81,11 @@ struct MaskMixAxis {
   }
 };
 
-// Where an output row or column of a tile reads: steps from the first source of the tile, and the second one's weight.
+// Where an output row or column of a tile reads: places of its two sources, counted from the first source of the tile,
+// and their weights.
 template <class A>
-struct MaskMixTap {
-  A weight;
+struct alignas(16) MaskMixTap {
+  A near, far;
   int first, second;
 };
 
@@ -103,14 +104,15 @@ struct MaskMixTiles {
   PMX_HD int64_t mask_values() const { return source_rows * columns; }
   PMX_HD int64_t patch_values() const { return source_rows * source_columns; }
 
-  // Shared memory of a block, in bytes: mask rows and the taps of the tile's rows; for a patch also a gradient for each
-  // pixel, the weights of the tile's columns and the first readers of its source columns.
-  size_t shared(size_t accumulator, int64_t pairs) const {
-    return accumulator * mask_values() * pairs + (accumulator + 8) * rows;
+  // Shared memory of a block, in bytes: taps of the tile's rows and mask rows; for a patch also a gradient for each
+  // pixel, the weights of the tile's columns and the first readers of its source columns and rows.
+  template <class A>
+  size_t shared(int64_t pairs) const {
+    return sizeof(MaskMixTap<A>) * rows + sizeof(A) * mask_values() * pairs;
   }
-  size_t patch_shared(size_t accumulator) const {
-    return accumulator * (mask_values() + rows * columns + columns) + (accumulator + 8) * rows +
-           sizeof(int) * (source_columns + 2);
+  template <class A>
+  size_t patch_shared() const {
+    return shared<A>(1) + sizeof(A) * (rows * columns + columns) + sizeof(int) * (source_columns + 2 + source_rows);
   }
 };
 

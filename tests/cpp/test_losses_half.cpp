@@ -76,7 +76,7 @@ template <class T, class U, TargetKind kind, int group, int pack>
 Result<T> run_emulated(const Problem<T>& p) {
   Result<T> result(p);
   const CosineRows in = p.in(std::is_same_v<U, float>);
-  const size_t shared = group > warp_size ? sizeof(OnlineRow<float>) * (block_threads / warp_size) : 0;
+  const size_t shared = group > warp_size ? sizeof(OnlineRow<T>) * (block_threads / warp_size) : 0;
   const emulator::Launch shape = {ceil_div(p.rows, block_threads / group), block_threads, shared};
   emulator::launch(shape, {emulator::output("states", result.states)}, [&](emulator::Block& block) {
     cosine_forward_body<T, U, kind, group, pack>(block, RowSets{in, {}}, 2, result.states.data(),

@@ -103,7 +103,7 @@ Runner<T> cpu_runner(const char* isa, const KernelTable& table) {
 template <class T, TargetKind kind, int group, int pack>
 Runner<T> emulated_kind() {
   const auto shape = [](int64_t rows) {
-    const size_t shared = group > warp_size ? sizeof(OnlineRow<Acc<T>>) * (block_threads / warp_size) : 0;
+    const size_t shared = group > warp_size ? sizeof(OnlineRow<T>) * (block_threads / warp_size) : 0;
     return emulator::Launch{ceil_div(rows, block_threads / group), block_threads, shared};
   };
   return {"emulated",
@@ -330,7 +330,7 @@ void compare_sharpen() {
     }
     const auto emulate = [&](auto group, auto pack) {
       const emulator::Launch shape{ceil_div(rows, block_threads / group()), block_threads,
-                                   sizeof(OnlineSoftmax<A>) * (block_threads / warp_size)};
+                                   sizeof(OnlineSoftmax<T>) * (block_threads / warp_size)};
       compare_with(
           "emulated",
           [&](std::vector<T>& out) {

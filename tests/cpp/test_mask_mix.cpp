@@ -221,7 +221,7 @@ Runner<In, Out, M> emulated(const char* name) {
             const MaskMixOperands operands = with(p, out.data());
             const MaskMixTiles tiles = mask_mix_tiles(p.shape, Access::pack, mask_mix_partners(p.shape), sizeof(A));
             emulator::launch({p.shape.n_forget * tiles.groups * tiles.per_image(), block_threads,
-                              tiles.shared(sizeof(A), tiles.partners)},
+                              tiles.template shared<A>(tiles.partners)},
                              {emulator::output("out", out)}, [&](emulator::Block& block) {
                                mask_mix_forward_body<Access>(block, p.shape, tiles, operands);
                              });
@@ -231,7 +231,7 @@ Runner<In, Out, M> emulated(const char* name) {
             const MaskMixTiles tiles = mask_mix_tiles(p.shape, Access::pack, 1, sizeof(A));
             std::vector<A> patches(p.shape.pairs() * tiles.per_image() * tiles.source_rows * tiles.source_columns,
                                    A(NAN));
-            emulator::launch({p.shape.pairs() * tiles.per_image(), block_threads, tiles.patch_shared(sizeof(A))},
+            emulator::launch({p.shape.pairs() * tiles.per_image(), block_threads, tiles.template patch_shared<A>()},
                              {emulator::output("patches", patches)}, [&](emulator::Block& block) {
                                mask_mix_patches_body<Access>(block, p.shape, tiles, operands, patches.data());
                              });
@@ -244,7 +244,7 @@ Runner<In, Out, M> emulated(const char* name) {
             const MaskMixOperands operands = with(p, out.data());
             const MaskMixTiles tiles = mask_mix_tiles(p.shape, Access::pack, 1, sizeof(A));
             const int64_t images = retain_side ? p.shape.n_retain : p.shape.n_forget;
-            emulator::launch({images * tiles.per_image(), block_threads, tiles.shared(sizeof(A), 1)},
+            emulator::launch({images * tiles.per_image(), block_threads, tiles.template shared<A>(1)},
                              {emulator::output("out", out)}, [&](emulator::Block& block) {
                                mask_mix_image_gradient_body<Access>(block, p.shape, tiles, operands, retain_side);
                              });

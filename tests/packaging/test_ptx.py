@@ -62,7 +62,7 @@ def test_statements_are_told_apart() -> None:
         "shfl.sync.down.b32 %r1|%p1, %r2, 1, 31, -1",
         "bar.sync 1",
         "mma.sync.aligned.m8n8k4.row.col.f32.f16.f16.f32 {%f1}, {%r1}, {%r2}, {%f1}",
-        "sqrt.approx.f32 %f1, %f2",
+        "rsqrt.approx.f32 %f1, %f2",
         "mov.u32 %r1, %clock",
     ],
 )
@@ -100,6 +100,10 @@ INSTRUCTIONS = [
     ("setp.nan.f32 %p0, %f1, %f2; selp.b32 %r0, 1, 0, %p0", 0, NAN, 1),
     ("setp.eq.s32 %p0, %r1, 7; @%p0 mov.u32 %r0, 3; @!%p0 mov.u32 %r0, 4", 7, 0, 3),
     ("max.f32 %f0, %f1, %f2", NAN, float_bits(1), float_bits(1)),
+    ("max.bf16x2 %r0, %r1, %r2", 0x3F80C000, 0x4000BF80, 0x4000BF80),
+    ("max.bf16x2 %r0, %r1, %r2", 0x7FC0FF80, 0xC0004000, 0xC0004000),  # a NaN above, and minus infinity
+    ("max.f16x2 %r0, %r1, %r2", 0x3C007BFF, 0x40007E00, 0x40007BFF),  # in bfloat16 another order, and no NaN
+    ("sqrt.approx.f32 %f0, %f1", float_bits(9), 0, float_bits(3)),
     ("neg.f32 %f0, %f1", float_bits(2), 0, float_bits(-2)),
     ("fma.rn.f32 %f0, %f1, %f2, 0f3F800000", float_bits(2), float_bits(3), float_bits(7)),
     ("fma.rm.f32 %f0, %f1, %f2, 0f3F800000", float_bits(2**-40), float_bits(-1), float_bits(1 - 2**-24)),
@@ -192,6 +196,8 @@ def test_instructions_have_kinds_and_weights() -> None:
     }
     assert {opcode: counts.kind_of(opcode) for opcode in kinds} == kinds
     assert counts.weight_of("mov.u32") == 0 and counts.weight_of("add.s32") == 1
+    assert counts.weight_of("rcp.approx.ftz.f32") == counts.weight_of("ex2.approx.ftz.f32") == 1
+    assert 1 < counts.weight_of("sqrt.approx.f32") < counts.weight_of("sqrt.rn.f32")
     assert counts.weight_of("add.s64") == 2 and counts.weight_of("div.s64") > counts.weight_of("div.s32") > 8
 
 

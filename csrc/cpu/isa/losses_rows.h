@@ -9,6 +9,12 @@
 namespace pmx {
 inline namespace PMX_ISA {
 
+// Not inlined: it hardly ever runs, and would take registers from what does.
+template <class T, class A, class U>
+static __attribute__((noinline)) A rare_length(A e2, A norm2, const U* target, int64_t classes) {
+  return rescaled_length<T>(e2, norm2, target, classes);
+}
+
 template <class T, class U, TargetKind kind, int targets>
 static void cosine_forward(const CosineRows& in, int64_t begin, int64_t end, void* states, void* sim) {
   using A = Acc<T>;
@@ -20,7 +26,7 @@ static void cosine_forward(const CosineRows& in, int64_t begin, int64_t end, voi
     const A max = row_max(z, in.classes);
     [[maybe_unused]] const U* target[targets];
     A target_max[targets] = {};
-    A dot[targets], norm[targets];
+    A dot[targets], lengths[targets];
     V e2{}, dots[targets] = {}, norms[targets] = {};
     if constexpr (kind == TargetKind::labels) {
       over_row<lanes>(in.classes, [&](int64_t j, auto count) {
@@ -31,7 +37,7 @@ static void cosine_forward(const CosineRows& in, int64_t begin, int64_t end, voi
         const int64_t label = static_cast<const int64_t*>(in.targets[k].data)[in.targets[k].row(n)];
         const bool valid = label >= 0 && label < in.classes;
         // A label out of range makes its row NaN: visible in the loss, and without waiting for a device.
-        norm[k] = valid ? A(1) : A(NAN);
+        lengths[k] = valid ? std::sqrt(sum(e2)) : A(NAN);
         dot[k] = valid ? exp(broadcast<V>(A(widen(z[label])) - max))[0] : A(NAN);
       }
     } else {
@@ -53,17 +59,19 @@ static void cosine_forward(const CosineRows& in, int64_t begin, int64_t end, voi
           norms[k] += t * t;
         }
       });
+      const A total = sum(e2);
       for (int k = 0; k < targets; ++k) {
         dot[k] = sum(dots[k]);
-        if constexpr (kind == TargetKind::probabilities) {
-          norm[k] = target_norm(sum(norms[k]), target[k], in.classes);
+        const A norm2 = sum(norms[k]);
+        if (kind == TargetKind::teacher_logits || exact_square(norm2)) {
+          lengths[k] = std::sqrt(total * norm2);
         } else {
-          norm[k] = std::sqrt(sum(norms[k]));
+          lengths[k] = rare_length<T>(total, norm2, target[k], in.classes);
         }
       }
     }
     A* state = static_cast<A*>(states) + n * state_width(targets);
-    store_row_state(state, max, sum(e2), targets, dot, norm, target_max);
+    store_row_state<T>(state, max, sum(e2), targets, dot, lengths, target_max);
     if (sim != nullptr) static_cast<T*>(sim)[n] = narrow<T>(state[sim_slot(0)]);
   }
 }

@@ -67,20 +67,19 @@ static const A* expanded_row(const MaskMixPlan& plan, MaskMixWorkspace<A>& work,
   const void* logits = at(plan.operands.mask_logits, row * mask_width, size_of(plan.shape.mask));
   switch (plan.shape.mask) {
     case Dtype::f32:
-      widen_row<float>(logits, work.mask_row, mask_width);
+      mask_logits<float>(logits, work.mask_row, mask_width);
       break;
     case Dtype::f64:
-      widen_row<double>(logits, work.mask_row, mask_width);
+      mask_logits<double>(logits, work.mask_row, mask_width);
       break;
     case Dtype::bf16:
-      widen_row<BFloat16>(logits, work.mask_row, mask_width);
+      mask_logits<BFloat16>(logits, work.mask_row, mask_width);
       break;
     case Dtype::f16:
-      widen_row<Half>(logits, work.mask_row, mask_width);
+      mask_logits<Half>(logits, work.mask_row, mask_width);
       break;
   }
   const A *near = static_cast<const A*>(plan.near), *far = static_cast<const A*>(plan.far), *from = work.mask_row;
-  for (int64_t x = 0; x < mask_width; ++x) work.mask_row[x] = finite_logit(work.mask_row[x]);
   for (int64_t x = 0; x < plan.shape.width; ++x) to[x] = from[plan.first[x]] * near[x] + from[plan.second[x]] * far[x];
   return to;
 }

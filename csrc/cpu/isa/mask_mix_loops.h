@@ -138,9 +138,10 @@ static void put(const A* from, void* out, int64_t n) {
   over_row<Simd<A>::lanes>(n, [&](int64_t j, auto count) { write(to + j, read<A>(from + j, count), count); });
 }
 
+// A row of the mask, as it is interpolated.
 template <class M, class A>
-static void widen_row(const void* from, A* to, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) to[i] = as<A>(static_cast<const M*>(from)[i]);
+static void mask_logits(const void* from, A* to, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) to[i] = finite_logit(static_cast<A>(as<A>(static_cast<const M*>(from)[i])));
 }
 
 // --- interleaved channels --------------------------------------------------------------------------------------------

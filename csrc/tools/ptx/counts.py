@@ -69,7 +69,7 @@ def weight_of(opcode: str) -> float:
     if kind == "integer64":
         return 4 if parts[0] in ("mul", "mad") and parts[1] == "lo" else 2
     if kind == "special":
-        return {"ex2": 1 if "ftz" in parts else 4}.get(parts[0], 8)
+        return (1 if "ftz" in parts else 4) if "approx" in parts else 8
     return 1 if kind else 0
 
 

@@ -269,6 +269,8 @@ class Translator:
         return self.call(a, parts[-1], "smaller")
 
     def _op_max(self, parts: list[str], a: list[str]) -> str:
+        if parts[1:] in (["bf16x2"], ["f16x2"]):
+            return self.call(a, "b32", f"larger_halves<from_{parts[1][:-2]}>")
         return self.call(a, parts[-1], "larger")
 
     def _op_neg(self, parts: list[str], a: list[str]) -> str:
@@ -288,7 +290,7 @@ class Translator:
         return self.call(a, parts[-1], "reciprocal_approx" if "approx" in parts else "reciprocal")
 
     def _op_sqrt(self, parts: list[str], a: list[str]) -> str | None:
-        return self.call(a, parts[-1], "std::sqrt") if "rn" in parts else None
+        return self.call(a, parts[-1], "std::sqrt") if "rn" in parts or "approx" in parts else None
 
     # --- bits and predicates ----------------------------------------------------------------------------------------
 

@@ -218,8 +218,19 @@ PTX_INLINE uint16_t to_bf16(float x) {
   return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
 }
 PTX_INLINE float from_bf16(uint16_t x) { return get<float>(static_cast<uint32_t>(x) << 16); }
-PTX_INLINE uint16_t to_f16(float x) { return __builtin_bit_cast(uint16_t, static_cast<_Float16>(x)); }
 PTX_INLINE float from_f16(uint16_t x) { return static_cast<float>(__builtin_bit_cast(_Float16, x)); }
+// max of both halves of a register; `value` reads one.
+template <float (*value)(uint16_t)>
+PTX_INLINE uint32_t larger_halves(uint32_t a, uint32_t b) {
+  const auto larger = [](uint16_t x, uint16_t y) {
+    const float of_x = value(x), of_y = value(y);
+    if (of_x != of_x) return of_y != of_y ? uint16_t{0x7fff} : y;
+    return of_y > of_x ? y : x;
+  };
+  return static_cast<uint32_t>(larger(static_cast<uint16_t>(a >> 16), static_cast<uint16_t>(b >> 16))) << 16 |
+         larger(static_cast<uint16_t>(a), static_cast<uint16_t>(b));
+}
+PTX_INLINE uint16_t to_f16(float x) { return __builtin_bit_cast(uint16_t, static_cast<_Float16>(x)); }
 // 10 bits of fraction, halves away from zero.
 PTX_INLINE uint32_t to_tf32(float x) {
   const uint32_t bits = __builtin_bit_cast(uint32_t, x);
