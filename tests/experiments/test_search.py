@@ -24,7 +24,7 @@ def walk(search: Search, count: int) -> list[dict[str, Any]]:
     asked = []
     for _ in range(count):
         asked.append(search.ask())
-        search.tell(loss(asked[-1]))
+        search.tell(asked[-1], loss(asked[-1]))
     return asked
 
 
@@ -98,6 +98,24 @@ def test_what_comes_next_does_not_depend_on_interruptions(tmp_path: Path, sample
     assert walk(Search(tmp_path / "other", GRID, sampler, seed=4), 8) != straight
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+@pytest.mark.parametrize("seed", [0, 5])
+def test_a_search_that_tries_several_at_once_tries_the_same(tmp_path: Path, sampler: str, seed: int) -> None:
+    straight = Search(tmp_path / "straight", GRID, sampler, seed)
+    walk(straight, 18)
+    several = Search(tmp_path / "several", GRID, sampler, seed)
+    most = 0
+    while len(several.tried) < 18:
+        batch = []
+        while not several.exhausted and (settings := several.ask_ahead()) is not None:
+            batch.append(settings)
+        most = max(most, several.under_way)
+        for settings in reversed(batch):  # they end in any order
+            several.tell(settings, loss(settings))
+    assert several.tried == straight.tried
+    assert most == 18 if sampler == "grid" else most >= 5
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "grid"])
 def test_a_killed_trial_comes_next(tmp_path: Path, sampler: str) -> None:
     first = Search(tmp_path / "s", GRID, sampler, seed=1)
@@ -106,7 +124,7 @@ def test_a_killed_trial_comes_next(tmp_path: Path, sampler: str) -> None:
     again = Search(tmp_path / "s", GRID, sampler, seed=1)
     assert len(again.tried) == 2
     assert again.ask() == lost
-    again.tell(1.0)
+    again.tell(lost, 1.0)
     assert [one.settings for one in again.tried].count(lost) == 1
     assert again.ask() != lost
 
@@ -114,7 +132,7 @@ def test_a_killed_trial_comes_next(tmp_path: Path, sampler: str) -> None:
 def test_a_failure_counts_and_keeps_its_reason(tmp_path: Path) -> None:
     search = Search(tmp_path / "s", GRID, "tpe", seed=0)
     settings = search.ask()
-    search.tell(None, "unlearning diverged")
+    search.tell(settings, None, "unlearning diverged")
     (tried,) = Search(tmp_path / "s", GRID, "tpe", seed=0).tried
     assert (tried.settings, tried.value, tried.reason) == (settings, None, "unlearning diverged")
     assert search.ask() != settings
@@ -127,7 +145,7 @@ def test_tpe_looks_where_it_was_good(tmp_path: Path) -> None:
         search = Search(tmp_path / f"{sampler}{seed}", wide, sampler, seed)
         for _ in range(40):
             settings = search.ask()
-            search.tell(float((settings["x"] - 7) ** 2 + (settings["y"] - 2) ** 2))
+            search.tell(settings, float((settings["x"] - 7) ** 2 + (settings["y"] - 2) ** 2))
         return sum(sorted(one.value for one in search.tried if one.value is not None)[:10])
 
     assert sum(best("tpe", seed) for seed in range(3)) < sum(best("random", seed) for seed in range(3))

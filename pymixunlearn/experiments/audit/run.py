@@ -27,6 +27,7 @@ from pymixunlearn.experiments.common.initial_model import InitialModel
 from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
+from pymixunlearn.experiments.common.ray_worker import Place
 from pymixunlearn.experiments.common.run_folder import write_json
 from pymixunlearn.experiments.unlearn.report import AUDIT, sign_again, write_report
 from pymixunlearn.methods import Recipe
@@ -175,7 +176,9 @@ def run_audit(
         raise UserError(f"output folder '{folder}' is a file; give the name of a folder")
 
     started = time.perf_counter()
-    margins = make_shadows(plan.shadows, jobs=plan.jobs, placement=plan.inputs.placement, observer=watcher)
+    places: set[Place] = set()
+    where: dict[str, Any] = {"placement": plan.inputs.placement, "ran_on": places.add}
+    margins = make_shadows(plan.shadows, jobs=plan.jobs, observer=watcher, **where)
     loaded, samples = plan.target.loaded, plan.samples
     assert loaded is not None  # an audit's target is a checkpoint
     target = margins_of(loaded, samples.audited(), samples.split.preprocess, plan.shadows.device)
@@ -196,6 +199,7 @@ def run_audit(
         "identity": identity,
         "seconds": time.perf_counter() - started,
         "versions": versions(),
+        **({"ran_on": [place._asdict() for place in sorted(places)]} if places else {}),
         "command_line": command_line,
     }
     write_json(file, record)

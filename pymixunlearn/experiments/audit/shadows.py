@@ -17,6 +17,7 @@ from pymixunlearn.evaluation.audit.margins import Array
 from pymixunlearn.experiments.common.parallel_tasks import run_tasks
 from pymixunlearn.experiments.common.placement import Placement
 from pymixunlearn.experiments.common.progress import Observer
+from pymixunlearn.experiments.common.ray_worker import Place
 from pymixunlearn.experiments.common.stages import train_initial, train_retrain, unlearn_cached
 from pymixunlearn.methods import Method, Recipe
 from pymixunlearn.methods.function import FunctionMethod
@@ -95,8 +96,22 @@ class Shadows:
         return ShadowMargins(margins, margins_of(retrained, audited, split.preprocess, self.device), initial)
 
 
-def make_shadows(work: Shadows, *, jobs: int, placement: Placement, observer: Observer) -> ShadowMargins:
+def make_shadows(
+    work: Shadows,
+    *,
+    jobs: int,
+    observer: Observer,
+    placement: Placement | None = None,
+    ran_on: Callable[[Place], None] = lambda place: None,
+) -> ShadowMargins:
     """Make all shadow models, ``jobs`` at a time, and return the margins under them.
+
+    Args:
+        work: What makes one.
+        jobs: How many at a time.
+        observer: Receives the progress.
+        placement: Where; None is this machine.
+        ran_on: Called with the place of every one that was made by a task of Ray.
 
     Raises:
         UserError: A training failed, or a process ended before its work was done.
@@ -109,7 +124,7 @@ def make_shadows(work: Shadows, *, jobs: int, placement: Placement, observer: Ob
         observer.phase_advanced("shadows", int(100 * sum(shares)), f"{finished} of {count} shadow models")
 
     where: dict[str, Any] = {"placement": placement, "device": str(work.device), "note": observer.note}
-    made = run_tasks(work, count, jobs=jobs, progress=progress, **where)
+    made = run_tasks(work, count, jobs=jobs, progress=progress, ran_on=ran_on, **where)
     observer.phase_finished("shadows", f"{count} shadow models")
     retrained = [one.retrained for one in made if one.retrained is not None]
     initial = [one.initial for one in made if one.initial is not None]

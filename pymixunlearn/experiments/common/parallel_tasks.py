@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.placement import Placement
 from pymixunlearn.experiments.common.ray_pool import RayPool
+from pymixunlearn.experiments.common.ray_worker import Place
 from pymixunlearn.training.process_pool import ProcessPool, WorkerEnded, held_to_threads
 
 T_co = TypeVar("T_co", covariant=True)
@@ -34,6 +35,7 @@ def run_tasks(
     device: str = "cpu",
     progress: Callable[[list[float]], None] = lambda shares: None,
     note: Callable[[str], None] = lambda text: None,
+    ran_on: Callable[[Place], None] = lambda place: None,
 ) -> list[T]:
     """Do all tasks of ``work``, up to ``jobs`` at a time, each with one CPU thread, and return what they gave.
 
@@ -48,6 +50,7 @@ def run_tasks(
         device: Where they compute.
         progress: Called with the share of every task that is done.
         note: Called with a sentence where a worker of Ray was lost.
+        ran_on: Called with the place of every task that ended on Ray.
 
     Raises:
         UserError: A task raised it, or its process ended, for lack of memory for example.
@@ -60,7 +63,7 @@ def run_tasks(
         progress(shares)
 
     if placement is not None and placement.is_ray:
-        return _on_ray(work, tasks, jobs, placement, device, advance, note)
+        return _on_ray(work, tasks, jobs, placement, device, advance, note, ran_on)
     if min(jobs, tasks) > 1:
         return _in_processes(work, tasks, min(jobs, tasks), advance)
     with held_to_threads(_THREADS):
@@ -90,6 +93,7 @@ def _on_ray(
     device: str,
     advance: Callable[[int, float], None],
     note: Callable[[str], None],
+    ran_on: Callable[[Place], None],
 ) -> list[T]:
     results: dict[int, T] = {}
 
@@ -103,6 +107,7 @@ def _on_ray(
                 results[task] = done.result()
             except WorkerEnded as end:
                 raise UserError(f"task {task + 1} could not be done: {end}; what is finished is saved") from None
+            ran_on(pool.places[task])
             advance(task, 1.0)
     return [results[task] for task in range(tasks)]
 

@@ -268,8 +268,8 @@ def _connect(ray: Any, placement: Placement, threads: int) -> bool:
         else:
             # Of this machine alone, so nothing listens to others.
             cpus = max(usable_cores(), threads)
-            ray.init(num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
+            ray.init("local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    except Exception as error:  # Ray raises that class itself where its processes do not start in time
         where = address or "this machine"
         raise UserError(f"there is no cluster of Ray at {where} ({_reason(error)}); {_CONNECT_HINT}") from error
     return True
@@ -299,4 +299,6 @@ def _check_room(ray: Any, threads: int, gpus: float) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    """Return the first sentence of what Ray says; the others name files of its own."""
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first.partition(". ")[0].rstrip(".")

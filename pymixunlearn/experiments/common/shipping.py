@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import os
 import pickle
 import sys
 import sysconfig
@@ -133,11 +132,12 @@ def _installed() -> list[Path]:
     command = sys.modules.get("mixunlearn_cli")
     if command is not None and command.__file__ is not None:
         own.append(Path(command.__file__).parent)
-    return [Path(os.path.realpath(folder)) for folder in (*map(sysconfig.get_path, ("stdlib", "platstdlib")), *own)]
+    python = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
+    return [folder.resolve() for folder in (*python, *own)]
 
 
 def _is_installed(path: Path, installed: Sequence[Path]) -> bool:
-    real = Path(os.path.realpath(path))
+    real = path.resolve()
     # Environments can see one another's packages, so that no list of folders is complete.
     if not {"site-packages", "dist-packages"}.isdisjoint((*path.parts, *real.parts)):
         return True

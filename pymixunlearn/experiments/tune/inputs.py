@@ -8,10 +8,11 @@ from typing import Any
 
 from pymixunlearn.experiments.common.inputs import LABELS, Inputs, accuracy_option
 from pymixunlearn.experiments.common.options import option
+from pymixunlearn.experiments.common.placement import PlacedInputs
 
 
 @dataclass(frozen=True)
-class TuneInputs(Inputs):
+class TuneInputs(Inputs, PlacedInputs):
     """Inputs of ``tune``.
 
     The split must be of a task that can be made of any part of the data, and the model a network's name. ``seed`` is

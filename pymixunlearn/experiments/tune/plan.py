@@ -103,7 +103,7 @@ def resolve_tuning(inputs: TuneInputs, *, observer: Observer | None = None) -> T
     grid = make_grid(inputs.method, inputs.grid, own)
     everything = size(grid)
     trials = inputs.trials or (everything if inputs.sampler == "grid" else 20)
-    resolve_device(inputs.device)
+    inputs.placement.check(str(resolve_device(inputs.device)))
     require_optuna()
 
     splits = load_splits(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,13 +11,12 @@ from typing import Any
 
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.bad_request import AnswerIsNo
-from pymixunlearn.experiments.common.identity import identity_hash
 from pymixunlearn.experiments.common.progress import Observer, Summary
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import RecordFolder
 from pymixunlearn.experiments.tune.plan import TuningPlan, default_tuning_folder, settings_yaml
 from pymixunlearn.experiments.tune.search import Search, Tried
-from pymixunlearn.experiments.unlearn.plan import resolve_unlearning
+from pymixunlearn.experiments.tune.trials import Outcome, described, gap_of, run_of, trials_on_ray
 from pymixunlearn.experiments.unlearn.run import run_unlearning
 
 RECORD, BEST, STUDY, TRIALS = "tune.json", "best.yaml", "study.log", "trials"
@@ -67,49 +66,42 @@ def run_tuning(
         search = Search(folder.path / STUDY, plan.grid, plan.inputs.sampler, plan.inputs.seeds[0])
         begun = len(search.tried)
         watcher.phase_started("tune", plan.trials, min(begun, plan.trials))
-        while (done := len(search.tried)) < plan.trials and not search.exhausted:
-            settings = search.ask()
-            text = ", ".join(f"{name} {value}" for name, value in settings.items())
-            place = Summary(partial(_advance, watcher, done, text), watcher.note)
-            try:
-                gap = _gap(plan, settings, folder.path, place, command_line)
-            except AnswerIsNo:  # of the initial model, which is every combination's
-                raise
-            except UserError as error:
-                search.tell(None, str(error))
-                result = f"failed: {error}"
-            else:
-                search.tell(gap)
-                result = f"mean gap {gap:.2f}"
+        placement = plan.inputs.placement
+        trials = trials_on_ray if placement.is_ray else _trials_here
+        for settings, gap, reason in trials(plan, search, folder.path / TRIALS, watcher, command_line):
+            search.tell(settings, gap, reason)
             _write(plan, folder, record, search.tried)
-            watcher.note(f"{text}: {result}.")
-            watcher.phase_advanced("tune", done + 1, text)
+            result = f"failed: {reason}" if gap is None else f"mean gap {gap:.2f}"
+            watcher.note(f"{described(settings)}: {result}.")
+            watcher.phase_advanced("tune", len(search.tried), described(settings))
+        done = len(search.tried)
         watcher.phase_finished("tune", f"{done - begun} combinations tried, {done} in all")
         return _write(plan, folder, record, search.tried)
 
 
+def _trials_here(
+    plan: TuningPlan, search: Search, folder: Path, watcher: Observer, command_line: str
+) -> Iterator[Outcome]:
+    """Try one combination after the other in this process."""
+    while (done := len(search.tried)) < plan.trials and not search.exhausted:
+        settings = search.ask()
+        place = Summary(partial(_advance, watcher, done, described(settings)), watcher.note)
+        gaps = []
+        try:
+            for seed in plan.splits:
+                run, out = run_of(plan, settings, seed, folder)
+                finished = run_unlearning(run, out, observer=place, command_line=command_line, guard=False)
+                gaps.append(gap_of(finished.record, seed))
+        except AnswerIsNo:  # of the initial model, which is every combination's
+            raise
+        except UserError as error:
+            yield settings, None, str(error)
+        else:
+            yield settings, fmean(gaps), None
+
+
 def _advance(watcher: Observer, done: int, settings: str, place: str) -> None:
     watcher.phase_advanced("tune", done, f"{settings}: {place}")
-
-
-def _gap(plan: TuningPlan, settings: Mapping[str, Any], folder: Path, observer: Observer, command_line: str) -> float:
-    """Run one combination with every seed; returns the mean of their gaps.
-
-    Raises:
-        UserError: A run failed, or the task leaves nothing to compare.
-    """
-    gaps = []
-    for seed, split in plan.splits.items():
-        resolved = resolve_unlearning(plan.unlearn_inputs(settings, seed), split=split)
-        # Named by what it is, not by when it was tried: an interrupted run is found again.
-        out = folder / TRIALS / f"{identity_hash(resolved.identity)}-seed{seed}"
-        gap = run_unlearning(resolved, out, observer=observer, command_line=command_line, guard=False).record["gap"][
-            "unlearned"
-        ]["mean"]
-        if gap is None:
-            raise UserError(f"the validation part leaves nothing to compare with Retrain for seed {seed}")
-        gaps.append(gap)
-    return fmean(gaps)
 
 
 def _write(plan: TuningPlan, folder: RecordFolder, record: dict[str, Any], tried: list[Tried]) -> TuningOutcome:

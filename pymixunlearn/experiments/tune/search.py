@@ -17,6 +17,8 @@ from pymixunlearn.seeding import derive_seed
 SAMPLERS = ("tpe", "random", "grid")
 _REASON = "reason"
 _MAX_REPEATS = 50
+_STARTUP = 10
+"""Trials after which the sampler "tpe" looks at values; until then it draws at random."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class Search:
             direction="minimize",
             load_if_exists=True,
         )
-        self._current: Any = None
+        # Trials of every combination that is under way: its own, and those that drew it once more.
+        self._pending: dict[str, list[Any]] = {}
+        self._repeat = 0
         self._interrupted: list[dict[str, Any]] = []
         states = optuna.trial.TrialState
         for trial in self._study.get_trials(states=(states.RUNNING,)):
@@ -78,55 +82,96 @@ class Search:
 
     @property
     def exhausted(self) -> bool:
-        """Whether all combinations were tried."""
-        return len(self.tried) >= size(self._grid)
+        """Whether all combinations were tried, or are under way."""
+        return len(self.tried) + len(self._pending) >= size(self._grid)
+
+    @property
+    def under_way(self) -> int:
+        """How many combinations were asked for and have no result yet."""
+        return len(self._pending)
+
+    @property
+    def ready(self) -> bool:
+        """Whether what comes next does not depend on the results of what is under way."""
+        if not self._pending or self._sampler != "tpe":
+            return True
+        complete = self._study.get_trials(deepcopy=False, states=(self._optuna.trial.TrialState.COMPLETE,))
+        return len(complete) + sum(map(len, self._pending.values())) < _STARTUP
 
     def ask(self) -> dict[str, Any]:
-        """Return the settings to try next; the grid must not be exhausted."""
-        tried = self.tried
-        known = {_key(one.settings): one.value for one in tried}
-        while self._interrupted:
-            settings = self._interrupted.pop(0)
-            if _key(settings) not in known:
-                return self._take(settings)
-        for repeat in range(_MAX_REPEATS):
-            if self._sampler == "grid":
-                break
-            self._study.sampler = self._make_sampler(len(tried), repeat)
-            self._current = self._study.ask(self._space)
-            settings = dict(self._current.params)
-            if _key(settings) not in known:
-                return settings
-            # Reported again, so that a sampler that learns knows how good the combination is that it insists on.
-            self._finish(known[_key(settings)])
-        # On a grid that is tried almost to its end, drawing at random would take long to find what is left.
-        untried = next(settings for settings in combinations(self._grid) if _key(settings) not in known)
-        return self._take(untried)
-
-    def tell(self, value: float | None, reason: str | None = None) -> None:
-        """Record the result of the settings that were drawn last: a value, or the reason why there is none."""
-        if value is None:
-            self._current.set_user_attr(_REASON, reason or "unknown")
-        self._finish(value)
-
-    def _take(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Make these settings the current ones."""
-        self._study.enqueue_trial(settings)
-        self._current = self._study.ask(self._space)
-        while dict(self._current.params) != settings:  # one that was enqueued just before the program was killed
-            self._finish(None)
-            self._current = self._study.ask(self._space)
+        """Return the settings to try next; the grid must not be exhausted, and no other combination be under way."""
+        settings = self.ask_ahead()
+        assert settings is not None  # without others under way it depends on nothing
         return settings
 
-    def _finish(self, value: float | None) -> None:
+    def ask_ahead(self) -> dict[str, Any] | None:
+        """Return the settings to try beside those under way, None where their results have to be known first.
+
+        So the combinations are those of a search that tries one after the other.
+        """
+        if not self.ready:
+            return None
+        known = {_key(one.settings): one.value for one in self.tried}
+        number = len(known) + len(self._pending)
+        while self._interrupted:
+            settings = self._interrupted.pop(0)
+            if _key(settings) not in known and _key(settings) not in self._pending:
+                return self._take(settings)
+        for repeat in range(self._repeat, _MAX_REPEATS):
+            if self._sampler == "grid":
+                break
+            self._study.sampler = self._make_sampler(number, repeat)
+            trial = self._study.ask(self._space)
+            settings, key = dict(trial.params), _key(trial.params)
+            if key in self._pending:
+                self._pending[key].append(trial)  # to be told its value with it
+                if not self.ready:
+                    self._repeat = repeat + 1
+                    return None
+            elif key in known:
+                # Reported again, so that a sampler that learns knows how good the combination is that it insists on.
+                self._finish(trial, known[key])
+            else:
+                return self._begin(trial)
+        # On a grid that is tried almost to its end, drawing at random would take long to find what is left.
+        taken = {*known, *self._pending}
+        return self._take(next(settings for settings in combinations(self._grid) if _key(settings) not in taken))
+
+    def tell(self, settings: Mapping[str, Any], value: float | None, reason: str | None = None) -> None:
+        """Record the result of settings that were asked for: a value, or the reason why there is none."""
+        first, *repeated = self._pending.pop(_key(settings))
+        if value is None:
+            first.set_user_attr(_REASON, reason or "unknown")
+        for trial in (first, *repeated):
+            self._finish(trial, value)
+
+    def _take(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Begin to try these settings."""
+        self._study.enqueue_trial(settings)
+        trial = self._study.ask(self._space)
+        while dict(trial.params) != settings:  # one that was enqueued just before the program was killed
+            self._finish(trial, None)
+            trial = self._study.ask(self._space)
+        return self._begin(trial)
+
+    def _begin(self, trial: Any) -> dict[str, Any]:
+        self._pending[_key(trial.params)] = [trial]
+        self._repeat = 0
+        return dict(trial.params)
+
+    def _finish(self, trial: Any, value: float | None) -> None:
         states = self._optuna.trial.TrialState
-        self._study.tell(self._current, value, state=states.FAIL if value is None else states.COMPLETE)
+        self._study.tell(trial, value, state=states.FAIL if value is None else states.COMPLETE)
 
     def _make_sampler(self, number: int, repeat: int) -> Any:
         """A sampler of this trial alone: one that had to be kept would begin anew after every interruption."""
         seed = derive_seed(self._seed, "tune", number, repeat) % 2**32
         samplers = self._optuna.samplers
-        return samplers.RandomSampler(seed) if self._sampler == "random" else samplers.TPESampler(seed=seed)
+        return (
+            samplers.RandomSampler(seed)
+            if self._sampler == "random"
+            else samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP)
+        )
 
 
 def _recover(file: Path) -> None:
