@@ -9,9 +9,10 @@ from __future__ import annotations
 import copy
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -54,6 +55,9 @@ __all__ = [
     "UnlearnResult",
     "held_fixed",
 ]
+
+EPOCHS = "epochs"
+"""What the seconds of a method's epochs are counted as, unless its stages have names."""
 
 _TRIED = 4
 """How many images the model is tried with before any work."""
@@ -108,6 +112,8 @@ class UnlearnResult(NamedTuple):
         search: What was tried, for methods that choose a setting by the acceptance test; otherwise None.
         rollback: What held-out images said, where the rollback watched the run; otherwise None.
         collapse: What ended the run where the model collapsed; otherwise None.
+        parts: What the seconds went to: "setup", "epochs", and what the method names besides; they add up to
+            ``seconds``.
 
     Example:
         >>> from pymixunlearn import methods
@@ -126,12 +132,14 @@ class UnlearnResult(NamedTuple):
     search: Search | None = None
     rollback: RollbackResult | None = None
     collapse: Collapse | None = None
+    parts: Mapping[str, float] = MappingProxyType({})
 
 
 class MethodOutput(NamedTuple):
     """What a method's own code returns; :class:`UnlearnResult` adds the time.
 
     ``earlier`` are the seconds that parts of the unlearning took in an earlier run, from which they were taken over.
+    ``parts`` says what the seconds of the history went to; None counts them as "epochs".
     """
 
     model: nn.Module
@@ -142,6 +150,7 @@ class MethodOutput(NamedTuple):
     earlier: float = 0.0
     search: Search | None = None
     collapse: Collapse | None = None
+    parts: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -320,7 +329,11 @@ class Method(ABC):
         release(done.model)
         types.restore(done.model)
         layout.restore(done.model)
-        seconds = done.earlier + set_up.seconds + sum(record["seconds"] for record in done.history)
+        in_epochs = sum(record["seconds"] for record in done.history)
+        parts = {"setup": set_up.seconds, **({EPOCHS: in_epochs} if done.parts is None else done.parts)}
+        if done.earlier:
+            parts["earlier"] = done.earlier
+        seconds = done.earlier + set_up.seconds + in_epochs
         stopping = None if rules is None or rules.stop is None else rules.stop.result()
         rollback = None if rules is None or rules.rollback is None else rules.rollback.result()
         return UnlearnResult(
@@ -334,6 +347,7 @@ class Method(ABC):
             done.search,
             rollback,
             done.collapse,
+            parts,
         )
 
     def _settled(self, precision: str) -> Self:

@@ -110,8 +110,8 @@ class RepresentationUnlearning(Loop[L]):
         """Return the training of h on all data, of h_f on D_f, and the unlearning."""
         assert self.config.epochs is not None
         return [
-            Stage(self.config.vae_epochs, self.steps(self.all), self._vae_epoch),
-            Stage(self.config.vae_epochs, self.steps(self.forget_set), self._vae_forget_epoch),
+            Stage(self.config.vae_epochs, self.steps(self.all), self._vae_epoch, "autoencoders"),
+            Stage(self.config.vae_epochs, self.steps(self.forget_set), self._vae_forget_epoch, "autoencoders"),
             Stage(self.config.epochs, self.pair_steps(), self.epoch),
         ]
 

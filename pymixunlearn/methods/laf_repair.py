@@ -56,7 +56,7 @@ class LafRepair(RepresentationUnlearning[LafRepairConfig]):
         """Return LAF's stages and the repair."""
         return [
             *super().stages(),
-            Stage(self.config.repair_epochs, self.steps(self.retain_set), self._repair_epoch),
+            Stage(self.config.repair_epochs, self.steps(self.retain_set), self._repair_epoch, "repair"),
         ]
 
     def _repair_epoch(self, epoch: int) -> Iterator[Measured]:

@@ -24,7 +24,7 @@ from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.data.preprocess import Preprocess
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.accuracy import predict_logits
-from pymixunlearn.methods.base import Means, Method, MethodOutput, UnlearnJob
+from pymixunlearn.methods.base import EPOCHS, Means, Method, MethodOutput, UnlearnJob
 from pymixunlearn.methods.by_network import NetworkConfig
 from pymixunlearn.methods.collapse import INTERVAL, Collapse, Guard
 from pymixunlearn.methods.config import PAPER, MethodConfig, setting
@@ -33,7 +33,7 @@ from pymixunlearn.methods.view import Images, labelled
 from pymixunlearn.models import architecture_name
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.training.device import seeded_layers
-from pymixunlearn.training.loop import StateDict, StepDone, Stop, run_epochs
+from pymixunlearn.training.loop import StateDict, StepDone, Stop, run_epochs, seconds_by_part
 from pymixunlearn.training.optimizers import OptimizerName, load_optimizer, make_optimizer
 from pymixunlearn.training.supervised import drops_lone_image
 
@@ -89,11 +89,13 @@ class Stage(NamedTuple):
         epochs: How many.
         steps: How many steps each of them has.
         run: Takes the epoch's index in the whole loop, and yields after each step what it measured.
+        part: What its seconds are counted as.
     """
 
     epochs: int
     steps: int
     run: Callable[[int], Iterator[Measured]]
+    part: str = EPOCHS
 
 
 @dataclass(frozen=True)
@@ -250,7 +252,8 @@ class Loop(Method, Generic[C]):
 
     def output(self, history: list[dict[str, float]]) -> MethodOutput:
         """Return what the run gave."""
-        return MethodOutput(self.unlearned(), history, self.config, collapse=self.collapse)
+        parts = seconds_by_part(history, self._parts_of_epochs)
+        return MethodOutput(self.unlearned(), history, self.config, collapse=self.collapse, parts=parts)
 
     def _run(self, job: UnlearnJob) -> MethodOutput:
         run = self.begin(job)
@@ -261,6 +264,7 @@ class Loop(Method, Generic[C]):
     def run(self) -> list[dict[str, float]]:
         """Go through all stages and return the history."""
         epochs = [stage for stage in self.stages() for _ in range(stage.epochs)]
+        self._parts_of_epochs = [stage.part for stage in epochs]
         stop, last_stage = self.stop, sum(stage.steps for stage in epochs if stage is not epochs[-1])
         if isinstance(stop, Endings):
             stop.enter_last_stage(last_stage)

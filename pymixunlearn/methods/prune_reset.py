@@ -102,9 +102,10 @@ class Resetting(SearchedLoop[C]):
         """Return the passes that measure importances, if there are any."""
         if self.config.select == "magnitude":
             return []
+        part = "importances"
         return [
-            Stage(1, self.steps(self.forget_set), lambda epoch: self._add_importance("forget", self.forget_set)),
-            Stage(1, self.steps(self.retain_set), lambda epoch: self._add_importance("retain", self.retain_set)),
+            Stage(1, self.steps(self.forget_set), lambda epoch: self._add_importance("forget", self.forget_set), part),
+            Stage(1, self.steps(self.retain_set), lambda epoch: self._add_importance("retain", self.retain_set), part),
         ]
 
     def _attempt(self, share: float) -> Attempt:

@@ -75,7 +75,7 @@ class SalUn(Loop[SalUnConfig]):
     def stages(self) -> list[Stage]:
         """Return the pass over D_f and those over all data."""
         return [
-            Stage(1, self.steps(self.forget_set), self._saliency_epoch),
+            Stage(1, self.steps(self.forget_set), self._saliency_epoch, "saliency"),
             Stage(self.config.epochs, self._epoch_steps(), self.epoch),
         ]
 

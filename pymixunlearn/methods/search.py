@@ -156,7 +156,8 @@ class SearchedLoop(Loop[C]):
     def stages(self) -> list[Stage]:
         """Return the prologue and the attempts."""
         attempts = [
-            Stage(attempt.epochs, self._steps_of(attempt), self._epoch_of(n)) for n, attempt in enumerate(self.attempts)
+            Stage(attempt.epochs, self._steps_of(attempt), self._epoch_of(n), "attempts")
+            for n, attempt in enumerate(self.attempts)
         ]
         return [*self.prologue(), *attempts]
 
@@ -185,7 +186,11 @@ class SearchedLoop(Loop[C]):
 
     def output(self, history: list[dict[str, float]]) -> MethodOutput:
         """Return the network that was kept, and what was tried."""
-        return super().output(history)._replace(search=self.choice.result(history, self._first))
+        done = super().output(history)
+        tests, parts = self.choice.seconds, dict(done.parts or {})
+        if tests:  # they were made at the ends of attempts
+            parts.update(attempts=parts["attempts"] - tests, choosing=tests)
+        return done._replace(search=self.choice.result(history, self._first), parts=parts)
 
     def load_state(self, state: StateDict) -> None:
         """Begin the attempt that was interrupted before its state is put back."""
@@ -314,6 +319,11 @@ class Choice:
         )
         self._done = found.decision != "refused"
         return self._done
+
+    @property
+    def seconds(self) -> float:
+        """What the tests took."""
+        return sum((test["test_seconds"] for test in self._tests), start=0.0)
 
     def state(self) -> StateDict:
         """Return what :meth:`begin` takes to go on."""

@@ -67,7 +67,10 @@ class Ssd(Loop[SsdConfig]):
 
     def stages(self) -> list[Stage]:
         """Return the pass over all data and the one over D_f, which ends in the dampening."""
-        return [Stage(1, self.steps(self.all), self._all_epoch), Stage(1, self.steps(self.forget_set), self.epoch)]
+        return [
+            Stage(1, self.steps(self.all), self._all_epoch, "importances"),
+            Stage(1, self.steps(self.forget_set), self.epoch, "importances"),
+        ]
 
     def _all_epoch(self, epoch: int) -> Iterator[Measured]:
         for batch in self.batches(self.all, "all", augment=False):

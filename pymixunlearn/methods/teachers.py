@@ -111,8 +111,8 @@ class TrainedTeachers(Loop[TeachersConfig]):
         teacher_epochs, size = self.config.teacher_epochs, self.config.teacher_batch_size
         assert self.config.epochs is not None
         return [
-            Stage(teacher_epochs, self.steps(self.forget_set, size), self._forget_teacher_epoch),
-            Stage(teacher_epochs, self.steps(self.retain_set, size), self._retain_teacher_epoch),
+            Stage(teacher_epochs, self.steps(self.forget_set, size), self._forget_teacher_epoch, "teachers"),
+            Stage(teacher_epochs, self.steps(self.retain_set, size), self._retain_teacher_epoch, "teachers"),
             Stage(self.config.epochs, self.pair_steps(), self.epoch),
         ]
 

@@ -13,7 +13,8 @@ from pymixunlearn.reporting.metrics_record import PAPER_ATTACK, SECOND, row_name
 from pymixunlearn.reporting.noise_floor import Floor, floor_over_seeds
 
 REFERENCE, AWARE, AGNOSTIC = "", "aware", "agnostic"
-GAP, SECONDS = "mean", "seconds"
+GAP, SECONDS, MEMORY, PEAK = "mean", "seconds", "added_megabytes", "peak_megabytes"
+MEGABYTE = 2**20
 DECISIONS = ("accepted", "refused", "cannot tell")
 DIFFER = "seeds differ"
 """Stands for the answer of the acceptance test where seeds have different ones."""
@@ -50,7 +51,8 @@ class ComparisonRow:
     Attributes:
         name: The method, "initial" or "Retrain".
         group: Which methods it is ranked among: :data:`AWARE`, :data:`AGNOSTIC`, or :data:`REFERENCE` for none.
-        cells: Metric, :data:`GAP` and :data:`SECONDS` to their statistics; what is not known is absent.
+        cells: Metric, :data:`GAP`, :data:`SECONDS`, :data:`MEMORY` and :data:`PEAK` to their statistics; what is not
+            known is absent.
         finished: How many seeds have a result.
         asked: Of how many.
         closest: The metrics in which no other row of its group is closer to Retrain.
@@ -118,6 +120,11 @@ class ComparisonTable:
         """Whether the acceptance test was made for some row."""
         return any(row.decisions for row in self.rows)
 
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """The columns that say what a row takes: memory only where some run has measured it."""
+        return (SECONDS, MEMORY) if any(MEMORY in row.cells for row in self.rows) else (SECONDS,)
+
 
 def comparison_table(
     record: Mapping[str, Any],
@@ -159,7 +166,7 @@ def comparison_table(
         title=_title(record),
         metrics=metrics,
         rows=tuple(replace(row, published=paper.get(row.name.lower(), {})) for row in rows),
-        notes=(*_notes(cells), *([PAPER_ATTACK] if record.get("asr") == "paper" else [])),
+        notes=(*_notes(cells), *([PAPER_ATTACK] if record.get("asr") == "paper" else []), *_memory_notes(cells)),
         published=source if paper else None,
         command_line=record["command_line"],
         floor=floor,
@@ -215,7 +222,19 @@ def _model_statistics(done: Sequence[Cell], model: str, metrics: Sequence[str]) 
     values = {metric: [cell["metrics"][model].get(metric) for cell in done] for metric in metrics}
     values[GAP] = [cell["gap"][model][GAP] for cell in done if model in cell["gap"]]
     values[SECONDS] = [cell["seconds"].get(model) for cell in done]
+    values |= {key: [megabytes(cell, model, key) for cell in done] for key in (MEMORY, PEAK)}
     return _statistics(values)
+
+
+def megabytes(cell: Cell, model: str, key: str = MEMORY) -> float | None:
+    """Return the peak of memory while a cell's model was made, in units of 2^20 bytes; None where it is not known.
+
+    :data:`PEAK` is all of it, :data:`MEMORY` what was not there before: other cells of the process may have been.
+    """
+    found = (cell.get("phases") or {}).get(model) or {}
+    if found.get("peak_bytes") is None:
+        return None
+    return float(found["peak_bytes"] - (found["start_bytes"] if key == MEMORY else 0)) / MEGABYTE
 
 
 def _statistics(values: Mapping[str, Sequence[float | None]]) -> dict[str, Statistic]:
@@ -260,6 +279,13 @@ def _published(rows: Mapping[str, Numbers]) -> dict[str, dict[str, Statistic]]:
         if name != "retrain" and set(numbers) == set(retrain) and "asr" in numbers:
             found[name][GAP] = Statistic(fmean(abs(numbers[key][0] - retrain[key][0]) for key in retrain))
     return found
+
+
+def _memory_notes(cells: Sequence[Cell]) -> list[str]:
+    """Say what the memory of the rows is that of."""
+    kinds = sorted({cell["peak_memory"] for cell in cells if cell.get("phases") and cell.get("peak_memory")})
+    said = "at its peak while the model was made, beyond what was there before, in units of 2^20 bytes"
+    return [f"Memory MB: {' or '.join(kinds)}, {said}"] if kinds else []
 
 
 def _title(record: Mapping[str, Any]) -> str:

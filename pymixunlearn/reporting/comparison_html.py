@@ -9,7 +9,7 @@ from typing import Any
 
 from pymixunlearn.reporting.comparison import DECIMALS, GAP, SECONDS, ComparisonRow, ComparisonTable
 from pymixunlearn.reporting.explore import GROUP_NAMES, Explored, changed_samples, embedded, heat_map, page_data, row_id
-from pymixunlearn.reporting.formats import floor_sentences
+from pymixunlearn.reporting.formats import COSTS, floor_sentences
 from pymixunlearn.reporting.html import environment, figures
 from pymixunlearn.reporting.narrowing import compare_command
 from pymixunlearn.reporting.pictures.comparison import MethodResult, draw_gaps, draw_times
@@ -146,13 +146,13 @@ def explored_comparison(record: Mapping[str, Any], table: ComparisonTable) -> Ex
 
 def results_lines(table: ComparisonTable) -> dict[str, Any]:
     """Return headings (key, text) and rows of the table with every column, as the template of a page takes them."""
-    keys = [*table.metrics, GAP, SECONDS]
+    keys = [*table.metrics, GAP, *table.costs]
     rows, last = [], ""
     for row in table.rows:
         cells = [(ACCEPTANCE, row.accepted, "")] if table.judged else []
         for key in keys:
             found = row.cells.get(key)
-            digits = 1 if key == SECONDS else DECIMALS
+            digits = COSTS.get(key, DECIMALS)
             mark = " *" if key in row.closest else " (within the floor)" if key == GAP and row.within_floor else ""
             text = row.lacking if found is None else f"{found.mean:.{digits}f}{mark}"
             cells.append((key, text, "" if found is None or found.std is None else f"± {found.std:.{digits}f}"))

@@ -97,6 +97,7 @@ def deletion_record(
         "audit": audit,
         **({} if purge is None else {"purge": purge}),
         "seconds": record["seconds"],
+        **{name: record[name] for name in ("phases", "peak_memory") if name in record},
         "times": dict(times),
         "versions": record["versions"],
         "command_line": config["command_line"],

@@ -20,6 +20,7 @@ from pymixunlearn.reporting.comparison import (
     AWARE,
     DECIMALS,
     GAP,
+    MEMORY,
     REFERENCE,
     SECONDS,
     Cell,
@@ -27,6 +28,7 @@ from pymixunlearn.reporting.comparison import (
     ComparisonTable,
     Statistic,
     group_of,
+    megabytes,
 )
 from pymixunlearn.reporting.metrics_record import MODELS, SECOND, row_name
 from pymixunlearn.reporting.table import column_label
@@ -174,7 +176,7 @@ def _changed(part: str, seed: int, entry: Mapping[str, Any], classes: Sequence[s
 def _case(case: Explored) -> dict[str, Any]:
     table = case.table
     seconds = table.rows[0].cells.get(SECONDS) if table.rows else None
-    keys = [*table.metrics, GAP, SECONDS]
+    keys = [*table.metrics, GAP, *table.costs]
     return {
         "label": case.label,
         "metrics": [{"key": key, "label": column_label(key)} for key in keys],
@@ -187,7 +189,7 @@ def _case(case: Explored) -> dict[str, Any]:
 def _row(row: ComparisonRow, case: Explored) -> dict[str, Any]:
     model, done = _measured(row, case.cells)
     cells = {}
-    for key in (*case.table.metrics, GAP, SECONDS):
+    for key in (*case.table.metrics, GAP, *case.table.costs):
         if key in row.cells:
             cells[key] = _metric(row, key, model, done)
     for index, values in enumerate(_by_class(row, case)):
@@ -212,6 +214,8 @@ def _metric(row: ComparisonRow, key: str, model: str, done: Sequence[Cell]) -> d
     """Return a value of a row with what lies behind it: its seeds, its gap, and the intervals by the draw."""
     if key == SECONDS:
         return _shown_values([cell["seconds"].get(model) for cell in done], 1, row.cells[key])
+    if key == MEMORY:
+        return _shown_values([megabytes(cell, model) for cell in done], 0, row.cells[key])
     if key == GAP:
         return _shown_values(
             [((cell["gap"] or {}).get(model) or {}).get(GAP) for cell in done], DECIMALS, row.cells[key]

@@ -15,6 +15,8 @@ from pymixunlearn.reporting.comparison import (
     DECIMALS,
     DECISIONS,
     GAP,
+    MEMORY,
+    PEAK,
     REFERENCE,
     SECONDS,
     ComparisonRow,
@@ -24,7 +26,9 @@ from pymixunlearn.reporting.comparison import (
 from pymixunlearn.reporting.folding import FoldingTable
 
 GROUPS = {REFERENCE: "", AWARE: "label-aware", AGNOSTIC: "label-agnostic"}
-_LABELS = {GAP: "Mean gap", SECONDS: "Seconds"}
+_LABELS = {GAP: "Mean gap", SECONDS: "Seconds", MEMORY: "Memory MB"}
+COSTS = {SECONDS: 1, MEMORY: 0}
+"""Digits behind the point of what a row takes."""
 _EXPLAINED = "mean ± standard deviation over seeds, in percent; {mark}: closest to Retrain in its group"
 _ACCEPTANCE = "Acceptance"
 _WITHIN = " within the floor"
@@ -38,7 +42,7 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 
 def to_markdown(table: ComparisonTable) -> str:
     """Return the table as Markdown, the closest in bold, with notes, the paper's numbers and the command."""
-    keys = (*table.metrics, GAP, SECONDS)
+    keys = (*table.metrics, GAP, *table.costs)
     lines = [f"## {table.title}", "", f"{_capitalised(_EXPLAINED.format(mark='bold'))}.", ""]
     lines += markdown_lines(
         ["Labels", "Method", *map(cell_label, keys), *_judged(table, _ACCEPTANCE), "Seeds"],
@@ -69,7 +73,7 @@ def to_csv(table: ComparisonTable) -> str:
     """Return one line per row with full precision, the paper's numbers in columns of their own."""
     columns = ["labels", "method", "seeds_finished", "seeds_asked", "closest"]
     columns += [*(["within_floor"] if table.floor is not None else []), *_judged(table, *DECISIONS)]
-    for key in (*table.metrics, GAP, SECONDS):
+    for key in (*table.metrics, GAP, *table.costs, *([PEAK] if MEMORY in table.costs else [])):
         columns += [f"{_column(key)}_mean", f"{_column(key)}_std"]
     if table.published is not None:
         for key in (*table.metrics, GAP):
@@ -200,8 +204,8 @@ def cell_text(cells: Mapping[str, Statistic], key: str) -> str:
     """Write a statistic; "-" where nothing is known."""
     if key not in cells:
         return "-"
-    if key == SECONDS:
-        return f"{cells[key].mean:.1f}"
+    if key in (SECONDS, MEMORY):
+        return f"{cells[key].mean:.{COSTS[key]}f}"
     mean = f"{cells[key].mean:.{DECIMALS}f}"
     std = cells[key].std
     return mean if std is None else f"{mean} ± {std:.{DECIMALS}f}"

@@ -13,6 +13,7 @@ from pymixunlearn import methods
 from pymixunlearn.display import printable
 from pymixunlearn.evaluation.catalogue import metric_info
 from pymixunlearn.reporting.audit import COLUMNS, attack_rows, klom_lines
+from pymixunlearn.reporting.costs import cost_rows
 from pymixunlearn.reporting.metrics_record import OTHER_TOOL, PAPER_ATTACK, row_name
 from pymixunlearn.reporting.pictures import caption_of, inline
 from pymixunlearn.reporting.table import Row, column_label, columns, format_cell, further_rows, result_rows
@@ -75,6 +76,7 @@ def render_report(
             thumbnails=[figure for figure in shown if figure.name == "forgotten"],
             figures=[figure for figure in shown if figure.name != "forgotten"],
             acceptance=_acceptance(record["acceptance"]),
+            costs=cost_rows(record),
             audit=audit,
             purge=purge,
             paper_attack=PAPER_ATTACK,

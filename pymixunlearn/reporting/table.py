@@ -11,7 +11,13 @@ from pymixunlearn.reporting.folding import FoldingTable
 from pymixunlearn.reporting.metrics_record import MODELS, SECOND, row_name
 from pymixunlearn.reporting.noise_floor import run_floor
 
-_LABELS = {"train": "Train", "mean": "Mean gap", "acceptance": "Acceptance", "seconds": "Seconds"}
+_LABELS = {
+    "train": "Train",
+    "mean": "Mean gap",
+    "acceptance": "Acceptance",
+    "seconds": "Seconds",
+    "added_megabytes": "Memory MB",
+}
 _MAIN = ("train", *(info.key for info in PAPER_METRICS), "mean", "acceptance", "seconds")
 _DECIMALS = {"%": 2, "": 3, "s": 1, "steps": 0}
 _FURTHER = tuple(info.key for info in FURTHER_METRICS)

@@ -216,6 +216,19 @@ def run_epochs(
     return history
 
 
+def seconds_by_part(history: Sequence[Mapping[str, float]], parts: Sequence[str]) -> dict[str, float]:
+    """Return the seconds of a loop's epochs, summed by the part that each of them belongs to.
+
+    Example:
+        >>> seconds_by_part([{"seconds": 2.0}, {"seconds": 1.0}, {"seconds": 0.5}], ["warm_up", "epochs", "epochs"])
+        {'warm_up': 2.0, 'epochs': 1.5}
+    """
+    found: dict[str, float] = {}
+    for record, part in zip(history, parts, strict=False):  # a loop may end before its last epoch
+        found[part] = found.get(part, 0.0) + record["seconds"]
+    return found
+
+
 def _history_of(
     resume: StateDict, name: str, epochs: int, steps_per_epoch: int | Sequence[int], *, stops: bool
 ) -> list[dict[str, float]]:

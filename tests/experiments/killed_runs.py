@@ -28,7 +28,7 @@ from pymixunlearn.experiments.unlearn.figures import Figures
 from pymixunlearn.experiments.verify import run_verification
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-MADE_BY_RUN = ("times", "seconds", "versions")
+MADE_BY_RUN = ("times", "seconds", "phases", "peak_memory", "versions")
 STATES = {"run.json", "metrics.json", ".lock"}
 """What may lie in the unfinished part of a folder that counts as finished: nothing of the model."""
 

@@ -80,6 +80,25 @@ def test_no_method_is_left_out() -> None:
     assert {method.name for method in CASES.values()} == set(methods.available())
 
 
+PARTS = {
+    "eu-k": ["setup", "attempts"],
+    "laf": ["setup", "autoencoders", "epochs"],
+    "mixunlearn": ["setup", "epochs"],
+    "retrain": ["setup", "epochs"],
+    "salun": ["setup", "saliency", "epochs"],
+    "sisa": ["setup", "epochs"],
+    "ssd": ["setup", "importances"],
+    "ts": ["setup", "teachers", "epochs"],
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_the_seconds_have_parts(name: str, tiny: Any) -> None:
+    found = CASES[name].unlearn(tiny.model(), tiny.split(), device="cpu", seed=1)
+    assert list(found.parts) == PARTS[name]
+    assert sum(found.parts.values()) == pytest.approx(found.seconds)
+
+
 @EVERY
 def test_one_seed_fixes_every_bit(name: str, tiny: Any, same_weights: Same, monkeypatch: pytest.MonkeyPatch) -> None:
     """Watched for a collapse or not."""

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from pymixunlearn.reporting import ComparisonRow, ComparisonTable, comparison_as_rich, comparison_table
+from pymixunlearn.reporting.comparison_html import results_lines
 from pymixunlearn.reporting.formats import to_csv, to_latex, to_markdown
 
 RETRAIN = {0: (98.0, 0.0, 30.0), 1: (96.0, 0.0, 34.0)}
@@ -200,6 +201,26 @@ def test_csv_has_full_precision_and_the_papers_columns() -> None:
     assert lines["ssd"]["test_r_mean"] == ""
     assert float(lines["neggrad"]["paper_asr_mean"]) == 29.56 and lines["scrub"]["paper_asr_mean"] == ""
     assert None not in lines["scrub"]  # no cell beyond the header
+
+
+def test_memory_is_shown_where_it_was_measured() -> None:
+    def measured(start: int, peak: int) -> dict[str, Any]:
+        found = {"seconds": 1.0, "start_bytes": start * 2**20, "peak_bytes": peak * 2**20}
+        return {"phases": {"unlearned": found}, "peak_memory": "resident set of the process"}
+
+    bytes_of = {0: measured(100, 140), 1: measured(200, 250)}
+    cells = [cell("scrub", seed, (97.0, 0.0, 31.0), **found) for seed, found in bytes_of.items()]
+    table = comparison_table(record(*cells, cell("neggrad", 0, (90.0, 0.0, 30.0))))
+    row = next(row for row in table.rows if row.name == "scrub")
+    assert (row.cells["added_megabytes"].mean, row.cells["peak_megabytes"].mean) == (45.0, 195.0)
+    text = to_markdown(table)
+    (line,) = (line for line in text.splitlines() if "| scrub |" in line)
+    assert line.split("|")[-3].strip() == "45" and "Memory MB: resident set of the process" in text
+    lines = {line["method"]: line for line in csv.DictReader(StringIO(to_csv(table)))}
+    assert (lines["scrub"]["added_megabytes_mean"], lines["scrub"]["peak_megabytes_mean"]) == ("45.0", "195.0")
+    assert lines["neggrad"]["peak_megabytes_mean"] == "" and None not in lines["scrub"]
+    assert results_lines(table)["headings"][-1] == ("added_megabytes", "Memory MB")
+    assert "Memory" not in to_markdown(comparison_table(EXAMPLE))  # runs of before
 
 
 def test_latex_balances_and_every_line_has_all_columns() -> None:

@@ -14,7 +14,7 @@ def run_row(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row of a run.
 
     Its columns are "method", "dataset", "task" and "seed", as far as they are known; "MODEL.METRIC" (such as
-    "unlearned.test_r"), "gap.MODEL.METRIC" (with "gap.unlearned.mean"), and "seconds.MODEL".
+    "unlearned.test_r"), "gap.MODEL.METRIC" (with "gap.unlearned.mean"), "seconds.MODEL", and "peak_bytes.PHASE".
 
     Args:
         record: The content of a ``metrics.json``.
@@ -29,7 +29,8 @@ def run_row(record: Mapping[str, Any]) -> dict[str, Any]:
         row |= {f"{model}.{key}": value for key, value in (metrics or {}).items()}
     for model, gaps in (record.get("gap") or {}).items():
         row |= {f"gap.{model}.{key}": value for key, value in gaps.items()}
-    return row | {f"seconds.{model}": value for model, value in (record.get("seconds") or {}).items()}
+    row |= {f"seconds.{model}": value for model, value in (record.get("seconds") or {}).items()}
+    return row | {f"peak_bytes.{phase}": found["peak_bytes"] for phase, found in (record.get("phases") or {}).items()}
 
 
 def frame(rows: Sequence[Mapping[str, Any]]) -> Any:

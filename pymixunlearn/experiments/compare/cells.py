@@ -100,7 +100,18 @@ OnEvent = Callable[[C, CellEvent], None]
 FolderOf = Callable[[C], Path]
 """Gives the run folder of a cell."""
 
-_RECORDED = ("version", "metrics", "intervals", "gap", "acceptance", "seconds", "hashes", "stopping")
+_RECORDED = (
+    "version",
+    "metrics",
+    "intervals",
+    "gap",
+    "acceptance",
+    "seconds",
+    "hashes",
+    "stopping",
+    "phases",
+    "peak_memory",
+)
 MAX_CLASSES = 100
 """Up to so many classes a record says the accuracy of each."""
 

@@ -16,6 +16,7 @@ from pymixunlearn.experiments.common.identity import attack_form, identity_hash,
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT
 from pymixunlearn.experiments.common.known_accuracy import known_accuracy
 from pymixunlearn.experiments.common.model_config import MODEL_CONFIG, model_config_text
+from pymixunlearn.experiments.common.phases import Phases
 from pymixunlearn.experiments.common.plugins import is_built_in
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import utc_now, versions
@@ -96,50 +97,67 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     earlier = plan.earlier
     key = keep_key(folder.partial, earlier, plan.inputs.history)
     training = plan.inputs.seed_of_training
-    initial = initial_model(plan, watcher)
+    phases = Phases(device)
+    with phases.measured("initial"):
+        initial = initial_model(plan, watcher)
+    if plan.initial.loaded is not None:
+        phases.drop("initial")
+    elif initial.hit:
+        phases.taken_over("initial")
     known = None
     if plan.initial.trained_elsewhere or plan.inputs.expect_accuracy is not None:
         known = known_accuracy(
             initial.model, split.dataset, plan.inputs.expect_accuracy, device=device, observer=watcher
         )
-    unlearned = run_method(
-        plan.method,
-        initial.model,
-        split,
-        device=device,
-        seed=seed,
-        observer=watcher,
-        snapshot=folder.partial / "unlearn.pt",
-        recipe=plan.recipe,
-        guard=guard,
-    )
+    with phases.measured("unlearned"):
+        unlearned = run_method(
+            plan.method,
+            initial.model,
+            split,
+            device=device,
+            seed=seed,
+            observer=watcher,
+            snapshot=folder.partial / "unlearn.pt",
+            recipe=plan.recipe,
+            guard=guard,
+        )
     networks = {"initial": initial.model, "unlearned": unlearned.model}
-    retrain = None
-    if plan.retrain_config is not None:
-        retrain = train_retrain(
-            initial.model, split, plan.retrain_config, device=device, seed=training, observer=watcher
+    retrains: dict[str, CachedModel] = {}
+    for name in _retrains(plan):
+        assert plan.retrain_config is not None
+        with phases.measured(name):
+            retrains[name] = train_retrain(
+                initial.model,
+                split,
+                plan.retrain_config,
+                device=device,
+                seed=training,
+                observer=watcher,
+                second=name == SECOND,
+            )
+        if retrains[name].hit:
+            phases.taken_over(name)
+        networks[name] = retrains[name].model
+    retrain, second = retrains.get("retrain"), retrains.get(SECOND)
+    with phases.measured("evaluation"):
+        metrics = evaluate_models(
+            networks,
+            split,
+            device=device,
+            seed=seed,
+            observer=watcher,
+            relearn=plan.inputs.relearn,
+            asr=plan.inputs.asr,
+            cached=("initial", "retrain", SECOND),
         )
-        networks["retrain"] = retrain.model
-    second = None
-    if plan.retrain_config is not None and plan.inputs.retrain == "two":
-        second = train_retrain(
-            initial.model, split, plan.retrain_config, device=device, seed=training, observer=watcher, second=True
-        )
-        networks[SECOND] = second.model
-    metrics = evaluate_models(
-        networks,
-        split,
-        device=device,
-        seed=seed,
-        observer=watcher,
-        relearn=plan.inputs.relearn,
-        asr=plan.inputs.asr,
-        cached=("initial", "retrain", SECOND),
-    )
 
-    acceptance = judge_forgetting(
-        networks, split, lr=plan.recipe.initial.lr, device=device, seed=seed, observer=watcher
-    )
+    with phases.measured("acceptance"):
+        acceptance = judge_forgetting(
+            networks, split, lr=plan.recipe.initial.lr, device=device, seed=seed, observer=watcher
+        )
+
+    if acceptance is None:  # nothing was done
+        phases.drop("acceptance")
 
     hashes = {name: model_hash(network) for name, network in networks.items()}
     chain = next_chain(
@@ -179,6 +197,8 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
             **({} if second is None else {SECOND: second.seconds}),
             **({} if before is None else {ORIGINAL: before.seconds}),
         },
+        "phases": phases.to_dict(unlearned=unlearned.parts),
+        "peak_memory": phases.memory,
         "stopping": None if unlearned.stopping is None else unlearned.stopping.to_dict(),
         **({} if unlearned.collapse is None else {"collapse": unlearned.collapse.to_dict()}),
         **({} if unlearned.rollback is None else {"rollback": unlearned.rollback.to_dict()}),
@@ -227,6 +247,13 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
     key_file = () if is_above(folder.path, key) else (KEY_FILE,)
     folder.publish((*FILES, *key_file, ORIGINAL_FORM) if form else (*FILES, *key_file))
     return record
+
+
+def _retrains(plan: Plan) -> tuple[str, ...]:
+    """Return the names of the Retrains of a run."""
+    if plan.retrain_config is None:
+        return ()
+    return ("retrain", SECOND) if plan.inputs.retrain == "two" else ("retrain",)
 
 
 def _most_changed(metrics: Mapping[str, Metrics]) -> dict[str, Any]:

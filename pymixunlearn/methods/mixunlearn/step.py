@@ -124,7 +124,7 @@ class MixUnlearnLoop(Loop[MixUnlearnConfig]):
     def stages(self) -> list[Stage]:
         """Return passes over both sets side by side until the smaller one ends, the generator's own ones first."""
         warmup, steps = self.warmup_epochs, self.steps_per_epoch
-        first = [Stage(warmup, steps, lambda index: self.warm_up(index - warmup))] if warmup else []
+        first = [Stage(warmup, steps, lambda index: self.warm_up(index - warmup), "warm_up")] if warmup else []
         return [*first, Stage(self.epochs, steps, lambda index: self.epoch(index - warmup))]
 
     def output(self, history: list[dict[str, float]]) -> MethodOutput:

@@ -9,7 +9,7 @@ function lines(row, key, table) {
   const say = (text) => found.push(make("p", {}, text));
   if (!cell && !["acceptance", "seeds"].includes(key)) say("no result");
   if (cell) {
-    say(key === "seconds" ? said(cell, "Mean", " s") : said(cell, "Mean", ""));
+    say(said(cell, "Mean", { seconds: " s", added_megabytes: " MB" }[key] || ""));
     if (cell.gap) say(said(cell.gap, key.startsWith("class") ? "Difference from Retrain" : "Gap to Retrain", ""));
     const spans = cell.intervals || [];
     cell.seeds.forEach((value, place) => {
