@@ -78,7 +78,7 @@ class Killer(Observer):
             self._cluster.remove_node(sorted(self._cluster.worker_nodes, key=str)[0], allow_graceful=False)
 
 
-OWN = ("seconds", "times", "chain", "versions", "ran_on", "command_line", "memory")
+OWN = ("seconds", "times", "chain", "versions", "ran_on", "command_line", "phases", "peak_memory")
 """What differs between two equal runs: the time, the random key of a chain, and where it was."""
 
 
