@@ -121,7 +121,7 @@ def test_a_search_on_ray_is_the_local_one(tmp_path: Path, caches: Any, monkeypat
 
     def tuned(out: Path, **fields: Any) -> dict[str, Any]:
         few = {"initial.epochs": 1, "retrain.epochs": 1, "epochs": 1}
-        grid = {"retain_weight": ["0.1", "1"], "lr": ["1e-4", "1e4"]}  # the last makes weights that are not finite
+        grid = {"lr": ["1e-4", "1e4"]}  # the last makes weights that are not finite
         inputs = TuneInputs("neggrad", grid=grid, sampler="grid", device="cpu", settings=few, **fields)
         return run_tuning(resolve_tuning(inputs), out, observer=fields.get("observer")).record
 
@@ -129,7 +129,7 @@ def test_a_search_on_ray_is_the_local_one(tmp_path: Path, caches: Any, monkeypat
     here = tuned(tmp_path / "local")
     caches("there")
     there = tuned(tmp_path / "ray", on="ray")
-    assert result(there) == result(here) and len(there["trials"]) == 4
+    assert result(there) == result(here) and len(there["trials"]) == 2
     runs = [{path.name for path in (tmp_path / name / "trials").iterdir()} for name in ("local", "ray")]
     assert runs[0] == runs[1]
     assert result(tuned(tmp_path / "ray", on="ray")) == result(here)  # finished: no run is made again

@@ -36,7 +36,7 @@ ATTEMPTS = 3
 _POLL_SECONDS = 0.25
 _CANCEL_SECONDS = 20.0
 _CONNECT_SECONDS = 10.0
-_CONNECT_HINT = "expected a running cluster, started by `ray start`"
+_CONNECT_HINT = "expected a running cluster (`ray start`), and RAY_AUTH_MODE and its token as there"
 
 
 class WorkerLost(WorkerEnded):
