@@ -61,7 +61,11 @@ from pymixunlearn.experiments.common.progress import Observer
 
 TASK = "data"
 AUDITED = ("mixunlearn-reset, quick", "prune-reset", "eu-k")
-ATTACKS = ("rmia", "u_lira", "u_lira_unseen")
+ATTACKS = {
+    "rmia": "RMIA, AUC with 95 % interval",
+    "u_lira": "U-LiRA",
+    "u_lira_unseen": "U-LiRA, unseen samples",
+}
 COLUMNS = (
     "model", "dataset", "task", "seed", "subject", "shadow_models", "candidates", "attack", "auc", "low", "high",
     "device", "threads", "versions",
@@ -128,13 +132,14 @@ def audit(cell: Cell, name: str, count: int, *, u_lira: bool) -> list[dict[str, 
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """Return a Markdown table with one line for each audited model."""
-    lines = ["| network, task, seed | model | shadow models | RMIA | U-LiRA | U-LiRA, unseen samples |"]
-    lines.append("| " + " | ".join(["---"] * 6) + " |")
+    """Return a Markdown table with one line for each audited model, and a column for each attack that was made."""
+    attacks = [attack for attack in ATTACKS if any(row["attack"] == attack for row in rows)]
+    heading = ("network, task, seed", "model", "shadow models", *(ATTACKS[attack] for attack in attacks))
+    lines = [f"| {' | '.join(cells)} |" for cells in (heading, ("---",) * len(heading))]
     cells: dict[tuple[str, ...], dict[str, str]] = {}
     for row in rows:
         where = f"{row['model']}, {row['task']}, {row['seed']}"
-        cell = cells.setdefault((where, row["subject"], row["shadow_models"]), dict.fromkeys(ATTACKS, ""))
+        cell = cells.setdefault((where, row["subject"], row["shadow_models"]), dict.fromkeys(attacks, ""))
         cell[row["attack"]] = f"{float(row['auc']):.3f} [{float(row['low']):.3f}, {float(row['high']):.3f}]"
     lines += [f"| {' | '.join((*key, *cell.values()))} |" for key, cell in cells.items()]
     return "\n".join(lines)
@@ -156,7 +161,7 @@ def main(
     results = Rows(out, COLUMNS)
     for bed in (BEDS[name] for name in beds):
         key = {"model": bed.name, "task": TASK, "seed": seed, "shadow_models": count}
-        wanted = ATTACKS if u_lira else ("rmia",)
+        wanted = tuple(ATTACKS) if u_lira else ("rmia",)
         left = [name for name in subjects if not all(results.find(subject=name, attack=a, **key) for a in wanted)]
         if not results.find(subject="retrain", attack="rmia", **key):
             left = left or [subjects[0]]

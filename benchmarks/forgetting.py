@@ -48,6 +48,8 @@ test's second part and without the numbers that decide nothing. This was written
   "data"), each at seed 20, once: accepted, below Retrain's time, and how far from the second Retrain's mean gap?
   ``eu-k`` and ``mixunlearn-reset, quick`` beside it on the first two. ``resnet18`` sees 16 pixels: at 32 one cell would
   take three quarters of an hour.
+
+``docs/measured.md`` says what of this was run.
 """
 
 from __future__ import annotations

@@ -10,8 +10,10 @@ from benchmarks.auditing import COLUMNS, audit, table
 from benchmarks.forgetting import Bed, Cell
 from benchmarks.rows import Rows
 from pymixunlearn import data
+from tests.cli.write_names import MEASURED
 
 AUC = ("auc", "low", "high")
+PAGE = Path(__file__).parents[2] / "docs" / "measured.md"
 
 
 @pytest.mark.slow  # eight shadow models
@@ -41,7 +43,7 @@ def test_a_cell_is_audited_beside_its_initial_model(tmp_path: Path) -> None:
     assert audited.count("[") == 3
 
 
-def test_the_table_has_one_line_for_each_audited_model() -> None:
+def test_the_table_has_one_line_for_each_audited_model_and_the_attacks_that_were_made() -> None:
     about = {"model": "cnn", "task": "data", "seed": "20", "shadow_models": "8", "low": "0.45", "high": "0.6"}
     rows = [
         {**about, "subject": subject, "attack": attack, "auc": "0.5"}
@@ -49,6 +51,10 @@ def test_the_table_has_one_line_for_each_audited_model() -> None:
     ]
     found = "0.500 [0.450, 0.600]"
     assert table(rows).splitlines()[2:] == [
-        f"| cnn, data, 20 | initial | 8 | {found} |  |  |",
-        f"| cnn, data, 20 | eu-k | 8 | {found} |  | {found} |",
+        f"| cnn, data, 20 | initial | 8 | {found} |  |",
+        f"| cnn, data, 20 | eu-k | 8 | {found} | {found} |",
     ]
+
+
+def test_the_page_has_what_was_audited() -> None:
+    assert table(Rows(MEASURED.with_name("auditing-cpu.csv"), COLUMNS).rows) in PAGE.read_text("utf-8")

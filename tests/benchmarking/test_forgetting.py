@@ -83,3 +83,7 @@ def test_the_page_has_the_numbers_of_the_development_too() -> None:
 
 def test_the_page_has_the_starts_of_the_reset() -> None:
     assert table(Rows(MEASURED.with_name("resetting-cpu.csv"), COLUMNS).rows) in PAGE.read_text("utf-8")
+
+
+def test_the_page_has_the_other_forms() -> None:
+    assert table(Rows(MEASURED.with_name("forgetting-forms-cpu.csv"), COLUMNS).rows) in PAGE.read_text("utf-8")
