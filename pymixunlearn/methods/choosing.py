@@ -10,6 +10,7 @@ from torch import nn
 
 from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.evaluation import Acceptance, Resurfacing, acceptance
+from pymixunlearn.models.autocast import computing_as_usual
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.tasks import Split
 
@@ -61,15 +62,16 @@ class Chooser:
         return replace(found, decision="accepted", reason=reason, initial_ks=self._distance)
 
     def _test(self, model: nn.Module) -> Acceptance:
-        return acceptance(
-            model,
-            self._split,
-            validation=self._choosing,
-            device=self._device,
-            seed=self._seed,
-            resurfacing=Resurfacing(lr=self._lr),
-            decision_only=True,
-        )
+        with computing_as_usual(model):  # the copies too that are trained on
+            return acceptance(
+                model,
+                self._split,
+                validation=self._choosing,
+                device=self._device,
+                seed=self._seed,
+                resurfacing=Resurfacing(lr=self._lr),
+                decision_only=True,
+            )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from torch import nn
 from pymixunlearn import data, methods, models, tasks
 from pymixunlearn.errors import UserError
 from pymixunlearn.methods.base import MethodOutput
-from pymixunlearn.models.autocast import AutocastHook
+from pymixunlearn.methods.choosing import Chooser
+from pymixunlearn.models.autocast import AutocastHook, compute_in
 from pymixunlearn.training import TrainConfig, model_hash, train
 
 CPU = torch.device("cpu")
@@ -135,6 +136,24 @@ def test_a_users_method_computes_in_it_too(precision: str, digits_model: nn.Modu
     method = Own(precision=precision)
     method.unlearn(digits_model, few, device="cpu")
     assert set(method.seen) == {getattr(torch, precision)}
+
+
+def test_a_setting_is_chosen_by_what_float32_says(
+    digits_model: nn.Module, few: tasks.Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = few.preprocess.evaluation(few.test.images)
+    usual = digits_model(images)
+
+    def looked_at(model: nn.Module, *args: Any, **kwargs: Any) -> str:
+        assert all(torch.equal(each(images), usual) for each in (model, copy.deepcopy(model)))
+        return "looked at"
+
+    monkeypatch.setattr("pymixunlearn.methods.choosing.acceptance", looked_at)
+    network = copy.deepcopy(digits_model)
+    compute_in(network, "bfloat16")
+    chooser = Chooser(digits_model, few, few.test, lr=1e-3, device=CPU, seed=0)
+    assert chooser._test(network) == "looked at"
+    assert not torch.equal(network(images), usual)
 
 
 def test_trainings_compute_in_it(digits: data.Dataset) -> None:
