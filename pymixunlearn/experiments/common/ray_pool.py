@@ -270,8 +270,9 @@ def _connect(ray: Any, placement: Placement, threads: int) -> bool:
             cpus = max(usable_cores(), threads)
             ray.init("local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
     except Exception as error:  # Ray raises that class itself where its processes do not start in time
-        where = address or "this machine"
-        raise UserError(f"there is no cluster of Ray at {where} ({_reason(error)}); {_CONNECT_HINT}") from error
+        if not address:
+            raise UserError(f"Ray cannot be started on this machine ({_reason(error)})") from error
+        raise UserError(f"there is no cluster of Ray at {address} ({_reason(error)}); {_CONNECT_HINT}") from error
     return True
 
 
