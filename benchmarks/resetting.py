@@ -76,8 +76,8 @@ class Start(PruneReset):
         short = [some if some > 0 else every / ratio for some, every in zip(short, long, strict=True)]
         self.wanted = short if self.length == "short" else long
         if self.raised:
-            assert self.config.lr is not None  # resolved
-            self.config = self.config.replace(lr=ratio * self.config.lr)
+            self.lr *= ratio
+            self.config = self.config.replace(lr=self.lr)
 
     @torch.no_grad()
     def reset(self, share: float) -> None:
