@@ -63,7 +63,6 @@ def summary(cells: list[Cell]) -> str:
         "cannot tell",
         "of cells",
         "mean gap, median",
-        "of Retrain's time, median",
     )
     lines = []
     first = {(cell.task, cell.own["case"], cell.own["seed"]): cell for cell in reversed(cells)}.values()

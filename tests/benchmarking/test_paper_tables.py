@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from benchmarks.paper_tables import gaps, main, read_cells, summary
 
+ROOT = Path(__file__).parents[2]
 HEAD = ("case", "row", "labels", "seed", "model", "status", "mean_gap", "acceptance", "seconds")
 INITIAL = {0: "refused", 1: "cannot tell"}
 
@@ -55,3 +56,11 @@ def test_only_cells_that_the_test_can_tell_are_counted_and_missing_ones_are_name
     assert near["second Retrain"] == ["", "1.0 (2)", "1.0"]
     printed = CliRunner().invoke(main, [str(tmp_path)])
     assert printed.exit_code == 0 and "table2, task data" in printed.output
+
+
+def test_the_page_shows_what_was_measured() -> None:
+    page = (ROOT / "docs" / "reproduction.md").read_text("utf-8")
+    cells = read_cells(ROOT / "benchmarks" / "results" / "paper")
+    for table in (summary(cells), gaps(cells, "class"), gaps(cells, "data")):
+        assert table in page
+    assert f"Of the plan's 327 cells {len(cells)} were run" in page
