@@ -17,7 +17,10 @@ PROGRAMS = {
     "srun": SAY + 'while [[ $1 == --* ]]; do shift; done\nexec "$@"\n',
     "hostname": "#!/usr/bin/env bash\necho '10.0.0.1 10.0.0.2'\n",
     "ray": SAY + "if [[ $* == *--block ]]; then exec sleep 60; fi\n",
-    "mixunlearn-cli": SAY + 'echo "address $RAY_ADDRESS" >> "$SAID"\nexit 3\n',
+    # It ends once the other machines were asked, and the cluster with it.
+    "mixunlearn-cli": SAY
+    + 'echo "address $RAY_ADDRESS" >> "$SAID"\n'
+    + 'until grep -q "^ray start --address" "$SAID"; do sleep 0.1; done\nexit 3\n',
 }
 WAITS = SAY + "trap 'exit 130' INT\nwhile :; do sleep 0.1; done\n"
 
@@ -52,14 +55,14 @@ def test_the_script_is_a_shell_script() -> None:
 
 
 def test_it_starts_a_cluster_and_gives_the_command_to_it(slurm: dict[str, str]) -> None:
-    # It ends at once, the cluster with it: the machines wait a minute otherwise, and hold the output open.
+    # The machines wait a minute if they are not ended, and hold the output open.
     command = ["bash", SCRIPT, "compare", "--seeds", "0"]
     done = subprocess.run(command, env=slurm, check=False, timeout=30, capture_output=True)
     assert done.returncode == 3  # the command's
     size = "--num-cpus 16 --num-gpus 4 --block"
-    wait_for(f"ray start --head --node-ip-address 10.0.0.1 --port 6379 --include-dashboard false {size}", slurm)
-    wait_for(f"ray start --address 10.0.0.1:6379 {size}", slurm)
     lines = said(slurm)
+    assert f"ray start --head --node-ip-address 10.0.0.1 --port 6379 --include-dashboard false {size}" in lines
+    assert f"ray start --address 10.0.0.1:6379 {size}" in lines
     assert any(line.startswith("srun --nodes=2 --ntasks=2 --exclude=one --overlap ray start") for line in lines)
     assert lines[lines.index("mixunlearn-cli compare --seeds 0 --on ray") + 1] == "address 10.0.0.1:6379"
 
