@@ -121,7 +121,7 @@ def test_a_search_on_ray_is_the_local_one(tmp_path: Path, caches: Any, monkeypat
 
     def tuned(out: Path, **fields: Any) -> dict[str, Any]:
         few = {"initial.epochs": 1, "retrain.epochs": 1, "epochs": 1}
-        grid = {"lr": ["1e-4", "1e4"]}  # the last makes weights that are not finite
+        grid = {"retain_weight": ["0.1"], "lr": ["1e-4", "1e4"]}  # the last makes weights that are not finite
         inputs = TuneInputs("neggrad", grid=grid, sampler="grid", device="cpu", settings=few, **fields)
         return run_tuning(resolve_tuning(inputs), out, observer=fields.get("observer")).record
 
