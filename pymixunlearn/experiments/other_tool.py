@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from pymixunlearn.evaluation import Acceptance, Metrics
-from pymixunlearn.experiments.common.data_origin import data_origin, in_memory_parts
 from pymixunlearn.experiments.common.history import to_csv
 from pymixunlearn.experiments.common.identity import attack_form, rest_of
-from pymixunlearn.experiments.common.initial_model import CHECKPOINT, InitialModel, model_options
+from pymixunlearn.experiments.common.initial_model import CHECKPOINT, InitialModel
 from pymixunlearn.experiments.common.inputs import EvaluateInputs
 from pymixunlearn.experiments.common.model_config import MODEL_CONFIG, model_config_text
+from pymixunlearn.experiments.common.origin import origin_of
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import utc_now, versions
 from pymixunlearn.experiments.common.run_folder import RunFolder
@@ -86,10 +86,7 @@ class JudgedRun:
             "label_aware": None,
             "initial": None,
             "retrain": None,
-            **model_options(inputs.model, self.models["unlearned"]),
-            "architecture_name": inputs.model.architecture,
-            **data_origin(inputs.data, inputs.split),
-            **in_memory_parts(inputs.data, inputs.model),
+            **origin_of(inputs.model, self.models["unlearned"], inputs.data, inputs.split),
             "left_out": list(dataset.notes),
             "class_names": list(dataset.train.classes),
             **({"plugin": list(map(os.path.abspath, inputs.plugin))} if inputs.plugin else {}),

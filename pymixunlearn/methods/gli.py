@@ -21,7 +21,8 @@ from pymixunlearn.evaluation.score_attacks import loss_attack
 from pymixunlearn.methods.base import held_fixed
 from pymixunlearn.methods.config import CODE, OURS, SEARCHED, setting
 from pymixunlearn.methods.ending import EndingConfig
-from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Tensors, cross_entropy, descend
+from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, cross_entropy, descend
+from pymixunlearn.methods.parts import Tensors
 from pymixunlearn.methods.pixels import PixelRange
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import labelled

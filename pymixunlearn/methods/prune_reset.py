@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pymixunlearn.methods.config import setting
-from pymixunlearn.methods.loop import Measured, Stage, Tensors
+from pymixunlearn.methods.loop import Measured, Stage
+from pymixunlearn.methods.parts import Tensors
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.search import Attempt, SearchConfig, SearchedLoop
 from pymixunlearn.methods.view import Images

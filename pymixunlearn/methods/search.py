@@ -26,7 +26,8 @@ from pymixunlearn.evaluation.accuracy import predict_logits
 from pymixunlearn.methods.base import MethodOutput
 from pymixunlearn.methods.choosing import Chooser, Search
 from pymixunlearn.methods.config import setting
-from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Stage, Tensors, descend, frozen_copy, targets_of
+from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Stage, descend, frozen_copy, targets_of
+from pymixunlearn.methods.parts import Tensors
 from pymixunlearn.seeding import derive_seed
 from pymixunlearn.training.fresh import fresh_weights
 from pymixunlearn.training.loop import StateDict

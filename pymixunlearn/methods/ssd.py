@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch
 from pymixunlearn.methods.config import CODE, setting
-from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Stage, Tensors, cross_entropy, targets_of
+from pymixunlearn.methods.loop import Loop, LoopConfig, Measured, Stage, cross_entropy, targets_of
+from pymixunlearn.methods.parts import Tensors
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import together
 

@@ -21,7 +21,8 @@ from pymixunlearn.data import TrainingSet
 from pymixunlearn.data.batches import Batch
 from pymixunlearn.methods.base import MethodOutput, Preparation, UnlearnJob
 from pymixunlearn.methods.config import OURS, setting
-from pymixunlearn.methods.loop import ORIGINAL, Facts, Loop, LoopConfig, Measured, Stage, Tensors, cross_entropy
+from pymixunlearn.methods.loop import ORIGINAL, Loop, LoopConfig, Measured, Stage, cross_entropy
+from pymixunlearn.methods.parts import Facts, Tensors
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.view import labelled, together
 from pymixunlearn.models.autocast import carry_precision

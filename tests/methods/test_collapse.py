@@ -14,7 +14,8 @@ from pymixunlearn import data, methods, tasks
 from pymixunlearn.data.batches import Batch
 from pymixunlearn.errors import UserError
 from pymixunlearn.methods.collapse import INTERVAL, Collapse, Guard
-from pymixunlearn.methods.loop import Loop, Measured, Tensors
+from pymixunlearn.methods.loop import Loop, Measured
+from pymixunlearn.methods.parts import Tensors
 from pymixunlearn.methods.view import SplitView
 from pymixunlearn.training import Callback, EndLoop
 from tests.methods.interrupting import Interrupt

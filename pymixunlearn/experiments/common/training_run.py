@@ -12,14 +12,14 @@ import torch
 
 from pymixunlearn.data import Dataset, ImageSet
 from pymixunlearn.evaluation import Metrics
-from pymixunlearn.experiments.common.data_origin import data_origin, in_memory_parts
 from pymixunlearn.experiments.common.forget_chain import KEY_FILE, Chain
 from pymixunlearn.experiments.common.forget_history import CHAIN, History, is_above, keep_key, next_chain, read_history
 from pymixunlearn.experiments.common.history import merge_histories, to_csv
 from pymixunlearn.experiments.common.identity import FORMAT, data_identity, history_identity, identity_hash
-from pymixunlearn.experiments.common.initial_model import CHECKPOINT, InitialModel, model_options
+from pymixunlearn.experiments.common.initial_model import CHECKPOINT, InitialModel
 from pymixunlearn.experiments.common.inputs import Inputs
 from pymixunlearn.experiments.common.model_config import MODEL_CONFIG, model_config_text
+from pymixunlearn.experiments.common.origin import origin_of
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import Run, RunFolder
@@ -87,12 +87,7 @@ class TrainingPlan:
     def origin(self) -> dict[str, Any]:
         """Where data and model are, JSON-able, so that config.json can repeat the training; paths are absolute."""
         inputs = self.inputs
-        return {
-            **model_options(inputs.model, self.initial),
-            "architecture_name": inputs.model.architecture,
-            **data_origin(inputs.data, inputs.split),
-            **in_memory_parts(inputs.data, inputs.model),
-        }
+        return origin_of(inputs.model, self.initial, inputs.data, inputs.split)
 
     @cached_property
     def earlier(self) -> History:

@@ -12,12 +12,12 @@ import torch
 
 from pymixunlearn import methods
 from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
-from pymixunlearn.experiments.common.data_origin import data_origin, in_memory_parts
 from pymixunlearn.experiments.common.forget_history import History, read_history
 from pymixunlearn.experiments.common.forget_set import load_split
 from pymixunlearn.experiments.common.identity import FORMAT, attack_form, data_identity, history_identity
-from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model, model_options
+from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model
 from pymixunlearn.experiments.common.model_inputs import fed
+from pymixunlearn.experiments.common.origin import origin_of
 from pymixunlearn.experiments.common.plugins import load_plugins, plugin_hashes
 from pymixunlearn.experiments.common.presets import Preset, at_paper_size, choose_preset
 from pymixunlearn.experiments.common.progress import Observer
@@ -102,10 +102,7 @@ class Plan:
         """Where data, model and plug-ins are, JSON-able, so that config.json can repeat the run; paths are absolute."""
         inputs = self.inputs
         return {
-            **model_options(inputs.model, self.initial),
-            "architecture_name": inputs.model.architecture,
-            **data_origin(inputs.data, inputs.split),
-            **in_memory_parts(inputs.data, inputs.model),
+            **origin_of(inputs.model, self.initial, inputs.data, inputs.split),
             **({"plugin": list(map(os.path.abspath, inputs.plugin))} if inputs.plugin else {}),
         }
 

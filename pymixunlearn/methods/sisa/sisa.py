@@ -17,7 +17,8 @@ from typing import ClassVar
 from torch import nn
 
 from pymixunlearn.methods.base import Method, MethodOutput, Preparation, UnlearnJob
-from pymixunlearn.methods.loop import ORIGINAL, Facts, Loop, Measured, Stage
+from pymixunlearn.methods.loop import ORIGINAL, Loop, Measured, Stage
+from pymixunlearn.methods.parts import Facts
 from pymixunlearn.methods.registry import method
 from pymixunlearn.methods.sisa.member import Member
 from pymixunlearn.methods.sisa.member_pool import MemberPool
