@@ -1,7 +1,8 @@
-"""Text to show: from outside, such as the name of a file or a class, made safe; and numbers with their nouns."""
+"""Text to show: from outside, such as the name of a file or a class, made safe; numbers and types with their nouns."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"})
@@ -43,6 +44,30 @@ def counted(count: int, one: str, many: str = "") -> str:
         ('1 person', '2 samples')
     """
     return f"{count} {one if count == 1 else many or f'{one}s'}"
+
+
+def a_type(value: object) -> str:
+    """Return the name of a value's type with its article.
+
+    Example:
+        >>> a_type(3), a_type([])
+        ('an int', 'a list')
+    """
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOaeio' or name == 'ndarray' else 'a'} {name}"
+
+
+def without_password(text: str) -> str:
+    """Return ``text`` with three stars in the place of passwords in a URL: before the host, and in the query.
+
+    Example:
+        >>> without_password("--ledger=postgresql://ann:secret@host/db?sslpassword=other&port=5")
+        '--ledger=postgresql://ann:***@host/db?sslpassword=***&port=5'
+    """
+    if "://" not in text:
+        return text
+    text = re.sub(r"(://[^:/@]*:).*@", r"\1***@", text)
+    return re.sub(r"([?&][^=&]*password=)[^&]*", r"\1***", text)
 
 
 def _hidden(letter: str) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from pymixunlearn import seeding
 from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.data.preprocess import Preprocess
+from pymixunlearn.display import a_type
 from pymixunlearn.errors import UserError
 
 
@@ -129,6 +130,15 @@ def from_tensors(
         >>> data.from_tensors(images, labels, images, labels, classes=("cat", "dog")).in_channels
         3
     """
+    given = {
+        "train_images": train_images,
+        "train_targets": train_targets,
+        "test_images": test_images,
+        "test_targets": test_targets,
+    }
+    for part, value in given.items():
+        if not isinstance(value, Tensor):
+            raise UserError(f"{part} is {a_type(value)}; expected a tensor")
     if classes is None:
         labels = [targets.max() for targets in (train_targets, test_targets) if targets.numel()]
         classes = [str(label) for label in range(int(max(labels, default=torch.tensor(-1))) + 1)]
@@ -172,9 +182,9 @@ def hold_out(images: ImageSet, *, fraction: float = 0.2, purpose: str = "test") 
     """Divide one set into a training and a held-out part, class by class, always in the same way.
 
     The division is part of what the data set *is*: it depends on no run's seed. Images with paths are held out by a
-    hash of their path below a threshold, so that adding or deleting a file moves no other one; where a class of two or
-    more would have none, its lowest hash is held out. Of images without paths, ``fraction`` of every class with two or
-    more (rounded, at least one) is drawn by the labels alone.
+    hash of their path below a threshold, so that adding or deleting a file moves no other one. Only where a class of
+    two or more would be missing in a part, its lowest hash is held out or its highest is not. Of images without paths,
+    ``fraction`` of every class with two or more (rounded, at least one) is drawn by the labels alone.
 
     Args:
         images: The set to divide.

@@ -145,7 +145,8 @@ def _decode(files: Files, request: Request, spool: Spool) -> tuple[list[str], li
     """Decode all files into ``spool``; return their names in ascending order, and notes.
 
     Raises:
-        UserError: There are none, or some cannot be read and may not be skipped; all of these are named.
+        UserError: There are none, or some cannot be read and may not be skipped; all of these are named. Or the disk
+            is full.
     """
     names: dict[str, None] = {}  # of two files of one name in an archive, the later counts
     unreadable: list[str] = []
@@ -155,10 +156,12 @@ def _decode(files: Files, request: Request, spool: Spool) -> tuple[list[str], li
         nonlocal done
         name = str(member.path)
         try:
-            _add(spool, member, name, image)
+            decoded = None if image is None else image.result()
+            _check_link(spool, member, name)
         except (UserError, OSError) as error:
             unreadable.append(f"{files.shown(name)} {error}")
         else:
+            _add(spool, member, name, decoded)
             names[name] = None
         done += 1
         if request.progress is not None:
@@ -214,13 +217,32 @@ def _decode_member(member: Member, limit: Limit) -> Hashed:
     return hashed(decode_square(member.read(), limit))
 
 
-def _add(spool: Spool, member: Member, name: str, image: Future[Hashed] | None) -> None:
-    if image is not None:
-        spool.add(name, image.result())
-    elif member.link is not None and name not in spool.rows:
-        if str(member.link) not in spool.rows:
-            raise UserError(f"is a link to '{printable(str(member.link))}', which is no image before it in the archive")
-        spool.repeat(name, str(member.link))
+def _check_link(spool: Spool, member: Member, name: str) -> None:
+    """Check that a hard link of an archive is one to an image before it.
+
+    Raises:
+        UserError: It is not.
+    """
+    if member.link is not None and name not in spool.rows and str(member.link) not in spool.rows:
+        raise UserError(f"is a link to '{printable(str(member.link))}', which is no image before it in the archive")
+
+
+def _add(spool: Spool, member: Member, name: str, image: Hashed | None) -> None:
+    """Keep an image.
+
+    Raises:
+        UserError: There is no room for it, which says nothing of the image.
+    """
+    try:
+        if image is not None:
+            spool.add(name, image)
+        elif member.link is not None and name not in spool.rows:
+            spool.repeat(name, str(member.link))
+    except OSError as error:
+        raise UserError(
+            f"decoded images cannot be written to '{spool.folder}': {error.strerror}; what is decoded stays there, and "
+            "the next call goes on"
+        ) from error
 
 
 def _digest(text: str) -> str:

@@ -24,7 +24,7 @@ from pymixunlearn.data.registry import Progress, Request, register_source
 from pymixunlearn.data.rows import class_names
 from pymixunlearn.data.spool import Spool
 from pymixunlearn.data.streamed import IN_MEMORY_LIMIT, StreamedImageSet
-from pymixunlearn.display import printable
+from pymixunlearn.display import a_type, printable
 from pymixunlearn.errors import UserError
 from pymixunlearn.user_files import described, import_file
 
@@ -76,7 +76,7 @@ def load_factory(request: Request) -> Dataset:
         parts = {}
     if not {"train", "test"} <= set(parts) <= set(PARTS):
         raise UserError(
-            f"{where} returned a {type(made).__name__}; expected torch data sets (train, test) or (train, test, "
+            f"{where} returned {a_type(made)}; expected torch data sets (train, test) or (train, test, "
             "validation), a mapping with these keys, or a pymixunlearn.data.Dataset"
         )
     return from_dataset(
@@ -207,7 +207,7 @@ class _Samples:
             count = len(data)
         except TypeError:
             raise UserError(
-                f"the {part} set is a {type(data).__name__} without a length; expected a map-style data set"
+                f"the {part} set is {a_type(data)} without a length; expected a map-style data set"
             ) from None
         if not count:
             raise UserError(f"the {part} set must have at least one image, got none")
@@ -264,7 +264,7 @@ class _Samples:
         except Exception as error:  # the data set is a user's and may raise anything
             raise UserError(f"{where} cannot be read ({type(error).__name__}: {error})") from error
         if not isinstance(sample, (tuple, list)) or len(sample) < 2:
-            raise UserError(f"{where} is a {type(sample).__name__}; expected an image and a label")
+            raise UserError(f"{where} is {a_type(sample)}; expected an image and a label")
         image, label = sample[0], sample[1]
         if isinstance(label, (Tensor, np.generic, np.ndarray)) and np.ndim(label) == 0:
             label = label.item()
@@ -274,7 +274,7 @@ class _Samples:
         if index == 0:
             self.pillow = pillow
         elif pillow is not self.pillow:
-            raise UserError(f"{where} is a {type(image).__name__}, unlike the first; expected one kind of image")
+            raise UserError(f"{where} is {a_type(image)}, unlike the first; expected one kind of image")
         return image, int(label)
 
     def _put(self, index: int, count: int, image: Any) -> None:
@@ -286,8 +286,8 @@ class _Samples:
             image = torch.from_numpy(np.array(image))
             image = image.unsqueeze(0) if image.ndim == 2 else image.permute(2, 0, 1)
         if not isinstance(image, Tensor) or image.ndim != 3:
-            kind = f"tensor of shape {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-            raise UserError(f"{where} is a {kind}; expected an image of Pillow, or a tensor or array [C, H, W]")
+            kind = f"a tensor of shape {list(image.shape)}" if isinstance(image, Tensor) else a_type(image)
+            raise UserError(f"{where} is {kind}; expected an image of Pillow, or a tensor or array [C, H, W]")
         image = image.detach().cpu()
         if image.dtype != torch.uint8:
             image = image.to(torch.float32)

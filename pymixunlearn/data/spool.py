@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +37,7 @@ class Spool:
         folder: Of an earlier, interrupted decoding, or a new one. What is not as it was written is cut off.
 
     Attributes:
+        folder: As given.
         rows: The number of each image by its name.
         entries: Where each image is.
 
@@ -46,6 +47,7 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         self.rows: dict[str, int] = {}
         self.entries: list[_Entry] = []
         self._path = pixels = folder / _PIXELS
@@ -105,9 +107,10 @@ class Spool:
 
     def close(self) -> None:
         """Write what is still in memory."""
-        self._flush()
-        self._pixels.close()
-        self._index.close()
+        with ExitStack() as stack:
+            stack.callback(self._index.close)
+            stack.callback(self._pixels.close)
+            self._flush()
 
     def _append(self, name: str, entry: _Entry) -> None:
         self.rows[name] = len(self.entries)
@@ -165,8 +168,11 @@ def open_spool(folder: Path) -> Iterator[Spool]:
         spool = Spool(folder)
         try:
             yield spool
-        finally:
-            spool.close()
+        except BaseException:
+            with suppress(OSError):  # the disk is full: that is told already
+                spool.close()
+            raise
+        spool.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -106,7 +106,7 @@ def _columns(values: Mapping[str, Any], id_column: str | None, where: str) -> di
     for kind, known in (("file", FILE), ("label", LABEL)):
         if found[kind] is None:
             raise UserError(
-                f"{where} has the columns {shown(values)}; expected one of {kind}s, named {' or '.join(known)}"
+                f"{where} has the columns {shown(values)}; expected a column of {kind}s, named {' or '.join(known)}"
             )
     return found
 

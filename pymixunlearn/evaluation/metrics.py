@@ -18,7 +18,8 @@ from pymixunlearn.evaluation.plugged import measure_plugged
 from pymixunlearn.evaluation.predictions import Predictions, example_images, predict
 from pymixunlearn.evaluation.relearn import relearn_steps
 from pymixunlearn.evaluation.score_attacks import attacked_samples, score_attacks
-from pymixunlearn.models.adapter import adapted, check_kind
+from pymixunlearn.models.adapter import adapted
+from pymixunlearn.models.kinds import check_kind
 from pymixunlearn.tasks import Split
 from pymixunlearn.training.device import resolve_device
 

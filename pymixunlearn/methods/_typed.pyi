@@ -265,7 +265,7 @@ class MixUnlearnResetSettings(TypedDict, total=False):
     weight_decay: float
     share: float | None
     select: Literal["magnitude", "fisher"]
-    schedule: Literal["close", "quick"]
+    schedule: Literal["close", "quick", "short"]
     mixed: float
     most: float
     generator: Literal["mixblock-lam", "vanilla"]
@@ -304,7 +304,7 @@ class PruneResetSettings(TypedDict, total=False):
     weight_decay: float
     share: float | None
     select: Literal["magnitude", "fisher"]
-    schedule: Literal["close", "quick"]
+    schedule: Literal["close", "quick", "short"]
 
 class PruneReset(prune_reset.PruneReset):
     def __init__(self, config: PruneResetConfig | None = None, **fields: Unpack[PruneResetSettings]) -> None: ...

@@ -16,8 +16,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from pymixunlearn.display import a_type
 from pymixunlearn.divided import divide, undivide
 from pymixunlearn.errors import UserError
 from pymixunlearn.methods.accepted import AcceptedStopping
@@ -29,9 +30,10 @@ from pymixunlearn.methods.ending import EndingConfig, Endings
 from pymixunlearn.methods.rollback import RollbackResult
 from pymixunlearn.methods.stopping import Stopping
 from pymixunlearn.methods.view import SplitView
-from pymixunlearn.models.adapter import adapted, check_kind, release
+from pymixunlearn.models.adapter import adapted, release
 from pymixunlearn.models.autocast import compute_as_usual, compute_in, settled_precision
 from pymixunlearn.models.copying import Layout, Precision, private_copy
+from pymixunlearn.models.kinds import check_kind
 from pymixunlearn.models.normalisation import frozen_norms, hold_norms, release_norms
 from pymixunlearn.parallel import processes, shared
 from pymixunlearn.tasks import Split
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self  # in typing itself from Python 3.11 on
 
 __all__ = [
-    "Means",
     "Method",
     "MethodConfig",
     "MethodOutput",
@@ -212,7 +213,7 @@ class Method(ABC):
         if config is None:
             config = self.config_class()
         elif not isinstance(config, self.config_class):
-            raise UserError(f"config is a {type(config).__name__}; expected a {self.config_class.__name__}")
+            raise UserError(f"config is {a_type(config)}; expected a {self.config_class.__name__}")
         self.config = config.replace(**fields) if fields else config
 
     @property
@@ -268,7 +269,8 @@ class Method(ABC):
                 them. float16 and bfloat16 are unlearned in float32 and rounded at the end.
             split: What to forget and what to retain.
             device: Where to work; None takes CUDA where there is one.
-            seed: Fixes every random choice: the same seed gives the same model bit for bit on the same machine.
+            seed: Fixes every random choice: the same seed gives the same model bit for bit on the same machine, with
+                the same number of threads.
             callbacks: Receive the events of steps and epochs.
             resume: A state that an earlier, interrupted run of the same job gave to ``Callback.on_epoch_end``.
             store: Where a method that trains networks of its own (SISA) looks for them and leaves them; a
@@ -380,6 +382,11 @@ class Method(ABC):
             return self.chooses
         return config.stop == "accepted" or (config.rollback is True and self.needs_labels)
 
+    @property
+    def reads_recipe(self) -> bool:
+        """Whether the result depends on how the initial model was trained, and Retrain would be."""
+        return self.reads_validation
+
     @abstractmethod
     def _run(self, job: UnlearnJob) -> MethodOutput:
         """Do the work on the private copy ``job.model``."""
@@ -417,29 +424,3 @@ def held_fixed(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
         for module, mode in modes:
             module.training = mode
-
-
-class Means:
-    """Means of named scalars over an epoch, summed on the device and read once at the end."""
-
-    def __init__(self) -> None:
-        """Start with nothing seen."""
-        self._sums: dict[tuple[str, ...], Tensor] = {}
-        self._counts: dict[tuple[str, ...], int] = {}
-
-    def add(self, **values: Tensor) -> None:
-        """Add one observation of each named 0-d tensor; a name always comes with the same others."""
-        if not values:
-            return
-        names = tuple(values)
-        # All together: one by one, these few numbers cost a GPU more launches than a whole loss.
-        seen = torch.stack([value.detach().double() for value in values.values()])
-        self._sums[names] = self._sums[names].add_(seen) if names in self._sums else seen
-        self._counts[names] = self._counts.get(names, 0) + 1
-
-    def read(self) -> dict[str, float]:
-        """Return the mean of each name; the device is waited for once."""
-        if not self._sums:
-            return {}
-        sums = iter(torch.cat(list(self._sums.values())).tolist())
-        return {name: next(sums) / count for names, count in self._counts.items() for name in names}

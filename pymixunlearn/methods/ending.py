@@ -79,7 +79,13 @@ class Endings:
                 rule.last_stage = step
 
     def begin(self, lengths: Sequence[int], saved: StateDict | None) -> bool:
-        """Begin with every rule."""
+        """Begin with every rule.
+
+        Raises:
+            UserError: ``saved`` is of a run with other rules.
+        """
+        if saved is not None and set(saved) != set(self._rules):
+            raise UserError("resume is a snapshot of another run: that one was to end, or was watched, in another way")
         return any([rule.begin(lengths, None if saved is None else saved[name]) for name, rule in self._rules.items()])
 
     def after_step(self, step: int) -> bool:

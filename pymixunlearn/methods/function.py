@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from pymixunlearn.data.preprocess import Preprocess
+from pymixunlearn.display import a_type
 from pymixunlearn.errors import UserError
 from pymixunlearn.methods.base import Method, MethodConfig, MethodOutput, UnlearnJob
 from pymixunlearn.methods.view import Images, labelled
@@ -108,7 +109,7 @@ class FunctionMethod(Method):
         model = job.model if model is None else model
         if not isinstance(model, nn.Module):
             raise UserError(
-                f"function '{self.name}' returned a {type(model).__name__}; expected the unlearned torch.nn.Module, or "
+                f"function '{self.name}' returned {a_type(model)}; expected the unlearned torch.nn.Module, or "
                 "None where it changed the given one"
             )
         seconds = time.perf_counter() - started

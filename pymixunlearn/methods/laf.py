@@ -47,9 +47,14 @@ class LafConfig(NetworkConfig, EndingConfig, LoopConfig):
         None, "learning rate of the extractor's unlearning (Adam); cnn 5e-5, resnet18 1e-5", above=0
     )
     align_lr: float | None = setting(
-        None, "learning rate of the alignment (Adam); cnn 1e-4, resnet18 5e-5 (4e-5 when forgetting samples)", above=0
+        None,
+        "learning rate of the alignment (Adam); cnn 1e-4, resnet18 5e-5, for which 4e-5 is published where samples are "
+        "forgotten",
+        above=0,
     )
-    tau: float = setting(20.0, "temperature of the alignment; 5 for the cnn forgetting samples", above=0)
+    tau: float = setting(
+        20.0, "temperature of the alignment; 5 is published for the cnn where samples are forgotten", above=0
+    )
     latent: int | None = setting(None, "dimensions of the autoencoders' code; cnn 8, resnet18 16", low=1)
     vae_epochs: int = setting(10, "epochs of each autoencoder", low=1)
     vae_lr: float = setting(1e-3, "learning rate of the autoencoders (Adam)", above=0)

@@ -24,11 +24,12 @@ from pymixunlearn.data.image_set import ImageSet
 from pymixunlearn.data.preprocess import Preprocess
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.accuracy import predict_logits
-from pymixunlearn.methods.base import EPOCHS, Means, Method, MethodOutput, UnlearnJob
+from pymixunlearn.methods.base import EPOCHS, Method, MethodOutput, UnlearnJob
 from pymixunlearn.methods.by_network import NetworkConfig
 from pymixunlearn.methods.collapse import INTERVAL, Collapse, Guard
 from pymixunlearn.methods.config import PAPER, MethodConfig, setting
 from pymixunlearn.methods.ending import EndingConfig, Endings
+from pymixunlearn.methods.means import Means
 from pymixunlearn.methods.view import Images, labelled
 from pymixunlearn.models import architecture_name
 from pymixunlearn.seeding import derive_seed, generator
@@ -187,7 +188,7 @@ class Loop(Method, Generic[C]):
         """Return an optimiser of the model, or of another network, that snapshots include as ``part``.
 
         Args:
-            name: "adam" or "sgd".
+            name: "adam", "adamw" or "sgd".
             lr: Learning rate.
             of: The network; None takes the model.
             part: Its name among the parts.

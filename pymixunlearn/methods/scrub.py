@@ -57,7 +57,7 @@ class ScrubConfig(EndingConfig, LoopConfig):
         None, "images per step on D_f; small and large 32, notebook 64", low=1
     )
     retain_batch_size: int | None = setting(None, "images per step on D_r; small 32, large 128", low=1)
-    optimizer: OptimizerName | None = setting(None, "adam or sgd; small adam, large sgd")
+    optimizer: OptimizerName | None = setting(None, "which optimiser; small adam, large sgd")
     lr: float = setting(5e-4, "learning rate", above=0)
     momentum: float = setting(0.9, "momentum of SGD; Adam does not use it", low=0, below=1)
     weight_decay: float | None = setting(None, "coefficient of the squared norm's gradient; 0.1, 5e-4", low=0)

@@ -37,7 +37,12 @@ class SsdConfig(LoopConfig):
 
     batch_size: int = setting(64, "images per gradient", low=1)
     alpha: float = setting(10.0, "a weight is dampened if it matters alpha times more to D_f than to all data", above=0)
-    lam: float = setting(1.0, "lambda: how little of a dampened weight is left, see the equation", above=0, source=CODE)
+    lam: float = setting(
+        1.0,
+        "a dampened weight is multiplied by lam times its importance to all data over that to D_f, at most by 1",
+        above=0,
+        source=CODE,
+    )
     importance: Literal["batch", "sample"] = setting(
         "batch", "squares of the gradients of batches, as released and as alpha is published for, or of single samples"
     )

@@ -205,12 +205,17 @@ class AutoStop:
         held_out = min(config.stop_samples, len(split.retain) // 5)
         if held_out < 1:
             raise UserError(f"stop is auto, but only {len(split.retain)} samples remain; expected at least 5")
-        order = torch.randperm(len(split.retain), generator=generator(seed, "stopping", "retain"))
-        order = torch.randperm(len(split.forget), generator=generator(seed, "stopping", "forget"))
-        self.split = split.without(order[:held_out])
+        chosen = {
+            name: torch.randperm(len(images), generator=generator(seed, "stopping", name))[:count].sort().values
+            for name, images, count in (
+                ("forget", split.forget, config.stop_samples),
+                ("retain", split.retain, held_out),
+            )
+        }
+        self.split = split.without(chosen["retain"])
         self._images: dict[str, Images] = {
-            "forget": split.forget.subset(order[: config.stop_samples].sort().values).to(device),
-            "retain": split.retain.subset(order[:held_out].sort().values).to(device),
+            "forget": split.forget.subset(chosen["forget"]).to(device),
+            "retain": split.retain.subset(chosen["retain"]).to(device),
         }
         self._model, self._device = model, device
         self._classes = torch.tensor(forget_classes, dtype=torch.int64)

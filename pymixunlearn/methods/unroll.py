@@ -91,6 +91,11 @@ class Unroll(Loop[UnrollConfig]):
         self._start = start
         self.original = Facts()
 
+    @property
+    def reads_recipe(self) -> bool:
+        """True: the training that is unrolled is the initial model's."""
+        return True
+
     def _run(self, job: UnlearnJob) -> MethodOutput:
         if not self.config.std_weight:
             return super()._run(job)

@@ -8,16 +8,16 @@ probabilities into their logarithms.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from pymixunlearn.errors import UserError
 from pymixunlearn.models.copying import Precision, private_copy
+from pymixunlearn.models.kinds import check_kind
 from pymixunlearn.models.logits import Found, OutputHook, are_probabilities, find_logits, log_probabilities
 from pymixunlearn.models.modes import evaluating
 from pymixunlearn.models.registry import architecture_of, available
@@ -158,6 +158,26 @@ def trainable(model: nn.Module) -> Iterator[None]:
         precision.restore(model)
 
 
+@contextmanager
+def explained(model: nn.Module, example: Callable[[], Tensor]) -> Iterator[None]:
+    """Within the block, an error of a network that cannot process its images is said in the sentence of a trial run.
+
+    Args:
+        model: The network that the block trains.
+        example: Makes images [N, C, H, W] of the training, on the model's device; called once something failed.
+
+    Raises:
+        UserError: The block failed, and so does the network on the example. What has other causes is raised as it is.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception:
+        with adapted(model, example()):
+            raise
+
+
 def release(model: nn.Module) -> None:
     """Take the hooks of :func:`adapted` off a network that was copied within its block, in place."""
     for module in model.modules():
@@ -174,32 +194,6 @@ def carry_over(model: nn.Module, other: nn.Module) -> None:
     for hook in model._forward_hooks.values():
         if _is_ours(hook):
             other.register_forward_hook(hook)
-
-
-def check_kind(model: object) -> None:
-    """Check that a model is a network that can be copied, called and trained.
-
-    Raises:
-        UserError: It is a TorchScript or exported program, has weights without values, or is no module at all.
-    """
-    way_out = "expected the torch.nn.Module that it was made from, with its weights loaded into it"
-    if isinstance(model, torch.jit.ScriptModule):
-        raise UserError(f"model is a TorchScript program, whose layers cannot be trained or reset; {way_out}")
-    exported = isinstance(model, torch.fx.GraphModule) and not _switches(model)
-    if exported or isinstance(model, torch.export.ExportedProgram):
-        raise UserError(f"model is a program of torch.export, which has no training mode; {way_out}")
-    if not isinstance(model, nn.Module):
-        raise UserError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
-    empty = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
-    if empty:
-        raise UserError(
-            f"model has weights without values ('{empty[0]}' is on the device meta); expected loaded weights"
-        )
-    lazy = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if is_lazy(tensor)]
-    if lazy:
-        raise UserError(
-            f"model has lazy layers without weights ('{lazy[0]}'); expected one that has processed a batch of images"
-        )
 
 
 def check_predictions(model: nn.Module, logits: Tensor) -> None:
@@ -322,15 +316,6 @@ def bad_weights(model: nn.Module) -> str:
             count = int((~tensor.isfinite()).sum())
             return f"its parameter '{name}' holds such values, {count} of {tensor.numel()}"
     return ""
-
-
-def _switches(model: nn.Module) -> bool:
-    """Tell whether a traced network can be put into training mode; those of torch.export refuse."""
-    try:
-        model.train(model.training)
-    except NotImplementedError:
-        return False
-    return True
 
 
 def _is_built_in(model: nn.Module) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pymixunlearn.display import a_type
 from pymixunlearn.errors import UserError
 
 _TOLERANCE = 1e-3
@@ -55,7 +56,7 @@ def find_logits(output: Any, count: int, num_classes: int | None = None) -> Foun
     if chosen is None:
         content = ", ".join(f"{name} ({_kind(value, count)})" for name, value in parts.items())
         raise UserError(
-            f"model maps one image to a {type(output).__name__}{f' with {content}' if content else ''}; "
+            f"model maps one image to {a_type(output)}{f' with {content}' if content else ''}; "
             f"expected {_expected(num_classes)}, alone or in a tuple or dict"
         )
     others = tuple(name for name, value in parts.items() if name != chosen and isinstance(value, Tensor))

@@ -30,6 +30,7 @@ from pymixunlearn.models.weight_files import read_tensors, weights_in
 from pymixunlearn.models.weight_names import aligned
 from pymixunlearn.models.weights import load_weights
 from pymixunlearn.seeding import derive_seed
+from pymixunlearn.user_files.code import code_sha256
 
 
 @dataclass(frozen=True)
@@ -340,6 +341,18 @@ def structure_hash(model: nn.Module) -> str:
     classes, tensors, text = _structure(model)
     named = [(name, f"{kind.__module__}.{kind.__qualname__}") for name, kind in classes]
     return json_sha256([named, tensors, text])
+
+
+def beyond_weights(model: nn.Module) -> dict[str, str]:
+    """Return what tells a network from others with the same weights, JSON-able: its structure and its classes' code.
+
+    Nothing for a network whose architecture says it all.
+    """
+    architecture = architecture_of(model)
+    if architecture is not None:
+        return {key: architecture[key] for key in ("code_sha256",) if key in architecture}
+    kinds = sorted({type(module) for module in model.modules()}, key=lambda kind: (kind.__module__, kind.__qualname__))
+    return {"structure_sha256": structure_hash(model), "code_sha256": code_sha256(kinds)}
 
 
 def _as_built(model: nn.Module) -> bool:

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from pymixunlearn.display import a_type
 from pymixunlearn.errors import UserError
 
 HEADER = "pymixunlearn"
@@ -220,7 +221,7 @@ def _describe(content: Any) -> str:
         parts = [f"{tensors} tensors and"] if tensors else []
         parts.append(", ".join(f"{key!r} ({type(value).__name__})" for key, value in list(others.items())[:5]))
         return f"a dict with {' '.join(parts) or 'nothing'}" + (" and more" if len(others) > 5 else "")
-    return f"a {type(content).__name__}"
+    return f"{a_type(content)}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pymixunlearn.display import a_type
 from pymixunlearn.errors import UserError
 
 
@@ -22,6 +24,17 @@ def indices_sha256(indices: Tensor) -> str:
         '0db043a3'
     """
     return hashlib.sha256(indices.cpu().numpy().astype("<i8").tobytes()).hexdigest()
+
+
+def items_of(forget: Any) -> list[Any]:
+    """Return the items of a sequence, an array or a tensor as Python's own numbers and texts.
+
+    Raises:
+        UserError: It has no items.
+    """
+    if not isinstance(forget, Iterable):
+        raise UserError(f"forget is {a_type(forget)}; expected indices or ids, a file, a DeletionList or a Split")
+    return [item.item() if hasattr(item, "item") else item for item in forget]
 
 
 def to_indices(values: Any, where: str) -> Tensor:

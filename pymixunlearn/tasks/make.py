@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pymixunlearn import seeding
 from pymixunlearn.data.dataset import Dataset
+from pymixunlearn.display import a_type
 from pymixunlearn.errors import UserError
 from pymixunlearn.tasks.deletion_list import DeletionList
 from pymixunlearn.tasks.indices import to_indices
@@ -137,9 +138,8 @@ def index_split(dataset: Dataset, indices: Tensor | Sequence[int] | DeletionList
     """
     if not isinstance(indices, DeletionList):
         if not isinstance(indices, Iterable) or isinstance(indices, (str, Mapping)):
-            kind = type(indices).__name__
             raise UserError(
-                f"indices must be integers or a DeletionList (read_deletion_list reads files), got a {kind}"
+                f"indices must be integers or a DeletionList (read_deletion_list reads files), got {a_type(indices)}"
             )
         forget = indices if isinstance(indices, Tensor) else to_indices(list(indices), "indices")
         return Split(dataset, "indices", forget, seed, {"count": forget.numel()})
@@ -179,5 +179,5 @@ def _checked_classes(dataset: Dataset, classes: Iterable[int | str]) -> tuple[in
         raise UserError("classes must name at least one class, got none")
     for label in labels:
         if labels.count(label) > 1:
-            raise UserError(f"every class must be given once, got {label} more than once")
+            raise UserError(f"every class must be given once, got '{dataset.train.classes[label]}' more than once")
     return labels

@@ -270,15 +270,14 @@ def _looked_up(dataset: Dataset, names: Iterable[str]) -> list[_Place | None]:
             either = " or ".join(f"'{printable(place.path)}' ({place.part})" for place in candidates[:3])
             ambiguous.append(f"'{printable(name)}' ({either})")
     if ambiguous:
-        raise _wrong_files(dataset, ambiguous, "are each several files of")
+        raise _wrong_files(dataset, ambiguous, "are each the end of several paths in", "; expected whole paths")
     return found
 
 
-def _wrong_files(dataset: Dataset, wrong: list[str], what: str) -> UserError:
+def _wrong_files(dataset: Dataset, wrong: list[str], what: str, expected: str = "") -> UserError:
     more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-    return UserError(
-        f"{len(wrong)} of the listed files {what} the data '{dataset.name}': {', '.join(wrong[:_SHOWN])}{more}"
-    )
+    listed = f"{', '.join(wrong[:_SHOWN])}{more}"
+    return UserError(f"{len(wrong)} of the listed files {what} the data '{dataset.name}': {listed}{expected}")
 
 
 def _places(dataset: Dataset) -> Iterator[_Place]:

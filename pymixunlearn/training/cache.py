@@ -24,6 +24,7 @@ from pymixunlearn.data import ImageSet, Preprocess, TrainingSet
 from pymixunlearn.data.cache_origin import note_origin
 from pymixunlearn.errors import UserError
 from pymixunlearn.files import canonical_json, file_sha256, json_sha256, sha256, write_atomically
+from pymixunlearn.models.registry import beyond_weights
 from pymixunlearn.parallel import processes
 from pymixunlearn.training.checkpoints import load_model, model_hash, save_model
 from pymixunlearn.training.loop import Callback, StateDict
@@ -104,7 +105,8 @@ def training_key(
     """Return everything that determines what ``fit`` makes of ``model``, as JSON-able values.
 
     Args:
-        model: The model before its training; its weights count, not only its architecture.
+        model: The model before its training; its weights count, not only its architecture, and where no name says
+            that, its structure and the code of its classes.
         images: The training set; its pixels and targets count, so two splits never share an entry.
         preprocess: As given to ``fit``.
         config: As given to ``fit``.
@@ -123,6 +125,7 @@ def training_key(
     return {
         "architecture": getattr(model, "architecture", type(model).__qualname__),
         "weights": model_hash(model),
+        **beyond_weights(model),
         "images": images.fingerprint(),
         "preprocess": preprocess.to_dict(),
         "config": config.to_dict(),

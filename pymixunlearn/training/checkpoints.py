@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pymixunlearn import models
+from pymixunlearn.display import a_type
 from pymixunlearn.errors import UserError
 from pymixunlearn.files import write_atomically
 from pymixunlearn.models.bounded import bounded
@@ -193,7 +194,7 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise UserError(
-                f"'{name}' in the state of {type(model).__name__} is a {type(value).__name__}; "
+                f"'{name}' in the state of {type(model).__name__} is {a_type(value)}; "
                 "expected tensors only, since a model file holds nothing else"
             )
         if is_lazy(value):

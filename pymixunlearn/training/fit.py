@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pymixunlearn.data import Preprocess, TrainingSet
+from pymixunlearn.display import a_type
 from pymixunlearn.errors import UserError
+from pymixunlearn.models.adapter import explained
 from pymixunlearn.training.mean_teacher import train_mean_teacher
 from pymixunlearn.training.supervised import MeanTeacherConfig, TrainConfig, TrainResult, train
 
@@ -23,7 +26,7 @@ def fit(model: nn.Module, images: TrainingSet, preprocess: Preprocess, config: T
         **run: Their ``device``, ``seed``, ``callbacks``, ``resume`` and ``name``.
 
     Raises:
-        UserError: As these do; or ``config`` is for the other of the two.
+        UserError: As these do; or the network cannot process the images; or ``config`` is for the other of the two.
 
     Example:
         >>> from pymixunlearn import data, models, training
@@ -34,9 +37,15 @@ def fit(model: nn.Module, images: TrainingSet, preprocess: Preprocess, config: T
         >>> sorted(result.history[0])
         ['accuracy', 'epoch', 'loss', 'seconds']
     """
-    if images.unlabelled is None and not isinstance(config, MeanTeacherConfig):
-        return train(model, images.labelled, preprocess, config, **run)
-    if images.unlabelled is not None and isinstance(config, MeanTeacherConfig):
-        return train_mean_teacher(model, images.labelled, images.unlabelled, preprocess, config, **run)
+
+    def example() -> Tensor:
+        return preprocess.evaluation(images.labelled.gather(torch.arange(min(2, len(images.labelled)))).to(device))
+
+    device = run["device"]
+    with explained(model, example):
+        if images.unlabelled is None and not isinstance(config, MeanTeacherConfig):
+            return train(model, images.labelled, preprocess, config, **run)
+        if images.unlabelled is not None and isinstance(config, MeanTeacherConfig):
+            return train_mean_teacher(model, images.labelled, images.unlabelled, preprocess, config, **run)
     expected = "TrainConfig" if images.unlabelled is None else "MeanTeacherConfig"
-    raise UserError(f"config is a {type(config).__name__}; expected a {expected} for this training set")
+    raise UserError(f"config is {a_type(config)}; expected a {expected} for this training set")

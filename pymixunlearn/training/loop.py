@@ -167,6 +167,7 @@ def run_epochs(
     history: list[dict[str, float]] = []
     if resume is not None:
         history = _history_of(resume, name, epochs, steps_per_epoch, stops=stop is not None)
+        resume = copied(resume)  # parts and optimisers work on the tensors that they are given
         load_state(resume["state"])
     first = len(history)
     lengths = [steps_per_epoch] * epochs if isinstance(steps_per_epoch, int) else list(steps_per_epoch)

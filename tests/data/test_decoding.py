@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,9 @@ import pytest
 
 from pymixunlearn import data
 from pymixunlearn.data import decoding
-from pymixunlearn.data.image_file import hashed
+from pymixunlearn.data.image_file import Hashed, hashed
 from pymixunlearn.data.spool import Spool
+from pymixunlearn.errors import UserError
 from tests.data.test_imagefolder import pack, picture
 
 
@@ -101,3 +104,19 @@ def test_of_two_files_of_one_name_the_later_counts(tmp_path: Path) -> None:
         file.add(source / "cat" / "1.png", "./cat/1.png")
     dataset, folder = data.load(str(archive)), data.load(str(source))
     assert dataset.fingerprint() == folder.fingerprint() and len(dataset.train) + len(dataset.test) == 8
+
+
+def test_a_full_disk_is_no_fault_of_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, add = photos(tmp_path / "photos", 40), Spool.add
+
+    def full(self: Spool, name: str, image: Hashed) -> None:
+        if len(self.rows) >= 20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        add(self, name, image)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "add", full)
+        with pytest.raises(UserError, match=r"decoded images cannot be written to '.*': No space left on device; what"):
+            data.load("imagefolder", data_dir=root, skip_unreadable=True)
+    found = data.load("imagefolder", data_dir=root, skip_unreadable=True)
+    assert len(found.train) + len(found.test) == 40 and not found.notes

@@ -101,3 +101,11 @@ def test_hold_out_is_stratified_disjoint_and_always_the_same() -> None:
     assert sorted([*train.images.flatten().tolist(), *test.images.flatten().tolist()]) == list(range(63))
     torch.manual_seed(123)
     assert hold_out(source)[1].fingerprint() == test.fingerprint()
+
+
+def test_data_of_tensors_name_what_is_none() -> None:
+    images, targets = torch.rand(4, 1, 8, 8), torch.arange(4) % 2
+    with pytest.raises(UserError, match="test_images is an ndarray; expected a tensor"):
+        from_tensors(images, targets, images.numpy(), targets)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="train_targets is a list; expected a tensor"):
+        from_tensors(images, targets.tolist(), images, targets)  # type: ignore[arg-type]

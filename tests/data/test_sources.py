@@ -93,7 +93,7 @@ def test_other_names_of_columns_and_no_parts(tmp_path: Path) -> None:
             "has the parts 'spare', 'test', 'train', 'val'; expected",
         ),
         (lambda rows: [row.update(split="train") for row in rows], "all rows of .* belong to one part, 'train'"),
-        (lambda rows: [row.pop("label") for row in rows], "expected one of labels, named label or class or target"),
+        (lambda rows: [row.pop("label") for row in rows], "expected a column of labels, named label or class"),
         (lambda rows: [row.update(label="cat") for row in rows], "has one class, 'cat'; expected at least two"),
         (lambda rows: rows[8].update(label="cow"), "has the labels 'cow', which are none of the classes: 'cat', 'dog'"),
     ],
@@ -244,7 +244,7 @@ def test_a_factory_in_a_file_or_a_module(tmp_path: Path, monkeypatch: pytest.Mon
     assert data.load("own_photos:whole").image_size == 6
     assert data.load("own_photos:whole", image_size=12).image_size == 12
     for name, message in (
-        ("wrong", "returned a int; expected torch data sets"),
+        ("wrong", "returned an int; expected torch data sets"),
         ("broken", "failed .ZeroDivisionError: division by zero"),
         ("none", "has no 'none'; expected a function of this name"),
     ):

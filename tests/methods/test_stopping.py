@@ -198,6 +198,17 @@ def test_what_is_judged_by_is_not_trained_on(tiny: Any) -> None:
         _tiny_stop(tiny, tiny.split(10, 4))
 
 
+@pytest.mark.parametrize("forget", [1, 3, 200])
+def test_the_retain_sample_is_drawn_from_all_of_d_r_whatever_the_size_of_d_f(forget: int, tiny: Any) -> None:
+    split = tiny.split(forget, 100)
+    stop = _tiny_stop(tiny, split, stop_samples=20)
+    assert stop.result().samples == {"forget": min(forget, 20), "retain": 20}
+    left = {image.numpy().tobytes() for image in stop.split.retain.images}
+    held_out = [at for at, image in enumerate(split.retain.images) if image.numpy().tobytes() not in left]
+    assert len(held_out) == 20
+    assert held_out[0] < 30 and held_out[-1] >= 70
+
+
 def _relabelled(split: tasks.Split) -> tasks.Split:
     train = split.train
     targets = (train.targets + 1) % 4
@@ -329,3 +340,12 @@ def test_a_run_that_stops_by_itself_goes_on_only_from_its_own_snapshot(tiny: Any
         MixUnlearn(epochs=3, batch_size=4, stop="auto").unlearn(
             tiny.model(), tiny.split(), device="cpu", resume=interrupt.read()
         )
+
+
+def test_a_run_goes_on_only_from_a_snapshot_of_a_run_that_ends_by_the_same_rules(tiny: Any) -> None:
+    interrupt, split = Interrupt(epoch=0, step=8), tiny.split(20, 60)
+    method = RandLabel(epochs=3, batch_size=4, stop="auto", rollback=False)
+    with pytest.raises(KeyboardInterrupt):
+        method.unlearn(tiny.model(), split, device="cpu", callbacks=[interrupt], guard=True)
+    with pytest.raises(UserError, match="resume is a snapshot of another run: that one was to end, or was watched"):
+        method.unlearn(tiny.model(), split, device="cpu", resume=interrupt.read())

@@ -184,7 +184,7 @@ def test_a_factory_in_a_file_is_called_with_what_it_has_parameters_for(factory: 
         ("maek", "unknown function of model .*'maek'.*Did you mean 'make'"),
         ("broken", r"cannot be built by broken\(\): ZeroDivisionError: division by zero, line 22$"),
         ("nothing", "is a str; expected a function that returns a torch.nn.Module"),
-        ("WIDTH", "is a int; expected a function"),
+        ("WIDTH", "is an int; expected a function"),
     ],
 )
 def test_a_factory_that_fails_is_one_sentence_with_the_place(factory: Path, name: str, message: str) -> None:

@@ -145,7 +145,7 @@ def test_a_file_by_its_path_or_the_end_of_it(name: str, index: int) -> None:
         (("x.png", "1.png", "at/1.png"), "2 of the listed files are not in the data 'photos': 'x.png', 'at/1.png'"),
         (
             ("0.png",),
-            "several files of the data 'photos': '0.png' ('train/cat/0.png' (train) or ",
+            "several paths in the data 'photos': '0.png' ('train/cat/0.png' (train) or ",
         ),
         (("/other/train/cat/1.png",), "are not in the data"),
         (("7.png",), "none of the 1 listed samples is a training image"),

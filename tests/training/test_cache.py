@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pymixunlearn import models
 from pymixunlearn.data import ImageSet, Preprocess
 from pymixunlearn.data.cache_origin import read_origin
 from pymixunlearn.errors import UserError
+from pymixunlearn.models.registry import beyond_weights
 from pymixunlearn.training import (
     Callback,
     ModelCache,
@@ -308,6 +309,33 @@ def test_everything_that_determines_the_model_is_in_the_key() -> None:
         changed.append(key(config=dataclasses.replace(CONFIG, **{field: value})))  # type: ignore[arg-type]
     assert key() == key()
     assert len({key(), *changed}) == len(changed) + 1
+
+
+def _net(activation: nn.Module, *, scale: float = 1.0) -> nn.Module:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+            self.activation = activation
+
+        def forward(self, images: Tensor) -> Tensor:
+            return scale * self.activation(self.layers(images))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Net()
+
+
+def test_networks_with_the_same_weights_are_told_apart_by_structure_and_code() -> None:
+    def key(model: nn.Module) -> str:
+        return json.dumps(training_key(model, images(), Preprocess(), CONFIG, device=CPU, seed=0), sort_keys=True)
+
+    built, changed = (models.build("cnn", num_classes=3, in_channels=1, image_size=8) for _ in range(2))
+    changed.features.relu1 = nn.Sigmoid()
+    different = [_net(nn.ReLU()), _net(nn.Sigmoid()), _net(nn.ReLU(), scale=2.0), built, changed]
+    assert len({key(model) for model in different}) == 5
+    assert key(_net(nn.ReLU())) == key(_net(nn.ReLU()))
+    assert not beyond_weights(built)
 
 
 PROCESS = """

@@ -125,6 +125,16 @@ def test_an_interrupted_loop_goes_on_from_its_last_epoch() -> None:
     assert second.calls == [("start", "sum", 3, 2, 2), ("step", 5), ("step", 6), ("epoch", 2, 12.0), ("end",)]
 
 
+def test_a_snapshot_serves_more_than_once() -> None:
+    """A part may work on the very tensors that it is given."""
+    recorder = Recorder()
+    Sum().run(callback=recorder)
+    for _ in range(2):
+        loop = Sum()
+        loop.load = lambda state, loop=loop: setattr(loop, "total", state["total"])  # type: ignore[method-assign]
+        assert [record["total"] for record in loop.run(callback=Recorder(), resume=recorder.states[0])] == [2, 6, 12]
+
+
 def test_a_finished_snapshot_runs_nothing_more() -> None:
     recorder = Recorder()
     Sum().run(callback=recorder)

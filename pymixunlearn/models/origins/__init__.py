@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -74,5 +75,5 @@ def check_arguments(library: str, asked: Asked, refused: Collection[str]) -> Non
 
 def network_error(what: str, error: BaseException) -> str:
     """Return the sentence for weights or a configuration that cannot be fetched."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"{what} cannot be fetched ({reason[:200]}); expected a network, or files given by --weights or hf:FOLDER"
+    reason = shorten((str(error).strip() or type(error).__name__).splitlines()[0], 200, placeholder=" …")
+    return f"{what} cannot be fetched ({reason}); expected a network, or files given by --weights or hf:FOLDER"

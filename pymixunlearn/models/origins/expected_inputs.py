@@ -13,7 +13,7 @@ from pymixunlearn.data.preprocess import Preprocess
 from pymixunlearn.errors import UserError
 from pymixunlearn.models.origins import network_error
 from pymixunlearn.models.origins.hugging_face import load_library
-from pymixunlearn.models.origins.timm_models import REMEDY
+from pymixunlearn.models.origins.timm_models import REMEDY, check_name
 from pymixunlearn.models.specification import parse_specification
 
 _FROM_NUMBER = {number: name for name, number in INTERPOLATIONS.items()}
@@ -68,6 +68,7 @@ def expected_preprocess(text: str, *, pretrained: bool = False, image_size: int 
 def _of_timm(name: str) -> dict[str, Any]:
     data: Any = require("timm.data", purpose=f"model 'timm:{name}'", remedy=REMEDY)
     models: Any = require("timm.models", purpose=f"model 'timm:{name}'", remedy=REMEDY)
+    check_name(models, name)
     config = models.get_pretrained_cfg(name)
     known = data.resolve_data_config({}, pretrained_cfg={} if config is None else config.to_dict())
     size = int(known["input_size"][-1])

@@ -12,10 +12,13 @@ from typing import Any
 
 from torch import nn
 
+from pymixunlearn.display import a_type
 from pymixunlearn.errors import UserError, unknown_name
-from pymixunlearn.files import file_sha256, sha256
+from pymixunlearn.files import file_sha256
+from pymixunlearn.models.kinds import check_kind
 from pymixunlearn.models.origins import Asked, Built
 from pymixunlearn.user_files import described, import_file
+from pymixunlearn.user_files.code import module_sha256
 
 
 def build_of_factory(asked: Asked, *, file: bool) -> Built:
@@ -51,8 +54,9 @@ def build_of_factory(asked: Asked, *, file: bool) -> Built:
             f"model {what} cannot be built by {asked.factory}({text}): {described(error, place)}"
         ) from error
     if not isinstance(model, nn.Module):
-        raise UserError(f"model {what} is a {type(model).__name__}; expected a function that returns a torch.nn.Module")
-    return Built(model, asked.image_size, code_sha256=_hash(module))
+        raise UserError(f"model {what} is {a_type(model)}; expected a function that returns a torch.nn.Module")
+    check_kind(model)
+    return Built(model, asked.image_size, code_sha256=module_sha256(module))
 
 
 def _place(name: str) -> Path | None:
@@ -79,7 +83,7 @@ def _find(module: ModuleType, name: str, what: str) -> Callable[..., Any]:
             raise unknown_name(f"function of model {what}:", part, known)
         found = getattr(found, part)
     if not callable(found):
-        raise UserError(f"model {what} is a {type(found).__name__}; expected a function that returns a torch.nn.Module")
+        raise UserError(f"model {what} is {a_type(found)}; expected a function that returns a torch.nn.Module")
     make: Callable[..., Any] = found
     return make
 
@@ -91,14 +95,3 @@ def _accepted(make: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, A
     except (TypeError, ValueError):  # a class of C code
         return {}
     return {name: value for name, value in given.items() if name in parameters and value is not None}
-
-
-def _hash(module: ModuleType) -> str | None:
-    # By its loader: of a module that came from another machine, the file is not here.
-    read = getattr(module.__loader__, "get_data", None)
-    if module.__file__ is None or read is None:
-        return None
-    try:
-        return sha256(read(module.__file__))
-    except OSError:
-        return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pymixunlearn.data.optional import require
-from pymixunlearn.errors import UserError
+from pymixunlearn.errors import UserError, unknown_name
 from pymixunlearn.models.origins import Asked, Built, check_arguments, network_error, unknown_in_library
 from pymixunlearn.models.origins.torchvision_models import call
 
@@ -23,9 +23,7 @@ def build_timm(asked: Asked) -> Built:
             fetched.
     """
     timm: Any = require("timm", purpose=f"model 'timm:{asked.source}'", remedy=REMEDY)
-    name = asked.source.partition(".")[0]
-    if not timm.is_model(name):
-        raise unknown_in_library("timm", name, timm.list_models())
+    check_name(timm, asked.source)
     check_arguments("timm", asked, _REFUSED)
     own = input_side(timm, asked.source)
     size = {}
@@ -43,6 +41,20 @@ def build_timm(asked: Asked) -> Built:
         else:
             raise
     return Built(model, asked.image_size or own)
+
+
+def check_name(timm: Any, name: str) -> None:
+    """Check that timm has a network of this name, and weights with its tag where it has one.
+
+    Raises:
+        UserError: It has not.
+    """
+    network, _, tag = name.partition(".")
+    if not timm.is_model(network):
+        raise unknown_in_library("timm", network, timm.list_models())
+    tags = {found.partition(".")[2] for found in timm.list_pretrained(f"{network}.*")}
+    if tag and tag not in tags:
+        raise unknown_name(f"weights of timm:{network}", tag, tags)
 
 
 def input_side(timm: Any, name: str) -> int | None:
