@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from pymixunlearn.display import a_type
 from pymixunlearn.experiments.audit.inputs import AuditInputs
-from pymixunlearn.experiments.common.bad_request import check_name
+from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
 from pymixunlearn.experiments.common.data_request import DataRequest
 from pymixunlearn.experiments.common.history_request import HistoryRequest
 from pymixunlearn.experiments.common.inputs import EvaluateInputs, ModelRequest, RetrainInputs, VerifyInputs
@@ -142,7 +143,7 @@ def retrain(
     observer: Observer | None = None,
     **options: Any,
 ) -> Run:
-    """Train a network from scratch on the retain set only; arguments as of :func:`unlearn`."""
+    """Train a network on the retain set only, from scratch or pretrained weights; arguments as of :func:`unlearn`."""
     from pymixunlearn.experiments import resolve_retraining, run_retraining
 
     inputs = _inputs(RetrainInputs, options, model, data, forget)
@@ -371,6 +372,7 @@ def _inputs(inputs: type[T], options: Mapping[str, Any], model: Model, data: Dat
     from pymixunlearn.experiments.common.given import GivenData, GivenModel, GivenSplit
     from pymixunlearn.tasks import DeletionList, Split
     from pymixunlearn.tasks.deletion_list import ID_COLUMN
+    from pymixunlearn.tasks.indices import items_of, to_indices
     from pymixunlearn.training.process_pool import end_if_imported
 
     end_if_imported()
@@ -379,8 +381,10 @@ def _inputs(inputs: type[T], options: Mapping[str, Any], model: Model, data: Dat
     rest = {name: value for name, value in options.items() if name not in own}
     if isinstance(data, Dataset):
         given["data"] = GivenData(dataset=data.name, loaded=data)
+    elif isinstance(data, (str, Path)):
+        given["data"] = _filled(DataRequest, rest, dataset=str(data))
     else:
-        given["data"] = _filled(DataRequest, rest, dataset=data)
+        raise BadRequest(f"data is {a_type(data)}; expected a name or path, or a pymixunlearn.data.Dataset")
     if isinstance(forget, Split):
         given["split"] = GivenSplit(made=forget)
         if not isinstance(data, Dataset):
@@ -390,14 +394,16 @@ def _inputs(inputs: type[T], options: Mapping[str, Any], model: Model, data: Dat
         given["split"] = GivenSplit(listed=forget, id_column=rest.pop("id_column", forget.id_column))
     elif forget is None or isinstance(forget, (str, Path)):
         given["split"] = _filled(SplitRequest, rest, indices=_path(forget))
-    elif len(forget) and all(isinstance(name, str) for name in forget):
+    elif (values := items_of(forget)) and all(isinstance(name, str) for name in values):
         column = rest.pop("id_column", None)
-        listed = DeletionList((), column or ID_COLUMN, tuple(map(str, forget)))
+        listed = DeletionList((), column or ID_COLUMN, tuple(values))
         given["split"] = GivenSplit(listed=listed, id_column=column)
     else:
-        given["split"] = GivenSplit(chosen=tuple(int(index) for index in forget))
+        given["split"] = GivenSplit(chosen=tuple(to_indices(values, "forget").tolist()))
     if isinstance(model, nn.Module):
         given["model"] = GivenModel(network=model)
+    elif model is not None and not isinstance(model, (str, Path)):
+        raise BadRequest(f"model is {a_type(model)}; expected a name or path, or a torch.nn.Module")
     else:
         given["model"] = _filled(ModelRequest, rest, model=None if model is None else str(model))
     given["history"] = _filled(HistoryRequest, rest)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -128,11 +131,27 @@ def test_compare_and_tune() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"forget_clas": (1,)}, "unknown option 'forget_clas'.*Did you mean 'forget_class'"), ({"method": "x"}, "'x'")],
+    [
+        ({"forget_clas": (1,)}, "unknown option 'forget_clas'.*Did you mean 'forget_class'"),
+        ({"method": "x"}, "'x'"),
+        ({"forget": [1.5]}, "forget: an index must be an integer, got 1.5"),
+        ({"forget": torch.tensor([True, False])}, "forget: an index must be an integer, got True"),
+        ({"forget": ["3", 4]}, "forget: an index must be an integer, got '3'"),
+        ({"forget": 3}, "forget is an int; expected indices or ids"),
+        ({"data": 3}, "data is an int; expected a name or path"),
+        ({"model": 3}, "model is an int; expected a name or path"),
+    ],
 )
 def test_mistakes_are_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         pymixunlearn.unlearn(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [list, tuple, torch.tensor, np.array])
+def test_indices_to_forget_come_in_any_sequence(kind: Callable[[list[int]], Any]) -> None:
+    few = {"initial.epochs": 1}
+    preview = pymixunlearn.dry_run(forget=kind([3, 4]), method="neggrad", settings=few, retrain=False, device="cpu")
+    assert preview.plan.split.forget_indices.tolist() == [3, 4]
 
 
 def test_importing_the_package_loads_nothing_large() -> None:

@@ -122,7 +122,7 @@ def acceptance(
     *,
     validation: ImageSet | UnlabelledImages | None = None,
     shown: ImageSet | None = None,
-    initial: nn.Module | None = None,
+    initial: nn.Module | Acceptance | None = None,
     alpha: float = 0.05,
     device: torch.device | str | None = None,
     seed: int = 0,
@@ -133,8 +133,8 @@ def acceptance(
 
     A model is *accepted* where both parts pass and the same test, with the same samples, refuses the initial model, at
     a distance that it sees nine times in ten: a test that the untouched model passes, or might have passed by luck,
-    shows nothing, and its result is *cannot tell*. A model is *refused* where one part fails. Each part refuses a model
-    that never saw D_f with probability ``alpha`` at most.
+    shows nothing, and its result is *cannot tell*. A model is *refused* where one part fails, and where its outputs
+    are no numbers. Each part refuses a model that never saw D_f with probability ``alpha`` at most.
 
     In task "noisy" the labels of D_f are those before the noise, as V has them.
 
@@ -150,7 +150,8 @@ def acceptance(
             D_r alone teaches the model that class again, and part (b) shows these beside, of such classes only, at
             most as many as of D_r. None takes the other half of the validation set where ``validation`` is None, and
             shows none otherwise.
-        initial: The model before unlearning. Without it no model is accepted.
+        initial: The model before unlearning, or what this test, with the same samples, found of it. Without it no model
+            is accepted.
         alpha: The level of each part, above 0 and below 1.
         device: Where to compute; None takes CUDA where there is one.
         seed: Fixes which images of V are drawn, which retain images are shown, and their order.
@@ -180,7 +181,7 @@ def acceptances(
     *,
     validation: ImageSet | UnlabelledImages | None = None,
     shown: ImageSet | None = None,
-    initial: nn.Module | None = None,
+    initial: nn.Module | Acceptance | None = None,
     alpha: float = 0.05,
     device: torch.device | str | None = None,
     seed: int = 0,
@@ -241,9 +242,10 @@ def acceptances(
     settings = Resurfacing() if resurfacing is None else resurfacing
     few = None if shown is None else to_show(shown, forget, split, settings.samples, seed)
     test = _Test(split, forget, validation, drawn, few, alpha, resolve_device(device), seed, settings, decision_only)
-    before = None if initial is None else test.run(initial)
+    own = None if initial is None or isinstance(initial, Acceptance) else test.run(initial)
+    before = _Before.of(initial if isinstance(initial, Acceptance) else own)
     return {
-        name: test.judge(model, before if before is not None and model is initial else test.run(model), before)
+        name: test.judge(model, own if own is not None and model is initial else test.run(model), before)
         for name, model in models.items()
     }
 
@@ -268,6 +270,20 @@ class _Run(NamedTuple):
     def ks(self) -> float:
         """The larger of both distances."""
         return self.outputs.ks if self.resurfaced is None else max(self.outputs.ks, self.resurfaced.ks)
+
+
+class _Before(NamedTuple):
+    """What the test found of the model before unlearning: whether it was refused, and the larger distance."""
+
+    refused: bool
+    ks: float
+
+    @classmethod
+    def of(cls, found: _Run | Acceptance | None) -> _Before | None:
+        if isinstance(found, Acceptance):
+            distances = [ks for ks in (found.ks, found.ks_resurfaced) if ks is not None]
+            return cls(found.decision == "refused", max(distances)) if distances else None
+        return None if found is None else cls(found.refused, found.ks)
 
 
 class _Test(NamedTuple):
@@ -307,7 +323,7 @@ class _Test(NamedTuple):
         """The true distance that is seen nine times in ten."""
         return smallest_visible(len(self.forget), len(self.drawn), self.alpha)
 
-    def judge(self, model: nn.Module, run: _Run, before: _Run | None) -> Acceptance:
+    def judge(self, model: nn.Module, run: _Run, before: _Before | None) -> Acceptance:
         """Return the decision and what is told beside it."""
         numbers = (
             f"{len(self.forget)} forgotten samples, {len(self.drawn)} unseen images, bound {run.outputs.bound:.3f}"
@@ -385,7 +401,10 @@ class _Test(NamedTuple):
         resurface(network, self.split, settings, device=self.device, seed=self.seed, beside=beside)
 
 
-def _decide(run: _Run, before: _Run | None, smallest: float, numbers: str) -> tuple[Decision, str]:
+def _decide(run: _Run, before: _Before | None, smallest: float, numbers: str) -> tuple[Decision, str]:
+    if run.outputs.broken or (run.resurfaced is not None and run.resurfaced.broken):
+        when = "at once" if run.outputs.broken else "after a few steps of training"
+        return "refused", f"The model's outputs are no numbers {when}: nothing can be compared ({numbers})."
     if run.outputs.refused or run.resurfaced is None:
         return "refused", (
             "The forgotten samples are told apart from unseen images of their classes: distance "

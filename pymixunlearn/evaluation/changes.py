@@ -13,6 +13,8 @@ from pymixunlearn.evaluation.predictions import Predictions
 COUNT = 5
 """So many samples of each part are named."""
 PARTS = ("forget", "retain", "test")
+BLOCK = 4096
+"""Samples whose probabilities are in memory at once: in float64 those of all would be several times their logits."""
 
 
 def most_changed(
@@ -46,9 +48,10 @@ def most_changed(
     """
     found = {}
     for part in PARTS:
-        change = _change(_logits(before, part), _logits(after, part))
+        own = _indices(before, part)
+        change = _change(_all(before, part), _all(after, part), own)
         order = change.sort(descending=True, stable=True).indices[:count]
-        indices = _indices(before, part)[order].tolist()
+        indices = own[order].tolist()
         entries = changes_of(part, indices, before, after, retrain)
         found[part] = [entry for entry in entries if entry["change"] > 0]
     return found
@@ -62,7 +65,7 @@ def changes_of(
     rows = {"initial": before, "unlearned": after, **({} if retrain is None else {"retrain": retrain})}
     logits = {model: _all(predictions, part)[chosen] for model, predictions in rows.items()}
     targets = before.test_targets if part == "test" else before.train_targets
-    change = _change(logits["initial"], logits["unlearned"])
+    change = _change(_all(before, part), _all(after, part), chosen)
     entries = [
         {"index": index, "label": label, "change": round(float(value), 2)}
         for index, label, value in zip(indices, targets[chosen].tolist(), change, strict=True)
@@ -74,17 +77,17 @@ def changes_of(
     return entries
 
 
-def _change(before: Tensor, after: Tensor) -> Tensor:
-    """Return the total variation distance between the softmax of rows, in points."""
-    return 50 * (before.double().softmax(dim=1) - after.double().softmax(dim=1)).abs().sum(dim=1)
+def _change(before: Tensor, after: Tensor, chosen: Tensor) -> Tensor:
+    """Return the total variation distance between the softmax of chosen rows, in points."""
+    found = []
+    for rows in torch.split(chosen, BLOCK):
+        apart = before[rows].double().softmax(dim=1) - after[rows].double().softmax(dim=1)
+        found.append(50 * apart.abs().sum(dim=1))
+    return torch.cat(found)
 
 
 def _all(predictions: Predictions, part: str) -> Tensor:
     return predictions.test if part == "test" else predictions.train
-
-
-def _logits(predictions: Predictions, part: str) -> Tensor:
-    return _all(predictions, part)[_indices(predictions, part)]
 
 
 def _indices(predictions: Predictions, part: str) -> Tensor:

@@ -31,10 +31,12 @@ class MarginTest(NamedTuple):
     Attributes:
         ks: The distance, in [0, 1].
         bound: Above it the distributions differ, at the level of the test.
+        broken: Whether a margin is NaN: such margins differ in nothing.
     """
 
     ks: float
     bound: float
+    broken: bool = False
 
     @property
     def refused(self) -> bool:
@@ -77,7 +79,7 @@ def margin_test(forget: Array, unseen: Array, alpha: float = 0.05) -> MarginTest
     """Compare the margins of D_f with those of unseen images.
 
     Args:
-        forget: Margins ``[N]``, float64, finite.
+        forget: Margins ``[N]``, float64.
         unseen: Margins ``[M]``.
         alpha: The level, in (0, 1).
 
@@ -88,7 +90,7 @@ def margin_test(forget: Array, unseen: Array, alpha: float = 0.05) -> MarginTest
     points = np.sort(np.concatenate([forget, unseen]))
     shares = [np.searchsorted(np.sort(side), points, "right") / len(side) for side in (forget, unseen)]
     distance = float(np.abs(shares[0] - shares[1]).max())
-    return MarginTest(distance, ks_bound(len(forget), len(unseen), alpha))
+    return MarginTest(distance, ks_bound(len(forget), len(unseen), alpha), bool(np.isnan(points).any()))
 
 
 def judged_margins(

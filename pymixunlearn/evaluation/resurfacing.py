@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from pymixunlearn.data.batches import Batch, batches
 from pymixunlearn.data.image_set import ImageSet
+from pymixunlearn.errors import UserError
 from pymixunlearn.seeding import derive_seed, generator
 from pymixunlearn.tasks import Split
 from pymixunlearn.training.device import seeded_layers
@@ -42,6 +43,16 @@ class Resurfacing:
     samples: int = 500
     batch_size: int = 64
     lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            UserError: One of them is not above 0.
+        """
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise UserError(f"{name} is {value}; expected a value above 0")
 
 
 def resurface(
@@ -106,5 +117,6 @@ def _rounds(
     for epoch in count():
         order = derive_seed(seed, "acceptance", "order", epoch, *([number] if number else []))
         for batch in batches(images, split.preprocess, batch_size=batch_size, device=device, seed=order):
-            if len(batch.images) > 1 or len(images) == 1:  # batch normalisation cannot learn from a lone image
+            # Batch normalisation cannot learn from a lone image.
+            if len(batch.images) > 1 or min(len(images), batch_size) == 1:
                 yield batch

@@ -299,7 +299,7 @@ def remains_of(folder: Path) -> Remains:
     run, config = RunData.of(folder), read_json(folder / "config.json")
     entries = list_cache()
     unknown = (entry for entry in entries if entry.source is None and entry.checkable)
-    given = config.get("model") if config.get("checkpoint_sha256") is not None else None
+    given = (config.get("weights") or config.get("model")) if config.get("checkpoint_sha256") is not None else None
     return Remains(
         tuple(entry for entry in entries if run.holds(entry) or (entry.kind == "unfinished" and entry.source is None)),
         tuple(unknown),

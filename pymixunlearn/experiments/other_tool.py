@@ -15,7 +15,7 @@ from pymixunlearn.experiments.common.identity import attack_form, rest_of
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT, InitialModel
 from pymixunlearn.experiments.common.inputs import EvaluateInputs
 from pymixunlearn.experiments.common.model_config import MODEL_CONFIG, model_config_text
-from pymixunlearn.experiments.common.origin import origin_of
+from pymixunlearn.experiments.common.origin import run_origin
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import utc_now, versions
 from pymixunlearn.experiments.common.run_folder import RunFolder
@@ -86,7 +86,7 @@ class JudgedRun:
             "label_aware": None,
             "initial": None,
             "retrain": None,
-            **origin_of(inputs.model, self.models["unlearned"], inputs.data, inputs.split),
+            **run_origin(inputs.model, self.models["unlearned"], inputs.data, inputs.split),
             "left_out": list(dataset.notes),
             "class_names": list(dataset.train.classes),
             **({"plugin": list(map(os.path.abspath, inputs.plugin))} if inputs.plugin else {}),

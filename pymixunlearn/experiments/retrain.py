@@ -49,7 +49,7 @@ def resolve_retraining(inputs: RetrainInputs, *, observer: Observer | None = Non
 def run_retraining(
     plan: TrainingPlan, out: Path | None = None, *, observer: Observer | None = None, command_line: str = ""
 ) -> Run:
-    """Train the model and write its folder: as :func:`~pymixunlearn.experiments.run_training`, and split.json.
+    """Train the model; write what :func:`~pymixunlearn.experiments.run_training` does, split.json and forget.key.
 
     Raises:
         UserError: The folder holds another run or cannot be written, or the training failed.

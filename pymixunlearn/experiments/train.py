@@ -51,7 +51,7 @@ def resolve_training(inputs: TrainInputs, *, observer: Observer | None = None) -
 def run_training(
     plan: TrainingPlan, out: Path | None = None, *, observer: Observer | None = None, command_line: str = ""
 ) -> Run:
-    """Train the model and write its folder: model.safetensors, metrics.json, history.csv and config.json.
+    """Train the model and write its folder: model.safetensors, model.yaml, metrics.json, history.csv and config.json.
 
     Raises:
         UserError: The folder holds another run or cannot be written, or the training failed.

@@ -49,6 +49,7 @@ from pymixunlearn.reporting import (
     deletion_record,
     record_sha256,
     render_report,
+    row_name,
     schema,
     upgraded,
     upgraded_record,
@@ -91,10 +92,13 @@ def run_verification(inputs: VerifyInputs, *, observer: Observer | None = None) 
 
     Raises:
         UserError: The folder holds no deletion record, or something is not there that the checks need: the data, a
-            given model, the device.
+            given file, the device.
     """
     folder, missing = inputs.folder, list[str]()
     record = _read_record(folder)
+    for option, path, _ in _given(inputs):
+        if not path.exists():
+            raise UserError(f"'{path}' of {option} does not exist; expected what is to be compared with the run")
     checks = [*_check_form(record), *_check_files(folder, record), *check_signature(inputs, missing)]
     files_hold = all(check.holds for check in checks)
     try:
@@ -113,7 +117,25 @@ def run_verification(inputs: VerifyInputs, *, observer: Observer | None = None) 
         raise
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         checks.append(Check("files", False, f"have not the form of a run's ({type(error).__name__}: {error})"))
+    compared = {check.subject for check in checks}
+    for option, path, subject in _given(inputs):
+        if subject not in compared:
+            missing.append(f"'{path}' of {option}: not compared, since what that takes is not at hand")
     return Verification(tuple(checks), tuple(missing))
+
+
+def _given(inputs: VerifyInputs) -> Iterator[tuple[str, Path, str]]:
+    """Yield option, file and subject of the check for everything that the caller wants to be compared with the run."""
+    files = {
+        "--split": (inputs.manifest, None),
+        "--forget": (inputs.deletion_list, None),
+        "--weights": (inputs.weights, None),
+        "--before": (inputs.before, f"model {row_name('initial')}"),
+        "--retrain": (inputs.retrain, f"model {row_name('retrain')}"),
+    }
+    for option, (path, subject) in files.items():
+        if path is not None:
+            yield option, path, subject or str(path)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -237,6 +259,8 @@ def _check_content(
     found, stated = dataset.fingerprint(), record["dataset"]["fingerprint"]
     known = same_data(dataset, read_json(folder / "split.json"))
     inputs = with_given_model(inputs, config["architecture"])
+    if known is not None and inputs.deletion_list is not None:  # it takes no model
+        yield _check_list(inputs.deletion_list, record, known)
     unknown = is_object(config["architecture"])
     if unknown and inputs.network is None:
         yield from check_unbuilt(folder, record, known is not None, f"{dataset.name}, fingerprint {found[:12]}…")
@@ -278,8 +302,6 @@ def _check_content(
         return
     split = Split.load(folder / "split.json", dataset)
     yield from check_request(split, config, read_json(folder / "split.json"), current=current)
-    if inputs.deletion_list is not None:
-        yield _check_list(inputs.deletion_list, record, dataset)
     _load_plugged(inputs, config, metrics, missing)
     networks = {"unlearned": model, **other_models(inputs, config, split, missing, metrics)}
     for name, network in networks.items():

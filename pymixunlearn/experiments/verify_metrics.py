@@ -28,8 +28,9 @@ CHANGE_TOLERANCE = 0.5
 """How far a number measured again may be from the record: accuracies, successes of attackers, plain numbers, points of
 probability.
 
-On one machine a repetition is exact. Another processor adds up in another order; logits then differ in their last bits,
-and a sample may cross a boundary. An accuracy may be off by two samples where these are more than the tolerance.
+On one machine, with as many threads, a repetition is exact. Another processor adds up in another order; logits then
+differ in their last bits, and a sample may cross a boundary. An accuracy may be off by two samples where these are more
+than the tolerance.
 """
 
 

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pymixunlearn.display import counted
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.forget_chain import (
     KEY_FILE,
     Chain,
     find_key,
+    key_id,
+    read_key,
     sample_hash,
     unpacked,
 )
@@ -55,9 +58,18 @@ def check_chain(
             wrong.append(f"its last request is of another {name} model")
     if last.get("data_sha256") != split["dataset"]["fingerprint"]:
         wrong.append("its last request is of other data")
-    yield Check("chain", not wrong, "; ".join(wrong) or f"{len(chain)} requests, {len(chain.samples)} samples")
+    yield Check(
+        "chain",
+        not wrong,
+        "; ".join(wrong) or f"{counted(len(chain), 'request')}, {counted(len(chain.samples), 'sample')}",
+    )
     if wrong:
         return
+    if (folder / KEY_FILE).is_file():
+        check = _check_key(folder / KEY_FILE, chain.key_id)
+        yield check
+        if not check.holds:
+            return
     found = find_key(folder, chain.key_id)
     if found is None:
         missing.append(f"samples of the chain of requests: their hashes are keyed, and {KEY_FILE} is not here")
@@ -84,6 +96,15 @@ def check_signature(inputs: VerifyInputs, missing: list[str]) -> Iterator[Check]
     except UserError:
         fault = "there is none that can be read"
     yield Check(SIGNATURE, fault is None, fault or "report.json is signed by this key")
+
+
+def _check_key(path: Path, wanted: str) -> Check:
+    """Compare the key in a run folder with the one that the chain's hashes were made with; no record has its hash."""
+    try:
+        same = key_id(read_key(path)) == wanted
+    except UserError:
+        return Check(KEY_FILE, False, "holds no key: it was changed")
+    return Check(KEY_FILE, same, "the key of the chain" if same else "is not the key of the chain: it was changed")
 
 
 def _check_samples(key: bytes, split: Mapping[str, Any], now: frozenset[bytes], ever: frozenset[bytes]) -> Check:

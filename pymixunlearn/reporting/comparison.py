@@ -105,6 +105,7 @@ class ComparisonTable:
         published: Where the paper's numbers stand, or None where there are none.
         command_line: What made it.
         floor: The mean gap of the second Retrain with its interval; None without one.
+        about_memory: What the column of memory says, which terminals do not show.
     """
 
     title: str
@@ -114,6 +115,7 @@ class ComparisonTable:
     published: str | None
     command_line: str
     floor: Floor | None = None
+    about_memory: tuple[str, ...] = ()
 
     @property
     def judged(self) -> bool:
@@ -166,7 +168,8 @@ def comparison_table(
         title=_title(record),
         metrics=metrics,
         rows=tuple(replace(row, published=paper.get(row.name.lower(), {})) for row in rows),
-        notes=(*_notes(cells), *([PAPER_ATTACK] if record.get("asr") == "paper" else []), *_memory_notes(cells)),
+        notes=(*_notes(cells), *([PAPER_ATTACK] if record.get("asr") == "paper" else [])),
+        about_memory=(*_memory_notes(cells),),
         published=source if paper else None,
         command_line=record["command_line"],
         floor=floor,

@@ -57,7 +57,8 @@ def to_markdown(table: ComparisonTable) -> str:
         ],
     )
     lines += ["", *floor_sentences(table)] if table.floor is not None else []
-    lines += ["", *(f"- {one_line(note)}" for note in table.notes)] if table.notes else []
+    notes = (*table.notes, *table.about_memory)
+    lines += ["", *(f"- {one_line(note)}" for note in notes)] if notes else []
     if table.published is not None:
         keys = (*table.metrics, GAP)
         rows = [row for row in table.rows if row.published]
@@ -123,7 +124,7 @@ def to_latex(table: ComparisonTable) -> str:
                 cells = [*(escaped(cell_text(row.published, key)) for key in keys), *("" for _ in judged)]
                 lines.append(" & ".join([escaped(f"{row.name} {GROUPS[row.group]}".strip()), *cells, ""]) + " \\\\")
     lines += ["\\bottomrule", "\\end{tabular}"]
-    said = [*floor_sentences(table), *table.notes]
+    said = [*floor_sentences(table), *table.notes, *table.about_memory]
     lines += [f"\\par\\footnotesize {escaped(one_line(note))}" for note in said]
     return "\n".join([*lines, "\\end{table}", ""])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,6 +89,43 @@ def test_retrain_is_accepted_and_the_untouched_model_refused(world: World, initi
     assert world.judge(initial, initial).decision == "refused"
 
 
+class NotFinite(nn.Module):
+    """A model whose outputs are no numbers, always or once it was trained on."""
+
+    def __init__(self, model: nn.Module, *, later: bool) -> None:
+        super().__init__()
+        self.model, self.later = model, later
+        self.register_buffer("trained", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            self.trained += 1
+            return self.model(images)
+        return self.model(images) * float("nan") if self.trained or not self.later else self.model(images)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_outputs_that_are_no_numbers_are_refused(later: bool, world: World, initial: nn.Module) -> None:
+    found = world.judge(NotFinite(world.retrain(), later=later), initial)
+    assert found.decision == "refused"
+    when = "after a few steps of training" if later else "at once"
+    assert found.reason.startswith(f"The model's outputs are no numbers {when}: nothing can be compared (60 forgotten")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_few_images_in_a_batch_end_too(batch_size: int, world: World) -> None:
+    options = {"validation": world.unseen, "shown": world.unseen, "device": CPU}
+    split = tasks.index_split(world.data, range(0, 240, 3))  # all of a class
+    few = Resurfacing(steps=2, batch_size=batch_size)
+    assert acceptance(world.retrain(), split, resurfacing=few, **options).ks_resurfaced is not None
+
+
+@pytest.mark.parametrize("name", ["steps", "samples", "batch_size", "lr"])
+def test_resurfacing_has_ranges(name: str) -> None:
+    with pytest.raises(UserError, match=f"{name} is 0; expected"):
+        Resurfacing(**{name: 0})
+
+
 def test_what_is_told_beside_it_shows_the_trace(world: World, initial: nn.Module) -> None:
     remembers, forgot = world.judge(initial, initial), world.judge(world.retrain(), initial)
     for test in (remembers, forgot):
@@ -105,7 +143,7 @@ def test_what_is_told_beside_it_shows_the_trace(world: World, initial: nn.Module
 
 
 def test_a_decision_alone_is_the_same_decision(world: World, initial: nn.Module) -> None:
-    options = {"validation": world.unseen, "initial": initial, "device": "cpu"}
+    options: dict[str, Any] = {"validation": world.unseen, "initial": initial, "device": "cpu"}
     fresh = world.retrain()
     whole, alone = (acceptance(fresh, world.split, **options, decision_only=only) for only in (False, True))
     decided = ("decision", "reason", "ks", "ks_resurfaced", "bound", "smallest_ks", "unseen_samples", "shown_samples")
@@ -122,6 +160,20 @@ def test_part_b_is_not_made_for_a_decision_that_part_a_makes(
     alone = acceptance(initial, world.split, validation=world.unseen, device="cpu", decision_only=True)
     assert (alone.decision, alone.reason, alone.ks) == (whole.decision, whole.reason, whole.ks)
     assert alone.ks_resurfaced is None and whole.ks_resurfaced is not None
+
+
+def test_what_the_test_said_of_the_initial_model_serves_in_its_place(world: World, initial: nn.Module) -> None:
+    options: dict[str, Any] = {"validation": world.unseen, "device": "cpu", "decision_only": True}
+    fresh = world.retrain()
+    for before, decision in ((initial, "accepted"), (fresh, "cannot tell")):  # the second passes the test
+        for said in (acceptance(before, world.split, **options), world.judge(before, before)):
+            found = acceptance(fresh, world.split, **options, initial=said)
+            assert found.decision == decision
+            expected = acceptance(fresh, world.split, **options, initial=before)
+            if said.ks_resurfaced is not None:  # otherwise the larger distance is not known
+                assert found == expected
+    nothing = accept.Acceptance("cannot tell", "There were too few samples.")
+    assert acceptance(fresh, world.split, **options, initial=nothing).decision == "cannot tell"
 
 
 def test_without_the_initial_model_nothing_is_accepted(world: World, initial: nn.Module) -> None:
@@ -142,7 +194,7 @@ def test_an_untouched_model_that_is_refused_only_just_proves_little() -> None:
     hasty = world.trained(split.train.images, split.train.targets, 3, epochs=15)
     models = {"hasty": hasty, "fresh": world.trained(split.retain.images, split.retain.targets, 5, epochs=15)}
     for only in (False, True):
-        options = {"validation": world.unseen, "initial": hasty, "device": CPU, "decision_only": only}
+        options: dict[str, Any] = {"validation": world.unseen, "initial": hasty, "device": CPU, "decision_only": only}
         judged = accept.acceptances(models, split, **options)
         assert (judged["hasty"].decision, judged["fresh"].decision) == ("refused", "cannot tell")
         assert "refused, but only just" in judged["fresh"].reason

@@ -48,3 +48,23 @@ def test_of_equal_changes_the_first_are_named(before: Predictions) -> None:
     logits[:, 2] = 1.0
     found = most_changed(before, replace(before, test=logits), count=4)
     assert [entry["index"] for entry in found["test"]] == [0, 1, 2, 3]
+
+
+def test_blocks_change_no_bit_and_hold_memory_down(before: Predictions, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = torch.Generator().manual_seed(0)
+    after = replace(before, train=torch.randn(len(before.train), 10, generator=stream), test=before.test + 0.0)
+    count = len(before.train)
+    whole = most_changed(before, after, count=count)
+    looked_at: list[int] = []
+    softmax = torch.Tensor.softmax
+
+    def counting(logits: torch.Tensor, dim: int) -> torch.Tensor:
+        looked_at.append(len(logits))
+        return softmax(logits, dim)
+
+    monkeypatch.setattr("pymixunlearn.evaluation.changes.BLOCK", 100)
+    monkeypatch.setattr(torch.Tensor, "softmax", counting)
+    assert most_changed(before, after, count=count) == whole
+    looked_at.clear()
+    most_changed(before, after, count=2)
+    assert max(looked_at) == 100

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pymixunlearn.experiments import Plan, UnlearnInputs, resolve_unlearning
+from tests.attacking import all_trees, few_trees  # noqa: F401  # fixtures of this folder
 from tests.drawing import no_pictures, pictures  # noqa: F401  # fixtures of this folder
 
 SMALL = {"epochs": 2, "initial.epochs": 1, "retrain.epochs": 1}

@@ -23,14 +23,17 @@ from pymixunlearn.experiments import (
     RetrainInputs,
     SplitRequest,
     TrainInputs,
+    UnlearnInputs,
     resolve_audit,
     resolve_retraining,
     resolve_training,
+    resolve_unlearning,
     run_audit,
     run_retraining,
     run_training,
     run_unlearning,
 )
+from pymixunlearn.experiments.audit import run as audit_run
 from pymixunlearn.experiments.audit.shadows import Shadows, make_shadows, margins_of
 from pymixunlearn.experiments.common import stages
 from pymixunlearn.experiments.verify import VerifyInputs, run_verification
@@ -306,6 +309,25 @@ def test_shadow_models_unlearn_as_the_audited_one_did(
     with pytest.raises(KeyboardInterrupt):
         work(0, lambda share: None)
     assert seen["recipe"] == plan.recipe
+
+
+def test_shadow_models_unroll_the_training_that_the_audited_one_had(tmp_path: Path) -> None:
+    settings = {"initial.epochs": 2, "initial.lr": 5e-4}
+    options: dict[str, Any] = {"split": SplitRequest(task="data"), "retrain": False, "settings": settings}
+    plan = resolve_unlearning(UnlearnInputs("unroll", device="cpu", **options))
+    run = run_unlearning(plan, tmp_path / "run").folder
+    work = resolve_audit(AuditInputs(run=run, device="cpu", shadow_models=8)).shadows
+    assert work.recipe is not None and work.recipe.initial == plan.recipe.initial
+    assert (work.recipe.initial.epochs, work.recipe.initial.lr) == (2, 5e-4)
+
+
+def test_outputs_that_no_attack_works_on_are_told_before_any_training(
+    small_run: Path, trainings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_run, "margins_of", lambda *arguments: np.full(9, np.inf))
+    with pytest.raises(UserError, match="target has 9 of 9 numbers that are NaN or infinite"):
+        audited(small_run)
+    assert not trainings
 
 
 def test_a_method_that_retrains_is_not_told_from_retraining(tmp_path: Path, small_plan: Make) -> None:

@@ -179,6 +179,15 @@ def test_a_model_of_the_user_stays_and_is_named(tmp_path: Path, made: Path, run:
     assert kinds(list_cache()) == []
 
 
+def test_weights_of_the_user_are_named_and_not_their_network(tmp_path: Path, made: Path, run: Path) -> None:
+    weights = run / "model.safetensors"
+    second = pymixunlearn.unlearn(
+        "cnn", str(made / "mine"), [3], weights=weights, out=tmp_path / "second", settings={"epochs": 1},
+        method="neggrad", device="cpu", retrain=False, thumbnails=False,
+    ).folder  # fmt: skip
+    assert remains_of(second).initial_model == str(weights)
+
+
 def test_shadow_models_and_parts_of_an_ensemble_are_found_too(tmp_path: Path, own_cache: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (240, 1, 8, 8), dtype=np.uint8)
     import torch

@@ -250,6 +250,7 @@ def test_an_interrupted_comparison_goes_on(tmp_path: Path, counted: list[str]) -
     assert hashes_of(outcome.record["cells"][key]) == hashes_of(straight.record["cells"][key])
 
 
+@pytest.mark.usefixtures("all_trees")
 def test_processes_give_the_same_results_and_a_killed_one_goes_on(tmp_path: Path) -> None:
     chosen = plan("fine-tune,gradient-ascent")
     here = run_comparison(chosen, tmp_path / "here", threads=1)

@@ -226,8 +226,9 @@ def test_a_cell_that_another_process_runs_is_not_a_failed_one(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("all_trees")
 def test_processes_give_the_same_results(experiment: Callable[..., ExperimentOutcome], tmp_path: Path) -> None:
-    here = experiment()
+    here = experiment(cells=tmp_path / "here")
     there = experiment("other", jobs=2, cells=tmp_path / "cells")
     for key, cell in here.record["cells"].items():
         assert there.record["cells"][key]["metrics"] == cell["metrics"]

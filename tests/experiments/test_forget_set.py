@@ -13,9 +13,10 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from pymixunlearn import data, models
+from pymixunlearn import data, models, tasks
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments import (
     AuditInputs,
@@ -38,7 +39,7 @@ from pymixunlearn.experiments import (
     run_evaluation,
     run_unlearning,
 )
-from pymixunlearn.experiments.common.forget_set import load_split
+from pymixunlearn.experiments.common.forget_set import load_split, notes
 from pymixunlearn.experiments.common.given import GivenData
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.verify import run_verification
@@ -235,7 +236,7 @@ def test_what_is_not_known_of_an_earlier_request_is_said(tmp_path: Path, first_r
     assert {split.train.ids[index] for index in split.excluded_indices.tolist()} == before & set(split.train.ids)
     # The others are in the part's validation set, and are left out there, too.
     assert not before & set(split.dataset.validation.ids) and split.history["not_found"] == 0
-    assert "forgot 2 images of the validation set before: they are left out" in notes.text
+    assert "forgot 2 images of the validation set before: left out" in notes.text
 
     images, targets = split.train.images[:, :, :7, :7], split.train.targets
     foreign = GivenData(dataset="other", loaded=data.from_tensors(images, targets, images, targets))
@@ -308,8 +309,8 @@ def test_a_request_by_file_from_list_to_report(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="1 images that cannot be read"):
         plan = resolve_unlearning(request, observer=notes)
     assert "Read 4 rows from" in notes.text and "3 samples to forget" in notes.text
-    assert "1 of them are images of the test set and are taken out of it" in notes.text
-    assert "1 exact copies of forgotten images stay in the retain set: 'train/dog/copy.png'" in notes.text
+    assert "1 image of them taken out of the test set" in notes.text
+    assert "1 exact copy of forgotten images stays in the retain set: 'train/dog/copy.png'" in notes.text
 
     folder = run_unlearning(plan, tmp_path / "run").folder
     record = json.loads((folder / "report.json").read_text())
@@ -318,7 +319,18 @@ def test_a_request_by_file_from_list_to_report(tmp_path: Path) -> None:
     assert asked["forgotten"]["count"] == 2 and asked["forgotten"]["ids"]["count"] == 2
     assert asked["removed"]["test"]["count"] == asked["copies"]["retain"]["count"] == 1
     html = (folder / "report.html").read_text()
-    assert "broken.png" in html and "1 exact copies of forgotten images stay" in html
+    assert "Taken out of the test set, since the request names them: 1 image." in html
+    assert "broken.png" in html and "1 exact copy of forgotten images stays" in html
     with pytest.warns(UserWarning, match="1 images that cannot be read"):
         checks = run_verification(VerifyInputs(folder, deletion_list=split.indices))
     assert all(check.holds for check in checks)
+
+
+def test_a_forgotten_class_without_test_images_is_told() -> None:
+    images, targets = torch.rand(12, 1, 8, 8), torch.arange(12) % 3
+    others = torch.rand(8, 1, 8, 8), torch.arange(8) % 2
+    few = data.from_tensors(images, targets, *others, classes=("cat", "dog", "owl"))
+    for classes, told in (([2], True), ([1], False)):
+        split = tasks.class_split(few, classes)
+        said = list(notes(split, split, SplitRequest()))
+        assert said == ["The test set has no image of the forgotten 'owl': what needs one is not measured."] * told

@@ -270,7 +270,7 @@ def test_a_training_starts_from_weights_of_other_classes_and_so_does_retrain(tmp
     result = CliRunner().invoke(main, ("train", *few, *weights, "--out", str(tmp_path / "t")))
     assert result.exit_code == 0, result.output
     assert "seven.pt', but for head, which are new" in " ".join(result.stdout.split())
-    assert "1 epochs of adam with lr 1e-09" in " ".join(result.stdout.split())
+    assert "1 epoch of adam with lr 1e-09" in " ".join(result.stdout.split())
     trained = load_model(tmp_path / "t" / "model.safetensors", allow_code=True)
     torch.testing.assert_close(trained.stem[0].weight, start.stem[0].weight, atol=1e-5, rtol=0)
     config = yaml.safe_load((tmp_path / "t" / "model.yaml").read_text())

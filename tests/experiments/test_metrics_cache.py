@@ -1,4 +1,4 @@
-"""Cached metrics: measured once, the same as measured again, and never of another model or other samples."""
+"""Cached metrics and decisions: made once, the same as made again, never of another model or other samples."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from pymixunlearn import data, models, tasks
+from pymixunlearn import data, evaluation, models, tasks
 from pymixunlearn.data import Dataset
-from pymixunlearn.evaluation import Metrics
+from pymixunlearn.evaluation import Acceptance, Metrics
+from pymixunlearn.evaluation.plugged import forget_metric
+from pymixunlearn.evaluation.predictions import Predictions
 from pymixunlearn.experiments import Observer, Plan, run_unlearning
 from pymixunlearn.experiments.common import stages
-from pymixunlearn.experiments.common.stages import evaluate_models
+from pymixunlearn.experiments.common.stages import evaluate_models, judge_forgetting
 from pymixunlearn.tasks import Split
 
 CPU = torch.device("cpu")
@@ -23,18 +26,28 @@ Make = Callable[..., Plan]
 
 
 @pytest.fixture
-def measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
-    """The models that are measured, with an empty cache."""
+def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[nn.Module]]:
+    """Empties the cache, and lists the models that a function of the stages is called with."""
     monkeypatch.setenv("PYMIXUNLEARN_CACHE", str(tmp_path / "cache"))
-    measured: list[nn.Module] = []
-    whole = stages.evaluate
 
-    def counted(model: nn.Module, *arguments: Any, **keywords: Any) -> Metrics:
-        measured.append(model)
-        return whole(model, *arguments, **keywords)
+    def watch(name: str) -> list[nn.Module]:
+        seen: list[nn.Module] = []
+        whole = getattr(stages, name)
 
-    monkeypatch.setattr(stages, "evaluate", counted)
-    return measured
+        def call(model: nn.Module, *arguments: Any, **keywords: Any) -> Any:
+            seen.append(model)
+            return whole(model, *arguments, **keywords)
+
+        monkeypatch.setattr(stages, name, call)
+        return seen
+
+    return watch
+
+
+@pytest.fixture
+def measurements(counted: Callable[[str], list[nn.Module]]) -> list[nn.Module]:
+    """The models that are measured, with an empty cache."""
+    return counted("evaluate")
 
 
 @pytest.fixture
@@ -119,3 +132,75 @@ def test_runs_that_share_models_share_their_metrics(
         assert other["metrics"][model] == first["metrics"][model]
         assert other["intervals"][model] == first["intervals"][model]
     assert other["details"]["retrain"] == first["details"]["retrain"]
+
+
+@pytest.fixture
+def tests(counted: Callable[[str], list[nn.Module]]) -> list[nn.Module]:
+    """The models that the acceptance test is made for, with an empty cache."""
+    return counted("acceptance")
+
+
+def judged(split: Split, *, cached: tuple[str, ...], lr: float = 1e-3, seed: int = 0) -> dict[str, Acceptance]:
+    found = judge_forgetting(networks(), split, lr=lr, device=CPU, seed=seed, observer=Observer(), cached=cached)
+    assert found is not None
+    return found
+
+
+def test_cached_decisions_are_those_that_were_made(tests: list[nn.Module]) -> None:
+    split = tasks.class_split(data.load("digits@1000"), [0])
+    alone = judged(split, cached=())
+    first = judged(split, cached=("initial", "retrain"))
+    assert len(tests) == 6
+    again = judged(split, cached=("initial", "retrain"))
+    assert len(tests) == 7  # the unlearned model
+    for name, test in alone.items():
+        assert first[name] == again[name] == test and test.ks is not None and test.probe_interval is not None
+        for found in (first[name], again[name]):
+            assert found.margins is not None and test.margins is not None
+            for ours, theirs in zip(found.margins, test.margins, strict=True):
+                assert np.array_equal(ours.forget, theirs.forget) and np.array_equal(ours.unseen, theirs.unseen)
+
+
+@pytest.mark.parametrize("other", [{"lr": 1e-2}, {"seed": 1}])
+def test_what_another_test_said_is_not_taken(tests: list[nn.Module], other: dict[str, Any]) -> None:
+    split = tasks.class_split(data.load("digits@1000"), [0])
+    judged(split, cached=("initial", "unlearned", "retrain"))
+    judged(split, cached=("initial", "unlearned", "retrain"), **other)
+    assert len(tests) == 6
+    judged(tasks.class_split(data.load("digits@1000"), [1]), cached=("initial", "unlearned", "retrain"))
+    assert len(tests) == 9
+
+
+def test_with_too_few_samples_nothing_is_kept_that_is_not_there(tests: list[nn.Module]) -> None:
+    split = tasks.index_split(data.load("digits@1000"), [1, 2, 3])
+    first = judged(split, cached=("initial", "retrain"))
+    assert judged(split, cached=("initial", "retrain")) == first
+    assert first["retrain"].ks is None and first["retrain"].margins is None and len(tests) == 4
+
+
+def test_networks_with_the_same_weights_have_metrics_of_their_own(
+    measurements: list[nn.Module], flipped: Dataset
+) -> None:
+    split = tasks.data_split(flipped)
+    networks = [nn.Sequential(nn.Flatten(), nn.Linear(64, 10), last) for last in (nn.Identity(), nn.Softsign())]
+    networks[1].load_state_dict(networks[0].state_dict())
+    for network in (*networks, *networks):
+        evaluate_models({"model": network}, split, device=CPU, seed=0, observer=Observer(), cached=("model",))
+    assert measurements == networks
+
+
+def test_another_version_of_a_plug_ins_metric_is_measured_again(
+    measurements: list[nn.Module], flipped: Dataset
+) -> None:
+    def measured(least: float) -> float | None:
+        @evaluation.metric("sure", summary="share of D_f whose largest probability is above a bound")
+        def sure(predictions: Predictions) -> float:
+            return float((predictions.forget_probabilities.amax(dim=1) > least).double().mean())
+
+        return evaluated(tasks.data_split(flipped), cached=("retrain",))["retrain"]["sure"]
+
+    try:
+        assert (measured(0.0), measured(0.0), measured(1.0)) == (1.0, 1.0, 0.0)
+    finally:
+        forget_metric("sure")
+    assert len(measurements) == 3 * 3 - 1

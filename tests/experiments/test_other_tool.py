@@ -30,6 +30,11 @@ def make(num_classes):
 """
 
 
+def shown(result: Result) -> str:
+    """Return what a command printed, its lines put together."""
+    return " ".join(result.output.split())
+
+
 def net() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
@@ -113,16 +118,16 @@ def test_verify_compares_the_record_with_weights_model_and_split_of_the_caller(j
     given = ("--split", str(folder / "judged" / "split.json"))
     whole = run("verify", str(judged), *MODEL, *given, "--device", "cpu")
     assert whole.exit_code == 0, whole.output
-    assert "the unlearned model of the record" in whole.output and "the run's data, D_f and D_r" in whole.output
-    assert "metrics of initial" in whole.output and "metrics of unlearned" in whole.output
+    assert "the unlearned model of the record" in shown(whole) and "the run's data, D_f and D_r" in shown(whole)
+    assert "metrics of initial" in shown(whole) and "metrics of unlearned" in shown(whole)
     other = run("verify", str(judged), "--model", "net.py:make", "--weights", "before.pt")
-    assert other.exit_code == 3 and "another model than the record's unlearned one" in other.output
+    assert other.exit_code == 3 and "another model than the record's unlearned one" in shown(other)
     torch.save(nn.Linear(2, 2).state_dict(), "small.pt")
     small = run("verify", str(judged), "--model", "net.py:make", "--weights", "small.pt")
     assert small.exit_code == 3 and "is not a" in small.output
     tasks.class_split(data.load("digits", validation=0.1), [1]).save("one.json")
     one = run("verify", str(judged), "--split", "one.json", "--hashes-only")
-    assert one.exit_code == 3 and "another D_f and another D_r than the run's" in one.output
+    assert one.exit_code == 3 and "another D_f and another D_r than the run's" in shown(one)
     wrong = run("verify", str(judged), "--model", "cnn")
     assert wrong.exit_code == 2 and "and --model says 'cnn'" in wrong.output
     (judged / "model.safetensors").write_bytes((judged / "model.safetensors").read_bytes()[:-1] + b"\1")
@@ -157,7 +162,7 @@ def test_a_function_unlearns_the_shadow_models(judged: Path, folder: Path) -> No
     again = pymixunlearn.audit(judged, method=counted, **given).record
     assert len(calls) == 8 and calls[:4] == calls[4:]
     assert again["attacks"] == found["attacks"] and again["klom"] == found["klom"]
-    with pytest.raises(UserError, match="returned a int; expected the unlearned torch.nn.Module"):
+    with pytest.raises(UserError, match="returned an int; expected the unlearned torch.nn.Module"):
         pymixunlearn.audit(judged, method=lambda model, forget, retain: 3, out=folder / "b", **given)
     with pytest.raises(UserError, match="method is 'neggrad'; expected a function"):
         pymixunlearn.audit(judged, method="neggrad", **given)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from pymixunlearn.experiments.common.placement import Placement
 from tests.experiments import tasks_to_run
 from tests.experiments.ray_clusters import METHODS, Killer, audited, compared, result, two_machines
 
-pytestmark = pytest.mark.extras
+pytestmark = [pytest.mark.extras, pytest.mark.usefixtures("all_trees")]
 
 FEW = {f"{name}.epochs": 1 for name in ("initial", "retrain", *METHODS)}
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pymixunlearn.errors import UserError
+from pymixunlearn.experiments.common import run_folder
 from pymixunlearn.experiments.common.run_folder import RecordFolder, RunFolder, write_json
 from pymixunlearn.files import atomic_path
 
@@ -190,6 +191,21 @@ def test_metrics_are_published_last_and_not_before_all_others_are_on_disk(
         monkeypatch.setattr(os, "fsync", synced)
         folder.publish(("metrics.json", "config.json", "model.safetensors"))
     assert done == ["config.json", "model.safetensors", "sync", "metrics.json", "sync"]
+
+
+def test_another_process_may_look_at_a_run_that_has_just_been_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, real = RunFolder(tmp_path / "run", IDENTITY), run_folder.sync_folder
+
+    def sync_folder(path: Path) -> None:
+        real(path)
+        if folder.finished:
+            assert RunFolder(tmp_path / "run", IDENTITY).finished
+
+    monkeypatch.setattr(run_folder, "sync_folder", sync_folder)
+    write_run(folder)
+    assert sorted(path.name for path in folder.path.iterdir()) == ["config.json", "metrics.json"]
 
 
 def test_the_folder_of_many_runs_has_one_record(tmp_path: Path) -> None:

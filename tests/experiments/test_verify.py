@@ -118,6 +118,17 @@ def test_a_changed_byte_is_found(folder: Path, name: str, place: float) -> None:
     assert "metrics" in failing(folder)
 
 
+@pytest.mark.parametrize("changed", [b"0" * 64, b"no key"])
+def test_another_forget_key_is_found_and_a_deleted_one_said(folder: Path, changed: bytes) -> None:
+    """No record guards it, since it is not to be known from one; the chain names it by an id."""
+    assert "forget.key" in {check.subject for check in run_verification(VerifyInputs(folder, hashes_only=True))}
+    (folder / "forget.key").write_bytes(changed)
+    assert failing(folder, hashes_only=True) == ["forget.key"]
+    (folder / "forget.key").unlink()
+    found = run_verification(VerifyInputs(folder, hashes_only=True))
+    assert found.holds and any("forget.key is not here" in sentence for sentence in found.not_checked)
+
+
 @pytest.mark.parametrize("key", ["request", "metrics", "verdict", "times", "command_line"])
 def test_changes_of_the_record_itself_are_found(folder: Path, key: str) -> None:
     record = read(folder / "report.json")
@@ -290,6 +301,7 @@ def test_folders_without_a_record_say_so(tmp_path: Path) -> None:
         run_verification(VerifyInputs(tmp_path))
 
 
+@pytest.mark.usefixtures("all_trees")  # it was measured with them
 def test_a_run_of_the_first_release_still_verifies(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(FIRST_RELEASE, folder)
@@ -301,6 +313,7 @@ def test_a_run_of_the_first_release_still_verifies(tmp_path: Path) -> None:
     assert failing(folder, hashes_only=True) == ["history.csv"]
 
 
+@pytest.mark.usefixtures("all_trees")  # it was measured with them
 def test_the_report_of_a_run_of_the_first_release_can_be_renewed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(FIRST_RELEASE, folder)

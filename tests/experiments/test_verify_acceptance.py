@@ -102,11 +102,36 @@ FOUND = Acceptance(
         ({"bound": 0.9}, False, False),
         ({"unseen_samples": 500}, False, False),
         ({"reason": "for another reason"}, True, False),
-        ({"reason": "for another reason", "ks": 0.096}, False, True),  # it has the numbers in it
+        ({"reason": "because (0.096)", "ks": 0.096}, False, True),  # it has the numbers in it
     ],
 )
 def test_what_another_machine_may_find(recorded: dict[str, Any], same_machine: bool, right: bool) -> None:
     assert (not _differences(FOUND, {**FOUND, **recorded}, same_machine=same_machine)) is right
+
+
+@pytest.mark.parametrize(
+    ("name", "another", "forged"),
+    [
+        ("probe_auc", 0.604, 0.5),
+        ("probe_interval", [0.565, 0.645], [0.45, 0.64]),
+        ("auc_interval", [0.555, 0.645], [0.555, 0.9]),
+        ("eps_interval", [1.2, 4.9], [5.0]),
+        ("shown_again", 61.0, 55.0),
+    ],
+)
+def test_numbers_beside_a_decision_are_looked_at_too(name: str, another: Any, forged: Any) -> None:
+    numbers = {"probe_auc": 0.6, "probe_interval": [0.56, 0.64], "auc_interval": [0.55, 0.65]}
+    found = {**FOUND, **numbers, "eps_interval": [1.0, 5.0], "shown_again": 60.0}
+    assert not _differences(found, {**found, name: another}, same_machine=False)
+    assert _differences(found, {**found, name: forged}, same_machine=False)[0].startswith(f"{name} is")
+    older = {key: value for key, value in found.items() if key != name}
+    assert not _differences(found, older, same_machine=True)
+
+
+def test_a_reason_is_not_another_one_because_a_number_is() -> None:
+    clear = {**FOUND, "ks": 0.05, "reason": "distance 0.050"}
+    assert not _differences(clear, {**clear, "ks": 0.051, "reason": "distance 0.051"}, same_machine=True)
+    assert _differences(clear, {**clear, "ks": 0.051, "reason": "no trace at all"}, same_machine=True)
 
 
 def test_far_from_the_bound_no_machine_decides_otherwise() -> None:

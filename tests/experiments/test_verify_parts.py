@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ from torch import nn
 import pymixunlearn
 from pymixunlearn import data
 from pymixunlearn.data import Dataset
+from pymixunlearn.errors import UserError
 from pymixunlearn.files import file_sha256
 from pymixunlearn.reporting import record_sha256
 
@@ -163,3 +165,37 @@ def test_data_that_a_file_makes_are_loaded_only_with_leave(tmp_path: Path) -> No
 def test_hashes_alone_say_that_no_metric_was_measured(folder: Path) -> None:
     found = pymixunlearn.verify(folder, hashes_only=True)
     assert found.holds and any(sentence.startswith("metrics: ") for sentence in found.not_checked)
+
+
+def test_a_list_is_compared_where_the_model_is_not_at_hand(folder: Path, tmp_path: Path) -> None:
+    right, wrong = tmp_path / "right.csv", tmp_path / "wrong.csv"
+    right.write_text("index,person\n7,bert\n3,anna\n")
+    wrong.write_text("index,person\n8,bert\n3,anna\n")
+    found = pymixunlearn.verify(folder, data=samples(1), forget=right, device="cpu")
+    assert found.holds and str(right) in {check.subject for check in found}
+    assert set(failing(folder, data=samples(1), forget=wrong)) == {str(wrong)}
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("forget", "--forget"), ("weights", "--weights"), ("before", "--before"), ("retrain", "--retrain")],
+)
+def test_what_was_given_and_not_compared_is_said(folder: Path, tmp_path: Path, name: str, option: str) -> None:
+    given = tmp_path / "given"
+    with pytest.raises(UserError, match=f"'{re.escape(str(given))}' of {option} does not exist"):
+        pymixunlearn.verify(folder, hashes_only=True, **{name: given})
+    given.write_text("index,person\n3,anna\n")
+    found = pymixunlearn.verify(folder, hashes_only=True, **{name: given})
+    assert found.holds
+    assert any(sentence.startswith(f"'{given}' of {option}: not compared") for sentence in found.not_checked)
+
+
+def test_what_was_given_and_compared_is_not_said_to_be_left_out(folder: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "list.csv"
+    listed.write_text("index,person\n7,bert\n3,anna\n")
+    own = folder / "model.safetensors"
+    found = pymixunlearn.verify(
+        folder, network(), samples(1), forget=listed, weights=own, split=folder / "split.json", device="cpu"
+    )
+    assert found.holds and not any("not compared" in sentence for sentence in found.not_checked)
+    assert {str(listed), str(own), str(folder / "split.json")} <= {check.subject for check in found}

@@ -59,7 +59,8 @@ class AuditInputs(Inputs, PlacedInputs):
         least=4,
         metavar="N",
         first=True,
-        help="How many shadow models, an even number; more find weaker traces.  [default: 16; for rmia alone 8]",
+        help="How many shadow models, an even number; more find weaker traces, but with rmia, which uses 8.  "
+        "[default: 16; for rmia alone 8]",
     )
     epochs: int | None = option(
         "--epochs",

@@ -15,6 +15,7 @@ import torch
 from pymixunlearn.cores import usable_cores
 from pymixunlearn.errors import UserError
 from pymixunlearn.evaluation.audit import ATTACKS, ShadowMargins, ShadowPlan, measure, plan_shadows
+from pymixunlearn.evaluation.audit.checks import finite
 from pymixunlearn.evaluation.audit.limits import findings, limits
 from pymixunlearn.evaluation.audit.rmia import REFERENCES
 from pymixunlearn.experiments.audit.inputs import AuditInputs
@@ -24,7 +25,7 @@ from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
 from pymixunlearn.experiments.common.identity import data_identity, history_identity, identity_hash
 from pymixunlearn.experiments.common.in_memory import is_object
 from pymixunlearn.experiments.common.initial_model import InitialModel
-from pymixunlearn.experiments.common.plugins import load_plugins
+from pymixunlearn.experiments.common.plugins import is_built_in, load_plugins, plugin_code
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.ray_worker import Place
@@ -76,6 +77,7 @@ class AuditPlan:
             "architecture": self.target.architecture,
             "method": None if method is None else method.name,
             "settings": None if method is None else method.config.to_dict(),
+            **({} if method is None or is_built_in(type(method)) else {"code": plugin_code(type(method))}),
             "initial": self.shadows.initial.to_dict(),
             "retrain": None if retrain is None else retrain.to_dict(),
             **({} if recipe is None else {"recipe": [config.to_dict() for config in recipe]}),
@@ -128,7 +130,7 @@ def resolve_audit(inputs: AuditInputs, *, observer: Observer | None = None) -> A
         device,
         inputs.seed,
         network=origin.target.loaded if is_object(origin.target.architecture) else None,
-        recipe=None if origin.method is None or not origin.method.reads_validation else Recipe(initial, retrain),
+        recipe=None if origin.method is None or not origin.method.reads_recipe else Recipe(initial, retrain),
         with_initial=origin.before is not None,
     )
     jobs = inputs.jobs or _jobs(inputs, device, count)
@@ -176,12 +178,14 @@ def run_audit(
         raise UserError(f"output folder '{folder}' is a file; give the name of a folder")
 
     started = time.perf_counter()
-    places: set[Place] = set()
-    where: dict[str, Any] = {"placement": plan.inputs.placement, "ran_on": places.add}
-    margins = make_shadows(plan.shadows, jobs=plan.jobs, observer=watcher, **where)
     loaded, samples = plan.target.loaded, plan.samples
     assert loaded is not None  # an audit's target is a checkpoint
     target = margins_of(loaded, samples.audited(), samples.split.preprocess, plan.shadows.device)
+    if not all(ATTACKS[name].needs_method for name in plan.attacks):
+        finite("target", target)  # before any training: no attack could work on it
+    places: set[Place] = set()
+    where: dict[str, Any] = {"placement": plan.inputs.placement, "ran_on": places.add}
+    margins = make_shadows(plan.shadows, jobs=plan.jobs, observer=watcher, **where)
     watcher.phase_started("attacks", None)
     result = measure(samples, target, margins, plan.attacks, seed=plan.inputs.seed)
     before = _attacked_before(plan, margins)

@@ -6,7 +6,8 @@ measures as remaining comes from there, so that no command can put back what an 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pymixunlearn import display
 from pymixunlearn.data import Dataset
 from pymixunlearn.data.listing import shown
+from pymixunlearn.data.registry import specification
+from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.data_request import DataRequest
 from pymixunlearn.experiments.common.forget_history import MANIFEST, Earlier, History, SampleHashes, read_history
+from pymixunlearn.experiments.common.given import GivenData
 from pymixunlearn.experiments.common.history_request import HistoryRequest
 from pymixunlearn.experiments.common.progress import Observer
+from pymixunlearn.experiments.common.run_folder import read_json
 from pymixunlearn.experiments.common.split_request import SplitRequest
 from pymixunlearn.tasks import Split
 from pymixunlearn.tasks.known_samples import indices_of
@@ -62,6 +68,8 @@ def load_splits(
     forget.check()
     known = read_history(given, history or HistoryRequest())
     said: dict[str, None] = dict.fromkeys(known.notes)
+    for note in _of_other_data(data, given):  # before the data are loaded, which then need not fit the model
+        watcher.note(note)
     dataset = forget.of_data(data).load(observer)
     dataset = dataset if prepare is None else prepare(dataset)
     splits = {}
@@ -73,6 +81,22 @@ def load_splits(
     for note in said:
         watcher.note(note)
     return splits
+
+
+def _of_other_data(data: DataRequest, given: Iterable[str | Path | None]) -> Iterator[str]:
+    """Yield a note for every run folder among the models whose run was on another data set than the requested one."""
+    if isinstance(data, GivenData):
+        return
+    for model in given:
+        file = None if model is None else Path(model).expanduser() / "config.json"
+        if file is None or not file.is_file():
+            continue
+        theirs = ours = None
+        with suppress(UserError):  # what is wrong here is named where it is needed
+            ours = specification(data.dataset, data.data_dir).absolute()
+            theirs = read_json(file).get("dataset_spec")
+        if theirs is not None and theirs != ours:
+            yield f"The run in '{model}' was on the data '{theirs}', and these are '{ours}': --dataset takes others."
 
 
 def load_split(
@@ -120,15 +144,25 @@ def notes(made: Split, split: Split, forget: SplitRequest) -> Iterator[str]:
     if forget.indices is not None:
         rows = len(forget.deletion_list)
         removed = sum(len(indices) for indices in made.removed.values())
-        yield f"Read {rows} rows from '{forget.indices}': {len(made.forget_indices) + removed} samples to forget."
+        yield (
+            f"Read {display.counted(rows, 'row')} from '{forget.indices}': "
+            f"{display.counted(len(made.forget_indices) + removed, 'sample')} to forget."
+        )
     for part, indices in made.removed.items():
-        yield f"{len(indices)} of them are images of the {part} set and are taken out of it."
+        yield f"{display.counted(len(indices), 'image')} of them taken out of the {part} set."
+    unseen = {*split.train.targets[split.forget_indices].tolist()} - {*split.test.targets.tolist()}
+    if unseen:
+        classes = shown([split.train.classes[label] for label in unseen])
+        yield f"The test set has no image of the forgotten {classes}: what needs one is not measured."
     for part, indices in split.copies.items():
         images = {"retain": split.train, "test": split.test}.get(part, split.dataset.validation)
         names = [str(index) for index in indices.tolist()]
         if images is not None and images.paths is not None:
             names = [images.paths[index] for index in indices.tolist()]
-        yield f"{len(indices)} exact copies of forgotten images stay in the {part} set: {shown(names)}."
+        yield (
+            f"{display.counted(len(indices), 'exact copy', 'exact copies')} of forgotten images "
+            f"{'stays' if len(indices) == 1 else 'stay'} in the {part} set: {shown(names)}."
+        )
 
 
 def _without_earlier(split: Split, known: History, hashes: SampleHashes, said: dict[str, None]) -> Split:
@@ -168,9 +202,8 @@ def _without_chain(
     forgotten = set(found.pop("train"))
     removed = {part: torch.tensor(indices) for part, indices in found.items() if indices}
     for part, indices in removed.items():
-        said[
-            f"The model of '{earlier.name}' forgot {len(indices)} images of the {part} set before: they are left out."
-        ] = None
+        images = display.counted(len(indices), "image")
+        said[f"The model of '{earlier.name}' forgot {images} of the {part} set before: left out."] = None
     return _leaving_out(split, forgotten, earlier.name, said).without(removed)
 
 

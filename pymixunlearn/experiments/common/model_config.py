@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from pymixunlearn.data import Preprocess
+from pymixunlearn.display import a_type
 from pymixunlearn.errors import UserError, reason_of, unknown_name
 from pymixunlearn.experiments.common.in_memory import is_object
 from pymixunlearn.experiments.common.preprocessing import read_preprocessing
@@ -95,7 +96,7 @@ def read_model_config(path: Path) -> ModelConfig:
     if content is None:
         return ModelConfig()
     if not isinstance(content, dict):
-        raise UserError(f"model config '{path}' holds a {type(content).__name__}; expected 'name: value' lines")
+        raise UserError(f"model config '{path}' holds {a_type(content)}; expected 'name: value' lines")
     known = [one.name for one in fields(ModelConfig)]
     for name in content:
         if name not in known:

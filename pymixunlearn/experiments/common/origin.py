@@ -11,7 +11,7 @@ from pymixunlearn.experiments.common.inputs import ModelRequest
 from pymixunlearn.experiments.common.split_request import SplitRequest
 
 
-def origin_of(model: ModelRequest, initial: InitialModel, data: DataRequest, forget: SplitRequest) -> dict[str, Any]:
+def run_origin(model: ModelRequest, initial: InitialModel, data: DataRequest, forget: SplitRequest) -> dict[str, Any]:
     """Return what a config.json needs to name the same model and data again, JSON-able; paths are absolute.
 
     Args:

@@ -61,8 +61,12 @@ class Phases:
         """Return the memory at the start of a phase, from where on its peak counts; None where it is not measured."""
         if self.memory == GPU:
             torch.cuda.reset_peak_memory_stats(self._device)
-        elif self.memory == NOTHING or not _reset():
+        elif self.memory == NOTHING:
             return None
+        else:
+            _give_back()
+            if not _reset():
+                return None
         return self._peak()
 
     def _peak(self) -> int | None:
@@ -86,7 +90,6 @@ class Phases:
 
 def _reset() -> bool:
     """Set this process's peak to its present size; False where the system does not."""
-    _give_back()
     try:
         _CLEAR.write_text(_RESET_PEAK)
     except OSError:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -16,7 +17,9 @@ from pymixunlearn.evaluation.plugged import plugged_metrics
 from pymixunlearn.files import file_sha256
 from pymixunlearn.methods import Method
 from pymixunlearn.user_files import import_file, path_of
+from pymixunlearn.user_files.code import code_sha256, module_sha256
 
+_SCRIPTS = ("__main__", "__mp_main__")
 GROUPS = tuple(f"pymixunlearn.{kind}" for kind in ("methods", "models", "datasets", "metrics"))
 """Groups of entry points, see docs/plugins.md."""
 
@@ -35,6 +38,21 @@ def load_plugins(files: Iterable[str | Path]) -> None:
 def plugin_hashes(files: Iterable[str | Path]) -> dict[str, str]:
     """Return the sha256 of each file, by its absolute path."""
     return {str(Path(file).expanduser().resolve()): file_sha256(Path(file).expanduser()) for file in files}
+
+
+def plugin_code(found: type | Callable[..., Any]) -> list[str]:
+    """Return what tells a plug-in's class or function from another version of it: hashes of its code and its file."""
+    module = sys.modules.get(found.__module__)
+    # The script that calls is another one in every process.
+    file = None if module is None or found.__module__ in _SCRIPTS else module_sha256(module)
+    return [code_sha256([found]), *([] if file is None else [file])]
+
+
+def method_code(found: type[Method]) -> dict[str, Any]:
+    """Return what says by which code a method of a caller's own works; the file of a plug-in is hashed as a whole."""
+    if is_built_in(found) or path_of(found.__module__) is not None:
+        return {}
+    return {"method_code": plugin_code(found)}
 
 
 @cache

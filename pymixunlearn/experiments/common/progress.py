@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from pymixunlearn.display import counted
 from pymixunlearn.training.loop import Callback, StateDict
 
 _WIDTH = 56
@@ -111,7 +112,7 @@ class MethodCallback(PhaseCallback):
     def on_loop_end(self) -> None:
         """Report that a loop before the method's own is over; the end of that one is reported with its result."""
         if self._phase != self._own_phase:
-            detail = f"{self._epochs} epochs, {self._seconds:.1f} s" if self._epochs else "from the cache"
+            detail = f"{counted(self._epochs, 'epoch')}, {self._seconds:.1f} s" if self._epochs else "from the cache"
             self._observer.phase_finished(self._phase, detail)
 
 

@@ -156,7 +156,8 @@ class RunFolder:
         sync_folder(self.path)  # so that not even a power cut can leave the last name without the others
         self._move_up(LAST)
         sync_folder(self.path)
-        shutil.rmtree(self.partial)
+        # Another process that finds the run finished removes it, too.
+        shutil.rmtree(self.partial, ignore_errors=True)
 
     def _kept(self, message: str) -> UserError:
         where = f"{message}; what is done so far stays in '{self.path}' and the cache"

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from pymixunlearn.display import a_type
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
 from pymixunlearn.methods import MethodConfig, RetrainConfig
@@ -38,7 +39,7 @@ def parse_settings(text: str, source: str) -> dict[str, Any]:
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise UserError(f"{source} holds a {type(data).__name__}; expected 'name: value' lines")
+        raise UserError(f"{source} holds {a_type(data)}; expected 'name: value' lines")
     return flat_settings(data)
 
 
@@ -85,7 +86,8 @@ def split_by_target(settings: Mapping[str, Any], method_fields: Iterable[str]) -
         if dot and prefix in TRAININGS:
             targets[prefix][rest] = value
         else:
-            check_name("setting", name, [*fields, "initial.NAME", "retrain.NAME"])
+            # With what stands behind the dot, so that a mistyped prefix has the right one as its nearest name.
+            check_name("setting", name, [*fields, *(f"{of}.{rest if dot else 'NAME'}" for of in TRAININGS)])
             targets["method"][name] = value
     return targets
 

@@ -120,12 +120,14 @@ class PublicKey:
         """Say what is wrong with a signature, None where nothing is.
 
         Args:
-            content: The envelope, as :meth:`Signer.sign` returned it.
+            content: The envelope, as :meth:`Signer.sign` returned it; None where there is none.
             kind: What its statement is to be about.
             sha256: The hash that it is to be of.
         """
         from securesystemslib.exceptions import FormatError, VerificationError
 
+        if content is None:
+            return "it is not signed"
         try:
             envelope = _envelope_class().from_dict(json.loads(json.dumps(content)))
             envelope.verify([self._key], 1)

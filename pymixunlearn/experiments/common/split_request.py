@@ -130,7 +130,10 @@ class SplitRequest:
         from pymixunlearn.tasks.deletion_list import read_deletion_list
 
         assert self.indices is not None
-        return read_deletion_list(self.indices, self.id_column)
+        read = read_deletion_list(self.indices, self.id_column)
+        if not len(read):
+            raise UserError(f"'{self.indices}' lists no samples; expected at least one")
+        return read
 
     @property
     def data_ids(self) -> str | None:
@@ -169,7 +172,7 @@ class SplitRequest:
         if self.labelled is not None and task != "semi":
             raise BadRequest(f"a share of labelled samples belongs to task 'semi'; in task '{task}' all have labels")
         if task == "indices" and self.indices is None:
-            raise BadRequest("task 'indices' needs a file of indices to forget")
+            raise BadRequest("task 'indices' needs a file of indices to forget; expected --forget FILE (forget=…)")
         if task == "class" and self.fraction is not None:
             raise BadRequest("a fraction to forget belongs to tasks like 'data'; task 'class' forgets whole classes")
         return task

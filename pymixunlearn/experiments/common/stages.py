@@ -13,13 +13,14 @@ from torch import nn
 
 from pymixunlearn import models
 from pymixunlearn.data import Dataset, ImageSet, Preprocess, TrainingSet, cache_dir
+from pymixunlearn.display import counted
 from pymixunlearn.evaluation import (
     ATTACKERS,
     DRAWS,
     Acceptance,
     Metrics,
     Resurfacing,
-    acceptances,
+    acceptance,
     evaluate,
     forget_accuracy,
     predict,
@@ -28,7 +29,8 @@ from pymixunlearn.experiments.common.cache_exchange import ExchangedCache
 from pymixunlearn.experiments.common.identity import attack_form, origin_of
 from pymixunlearn.experiments.common.in_memory import untrained
 from pymixunlearn.experiments.common.learning_curve import TestAccuracy
-from pymixunlearn.experiments.common.metrics_cache import cached_metrics
+from pymixunlearn.experiments.common.metrics_cache import cached_acceptance, cached_metrics
+from pymixunlearn.experiments.common.plugins import is_built_in, plugin_code
 from pymixunlearn.experiments.common.progress import MethodCallback, Observer, PhaseCallback
 from pymixunlearn.methods import Method, Recipe, Retrain, RetrainConfig, UnlearnResult
 from pymixunlearn.models.copying import private_copy
@@ -203,9 +205,11 @@ def unlearn_cached(
     """Unlearn, or take the unlearned model from the cache; ``recipe`` as of :meth:`Method.unlearn`."""
     key = training_key(initial, split.retain, split.preprocess, method.config, device=device, seed=seed)
     key.update(method=method.name, forget=split.forget.fingerprint(), forget_classes=list(split.forget_classes))
+    if not is_built_in(type(method)):
+        key.update(code=plugin_code(type(method)))
     if method.reads_validation and split.validation_halves is not None:
         key.update(choosing=split.validation_halves.choosing.fingerprint())
-    if method.reads_validation and recipe is not None:
+    if method.reads_recipe and recipe is not None:
         key.update(recipe=[config.to_dict() for config in recipe])
     return _cached_result(
         "unlearn", key, method, initial, split, device=device, seed=seed, observer=observer, recipe=recipe
@@ -350,6 +354,7 @@ def judge_forgetting(
     device: torch.device,
     seed: int,
     observer: Observer,
+    cached: Collection[str] = (),
 ) -> dict[str, Acceptance] | None:
     """Make the acceptance test for every model where the data have a validation set; otherwise return None.
 
@@ -360,6 +365,7 @@ def judge_forgetting(
         device: Where to compute.
         seed: Fixes which samples are looked at.
         observer: Receives the progress.
+        cached: The models whose results are cached for further runs, and taken from an earlier one.
     """
     if split.dataset.validation is None:
         observer.note(
@@ -368,14 +374,23 @@ def judge_forgetting(
         )
         return None
     observer.phase_started("acceptance", None)
-    found = acceptances(
-        networks,
-        split,
-        initial=networks.get("initial"),
-        device=device,
-        seed=derive_seed(seed, "acceptance"),
-        resurfacing=Resurfacing(lr=lr),
-    )
+    initial, stream = networks.get("initial"), derive_seed(seed, "acceptance")
+    tested: dict[str, Acceptance] = {}
+    for name in sorted(networks, key=lambda name: name != "initial"):
+        test = partial(
+            acceptance,
+            networks[name],
+            split,
+            initial=initial if name == "initial" else tested.get("initial"),
+            device=device,
+            seed=stream,
+            resurfacing=Resurfacing(lr=lr),
+        )
+        settings = {"seed": stream, "lr": lr}
+        tested[name] = (
+            cached_acceptance(networks[name], split, initial, device, settings, test) if name in cached else test()
+        )
+    found = {name: tested[name] for name in networks}
     judged = next(name for name in ("unlearned", "model") if name in found)
     observer.phase_finished("acceptance", found[judged].decision)
     return found
@@ -396,7 +411,7 @@ def _cached(
     like: nn.Module,
 ) -> CachedModel:
     model = model_cache(origin).get_or_train(key, build, into=_to_fill(like))
-    epochs = f"{len(model.history)} epochs"
+    epochs = counted(len(model.history), "epoch")
     where = f"from the cache ({epochs}, trained in {model.seconds:.1f} s)"
     observer.phase_finished(phase, where if model.hit else f"{epochs}, {model.seconds:.1f} s")
     return model

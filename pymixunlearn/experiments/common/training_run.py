@@ -19,7 +19,7 @@ from pymixunlearn.experiments.common.identity import FORMAT, data_identity, hist
 from pymixunlearn.experiments.common.initial_model import CHECKPOINT, InitialModel
 from pymixunlearn.experiments.common.inputs import Inputs
 from pymixunlearn.experiments.common.model_config import MODEL_CONFIG, model_config_text
-from pymixunlearn.experiments.common.origin import origin_of
+from pymixunlearn.experiments.common.origin import run_origin
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.provenance import versions
 from pymixunlearn.experiments.common.run_folder import Run, RunFolder
@@ -87,7 +87,7 @@ class TrainingPlan:
     def origin(self) -> dict[str, Any]:
         """Where data and model are, JSON-able, so that config.json can repeat the training; paths are absolute."""
         inputs = self.inputs
-        return origin_of(inputs.model, self.initial, inputs.data, inputs.split)
+        return run_origin(inputs.model, self.initial, inputs.data, inputs.split)
 
     @cached_property
     def earlier(self) -> History:

@@ -31,8 +31,8 @@ class CompareInputs(SeededInputs, PlacedInputs):
         default=("all",),
         metavar="NAME,...",
         first=True,
-        help="all, or some of the methods listed below; mixunlearn means mixunlearn-aware and mixunlearn-agnostic.  "
-        "[default: all]",
+        help="all, or some of the methods listed below. One that can do with and without labels is two rows: "
+        "mixunlearn means mixunlearn-aware and mixunlearn-agnostic.  [default: all]",
     )
     seeds: tuple[int, ...] = option(
         "--seeds",

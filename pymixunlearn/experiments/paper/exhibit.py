@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 
 import yaml
 
+from pymixunlearn.display import a_type
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.bad_request import BadRequest, check_name
 
@@ -351,7 +352,7 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise BadRequest(f"exhibit {where} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise BadRequest(f"exhibit {where} holds a {type(content).__name__}; expected 'name: value' lines")
+        raise BadRequest(f"exhibit {where} holds {a_type(content)}; expected 'name: value' lines")
     return content
 
 

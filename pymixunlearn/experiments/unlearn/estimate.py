@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pymixunlearn import models
+from pymixunlearn.display import counted
 from pymixunlearn.evaluation import predict_logits
 from pymixunlearn.experiments.common.stages import cached_models
 from pymixunlearn.experiments.unlearn.plan import Plan
@@ -152,7 +153,9 @@ def _evaluation(plan: Plan, network: nn.Module) -> Phase:
         predict_logits(network.to(plan.device), few, split.preprocess, device=plan.device)
         times.append(time.perf_counter() - start)
     images = passes * len(split.train) + len(split.test)
-    return Phase("evaluation", f"{images} images through {count} models", None, times[-1] / len(few) * images * count)
+    return Phase(
+        "evaluation", f"{images} images through {counted(count, 'model')}", None, times[-1] / len(few) * images * count
+    )
 
 
 def _method_work(plan: Plan) -> str:

@@ -46,8 +46,9 @@ class UnlearnInputs(SeededInputs):
     )
     label_aware: bool | None = option(
         LABELS,
-        help="Whether the method may use the training labels; mixunlearn can do either.  [default: whatever the method "
-        "needs; for mixunlearn label-agnostic]",
+        help="Whether the method may use the training labels; mixunlearn, eu-k, prune-reset and mixunlearn-reset can "
+        "do either.  [default: whatever the method needs; label-agnostic for mixunlearn, label-aware for the other "
+        "three]",
     )
     stop: str | None = option(
         "--stop",

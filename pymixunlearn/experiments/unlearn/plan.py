@@ -17,8 +17,8 @@ from pymixunlearn.experiments.common.forget_set import load_split
 from pymixunlearn.experiments.common.identity import FORMAT, attack_form, data_identity, history_identity
 from pymixunlearn.experiments.common.initial_model import InitialModel, choose_model
 from pymixunlearn.experiments.common.model_inputs import fed
-from pymixunlearn.experiments.common.origin import origin_of
-from pymixunlearn.experiments.common.plugins import load_plugins, plugin_hashes
+from pymixunlearn.experiments.common.origin import run_origin
+from pymixunlearn.experiments.common.plugins import load_plugins, method_code, plugin_hashes
 from pymixunlearn.experiments.common.presets import Preset, at_paper_size, choose_preset
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.settings import TRAININGS, build_config, build_training, split_by_target
@@ -69,6 +69,12 @@ class Plan:
         config = self.method.config
         return config.for_network(self.initial.name) if isinstance(config, NetworkConfig) else config
 
+    @property
+    def _states_recipe(self) -> bool:
+        """Whether the result depends on the trainings beyond those that are done here."""
+        method = self.method
+        return method.reads_validation or (method.reads_recipe and self.initial_config is None)
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that determines the outcome, JSON-able: two runs with equal identities are one run."""
@@ -82,7 +88,7 @@ class Plan:
             "checkpoint_sha256": self.initial.sha256,
             "initial": None if self.initial_config is None else self.initial_config.to_dict(),
             "retrain": None if self.retrain_config is None else self.retrain_config.to_dict(),
-            **({"recipe": [config.to_dict() for config in self.recipe]} if self.method.reads_validation else {}),
+            **({"recipe": [config.to_dict() for config in self.recipe]} if self._states_recipe else {}),
             **({SECOND: True} if self.inputs.retrain == "two" else {}),
             **attack_form(self.inputs.asr),
             "relearn": self.inputs.relearn,
@@ -92,6 +98,7 @@ class Plan:
             **({} if self.inputs.max_drop is None else {"max_drop": self.inputs.max_drop}),
             **history_identity(self.inputs.history),
             **({"plugins": plugin_hashes(self.inputs.plugin)} if self.inputs.plugin else {}),
+            **method_code(type(self.method)),
             "seed": self.inputs.seed,
             **({} if self.inputs.training_seed is None else {"training_seed": self.inputs.training_seed}),
             "device": str(self.device),
@@ -102,7 +109,7 @@ class Plan:
         """Where data, model and plug-ins are, JSON-able, so that config.json can repeat the run; paths are absolute."""
         inputs = self.inputs
         return {
-            **origin_of(inputs.model, self.initial, inputs.data, inputs.split),
+            **run_origin(inputs.model, self.initial, inputs.data, inputs.split),
             **({"plugin": list(map(os.path.abspath, inputs.plugin))} if inputs.plugin else {}),
         }
 

@@ -1,6 +1,7 @@
 """Preview of a run, before it does anything: what is forgotten, what is trained, and an estimate of time and memory.
 
-Nothing is written: neither into the run folder nor into the cache of trained models.
+Nothing is written into the run folder or into the cache of trained models. Images are decoded into their cache, as for
+a run.
 """
 
 from __future__ import annotations

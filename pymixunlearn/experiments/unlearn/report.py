@@ -47,7 +47,7 @@ def write_report(folder: Path) -> None:
 
 
 def sign_report(folder: Path, signer: Signer) -> None:
-    """Sign a run's ``report.json``, which states the hash of every other file: its envelope goes beside it.
+    """Sign a run's ``report.json``, which states the hash of every other file but the key: its envelope goes beside it.
 
     Raises:
         UserError: The record cannot be read, or the folder cannot be written.

@@ -42,6 +42,8 @@ from pymixunlearn.training.fresh import frozen_parameters
 
 ORIGINAL = "original"
 """What a method trained on everything before it unlearned, in seconds and history."""
+_SHARED = ("initial", "retrain", SECOND)
+"""Models that runs of other methods measure too."""
 
 
 def default_folder(plan: Plan) -> Path:
@@ -62,7 +64,8 @@ def run_unlearning(
     """Carry out a plan and write its run folder, or go on where an interrupted run stopped.
 
     Nothing appears under a final name before everything is done. The same plan gives the same weights, to the
-    last bit, on the same machine, also when it was interrupted; hashes in the file's header are keyed, and keys differ.
+    last bit, on the same machine with the same number of threads, also when it was interrupted; hashes in the file's
+    header are keyed, and keys differ.
 
     Args:
         plan: What to do, from :func:`pymixunlearn.experiments.unlearn.plan.resolve`.
@@ -148,12 +151,18 @@ def _carry_out(plan: Plan, folder: RunFolder, watcher: Observer, command_line: s
             observer=watcher,
             relearn=plan.inputs.relearn,
             asr=plan.inputs.asr,
-            cached=("initial", "retrain", SECOND),
+            cached=_SHARED,
         )
 
     with phases.measured("acceptance"):
         acceptance = judge_forgetting(
-            networks, split, lr=plan.recipe.initial.lr, device=device, seed=seed, observer=watcher
+            networks,
+            split,
+            lr=plan.recipe.initial.lr,
+            device=device,
+            seed=seed,
+            observer=watcher,
+            cached=_SHARED,
         )
 
     if acceptance is None:  # nothing was done
