@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pymixunlearn.display import counted
 from pymixunlearn.experiments.audit.inputs import AuditInputs
 
 from . import options
@@ -47,7 +48,8 @@ def audit(ctx: click.Context, /, run: Path | None, **values: Any) -> None:
     Examples:
       mixunlearn-cli audit runs/digits-class-mixunlearn-seed0-1a2b3c4d
       mixunlearn-cli audit RUN --attacks lira,rmia --shadow-models 32 --jobs 8
-      mixunlearn-cli audit --model my.safetensors --dataset photos/ --forget ids.txt
+      mixunlearn-cli audit --model my.safetensors --dataset photos/ \\
+          --forget ids.txt
       mixunlearn-cli audit --model timm:NAME --weights after.pt \\
         --before before.pt --dataset photos/ --forget ids.txt
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
@@ -93,7 +95,7 @@ def describe(plan: AuditPlan) -> list[str]:
     shadows, samples = plan.shadows, plan.samples
     split = samples.split
     what, chosen = f"the model from {plan.target.origin}", "chosen"
-    made = f"an initial training of {shadows.initial.epochs} epochs"
+    made = f"an initial training of {counted(shadows.initial.epochs, 'epoch')}"
     if plan.inputs.run is not None or plan.before is not None:
         chosen = "forgotten"
     if shadows.method is not None:
@@ -101,7 +103,7 @@ def describe(plan: AuditPlan) -> list[str]:
             what = f"{shadows.method.name} in {plan.inputs.run}"
         made += f", {shadows.method.name}"
     if shadows.retrain is not None:
-        made += f", and a Retrain of {shadows.retrain.epochs} epochs"
+        made += f", and a Retrain of {counted(shadows.retrain.epochs, 'epoch')}"
     return [
         f"Audit of {what}: {len(samples.members)} of {len(split.forget_indices)} {chosen} samples of "
         f"{split.dataset.name} against {len(samples.unseen)} unseen ones.",

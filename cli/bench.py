@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .endings import resumable
+from .endings import complain, resumable
+from .help import Group
 from .options import bench_options
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 
 
-@click.group()
+@click.group(cls=Group)
 def bench() -> None:
     """Measure how fast it is here, beside what PyTorch offers."""
 
@@ -38,7 +39,8 @@ def ops(ctx: click.Context, /, **values: Any) -> None:
     \b
     Examples:
       mixunlearn-cli bench ops --quick
-      mixunlearn-cli bench ops --case 'mix_contrastive_loss-*' --dtype float32 --threads 1
+      mixunlearn-cli bench ops --case 'mix_contrastive_loss-*' --dtype float32 \\
+          --threads 1
       mixunlearn-cli bench ops --threads 2 --out cpu.csv
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
     import torch
@@ -70,7 +72,7 @@ def ops(ctx: click.Context, /, **values: Any) -> None:
     say(console, f"Forward, backward and all columns: {out}")
     failed = list(dict.fromkeys(row.case.name for row in rows if row.status == "failed"))
     if failed:
-        click.echo(f"Error: {len(failed)} of {len(cases)} cases failed: {', '.join(failed)}", err=True)
+        complain(f"Error: {len(failed)} of {len(cases)} cases failed: {', '.join(failed)}")
         ctx.exit(1)
 
 
@@ -140,5 +142,5 @@ def report(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     new = "python -m benchmarks.report ops FILE.csv..."
     if not Path("benchmarks", "report", "__main__.py").is_file():
         raise UserError(f"'bench report' is now '{new}'; run it in the top folder of a checkout of pymixunlearn")
-    click.echo(f"Warning: 'bench report' is now '{new}'; the old name goes with version 0.3", err=True)
+    complain(f"Warning: 'bench report' is now '{new}'; the old name goes with version 0.3")
     ctx.exit(subprocess.run([sys.executable, "-m", "benchmarks.report", "ops", *arguments]).returncode)

@@ -10,7 +10,7 @@ import click
 from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
 
 from .bench import bench
-from .options import inputs_options, make_inputs
+from .options import WholeNumber, inputs_options, make_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ _QUICK_FORGET, _QUICK_RETAIN = (128, 256), (256, 512)
 @inputs_options(
     UnlearnInputs, without=("method", "model", "architecture", "weights", "model_config", "allow_code", *_NOT_ASKED)
 )
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: PyTorch's]")
+@click.option("--threads", type=WholeNumber(min=1), metavar="N", help="CPU threads.  [default: PyTorch's]")
 @click.option(
     "--part", "parts", type=click.Choice(_PARTS), multiple=True, help="Only this part.  [default: request and growth]"
 )
@@ -50,7 +50,8 @@ def end_to_end(**values: Any) -> None:
     \b
     Examples:
       mixunlearn-cli bench end-to-end
-      mixunlearn-cli bench end-to-end --dataset fashion-mnist --threads 1 --part request
+      mixunlearn-cli bench end-to-end --dataset fashion-mnist --threads 1 \\
+          --part request
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
     import torch
 

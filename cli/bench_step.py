@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .bench import bench
+from .options import Number, WholeNumber
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +20,7 @@ _PATH = click.Path(path_type=Path)
 
 @bench.command()
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: PyTorch's]")
+@click.option("--threads", type=WholeNumber(min=1), metavar="N", help="CPU threads.  [default: PyTorch's]")
 @click.option(
     "--case",
     "names",
@@ -29,7 +30,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=2),
+    type=WholeNumber(min=2),
     metavar="N",
     help="Images of each set per step.  [default: 32; on a CPU 8 for resnet18-32 and vit-224, 2 for resnet18-224]",
 )
@@ -40,7 +41,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=20.0,
     show_default=True,
     metavar="S",

@@ -14,6 +14,8 @@ from pymixunlearn.display import printable
 
 from .columns import paragraph, table
 from .endings import PROGRAM, REFUSED
+from .help import Group
+from .options import Number
 
 if TYPE_CHECKING:
     from pymixunlearn.experiments.cache import CacheEntry, Purged, Remains
@@ -30,7 +32,7 @@ _kind_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def cache() -> None:
     """List, check and purge what is cached: decoded images, models, predictions."""
 
@@ -51,9 +53,7 @@ def list_entries(kinds: tuple[str, ...]) -> None:
 @click.option("--run", type=_PATH, metavar="RUN", help="What is made of the data of a finished run, see below.")
 @click.option("--dataset", metavar="SPEC", help="What is made of a data set: a name, or the folder or file it is in.")
 @click.option("--data-dir", type=_PATH, metavar="DIR", help="The folder of --dataset imagefolder.")
-@click.option(
-    "--older-than", type=click.FloatRange(min=0), metavar="DAYS", help="What was last written more than DAYS ago."
-)
+@click.option("--older-than", type=Number(min=0), metavar="DAYS", help="What was last written more than DAYS ago.")
 @_kind_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def purge(
@@ -177,9 +177,12 @@ def kept_lines(remains: Remains) -> Iterator[str]:
 
 def purged_lines(purged: Purged) -> Iterator[str]:
     """Yield what was deleted."""
-    yield f"Deleted from the cache: {_counted(purged.removed) if purged.removed else 'nothing, it held none of it'}."
+    removed = _counted(purged.removed) if purged.removed else "nothing, it held none of it"
+    yield from paragraph(f"Deleted from the cache: {removed}.")
     if purged.in_use:
-        yield f"Left, since another process is at work on them: {len(purged.in_use)}. Give the command again later."
+        yield from paragraph(
+            f"Left, since another process is at work on them: {len(purged.in_use)}. Give the command again later."
+        )
 
 
 def _counted(entries: Sequence[CacheEntry]) -> str:

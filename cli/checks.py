@@ -7,7 +7,7 @@ library, which checks everything again.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,22 @@ from .help import SettingsCommand
 
 _KINDS = {"method": names.METHODS, "task": names.TASKS, "dataset": names.DATASETS, "model": names.MODELS}
 _PLAIN = re.compile(r"[A-Za-z][\w+-]*")
+
+
+def refuse_empty(words: Sequence[str]) -> None:
+    """Refuse options and arguments without a text, as ``"$NAME"`` of a variable that is not set is.
+
+    An empty path would be the current folder.
+
+    Raises:
+        click.UsageError: One of them is empty.
+    """
+    for before, word in zip(("", *words), words, strict=False):
+        name, equals, value = word.partition("=")
+        if not word:
+            name = before if before.startswith("-") else "an argument"
+        if not word or (equals and not value and name.startswith("--")):
+            raise click.UsageError(f"{name} is empty; expected a value; without one, leave it out")
 
 
 def add_checks(command: click.Command) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
 WIDTH = 80
+_WHOLE = re.compile(r"pip install '[^']*'|'mixunlearn-cli [^']*'")
+_UNBREAKABLE = "\N{NO-BREAK SPACE}"
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]], *, fold: int = 0) -> Iterator[str]:
@@ -27,13 +30,17 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]], *, fold: int = 
             yield f"  {'  '.join(aligned)}".rstrip()
 
 
-def paragraph(text: str, indent: str = "", hanging: int = 2) -> list[str]:
-    """Return the lines of a text, those after the first ``hanging`` further in; words and paths are never divided."""
-    return textwrap.wrap(
-        text,
-        WIDTH,
+def paragraph(text: str, indent: str = "", hanging: int = 2, width: int = WIDTH) -> list[str]:
+    """Return the lines of a text, those after the first ``hanging`` further in.
+
+    Words and paths are never divided, nor are commands, which are there to be copied.
+    """
+    lines = textwrap.wrap(
+        _WHOLE.sub(lambda found: found[0].replace(" ", _UNBREAKABLE), text),
+        width,
         initial_indent=indent,
         subsequent_indent=f"{indent}{' ' * hanging}",
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return [line.replace(_UNBREAKABLE, " ") for line in lines]

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pymixunlearn.display import counted
 from pymixunlearn.experiments.compare.inputs import CompareInputs
 
 from . import options
 from .cache import lines_of_data
 from .config_file import settings_of
-from .endings import FAILED, resumable
+from .endings import FAILED, complain, resumable
 from .help import SettingsCommand
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
     from pymixunlearn.experiments import ComparisonOutcome
     from pymixunlearn.tasks import Split
-
-_WIDTH = 180
-"""Columns away from a terminal: enough for four metrics with their deviations."""
 
 
 @click.command(cls=SettingsCommand, settings=("methods", "initial", "retrain"))
@@ -42,8 +40,10 @@ def compare(ctx: click.Context, /, **values: Any) -> None:
     \b
     Examples:
       mixunlearn-cli compare --methods mixunlearn,neggrad,laf
-      mixunlearn-cli compare --dataset fashion-mnist --task data --seeds 0,1,2,3,4 --jobs 4
-      mixunlearn-cli compare --methods scrub --set scrub.variant=large --set scrub.lr=1e-3
+      mixunlearn-cli compare --dataset fashion-mnist --task data \\
+          --seeds 0,1,2,3,4 --jobs 4
+      mixunlearn-cli compare --methods scrub --set scrub.variant=large \\
+          --set scrub.lr=1e-3
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
     from pymixunlearn.experiments import (
         default_comparison_folder,
@@ -59,7 +59,8 @@ def compare(ctx: click.Context, /, **values: Any) -> None:
         plan = resolve_comparison(inputs, observer=observer)
         out: Path = values["out"] or default_comparison_folder(plan)
         rows = len({cell.name for cell in plan.cells})
-        observer.note(f"{rows} methods, seeds {', '.join(map(str, inputs.seeds))}: {len(plan.cells)} cells in {out}.")
+        seeds = f"seed{'' if len(inputs.seeds) == 1 else 's'} {', '.join(map(str, inputs.seeds))}"
+        observer.note(f"{counted(rows, 'method')}, {seeds}: {counted(len(plan.cells), 'cell')} in {out}.")
         with resumable(ctx, f"what is done is saved in {out}") as command_line:
             outcome = run_comparison(
                 plan,
@@ -73,7 +74,7 @@ def compare(ctx: click.Context, /, **values: Any) -> None:
     split = next(cell.plan.split for cell in plan.cells if cell.plan is not None)
     _show(console, outcome, split)
     if not outcome.finished:
-        click.echo("Error: none of the cells worked; the reasons are above", err=True)
+        complain("Error: none of the cells worked; the reasons are above")
         ctx.exit(FAILED)
 
 
@@ -82,19 +83,17 @@ def _show(console: Console, outcome: ComparisonOutcome, split: Split) -> None:
     from pymixunlearn.reporting import comparison_as_rich
     from pymixunlearn.reporting.formats import floor_sentences
 
-    from .progress import say
+    from .progress import say, tell
 
     plain = not console.is_terminal
-    if plain:
-        console.width = _WIDTH
     console.print()
     console.print(comparison_as_rich(outcome.table, plain=plain))
     mark = "a star" if plain else "bold"
-    console.print(f"Means over seeds, in percent; {mark}: closest to Retrain in its group.", soft_wrap=True)
+    tell(console, f"Means over seeds, in percent; {mark}: closest to Retrain in its group.")
     for note in (*floor_sentences(outcome.table), *outcome.table.notes):
-        say(console, note)
+        tell(console, note)
     if outcome.table.published is not None:
         console.print(comparison_as_rich(outcome.table, plain=plain, published=True))
     for line in lines_of_data(split):
         say(console, line)
-    say(console, f"Tables: {outcome.folder / 'table.md'}, table.csv, table.tex, report.html")
+    tell(console, f"Tables: {outcome.folder / 'table.md'}, table.csv, table.tex, report.html")

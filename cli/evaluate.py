@@ -42,7 +42,7 @@ def evaluate(ctx: click.Context, /, checkpoint: Path | None, **values: Any) -> N
     from pymixunlearn.reporting import evaluation_rows, result_rows
     from pymixunlearn.reporting.verdict import verdict
 
-    from .progress import make_console, print_table, say, watching
+    from .progress import make_console, print_table, say, tell, watching
 
     inputs = options.make_inputs(EvaluateInputs, values, checkpoint=checkpoint)
     console = make_console()
@@ -54,8 +54,8 @@ def evaluate(ctx: click.Context, /, checkpoint: Path | None, **values: Any) -> N
     print_table(console, result_rows(record) if unlearned else evaluation_rows(record))
     if unlearned:
         for sentence in verdict(record):
-            say(console, sentence)
+            tell(console, sentence)
     elif record.get("acceptance"):
-        say(console, record["acceptance"]["model"]["reason"])
+        tell(console, record["acceptance"]["model"]["reason"])
     if values["out"] is not None:
         say(console, f"Run folder: {outcome.folder}")

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pymixunlearn.display import counted
 from pymixunlearn.experiments.paper.inputs import ExperimentInputs
 
 from . import options
 from .columns import WIDTH
-from .endings import FAILED, resumable
+from .endings import FAILED, complain, resumable
+from .help import Group
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from pymixunlearn.experiments import ExperimentOutcome
 
 
-@click.group()
+@click.group(cls=Group)
 def experiment() -> None:
     """List, run and show the paper's tables and figures; a file of your own runs the same way.
 
@@ -88,7 +90,8 @@ def run(ctx: click.Context, /, name: str, **values: Any) -> None:
     Examples:
       mixunlearn-cli experiment run figure6 --scale tiny
       mixunlearn-cli experiment run table1 --data cifar10=images/cifar10 --jobs 2
-      mixunlearn-cli experiment run table2 --only mnist --only 'fashion*' --seeds 0
+      mixunlearn-cli experiment run table2 --only mnist --only 'fashion*' \\
+          --seeds 0
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
     from pymixunlearn.experiments import default_experiment_folder, resolve_experiment, run_experiment
 
@@ -103,8 +106,7 @@ def run(ctx: click.Context, /, name: str, **values: Any) -> None:
             if case.reason is not None:
                 observer.note(f"{case.label}: not run: {case.reason}.")
         chosen = sum(cell.available and cell.selected for cell in plan.cells)
-        cells = f"{chosen} cell{'' if chosen == 1 else 's'}"
-        observer.note(f"{plan.exhibit.title}, scale {plan.exhibit.scale}: {cells} in {out}.")
+        observer.note(f"{plan.exhibit.title}, scale {plan.exhibit.scale}: {counted(chosen, 'cell')} in {out}.")
         with resumable(ctx, f"what is done is saved in {out}") as command_line:
             outcome = run_experiment(
                 plan,
@@ -118,7 +120,7 @@ def run(ctx: click.Context, /, name: str, **values: Any) -> None:
             )
     _show(console, outcome)
     if not outcome.finished:
-        click.echo("Error: none of the cells has a result; the reasons are above", err=True)
+        complain("Error: none of the cells has a result; the reasons are above")
         ctx.exit(FAILED)
 
 
@@ -127,7 +129,7 @@ def _show(console: Console, outcome: ExperimentOutcome) -> None:
     from pymixunlearn.reporting import comparison_as_rich
     from pymixunlearn.reporting.formats import floor_sentences
 
-    from .progress import say
+    from .progress import tell
 
     plain = not console.is_terminal
     report = outcome.report
@@ -136,14 +138,14 @@ def _show(console: Console, outcome: ExperimentOutcome) -> None:
         if case.table is not None:
             console.print(comparison_as_rich(case.table, plain=plain))
             for line in floor_sentences(case.table):
-                say(console, line)
+                tell(console, line)
             if case.table.published is not None:
                 console.print(comparison_as_rich(case.table, plain=plain, published=True))
     if any(case.table is not None for case in report.cases):
         mark = "a star" if plain else "bold"
-        say(console, f"Means over seeds, in percent; {mark}: closest to Retrain in its group.")
+        tell(console, f"Means over seeds, in percent; {mark}: closest to Retrain in its group.")
     for fact in report.facts:
-        say(console, fact)
+        tell(console, fact)
     for note in report.notes:
-        say(console, note)
-    say(console, f"Files: {outcome.folder / outcome.files[0]}, {', '.join(outcome.files[1:])}")
+        tell(console, note)
+    tell(console, f"Files: {outcome.folder / outcome.files[0]}, {', '.join(outcome.files[1:])}")

@@ -11,6 +11,20 @@ from click.core import ParameterSource
 from . import names
 
 
+class Group(click.Group):
+    """Group whose ``--help`` has the first sentence of every command as a whole, over as many lines as it takes."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands below the options."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _first_sentence(command)) for name, command in found if command is not None])
+
+
+def _first_sentence(command: click.Command) -> str:
+    return command.get_short_help_str(limit=len(command.help or "") + 1)
+
+
 class SettingsCommand(click.Command):
     """Command whose ``--help`` ends with methods and where their settings are listed.
 

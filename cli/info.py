@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pymixunlearn.display import printable
+
 from . import names
+from .columns import paragraph
 
 if TYPE_CHECKING:
     from pymixunlearn.ops import LibraryStatus
@@ -63,4 +66,6 @@ def _section(title: str, facts: Mapping[str, Any]) -> None:
     for name, value in facts.items():
         if isinstance(value, (list, tuple)):
             value = ", ".join(map(str, value))
-        click.echo(f"  {name:<{width}}  {'not installed' if value is None else value}")
+        shown = "not installed" if value is None else printable(str(value))
+        for line in paragraph(f"{name:<{width}}  {shown}", "  ", hanging=width + 2):
+            click.echo(line)

@@ -16,10 +16,10 @@ from pymixunlearn.experiments.common.data_request import DataRequest
 
 from . import names, options
 from .advice import advice
-from .help import settings_listing
+from .help import Group, settings_listing
 
 
-@click.group("list")
+@click.group("list", cls=Group)
 def list_names() -> None:
     """List methods, their settings, networks, data sets, metrics, and the samples of a data set."""
 
@@ -113,7 +113,8 @@ def samples(*, classes: tuple[str, ...], **values: Any) -> None:
 
     \b
     Example:
-      mixunlearn-cli list samples --dataset imagefolder --data-dir photos --class cat > samples.csv
+      mixunlearn-cli list samples --dataset imagefolder --data-dir photos \\
+          --class cat > samples.csv
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
     from pymixunlearn.tasks import list_samples
 

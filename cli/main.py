@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import click
 
@@ -21,11 +21,22 @@ from . import bench_end_to_end, bench_step  # noqa: F401 (importing adds them to
 from .audit import audit
 from .bench import bench
 from .cache import cache
-from .checks import add_checks
+from .checks import add_checks, refuse_empty
 from .compare import compare
-from .endings import FAILED, INTERRUPTED, PROGRAM, REFUSED, WRONG_USAGE, any_encoding, rare_collections
+from .endings import (
+    FAILED,
+    INTERRUPTED,
+    PROGRAM,
+    REFUSED,
+    WRONG_USAGE,
+    Interrupted,
+    any_encoding,
+    complain,
+    rare_collections,
+)
 from .evaluate import evaluate
 from .experiment import experiment
+from .help import Group
 from .info import info
 from .list import list_names
 from .processes import check_command, leading, takes_part
@@ -39,7 +50,7 @@ from .verify import verify
 DEBUG = "MIXUNLEARN_DEBUG"
 
 
-class Program(click.Group):
+class Program(Group):
     """Group of commands that suggests the nearest name and reports every error in one line."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -48,6 +59,15 @@ class Program(click.Group):
         if command is None and not ctx.resilient_parsing:
             raise click.UsageError(str(unknown_name("command", cmd_name, self.commands)), ctx)
         return command
+
+    def path_of(self, words: Sequence[str]) -> str:
+        """Return the names of the command that the words begin with: errors that are found while parsing lack them."""
+        path, command = [PROGRAM], cast(click.Command, self)
+        for word in words:
+            if not isinstance(command, click.Group) or word not in command.commands:
+                break
+            path, command = [*path, word], command.commands[word]
+        return " ".join(path)
 
     def main(
         self,
@@ -65,6 +85,7 @@ class Program(click.Group):
                 return None
             with any_encoding(), rare_collections(), warnings.catch_warnings(), leading():
                 warnings.showwarning = _show_warning
+                refuse_empty(arguments)
                 code = super().main(
                     arguments,
                     prog_name or PROGRAM,
@@ -74,11 +95,17 @@ class Program(click.Group):
                     obj=arguments,
                     **extra,
                 )
+        except Interrupted as stop:
+            code = INTERRUPTED
+            complain(stop.message, stop.command)
+        except click.exceptions.NoArgsIsHelpError as error:
+            code = WRONG_USAGE
+            click.echo(error.message, err=True)
         except Exception as error:
             if os.environ.get(DEBUG):
                 raise
-            code, message = describe(error)
-            click.echo(f"Error: {message}", err=True)
+            code, message = describe(error, self.path_of(arguments))
+            complain(f"Error: {message}")
         if not standalone_mode:
             return code
         # Commands return nothing; a number is what an early exit (--help, Ctrl-C) asked for.
@@ -94,18 +121,20 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Print a warning in one line, without the place in the source that users can do nothing about."""
-    click.echo(f"Warning: {printable(' '.join(str(message).split()))}", err=True)
+    complain(f"Warning: {printable(' '.join(str(message).split()))}")
 
 
-def describe(error: Exception) -> tuple[int, str]:
-    """Return the exit code of an error and its message in one line."""
+def describe(error: Exception, command: str = PROGRAM) -> tuple[int, str]:
+    """Return the exit code of an error of a command and its message in one line."""
     code = FAILED
     message = str(error)
     if isinstance(error, click.exceptions.Abort):
         return INTERRUPTED, "interrupted"
     if isinstance(error, click.UsageError):
-        where = error.ctx.command_path if error.ctx else PROGRAM
-        code, message = WRONG_USAGE, f"{error.format_message()} See '{where} --help'."
+        where = error.ctx.command_path if error.ctx else command
+        message = error.format_message()
+        end = "" if message.endswith((".", "?", "?)")) else "."
+        code, message = WRONG_USAGE, f"{message}{end} See '{where} --help'."
     elif isinstance(error, click.ClickException):
         code, message = error.exit_code, error.format_message()
     elif isinstance(error, UserError):

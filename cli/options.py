@@ -19,6 +19,18 @@ T = TypeVar("T")
 _PATH = click.Path(path_type=Path)
 
 
+class WholeNumber(click.IntRange):
+    """Whole number within bounds, called so where a text is none."""
+
+    name = "whole number"
+
+
+class Number(click.FloatRange):
+    """Number within bounds, likewise."""
+
+    name = "number"
+
+
 def group(*options: Callable[[F], F]) -> Callable[[F], F]:
     """Combine option decorators so that ``--help`` lists them in the order given."""
 
@@ -105,13 +117,13 @@ device_option = click.option(
 runs_options = group(
     click.option(
         "--jobs",
-        type=click.IntRange(min=1),
+        type=WholeNumber(min=1),
         metavar="N",
         help="How many runs at once.  [default: 1; with --on ray as many as there is room for]",
     ),
     click.option(
         "--threads",
-        type=click.IntRange(min=1),
+        type=WholeNumber(min=1),
         metavar="N",
         help="CPU threads of each run.  [default: 1 with several jobs and with --on ray, otherwise PyTorch's]",
     ),
@@ -121,7 +133,7 @@ runs_options = group(
 
 bench_options = group(
     device_option,
-    click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: PyTorch's]"),
+    click.option("--threads", type=WholeNumber(min=1), metavar="N", help="CPU threads.  [default: PyTorch's]"),
     click.option(
         "--case",
         "patterns",
@@ -140,7 +152,7 @@ bench_options = group(
     click.option("--quick", is_flag=True, help="Only small and medium sizes, in float32, and fewer runs."),
     click.option(
         "--seconds",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Number(min=0, min_open=True),
         metavar="S",
         help="About how long to time each case.  [default: 1.5, quick 0.3]",
     ),
@@ -199,7 +211,7 @@ def _type(option: Option) -> Any:
     high = option.most if option.below is None else option.below
     if low is None and high is None:
         return option.kind
-    span: Any = click.IntRange if option.kind is int else click.FloatRange
+    span: Any = WholeNumber if option.kind is int else Number
     return span(low, high, min_open=option.above is not None, max_open=option.below is not None)
 
 

@@ -30,7 +30,7 @@ def preview_lines(preview: DryRun) -> Iterator[str]:
 
 
 _STATES = {
-    "new": "(not there yet; nothing was written)",
+    "new": "(not there yet; nothing was written there)",
     "started": "(an unfinished run, which would go on; left as it is)",
     "finished": "(this run is finished already; left as it is)",
 }

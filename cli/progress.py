@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,19 +16,18 @@ from rich.table import Column
 from pymixunlearn.display import printable
 from pymixunlearn.experiments.common.progress import Observer
 
-from .columns import paragraph
+from .columns import WIDTH, paragraph
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pymixunlearn.reporting import Row
 
-_PLAIN_WIDTH = 120
 _PHASE_WIDTH = 10
 
 
 def make_console(*, errors: bool = False) -> Console:
-    """Return a console on standard output; away from a terminal it is plain, and wide enough for a table.
+    """Return a console on standard output; away from a terminal it is plain, and 80 columns wide unless COLUMNS is set.
 
     With ``errors`` it is on standard error, for commands whose output other programs read.
     """
@@ -35,12 +35,21 @@ def make_console(*, errors: bool = False) -> Console:
     stream = sys.stderr if errors else sys.stdout
     if stream.isatty():
         return Console(file=stream, highlight=False)
-    return Console(file=stream, highlight=False, width=_PLAIN_WIDTH, color_system=None, force_terminal=False)
+    # Without a width, rich would take that of the terminal that the program was started in.
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isdecimal() and int(columns) else WIDTH
+    return Console(file=stream, highlight=False, width=width, color_system=None, force_terminal=False)
 
 
 def say(console: Console, text: str) -> None:
     """Print a line as it is, however long, with what a terminal would not show but obey written as escapes."""
     console.print(printable(text, keep="\n"), soft_wrap=True, markup=False)
+
+
+def tell(console: Console, text: str, *, hanging: int = 2) -> None:
+    """Print sentences, wrapped between words; those after the first line ``hanging`` further in."""
+    for line in paragraph(printable(text), hanging=hanging, width=min(WIDTH, console.width)):
+        say(console, line)
 
 
 def print_table(console: Console, rows: Sequence[Row]) -> None:
@@ -84,7 +93,7 @@ class _Shown(Observer):
         """Leave the screen as it should stay."""
 
     def note(self, text: str) -> None:
-        say(self._console, text)
+        tell(self._console, text)
 
 
 class _Bars(_Shown):

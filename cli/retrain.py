@@ -21,10 +21,11 @@ from .training import show_training
 @options.out_option("runs/, and a name that says what was trained")
 @click.pass_context
 def retrain(ctx: click.Context, /, **values: Any) -> None:
-    """Train a network from scratch on the remaining data only, and write its checkpoint and metrics.
+    """Train a network on the remaining data only, from scratch or its pretrained weights; write checkpoint, metrics.
 
-    A checkpoint given as --model lends its architecture, not its weights. The output folder holds model.safetensors,
-    metrics.json, history.csv, config.json and split.json; give it to `mixunlearn-cli evaluate --reference`.
+    A checkpoint given as --model lends its architecture, and what is frozen in it, but no weights that were trained.
+    The output folder holds model.safetensors, model.yaml, metrics.json, history.csv, config.json, split.json and
+    forget.key; give it to `mixunlearn-cli evaluate --reference`.
     """
     settings = settings_of(ctx, values["assignments"])
     inputs = options.make_inputs(RetrainInputs, values, settings=settings)

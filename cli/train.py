@@ -38,8 +38,9 @@ from .training import show_training
 def train(ctx: click.Context, /, **values: Any) -> None:
     """Train an initial model on all training data, and write its checkpoint and accuracies.
 
-    The output folder holds model.safetensors, metrics.json, history.csv and config.json; give it to
-    `mixunlearn-cli unlearn --model`. It is the model that `unlearn` itself would train with the same seed and settings.
+    The output folder holds model.safetensors, model.yaml, metrics.json, history.csv and config.json; give it to
+    `mixunlearn-cli unlearn --model`. It is the model that `unlearn` itself would train with the same seed and settings,
+    but in tasks noisy and semi, where that one learns other labels.
 
     A network of a library or of yours is trained, unless --set says otherwise, by Adam with lr 0.001 for 10 epochs, or,
     if it normalises layer by layer (ViT, Swin, ConvNeXt), by AdamW with lr 0.0003 and weight_decay 0.05 for 20; from

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pymixunlearn.display import counted
+
 from .endings import resumable
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def show_training(
         plan = resolve(observer=observer)
         observer.note(
             f"Network {plan.initial.name}, {len(plan.images)} images of {plan.dataset.name}, "
-            f"{plan.config.epochs} epochs of {plan.config.optimizer} with lr {plan.config.lr:g}, "
+            f"{counted(plan.config.epochs, 'epoch')} of {plan.config.optimizer} with lr {plan.config.lr:g}, "
             f"device {plan.device}, seed {plan.inputs.seed}."
         )
         with resumable(ctx, "the finished epochs are saved") as command_line:

@@ -11,7 +11,7 @@ from pymixunlearn.experiments.tune.inputs import TuneInputs
 from . import options
 from .cache import lines_of_data
 from .config_file import settings_of
-from .endings import FAILED, resumable
+from .endings import FAILED, complain, resumable
 from .help import SettingsCommand
 
 if TYPE_CHECKING:
@@ -47,16 +47,18 @@ _SHOWN = 10
 def tune(ctx: click.Context, /, method: str, **values: Any) -> None:
     """Search a method's settings for those that come closest to Retrain.
 
-    METHOD's built-in grid holds the paper's ranges. A part of the training data is taken out to judge by; initial
-    model, Retrain and method see the rest, and the test set plays no part. The same command goes on where it stopped,
-    and with more --trials it goes further. The output folder holds best.yaml (for `unlearn --config`), tune.json, and
-    the runs in trials/. Needs the extra: pip install 'pymixunlearn[tune]'.
+    METHOD's built-in grid holds the paper's ranges, where the paper gives any. A part of the training data is taken
+    out to judge by; initial model, Retrain and method see the rest, and the test set plays no part. The same
+    command goes on where it stopped, and with more --trials it goes further. The output folder holds best.yaml (for
+    `unlearn --config`), tune.json, and the runs in trials/. Needs the extra: pip install 'pymixunlearn[tune]'.
 
     \b
     Examples:
       mixunlearn-cli tune neggrad --sampler grid
-      mixunlearn-cli tune mixunlearn --dataset mnist --label-aware --trials 40 --grid epochs=2,4,8
-      mixunlearn-cli unlearn --method neggrad --config runs/tune-neggrad-.../best.yaml
+      mixunlearn-cli tune mixunlearn --dataset mnist --label-aware --trials 40 \\
+          --grid epochs=2,4,8
+      mixunlearn-cli unlearn --method neggrad \\
+          --config runs/tune-neggrad-.../best.yaml
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
     from pymixunlearn.experiments import default_tuning_folder, resolve_tuning, run_tuning
     from pymixunlearn.experiments.common.settings import parse_assignments
@@ -81,7 +83,7 @@ def tune(ctx: click.Context, /, method: str, **values: Any) -> None:
             outcome = run_tuning(plan, out, observer=observer, command_line=command_line)
     _show(console, plan, outcome)
     if outcome.best is None:
-        click.echo("Error: none of the combinations worked; the reasons are above", err=True)
+        complain("Error: none of the combinations worked; the reasons are above")
         ctx.exit(FAILED)
 
 
@@ -105,7 +107,7 @@ def _show(console: Console, plan: TuningPlan, outcome: TuningOutcome) -> None:
     """Print the best combinations and how to use them."""
     from pymixunlearn.reporting.folding import FoldingTable
 
-    from .progress import say
+    from .progress import say, tell
 
     table = FoldingTable("Mean gap", *plan.grid, justify="left", plain=not console.is_terminal)
     for one in outcome.ranked[:_SHOWN]:
@@ -116,7 +118,7 @@ def _show(console: Console, plan: TuningPlan, outcome: TuningOutcome) -> None:
     if len(outcome.ranked) > _SHOWN:
         console.print(f"The best {_SHOWN} of {len(outcome.ranked)}; all are in tune.json.")
     for reason in dict.fromkeys(one.reason for one in outcome.ranked if one.reason):
-        say(console, f"failed: {reason}")
+        tell(console, f"failed: {reason}")
     for line in lines_of_data(plan.example.split):
         say(console, line)
     if outcome.best is not None:

@@ -13,7 +13,7 @@ from pymixunlearn.experiments.unlearn.inputs import UnlearnInputs
 
 from . import options
 from .config_file import settings_of
-from .endings import REFUSED, resumable
+from .endings import REFUSED, complain, resumable
 from .help import SettingsCommand
 from .preview import preview_lines
 
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Say what would be forgotten and trained, and estimate time and memory by a few steps; write nothing.",
+    help="Say what would be forgotten and trained, and estimate time and memory by a few steps; write no run folder "
+    "and no model. Images are decoded into the cache, as for a run.",
 )
 @click.option(
     "--purge",
@@ -42,23 +43,26 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
 
     With no option at all: train a small network on the digits data, make it forget class 0 with MixUnlearn, retrain
     without class 0, print the table, and write the run folder: model.safetensors, metrics.json, history.csv,
-    config.json, split.json, model.yaml, report.html with pictures/, and report.json, which `verify` checks. Trained
-    models are cached, so a second run does not train them again. An interrupted run goes on when the same command is
-    given again.
+    config.json, split.json, model.yaml, forget.key, report.html with pictures/, and report.json, which `verify` checks.
+    Trained models are cached, so a second run does not train them again. An interrupted run goes on when the same
+    command is given again.
 
     \b
     Examples:
       mixunlearn-cli unlearn
-      mixunlearn-cli unlearn --dataset mnist --forget-class 3 --forget-class 8 --stop auto
-      mixunlearn-cli unlearn --dataset fashion-mnist --task data --forget-fraction 0.1 --label-aware
-      mixunlearn-cli unlearn --dataset photos/ --model my.safetensors --forget ids.txt
+      mixunlearn-cli unlearn --dataset mnist --forget-class 3 --forget-class 8 \\
+          --stop auto
+      mixunlearn-cli unlearn --dataset fashion-mnist --task data \\
+          --forget-fraction 0.1 --label-aware
+      mixunlearn-cli unlearn --dataset photos/ --model my.safetensors \\
+          --forget ids.txt
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
     from pymixunlearn.experiments import default_folder, preview_unlearning, resolve_unlearning, run_unlearning
     from pymixunlearn.experiments.common.known_accuracy import question
     from pymixunlearn.experiments.unlearn.report import sign_again
     from pymixunlearn.reporting import result_rows
 
-    from .progress import make_console, print_table, say, watching
+    from .progress import make_console, print_table, say, tell, watching
 
     fewer = {"retrain": "none"} if values["no_retrain"] else {}
     inputs = options.make_inputs(UnlearnInputs, values, settings=settings_of(ctx, values["assignments"]), **fewer)
@@ -82,7 +86,7 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
     print_table(console, result_rows(outcome.record))
     known = outcome.record.get("initial_accuracy")
     if known is not None and known["expected"] is None:
-        say(console, question(known["test"], known["count"]))
+        tell(console, question(known["test"], known["count"]))
     for line in _end(outcome.folder, purge=values["purge"]):
         say(console, line)
     if values["purge"]:
@@ -90,7 +94,7 @@ def unlearn(ctx: click.Context, /, **values: Any) -> None:
     say(console, f"Run folder: {outcome.folder}")
     refusal = _refusal(outcome.record)
     if refusal is not None:
-        click.echo(refusal, err=True)
+        complain(refusal)
         ctx.exit(REFUSED)
 
 

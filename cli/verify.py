@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pymixunlearn.display import printable
 from pymixunlearn.experiments.common.inputs import VerifyInputs
 
 from . import options
-from .endings import REFUSED
+from .columns import WIDTH
+from .endings import REFUSED, complain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from pymixunlearn.experiments import Verification
 
 _PATH = click.Path(path_type=Path)
+_SUBJECT = 32
+"""So many columns are left free for the longest subject; details of longer ones begin further to the right."""
+_NARROW = 7
+"""Indent of a detail that has a word too long to stand beside its subject."""
 
 
 @click.command()
@@ -27,9 +33,9 @@ _PATH = click.Path(path_type=Path)
 def verify(ctx: click.Context, /, folder: Path, **values: Any) -> None:
     """Compute the hashes of a run folder again, measure its model again, and say whether report.json holds.
 
-    Ends with 3 if anything does not hold, and says what it could not check. A file that was changed by a single byte
-    is found. Metrics are exact on the machine that made the run; elsewhere they may be off by rounding, which
-    docs/report.md gives a tolerance for.
+    Ends with 3 if anything does not hold, and says what it could not check. One changed byte in a file that
+    report.json has the hash of is found. Metrics are exact on the machine that made the run, with as many threads;
+    elsewhere they may be off by rounding, which docs/report.md gives a tolerance for.
 
     \b
     Example:
@@ -47,14 +53,19 @@ def verify(ctx: click.Context, /, folder: Path, **values: Any) -> None:
 
 def show_checks(ctx: click.Context, console: Console, checks: Verification, what: str, against: str) -> None:
     """Print the checks of a verification, and end with 3 where one fails."""
-    width = max(len(item.subject) for item in checks)
+    from .progress import tell
+
+    width = min(_SUBJECT, max(len(item.subject) for item in checks))
     for item in checks:
         mark = "holds" if item.holds else "FAILS"
-        console.print(f"{mark}  {item.subject:<{width}}  {item.detail}", soft_wrap=True, markup=False, highlight=False)
+        hanging, longest = width + 9, max(map(len, item.detail.split()), default=0)
+        if hanging + longest > WIDTH:  # such as a whole hash
+            hanging = _NARROW
+        tell(console, f"{mark}  {printable(item.subject):<{width}}  {item.detail}", hanging=hanging)
     for sentence in checks.not_checked:
-        console.print(f"not checked  {sentence}", soft_wrap=True, markup=False, highlight=False)
+        tell(console, f"not checked  {sentence}", hanging=13)
     failed = sum(not item.holds for item in checks)
     if failed:
-        click.echo(f"{failed} of {len(checks)} checks fail: {what} is not what {against} says.", err=True)
+        complain(f"{failed} of {len(checks)} checks fail: {what} is not what {against} says.")
         ctx.exit(REFUSED)
     console.print(f"All {len(checks)} checks hold.")

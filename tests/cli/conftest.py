@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from mixunlearn_cli.main import main
 
+from tests.attacking import all_trees, few_trees  # noqa: F401  # fixtures of this folder
 from tests.drawing import no_pictures, pictures  # noqa: F401  # fixtures of this folder
 
 Invoke = Callable[..., Result]

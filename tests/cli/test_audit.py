@@ -32,14 +32,16 @@ def test_an_audit_of_a_run_prints_one_table_and_its_limits(invoke: Invoke) -> No
     assert invoke(*SMALL_RUN).exit_code == 0
     result = invoke("audit", "run", *SMALL)
     assert result.exit_code == 0, result.output
-    assert result.stdout.isascii() and max(map(len, result.stdout.splitlines())) <= 120
+    assert result.stdout.isascii() and max(map(len, result.stdout.splitlines())) <= 80
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("Audit of fine-tune in run: ") and "forgotten samples of digits against" in lines[0]
-    assert "8 shadow models, 1 at a time on cpu" in lines[1]
+    assert lines[0].startswith("Audit of fine-tune in run: ")
+    told = " ".join(result.stdout.split())
+    assert "forgotten samples of digits against" in told and "8 shadow models, 1 at a time on cpu" in told
     record = json.loads(Path("run/audit.json").read_text())
     for attack in record["attacks"].values():
-        (row,) = [line for line in lines if line.startswith(f"| {attack['label']} ")]
-        assert f"{attack['auc']['value']:.3f} [{attack['auc']['low']:.3f}, {attack['auc']['high']:.3f}]" in row
+        rows = [line for line in lines if line.startswith(f"| {attack['label']} ")]
+        auc = f"{attack['auc']['value']:.3f} [{attack['auc']['low']:.3f}, {attack['auc']['high']:.3f}]"
+        assert sum(auc in row for row in rows) == 1  # the table goes on below
     assert sum(line.startswith("KLoM, ") for line in lines) == 4
     printed = " ".join(result.stdout.split())
     for sentence in [*record["findings"].splitlines(), *record["limits"].splitlines()]:

@@ -23,7 +23,7 @@ def test_step_writes_the_rows_and_shows_them(invoke: Invoke) -> None:
     assert {row["batch"] for row in rows} == {"2"} and all(float(row["p50_ms"]) > 0 for row in rows)
     parts = {row["part"] for row in rows} - {"step"}
     assert parts == set(PARTS) - {"teacher"}  # f_D's outputs are cached
-    for text in ("cnn-28, batch 2", "pytorch, own network", "adversary", "Passes through networks are", "new/rows.csv"):
+    for text in ("cnn-28, batch 2", "pytorch, own", "adversary", "Passes through networks are", "new/rows.csv"):
         assert text in result.stdout
 
 

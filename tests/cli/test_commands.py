@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import Result
+from mixunlearn_cli.main import main
 
 from pymixunlearn import __version__, data, methods, models
 
@@ -105,6 +107,13 @@ def test_every_command_has_help(invoke: Invoke, command: str) -> None:
         assert result.exit_code == 0 and result.stdout.startswith(f"Usage: mixunlearn-cli {command}")
 
 
+def test_a_run_folder_of_other_data_is_told(invoke: Invoke) -> None:
+    assert invoke("train", "--dataset", "digits@200", "--set", "epochs=1", "--out", "few").exit_code == 0
+    told = "The run in 'few' was on the data 'digits@200', and these are 'digits': --dataset takes others."
+    assert told in " ".join(invoke("evaluate", "few").stdout.split())
+    assert "--dataset takes others" not in invoke("evaluate", "few", "--dataset", "digits@200").stdout
+
+
 def test_help_lists_the_methods_and_the_settings_of_the_one_asked_for(invoke: Invoke) -> None:
     text = " ".join(invoke("unlearn", "--help").stdout.split())
     assert all(f" {name} " in text for name in methods.available())
@@ -134,3 +143,20 @@ def test_the_ensemble_of_a_run_is_evaluated_like_any_model(invoke: Invoke) -> No
     assert Path("a/pictures/curves-original.svg").is_file()
     verified = invoke("verify", "a")
     assert verified.exit_code == 0, verified.output
+
+
+def every_command(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from every_command(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("path", list(every_command(main)), ids="-".join)
+def test_no_help_is_cut_or_wider_than_a_terminal(invoke: Invoke, path: tuple[str, ...]) -> None:
+    lines = invoke(*path, "--help").stdout.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+    _, _, listed = "\n".join(lines).partition("Commands:")
+    assert "..." not in listed

@@ -46,13 +46,18 @@ def failure(result: Result) -> str:
     [
         ("unlaern", "unknown command 'unlaern'; * Did you mean 'unlearn'?"),
         ("unlearn --datset mnist", "--dataset"),
+        ("unlearn --dataset", "requires an argument. See 'mixunlearn-cli unlearn --help'."),
+        ("request add --received", "requires an argument. See 'mixunlearn-cli request add --help'."),
         ("unlearn --dataset minst", "unknown dataset 'minst'; * Did you mean 'mnist'?"),
         ("unlearn --method mixunlern", "unknown method 'mixunlern'; * Did you mean 'mixunlearn'?"),
         ("unlearn --task clas", "unknown task 'clas'; * Did you mean 'class'?"),
         ("unlearn --model resnet81", "unknown model 'resnet81'; * Did you mean 'resnet18'?"),
         ("unlearn --set tau_rael=5", "unknown setting 'tau_rael'; * Did you mean 'tau_real'?"),
         ("unlearn --set retrain.epoch=5", "unknown setting 'epoch'; * Did you mean 'epochs'?"),
-        ("unlearn --set epochs", "expected name=value"),
+        ("unlearn --set epochs", "expected name=value, for example epochs=5. See"),
+        ("unlearn --set retrian.epochs=5", "unknown setting 'retrian.epochs'; * Did you mean 'retrain.epochs'?"),
+        ("unlearn --forget-fraction half", "'half' is not a valid number."),
+        ("unlearn --out=", "--out is empty; expected a value"),
         ("unlearn --set epochs=many", "epochs is 'many'; expected a whole number"),
         ("unlearn --set alpha=-1", "alpha is -1.0; expected a value above 0"),
         ("unlearn --seed one", "'one' is not a valid integer"),
@@ -76,6 +81,49 @@ def test_wrong_usage_exits_2(invoke: Invoke, arguments: str, message: str) -> No
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("group", ["experiment", "request", "cache", "list"])
+def test_a_group_alone_shows_its_help(invoke: Invoke, group: str) -> None:
+    result = invoke(group)
+    assert result.exit_code == 2 and result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith(f"Usage: mixunlearn-cli {group} ") and max(map(len, lines)) <= 80
+    assert any(line.startswith("Commands:") for line in lines)
+
+
+def test_an_option_that_is_empty_is_no_path(invoke: Invoke) -> None:
+    # As "$DATA" is where DATA is not set; the current folder is not to be taken for the data.
+    assert "Error: --dataset is empty;" in failure(invoke("unlearn", "--dataset", "", "--dry-run"))
+    assert "Error: an argument is empty;" in failure(invoke("verify", ""))
+
+
+NETWORKS = """
+from torch import nn
+
+def lazy(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))
+
+def small(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(7, num_classes))
+
+def none(num_classes):
+    return 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lazy", "model has lazy layers without weights ('1.weight')"),
+        ("small", "model cannot process images [2, 1, 8, 8] of torch.float32: mat1 and mat2"),
+        ("none", "net.py:none' is an int; expected a function that returns a torch.nn.Module"),
+    ],
+)
+def test_a_network_of_ones_own_that_does_not_fit_is_named(invoke: Invoke, name: str, message: str) -> None:
+    Path("net.py").write_text(NETWORKS)
+    result = invoke("train", "--model", f"net.py:{name}", "--set", "epochs=1", "--out", "run")
+    assert result.exit_code == 1 and message in failure(result)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -88,12 +136,12 @@ def test_wrong_usage_exits_2(invoke: Invoke, arguments: str, message: str) -> No
         ("unlearn --model vit.pt --architecture cnn", "'vit.pt' is not a cnn of this shape"),
         ("unlearn --model seven.safetensors", "has 7 classes; expected 10"),
         ("unlearn --forget-class 10", "class 10 does not exist"),
-        ("unlearn --forget-class 1 --forget-class 1", "got 1 more than once"),
+        ("unlearn --forget-class 1 --forget-class 1", "got '1' more than once"),
         ("unlearn --forget gone.txt", "'gone.txt' cannot be read"),
         ("unlearn --forget far.txt", "index out of range: expected 0..1437"),
         ("unlearn --forget twice.txt", "got the index 5 more than once"),
         ("unlearn --forget word.txt", "an index must be an integer, got 'five'"),
-        ("unlearn --forget none.txt", "forget set must have at least one"),
+        ("unlearn --forget none.txt", "'none.txt' lists no samples; expected at least one"),
         ("unlearn --forget all.txt", "retain set must have at least one"),
         ("unlearn --split full/mine.txt", "cannot be read as a split manifest"),
         ("unlearn --device cuda:77", "device is 'cuda:77'"),

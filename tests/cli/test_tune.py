@@ -22,11 +22,12 @@ def test_a_search_prints_its_best_and_unlearn_takes_them(invoke: Invoke) -> None
     assert result.exit_code == 0, result.output
     assert result.stderr == "" and result.stdout.isascii()
     lines = result.stdout.splitlines()
-    assert lines[0] == (
-        "Tune neggrad with labels on digits, task class, network cnn: 1151 training samples, 287 held out of them to "
-        "judge by."
-    )
-    assert lines[1:3] == ["Grid: retain_weight 0.1, 1.0; lr 0.0001.", "2 of 2 combinations, sampler grid, seeds 0."]
+    assert lines[:4] == [
+        "Tune neggrad with labels on digits, task class, network cnn: 1151 training",
+        "  samples, 287 held out of them to judge by.",
+        "Grid: retain_weight 0.1, 1.0; lr 0.0001.",
+        "2 of 2 combinations, sampler grid, seeds 0.",
+    ]
     assert any(line.startswith("retain_weight 1.0, lr 0.0001: mean gap ") for line in lines)
     best = Path(lines[-1].removeprefix("Best settings: "))
     assert best.parent.name.startswith("tune-neggrad-digits-class-")

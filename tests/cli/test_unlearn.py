@@ -36,7 +36,7 @@ def test_without_arguments_it_explains_itself_and_writes_a_run(invoke: Invoke) -
     for phase in ("initial", "unlearn", "retrain", "evaluation"):
         assert any(line.startswith(f"{phase:<10} done") for line in lines)
     for row in ("initial", "unlearned", "Retrain", "gap |unlearned - Retrain|", "gap |initial - Retrain|"):
-        tables = 1 if row.startswith("gap") else 2  # the paper's metrics, and the further ones
+        tables = 1 if row.startswith("gap") else 3  # the paper's metrics, and the further ones in two parts
         assert sum(line.startswith(f"| {row} ") for line in lines) == tables
     assert "Test_r" in result.stdout and "ASR" in result.stdout and "Seconds" in result.stdout
     folder = Path(lines[-1].removeprefix("Run folder: "))
@@ -48,7 +48,8 @@ def test_without_arguments_it_explains_itself_and_writes_a_run(invoke: Invoke) -
 def test_output_away_from_a_terminal_is_plain_and_short(invoke: Invoke) -> None:
     result = invoke(*SMALL, "--out", "run")
     assert result.stdout.isascii() and "\x1b" not in result.stdout and "\r" not in result.stdout
-    assert len(result.stdout.splitlines()) < 45
+    lines = result.stdout.splitlines()
+    assert len(lines) < 55 and max(map(len, lines)) <= 80
 
 
 def test_the_same_command_shows_the_finished_run(invoke: Invoke) -> None:
@@ -63,7 +64,7 @@ def test_the_same_command_shows_the_finished_run(invoke: Invoke) -> None:
 def test_cached_phases_say_so(invoke: Invoke) -> None:
     invoke(*SMALL, "--out", "a")
     result = invoke(*SMALL, "--out", "b", "--set", "omega=3")
-    assert result.stdout.count("done  from the cache (1 epochs") == 2
+    assert result.stdout.count("done  from the cache (1 epoch,") == 2
 
 
 def test_task_data_with_labels_and_without_retrain(invoke: Invoke) -> None:
@@ -155,7 +156,7 @@ def test_a_run_can_stop_by_itself_and_says_how_it_ended(invoke: Invoke) -> None:
     quick = ("--set", "epochs=40", "--set", "lr=3e-4", "--set", "stop_tolerance=5", "--set", "initial.epochs=3")
     result = invoke(*small, *quick, "--out", "a")
     assert result.exit_code == 0, result.output
-    assert "Ends when forgetting is done, at the latest after 40 epochs." in result.stdout
+    assert "Ends when forgetting is done, at the latest after 40 epochs." in " ".join(result.stdout.split())
     ended = next(line for line in result.stdout.splitlines() if line.startswith("unlearn    done"))
     assert "stopped by itself after" in ended
     stopping = json.loads(Path("a/metrics.json").read_text())["stopping"]
@@ -185,7 +186,9 @@ def test_ending_by_the_acceptance_test_needs_a_validation_set_before_any_work(in
         result.exit_code == 1 and "stop is accepted, but the data set 'digits' has no validation set" in result.stderr
     )
     result = invoke("unlearn", "--stop", "accepted", "--dataset", "digits@1000", "--dry-run")
-    assert result.exit_code == 0 and "Ends when the acceptance test accepts the model, at the latest" in result.output
+    assert result.exit_code == 0 and "Ends when the acceptance test accepts the model, at the latest" in " ".join(
+        result.output.split()
+    )
 
 
 def test_a_report_says_where_the_judging_half_disagrees_with_the_half_that_ended_the_run(
