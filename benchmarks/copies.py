@@ -64,28 +64,32 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def read_dataset(name: str, folder: Path | None, count: int, seed: int) -> list[Image.Image]:
-    """Return training images of a data set with a name, drawn at random, no two of them equal."""
+def read_dataset(name: str, folder: Path | None, count: int, seed: int) -> list[tuple[Image.Image, str]]:
+    """Return training images of a data set with a name, and their classes, drawn at random, no two of them equal."""
     images = load(name, data_dir=folder).train
     chosen = random.Random(seed).sample(range(len(images)), min(count, len(images)))
-    found: dict[bytes, Image.Image] = {}
-    for pixels in images.gather(torch.tensor(chosen)).permute(0, 2, 3, 1).numpy():
+    labels = images.targets[torch.tensor(chosen)].tolist()
+    found: dict[bytes, tuple[Image.Image, str]] = {}
+    for pixels, label in zip(images.gather(torch.tensor(chosen)).permute(0, 2, 3, 1).numpy(), labels, strict=True):
         image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).convert("RGB")
-        found.setdefault(image.tobytes(), image)
+        found.setdefault(image.tobytes(), (image, images.classes[label]))
     return list(found.values())
 
 
-def read_images(archive: Path, count: int, seed: int) -> list[Image.Image]:
-    """Return images of an archive, drawn at random, no two of them equal."""
+def read_images(archive: Path, count: int, seed: int) -> list[tuple[Image.Image, str]]:
+    """Return images of an archive, and the folders that they are in, drawn at random, no two of them equal."""
     with tarfile.open(archive) as files:
         members = [member for member in files.getmembers() if member.isfile()]
         random.Random(seed).shuffle(members)
-        found: dict[bytes, Image.Image] = {}
-        for member in members[:count]:
+        content: dict[str, bytes] = {}
+        for member in sorted(members[:count], key=lambda one: one.offset):  # gzip cannot go back
             stream = files.extractfile(member)
             assert stream is not None
-            image = Image.open(io.BytesIO(stream.read())).convert("RGB")
-            found.setdefault(image.tobytes(), image)
+            content[member.name] = stream.read()
+    found: dict[bytes, tuple[Image.Image, str]] = {}
+    for member in members[:count]:
+        image = Image.open(io.BytesIO(content[member.name])).convert("RGB")
+        found.setdefault(image.tobytes(), (image, Path(member.name).parent.name))
     return list(found.values())
 
 
@@ -139,9 +143,9 @@ def main() -> None:
     found = []
     for source in options.sources:
         name, _, file = source.partition("=")
-        drawn = (options.images, options.seed)
-        images = read_images(Path(file), *drawn) if file else read_dataset(name, options.data_dir, *drawn)
-        found += rows(name, images, options.samples)
+        how = (options.images, options.seed)
+        drawn = read_images(Path(file), *how) if file else read_dataset(name, options.data_dir, *how)
+        found += rows(name, [image for image, _ in drawn], options.samples)
     columns = ("data", "images", "samples", "change", "threshold", "recall", "false_pairs", "samples_with_a_false_pair")
     with options.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")

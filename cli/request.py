@@ -24,8 +24,8 @@ from pymixunlearn.experiments.request.inputs import (
 from . import options
 from .checks import add_checks
 from .config_file import settings_of
-from .endings import REFUSED, resumable
-from .help import SettingsCommand
+from .endings import REFUSED, complain, resumable
+from .help import Group, SettingsCommand
 from .verify import show_checks
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _PATH = click.Path(path_type=Path)
 _SHOWN = 20
 
 
-@click.group()
+@click.group(cls=Group)
 def request() -> None:
     """Serve deletion requests one after the other, and keep a ledger that can be checked.
 
@@ -60,6 +60,7 @@ def init(ctx: click.Context, /, **values: Any) -> None:
     what it has forgotten. The release check is on, with --max-drop 2 where nothing else is said.
     """
     from pymixunlearn.experiments.request.init import run_init
+    from pymixunlearn.experiments.request.ledger import Ledger
 
     from .progress import make_console, say, watching
 
@@ -67,8 +68,9 @@ def init(ctx: click.Context, /, **values: Any) -> None:
     console = make_console()
     with watching(console) as observer:
         run_init(options.make_inputs(InitInputs, values, unlearn=unlearn), observer=observer)
-    say(console, f"Ledger: {values['ledger']}")
-    say(console, f"Its key: {values['ledger'] / 'forget.key'} (keep it, and keep it to yourself)")
+    ledger = Ledger(values["ledger"], values["ledger_dir"])
+    say(console, f"Ledger: {ledger.name}")
+    say(console, f"Its key: {ledger.key_file} (keep it, and keep it to yourself)")
 
 
 @request.command()
@@ -83,13 +85,13 @@ def add(ctx: click.Context, /, file: Path, **values: Any) -> None:
     """
     from pymixunlearn.experiments.request.add import run_add
 
-    from .progress import make_console, say, watching
+    from .progress import make_console, say, tell, watching
 
     console = make_console()
     with watching(console) as observer:
         added = run_add(options.make_inputs(AddInputs, values, file=file), observer=observer)
     for line in _added_lines(added, also_forgotten=values["also_forget_copies"]):
-        say(console, line)
+        (say if line.startswith(" ") else tell)(console, line)
 
 
 def _added_lines(added: Added, *, also_forgotten: bool) -> list[str]:
@@ -103,12 +105,12 @@ def _added_lines(added: Added, *, also_forgotten: bool) -> list[str]:
         lines[0] = f"{lines[0][:-1]}; it was in the ledger already."
     if added.missing:
         shown = ", ".join(printable(name) for name in added.missing[:_SHOWN])
-        lines.append(f"{len(added.missing)} more are not in the data: {shown}")
+        lines.append(f"Not in the data, and counted: {len(added.missing)}, {shown}")
     for pair in (added.copies or ())[:_SHOWN]:
-        turned = ", mirrored" if pair.flipped else ""
-        lines.append(
-            f"  like {printable(pair.sample)}: {printable(pair.name)} ({pair.part}, {pair.distance} bits apart{turned})"
-        )
+        found = [] if pair.distance is None else [f"{pair.distance} bits apart"]
+        found += [] if pair.similarity is None else [f"embeddings alike to {pair.similarity:.2f}"]
+        about_it = ", ".join([pair.part, *found, *(["mirrored"] if pair.flipped else [])])
+        lines.append(f"  like {printable(pair.sample)}: {printable(pair.name)} ({about_it})")
     if added.copies is not None:
         inside = "those of the training images are in the request"
         offer = inside if also_forgotten else "--also-forget-copies adds those of the training images"
@@ -125,7 +127,7 @@ def list_requests(**values: Any) -> None:
     from .columns import table
     from .progress import make_console, say
 
-    state = Ledger(values["ledger"]).state()
+    state = Ledger(values["ledger"], values["ledger_dir"]).state()
     rows = []
     for one in state.requests.values():
         about = one.added
@@ -152,9 +154,9 @@ def status(**values: Any) -> None:
     from pymixunlearn.experiments.request.ledger import Ledger, today
 
     from .columns import table
-    from .progress import make_console, say
+    from .progress import make_console, say, tell
 
-    ledger = Ledger(values["ledger"])
+    ledger = Ledger(values["ledger"], values["ledger_dir"])
     state, console = ledger.state(), make_console()
     served = len(state.requests) - len(state.pending)
     say(console, f"{counted(len(state.requests), 'request')}: {len(state.pending)} pending, {served} served.")
@@ -166,15 +168,15 @@ def status(**values: Any) -> None:
     for line in table(("pending", "due", ""), rows) if rows else ():
         say(console, line)
     if state.open is not None:
-        say(console, f"A run is unfinished ({ledger.run_folder(state.open['run'])}): 'request run' goes on with it.")
+        tell(console, f"A run is unfinished ({ledger.run_folder(state.open['run'])}): 'request run' goes on with it.")
     model = "the first one" if state.current is None else str(ledger.run_folder(str(state.current["run"])))
-    say(console, f"Newest model: {model} (sha256 {state.model_sha256[:12]}…)")
+    tell(console, f"Newest model: {model} (sha256 {state.model_sha256[:12]}…)")
     clear = len(ledger.store.clear_ids())
     if clear:
         are = "is" if clear == 1 else "are"
         text = f"{counted(clear, 'clear id')} {are} in the ledger; 'request purge' deletes those of served requests."
-        say(console, text)
-    say(console, f"{state.length} entries, head {state.head}")
+        tell(console, text)
+    say(console, f"{counted(state.length, 'entry', 'entries')}, head {state.head}")
 
 
 @request.command("run")
@@ -204,14 +206,14 @@ def run_command(ctx: click.Context, /, **values: Any) -> None:
     for one in done:
         _show_served(console, one)
     if done and not done[-1].released:
-        click.echo(done[-1].reason, err=True)
+        complain(str(done[-1].reason))
         ctx.exit(REFUSED)
 
 
 def _show_served(console: Any, one: Served) -> None:
     from pymixunlearn.reporting import result_rows
 
-    from .progress import print_table, say
+    from .progress import print_table, say, tell
 
     if one.run is not None:
         print_table(console, result_rows(one.run.record))
@@ -219,7 +221,7 @@ def _show_served(console: Any, one: Served) -> None:
     named = ", ".join(map(printable, one.requests[:_SHOWN]))
     before = f" {one.earlier} of the samples had been forgotten before." if one.earlier else ""
     nothing = "" if one.run is not None else " No sample was left to unlearn: the model stays as it is."
-    say(console, f"{'Served' if one.released else 'Not served'}: {named}.{before}{nothing}")
+    tell(console, f"{'Served' if one.released else 'Not served'}: {named}.{before}{nothing}")
 
 
 @request.command()
@@ -231,6 +233,7 @@ def verify(ctx: click.Context, /, export: Path | None, **values: Any) -> None:
 
     Ends with 3 if anything does not hold, and says what it could not check.
     """
+    from pymixunlearn.experiments.request.ledger import Ledger
     from pymixunlearn.experiments.request.verify import verify_ledger
 
     from .progress import make_console, watching
@@ -238,7 +241,8 @@ def verify(ctx: click.Context, /, export: Path | None, **values: Any) -> None:
     console = make_console()
     with watching(console) as observer:
         found = verify_ledger(options.make_inputs(VerifyLedgerInputs, values, export=export), observer=observer)
-    show_checks(ctx, console, found, str(export or values["ledger"]), "its own chain")
+    what = Ledger(values["ledger"], values["ledger_dir"]).name if export is None else str(export)
+    show_checks(ctx, console, found, what, "its own chain")
 
 
 @request.command()
@@ -277,21 +281,21 @@ def check(ctx: click.Context, /, **values: Any) -> None:
     """  # noqa: D301 - the backspace is click's mark for lines to keep as they are
     from pymixunlearn.experiments.request.check import run_check
 
-    from .progress import make_console, say, watching
+    from .progress import make_console, say, tell, watching
 
     console = make_console()
     with watching(console) as observer:
         found = run_check(options.make_inputs(CheckInputs, values), observer=observer)
     if found.clean:
         many = counted(found.forgotten, "forgotten sample")
-        say(console, f"'{printable(found.subject)}': nothing that was forgotten is back ({many}).")
+        tell(console, f"'{printable(found.subject)}': nothing that was forgotten is back ({many}).")
         return
     for name in (*found.back[:_SHOWN], *found.lacking[:_SHOWN]):
         say(console, f"  {printable(name)}")
     message = f"holds {len(found.back)} of {counted(found.forgotten, 'forgotten sample')}"
     if found.lacking:
         message = f"lacks {counted(len(found.lacking), 'request')} that the ledger has served"
-    click.echo(f"'{printable(found.subject)}' {message}.", err=True)
+    complain(f"'{printable(found.subject)}' {message}.")
     ctx.exit(REFUSED)
 
 

@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -26,17 +26,20 @@ from pymixunlearn.experiments import (
     AuditInputs,
     DataRequest,
     ModelRequest,
+    Plan,
     TrainInputs,
     UnlearnInputs,
     resolve_audit,
     resolve_training,
     run_audit,
     run_training,
+    run_unlearning,
     run_verification,
 )
 from pymixunlearn.experiments.common.bad_request import BadRequest
 from pymixunlearn.experiments.common.forget_chain import Chain
 from pymixunlearn.experiments.common.inputs import VerifyInputs
+from pymixunlearn.experiments.common.run_folder import Run
 from pymixunlearn.experiments.common.signing import generate_keys
 from pymixunlearn.experiments.request.add import Added, run_add
 from pymixunlearn.experiments.request.check import run_check
@@ -57,6 +60,8 @@ from pymixunlearn.experiments.request.purge import run_purge
 from pymixunlearn.experiments.request.serve import run_requests
 from pymixunlearn.experiments.request.verify import verify_ledger
 from pymixunlearn.training import read_metadata
+
+L = TypeVar("L", Path, str)
 
 
 class Drawn:
@@ -108,7 +113,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def begun(trained: Path, ledger: Path, **fields: Any) -> Path:
+def begun(trained: Path, ledger: L, ledger_dir: Path | None = None, **fields: Any) -> L:
     """Make a ledger of the images and the model."""
     settings = {"epochs": 1, "retrain.epochs": 1, "lr": 1e-4, **fields.pop("settings", {})}
     unlearn = UnlearnInputs(
@@ -118,17 +123,17 @@ def begun(trained: Path, ledger: Path, **fields: Any) -> Path:
         device="cpu",
         settings=settings,
     )
-    run_init(InitInputs(unlearn, ledger))
+    run_init(InitInputs(unlearn, ledger, ledger_dir))
     return ledger
 
 
-def asked(ledger: Path, name: str, *rows: str, **fields: Any) -> Added:
-    file = ledger / f"{name}.csv"
+def asked(ledger: Path | str, name: str, *rows: str, **fields: Any) -> Added:
+    file = fields.get("ledger_dir", ledger) / f"{name}.csv"
     file.write_text("file,user\n" + "".join(f"{row}\n" for row in rows))
     return run_add(AddInputs(file, ledger, "user", name, **fields))
 
 
-def failed(ledger: Path, **fields: Any) -> list[str]:
+def failed(ledger: Path | str, **fields: Any) -> list[str]:
     return [check.subject for check in verify_ledger(VerifyLedgerInputs(ledger=ledger, **fields)) if not check.holds]
 
 
@@ -516,6 +521,27 @@ def test_a_model_that_lost_too_much_is_not_released(
     assert served.run.record["release"]["samples"] == 40
     assert Ledger(ledger).state().model_sha256 == served.run.record["hashes"]["unlearned"]
     assert failed(ledger) == []
+
+
+def test_what_another_process_served_meanwhile_is_not_served_again(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on two machines, where a lock was lost with its connection."""
+    ledger = begun(trained, tmp_path / "ledger")
+    asked(ledger, "R-1", "train/dark/01.png,ann")
+
+    def overtaken(plan: Plan, folder: Path, **options: Any) -> Run:
+        run = run_unlearning(plan, folder, **options)
+        with Ledger(ledger).store.writing() as writer:
+            writer.append("refuse", {"batch": ["R-1"], "run": folder.name, "reason": "failed"})
+        return run
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pymixunlearn.experiments.request.serve.run_unlearning", overtaken)
+        with pytest.raises(UserError, match="another process has served requests of the ledger '.*' meanwhile"):
+            run_requests(RunInputs(ledger))
+    state = Ledger(ledger).state()
+    assert state.length == 4 and state.current is None and failed(ledger) == []
 
 
 def test_a_collapse_leaves_the_model_before_the_newest(trained: Path, tmp_path: Path) -> None:

@@ -19,10 +19,12 @@ from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.signing import Signer
 from pymixunlearn.experiments.common.split_request import SplitRequest
-from pymixunlearn.experiments.request.copies import CopyPair, near_copies
+from pymixunlearn.experiments.request.copies import CopyPair, both_ways, near_copies
+from pymixunlearn.experiments.request.embeddings import embedding_copies
 from pymixunlearn.experiments.request.entries import Request, State
 from pymixunlearn.experiments.request.inputs import AddInputs
 from pymixunlearn.experiments.request.ledger import Ledger, month_after, parse_date
+from pymixunlearn.experiments.request.newest import newest_model
 from pymixunlearn.experiments.request.settings import settings_inputs
 from pymixunlearn.files import canonical_json, sha256
 from pymixunlearn.tasks.deletion_list import DeletionList, read_deletion_list
@@ -61,8 +63,9 @@ def run_add(inputs: AddInputs, *, observer: Observer | None = None) -> Added:
     if inputs.request_id is not None and not inputs.request_id.strip():
         raise BadRequest("the id of a request is empty; expected a text such as R-17")
     listed = read_deletion_list(inputs.file, inputs.id_column)
-    ledger = Ledger(inputs.ledger)
-    dataset = ledger_data(ledger, ledger.state(), observer, ids=inputs.id_column if listed.by_id else None)
+    ledger = Ledger(inputs.ledger, inputs.ledger_dir)
+    state = ledger.state()
+    dataset = ledger_data(ledger, state, observer, ids=inputs.id_column if listed.by_id else None)
     known, missing = known_rows(dataset, listed)
     if missing and not inputs.allow_missing:
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
@@ -73,15 +76,19 @@ def run_add(inputs: AddInputs, *, observer: Observer | None = None) -> Added:
         )
     found = {part: set(indices.tolist()) for part, indices in find_samples(dataset, known).items()}
     copies = None
-    if inputs.check_copies or inputs.also_forget_copies:
-        copies = tuple(near_copies(dataset, found, observer=observer, limit=inputs.copy_distance))
+    if inputs.check_copies or inputs.check_embeddings or inputs.also_forget_copies:
+        pairs = list(near_copies(dataset, found, observer=observer, limit=inputs.copy_distance))
+        if inputs.check_embeddings:
+            model, device = newest_model(ledger, state, dataset)
+            pairs = both_ways(pairs, embedding_copies(dataset, found, model, device=device, observer=observer))
+        copies = tuple(pairs)
         if inputs.also_forget_copies:
             found["train"] |= {pair.copy for pair in copies if pair.part == "train"}
     samples = _hashes(ledger, dataset, found)
     gone = {sample_hash(ledger.key, "path", name): None for name in missing if listed.files}
     persons = sorted({ledger.person_hash(name) for name in listed.ids})
     every = {**gone, **samples}
-    digest = _list_hash(ledger, listed, inputs.also_forget_copies)
+    digest = _list_hash(ledger, listed, inputs)
     body = {
         "request_id": inputs.request_id or f"R-{digest[:8]}",
         "received": received.isoformat(),
@@ -139,10 +146,11 @@ def _names(listed: DeletionList) -> tuple[str, ...]:
     return listed.ids if listed.by_id else listed.files or tuple(map(str, listed.indices))
 
 
-def _list_hash(ledger: Ledger, listed: DeletionList, copies: bool) -> str:
+def _list_hash(ledger: Ledger, listed: DeletionList, inputs: AddInputs) -> str:
     """Return a keyed hash of a list's rows in any order, by which the same request is known again."""
+    added = ["copies", *(["embeddings"] if inputs.check_embeddings else [])] if inputs.also_forget_copies else []
     rows = sorted(zip(listed.ids or [""] * len(listed), _names(listed), strict=True))
-    return keyed_sha256(ledger.key, "list", canonical_json([rows, *(["copies"] if copies else [])]))
+    return keyed_sha256(ledger.key, "list", canonical_json([rows, *added]))
 
 
 def _hashes(ledger: Ledger, dataset: Dataset, found: dict[str, set[int]]) -> dict[bytes, bytes | None]:

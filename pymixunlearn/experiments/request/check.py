@@ -49,7 +49,7 @@ def run_check(inputs: CheckInputs, *, observer: Observer | None = None) -> Found
     """
     if (inputs.dataset is None) is (inputs.model is None):
         raise BadRequest("expected one of --dataset SPEC and --model FILE to look at")
-    ledger = Ledger(inputs.ledger)
+    ledger = Ledger(inputs.ledger, inputs.ledger_dir)
     state, every = ledger.state(), ledger.store.samples()
     by_request = {
         name: every.get(int(request.added["seq"]), {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -30,16 +30,18 @@ class CopyPair(NamedTuple):
         copy: Index of the other in its part.
         name: Its id.
         part: "train", "test" or "validation".
-        distance: In how many bits the hashes differ.
         flipped: Whether it is closer to the mirror image.
+        distance: In how many bits the hashes differ; None where only the embeddings are near.
+        similarity: Cosine similarity of the whitened embeddings; None where only the hashes are near.
     """
 
     sample: str
     copy: int
     name: str
     part: str
-    distance: int
     flipped: bool
+    distance: int | None = None
+    similarity: float | None = None
 
 
 def near_copies(
@@ -81,9 +83,21 @@ def near_copies(
             nearest = int(distances.argmin())
             if distances[nearest] <= limit:
                 name = ids_at(images, torch.tensor([index]))[0]
-                yield CopyPair(names[nearest], index, name, part, int(distances[nearest]), flipped)
+                yield CopyPair(names[nearest], index, name, part, flipped, distance=int(distances[nearest]))
         done += len(images)
     watcher.phase_finished("copies", f"{total} images compared")
+
+
+def both_ways(by_hash: Iterable[CopyPair], by_embeddings: Iterable[CopyPair]) -> list[CopyPair]:
+    """Return the pairs of both checks, those that both found once, with distance and similarity."""
+    pairs = {(pair.part, pair.copy): pair for pair in by_hash}
+    for pair in by_embeddings:
+        known = pairs.get((pair.part, pair.copy))
+        if known is None:
+            pairs[pair.part, pair.copy] = pair
+        elif known.sample == pair.sample:
+            pairs[pair.part, pair.copy] = known._replace(similarity=pair.similarity)
+    return list(pairs.values())
 
 
 def hashes(images: ImageSet, *, flip: bool = False) -> NDArray[np.bool_]:

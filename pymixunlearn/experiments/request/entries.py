@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pymixunlearn.display import printable
 from pymixunlearn.errors import UserError
 from pymixunlearn.files import canonical_json, sha256
 
@@ -139,12 +140,30 @@ class State:
         return str(self.init["model_sha256"] if self.current is None else self.current["unlearned_sha256"])
 
 
+def check_format(entries: Sequence[Entry]) -> None:
+    """Check that entries are in the form that this version reads.
+
+    Raises:
+        UserError: The first one says that they are in another.
+    """
+    try:
+        found = entries[0].content.get("format") if entries else LEDGER_FORMAT
+    except UserError:
+        return  # damaged, which is for others to say
+    if isinstance(found, str) and found != LEDGER_FORMAT:
+        raise UserError(
+            f"the ledger has the format '{printable(found)}', and this version of pymixunlearn reads "
+            f"'{LEDGER_FORMAT}'; expected the version that wrote it, or a later one"
+        )
+
+
 def state_of(entries: Sequence[Entry]) -> State:
     """Return what entries say.
 
     Raises:
-        UserError: They are damaged.
+        UserError: They are damaged, or in the form of another version.
     """
+    check_format(entries)
     for fault in faults(entries):
         raise UserError(f"the ledger is damaged: {fault}; 'request verify' says all")
     requests: dict[str, Request] = {}

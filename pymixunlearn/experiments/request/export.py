@@ -36,7 +36,7 @@ def run_export(inputs: ExportInputs) -> str:
         UserError: There is no ledger, it is damaged, or the file cannot be written.
     """
     signer = None if inputs.sign_key is None else Signer(inputs.sign_key)
-    ledger = Ledger(inputs.ledger)
+    ledger = Ledger(inputs.ledger, inputs.ledger_dir)
     state, entries = ledger.state(), ledger.store.entries()
     header: dict[str, Any] = {
         "format": EXPORT_FORMAT,

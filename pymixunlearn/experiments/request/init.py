@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.bad_request import BadRequest
@@ -36,9 +35,8 @@ def run_init(inputs: InitInputs, *, observer: Observer | None = None) -> State:
     unlearn = replace(inputs.unlearn, max_drop=limit, sign_key=None)
     if isinstance(unlearn.data, GivenData) or isinstance(unlearn.model, GivenModel):
         raise BadRequest("a ledger needs data and a model that can be found again; expected names, files and folders")
-    ledger = Ledger(inputs.ledger)
-    if ledger.store.file.is_file() and ledger.store.triggers() and ledger.store.entries():
-        raise UserError(f"'{inputs.ledger}' holds a ledger already; choose another folder by --ledger")
+    ledger = Ledger(inputs.ledger, inputs.ledger_dir)
+    ledger.store.check_new()
     load_plugins(unlearn.plugin)
     history = read_history((unlearn.model.model, unlearn.model.weights), unlearn.history)
     dataset = fed(unlearn.data, unlearn.model).load(observer)
@@ -50,15 +48,15 @@ def run_init(inputs: InitInputs, *, observer: Observer | None = None) -> State:
         )
     known = next((earlier for earlier in history.earlier if earlier.key is not None), None)
     try:
-        Path(inputs.ledger).mkdir(parents=True, exist_ok=True)
+        ledger.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"ledger '{inputs.ledger}' cannot be written: {error.strerror}") from error
-    ledger.make_key(None if known is None else known.key)
+        raise UserError(f"ledger '{ledger.folder}' cannot be written: {error.strerror}") from error
+    key = ledger.first_key(None if known is None else known.key)
     text = settings_text(unlearn)
     chain = None if known is None else known.chain
     body = {
         "format": LEDGER_FORMAT,
-        "key_id": key_id(ledger.key),
+        "key_id": key_id(key),
         "settings_sha256": sha256(text.encode()),
         "model_sha256": model.sha256,
         "data_sha256": dataset.fingerprint(),
@@ -67,8 +65,7 @@ def run_init(inputs: InitInputs, *, observer: Observer | None = None) -> State:
     }
     with ledger.store.writing() as writer:
         writer.create()
-        if writer.entries():
-            raise UserError(f"'{inputs.ledger}' holds a ledger already; choose another folder by --ledger")
         writer.add_settings(sha256(text.encode()), text)
         writer.append("init", body, signer)
+        ledger.keep_key(key)  # last, so that nothing but the end of the transaction can fail after it
     return ledger.state()

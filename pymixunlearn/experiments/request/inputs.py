@@ -8,14 +8,28 @@ from pathlib import Path
 from pymixunlearn.experiments.common.options import option
 from pymixunlearn.experiments.unlearn.inputs import RECOMMENDED, SIGN, UnlearnInputs
 
-_LEDGER = Path("ledger")
+_LEDGER = "ledger"
 MAX_DISTANCE = 40
 """Most bits of 256 in which near copies differ; ``docs/requests.md`` has what that finds."""
 
 
-def _ledger() -> Path:
-    path: Path = option(
-        "--ledger", kind=Path, default=_LEDGER, show_default=True, metavar="DIR", help="The ledger's folder."
+def _ledger() -> Path | str:
+    place: Path | str = option(
+        "--ledger",
+        default=_LEDGER,
+        show_default=True,
+        metavar="DIR|URL",
+        help="The ledger's folder, or a PostgreSQL database: postgresql+psycopg://USER@HOST/DATABASE.",
+    )
+    return place
+
+
+def _ledger_dir() -> Path | None:
+    path: Path | None = option(
+        "--ledger-dir",
+        kind=Path,
+        metavar="DIR",
+        help="Where the key and the runs lie if --ledger is a database.  [default: ledger]",
     )
     return path
 
@@ -46,11 +60,13 @@ class InitInputs:
 
     Attributes:
         unlearn: The data, the model and the settings of every run; ``split`` is not used.
-        ledger: The folder.
+        ledger: The folder, or the URL of a database.
+        ledger_dir: The folder beside a database.
     """
 
     unlearn: UnlearnInputs = field(default_factory=RequestUnlearnInputs)
-    ledger: Path = _ledger()
+    ledger: Path | str = _ledger()
+    ledger_dir: Path | None = _ledger_dir()
 
 
 @dataclass(frozen=True)
@@ -59,19 +75,21 @@ class AddInputs:
 
     Attributes:
         file: A list of samples, as for ``unlearn --forget``; None for a request without any.
-        ledger: The folder.
+        ledger: The folder, or the URL of a database.
         id_column: The column of the user ids.
         request_id: The request's id; None takes one from its content.
         received: When it was received.
         allow_missing: Whether samples that are not in the data are accepted.
         check_copies: Whether near copies of the samples are looked for in the data.
         copy_distance: In how many bits near copies differ at most.
+        check_embeddings: Whether they are looked for by the newest model's embeddings too.
         also_forget_copies: Whether these are to be forgotten too.
         sign_key: A private key.
+        ledger_dir: The folder beside a database.
     """
 
     file: Path
-    ledger: Path = _ledger()
+    ledger: Path | str = _ledger()
     id_column: str | None = option(
         "--id-column", metavar="NAME", help="The column of FILE with your ids of the people or accounts."
     )
@@ -87,7 +105,9 @@ class AddInputs:
         "--allow-missing", default=False, help="Accept samples that are not in the data, and count them."
     )
     check_copies: bool = option(
-        "--check-copies", default=False, help="Look for near copies of the samples in the training data, and list them."
+        "--check-copies",
+        default=False,
+        help="Look for near copies of the samples in all parts of the data, and list them.",
     )
     copy_distance: int = option(
         "--copy-distance",
@@ -99,34 +119,45 @@ class AddInputs:
         metavar="BITS",
         help="In how many of 256 bits hashes of near copies differ at most; 72 finds small crops of photographs.",
     )
+    check_embeddings: bool = option(
+        "--check-embeddings",
+        default=False,
+        help="Look for them by the newest model's feature maps too, which finds crops; implies --check-copies.",
+    )
     also_forget_copies: bool = option(
-        "--also-forget-copies", default=False, help="Add the near copies to the request; implies --check-copies."
+        "--also-forget-copies",
+        default=False,
+        help="Add the near copies among the training images; implies --check-copies.",
     )
     sign_key: Path | None = _sign_key()
+    ledger_dir: Path | None = _ledger_dir()
 
 
 @dataclass(frozen=True)
 class LedgerInputs:
     """Inputs of commands that only look at a ledger."""
 
-    ledger: Path = _ledger()
+    ledger: Path | str = _ledger()
+    ledger_dir: Path | None = _ledger_dir()
 
 
 @dataclass(frozen=True)
 class PurgeInputs:
     """Inputs of ``request purge``."""
 
-    ledger: Path = _ledger()
+    ledger: Path | str = _ledger()
     sign_key: Path | None = _sign_key()
+    ledger_dir: Path | None = _ledger_dir()
 
 
 @dataclass(frozen=True)
 class ExportInputs:
     """Inputs of ``request export``."""
 
-    ledger: Path = _ledger()
+    ledger: Path | str = _ledger()
     out: Path | None = option("--out", kind=Path, metavar="FILE", help="The file to write.  [default: standard output]")
     sign_key: Path | None = _sign_key()
+    ledger_dir: Path | None = _ledger_dir()
 
 
 @dataclass(frozen=True)
@@ -134,16 +165,17 @@ class RunInputs:
     """Inputs of ``request run``.
 
     Attributes:
-        ledger: The folder.
+        ledger: The folder, or the URL of a database.
         method: Another method than the ledger's.
         seed: Another seed.
         max_drop: Another limit than the ledger's.
         allow_missing: Whether samples that are no longer in the data are accepted.
         settings: Settings on top of the ledger's.
         sign_key: A private key.
+        ledger_dir: The folder beside a database.
     """
 
-    ledger: Path = _ledger()
+    ledger: Path | str = _ledger()
     method: str | None = option("--method", metavar="NAME", help="Another method.  [default: the ledger's]")
     seed: int | None = option("--seed", kind=int, metavar="N", help="Another seed.  [default: the ledger's]")
     max_drop: float | None = option(
@@ -161,6 +193,7 @@ class RunInputs:
     )
     sign_key: Path | None = _sign_key()
     settings: dict[str, str] = field(default_factory=dict)
+    ledger_dir: Path | None = _ledger_dir()
 
 
 @dataclass(frozen=True)
@@ -169,14 +202,15 @@ class VerifyLedgerInputs:
 
     Attributes:
         export: A file of ``request export``, to check it alone.
-        ledger: The folder.
+        ledger: The folder, or the URL of a database.
         public_key: Whose signatures every entry must have.
         head: A hash of an entry that is known from before.
         metrics: Whether the runs' metrics are measured again.
+        ledger_dir: The folder beside a database.
     """
 
     export: Path | None = None
-    ledger: Path = _ledger()
+    ledger: Path | str = _ledger()
     public_key: Path | None = option(
         "--public-key", kind=Path, metavar="FILE", help="The public key that every entry must be signed for."
     )
@@ -186,6 +220,7 @@ class VerifyLedgerInputs:
     metrics: bool = option(
         "--metrics", default=False, help="Load the data and the models of the runs, and measure them again."
     )
+    ledger_dir: Path | None = _ledger_dir()
 
 
 @dataclass(frozen=True)
@@ -193,15 +228,17 @@ class CheckInputs:
     """Inputs of ``request check``; exactly one of data and model.
 
     Attributes:
-        ledger: The folder.
+        ledger: The folder, or the URL of a database.
         dataset: A data set, to be searched for forgotten samples.
         data_dir: Where it is.
         model: A model, whose chain must have the ledger's requests.
+        ledger_dir: The folder beside a database.
     """
 
-    ledger: Path = _ledger()
+    ledger: Path | str = _ledger()
     dataset: str | None = option("--dataset", metavar="SPEC", help="A data set: does it hold forgotten samples?")
     data_dir: Path | None = option("--data-dir", kind=Path, metavar="DIR", help="Where the files of --dataset are.")
     model: Path | None = option(
         "--model", kind=Path, metavar="FILE|RUN", help="A model: does its chain have all served requests?"
     )
+    ledger_dir: Path | None = _ledger_dir()

@@ -22,10 +22,12 @@ from pymixunlearn.experiments.common.plugins import load_plugins
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.run_folder import Run, RunFolder
 from pymixunlearn.experiments.common.signing import Signer
-from pymixunlearn.experiments.request.entries import State
+from pymixunlearn.experiments.request.entries import State, state_of
 from pymixunlearn.experiments.request.inputs import RunInputs
 from pymixunlearn.experiments.request.ledger import Ledger
+from pymixunlearn.experiments.request.newest import check_model, newest_folder
 from pymixunlearn.experiments.request.settings import settings_inputs
+from pymixunlearn.experiments.request.store import Writer
 from pymixunlearn.experiments.unlearn.plan import Plan, resolve_unlearning
 from pymixunlearn.experiments.unlearn.report import SOURCES
 from pymixunlearn.experiments.unlearn.run import run_unlearning
@@ -63,7 +65,7 @@ def run_requests(inputs: RunInputs, *, observer: Observer | None = None, command
     """
     watcher = Observer() if observer is None else observer
     signer = None if inputs.sign_key is None else Signer(inputs.sign_key)
-    ledger = Ledger(inputs.ledger)
+    ledger = Ledger(inputs.ledger, inputs.ledger_dir)
     ledger.state()
     done: list[Served] = []
     with ledger.held():
@@ -84,12 +86,12 @@ def _serve(
     wanted = _named(state, every, batch)
     new = wanted - before
     if begun is None and not new:
-        _append(ledger, "serve", {"batch": batch, "run": None, "samples": 0, "not_found": 0}, signer)
+        _append(ledger, "serve", {"batch": batch, "run": None, "samples": 0, "not_found": 0}, signer, begun)
         return Served(tuple(batch), None, len(wanted & before), True)
     overrides = _overrides(inputs) if begun is None else _read_overrides(ledger, begun)
     if begun is not None and _overrides(inputs) not in ({"settings": {}}, overrides):
         watcher.note("An unfinished run goes on as it was begun; --method, --seed, --set and --max-drop wait.")
-    model = None if state.current is None else ledger.run_folder(str(state.current["run"]))
+    model = newest_folder(ledger, state)
     request = settings_inputs(
         ledger.store.settings(str(state.init["settings_sha256"])),
         split=HashedSplit(key=ledger.key, hashes=frozenset(new), requests=tuple(batch)),
@@ -105,16 +107,16 @@ def _serve(
         split = load_split(data, request.split, *given, seed=request.seed, history=request.history, observer=watcher)
     except NothingToForget:
         _check_present(every, new, inputs.allow_missing)
-        _append(ledger, "serve", {"batch": batch, "run": None, "samples": 0, "not_found": len(new)}, signer)
+        _append(ledger, "serve", {"batch": batch, "run": None, "samples": 0, "not_found": len(new)}, signer, begun)
         return Served(tuple(batch), None, len(wanted & before), True)
     hashed = SampleHashes(split.dataset if split.origin is None else split.origin).of(ledger.key)
     gone = new - {digest for digests in hashed.values() for digest in digests}
     _check_present(every, gone, inputs.allow_missing)
     plan = resolve_unlearning(request, observer=watcher, split=split)
-    _check_model(plan.initial.sha256, state, model)
+    check_model(plan.initial.sha256, state, model)
     if begun is not None and not _fits(ledger.run_folder(str(begun["run"])), plan):
         watcher.note("The data are not those that the unfinished run began with: another one is begun.")
-        _append(ledger, "refuse", {"batch": batch, "run": begun["run"], "reason": "changed"}, signer)
+        _append(ledger, "refuse", {"batch": batch, "run": begun["run"], "reason": "changed"}, signer, begun)
         begun = None
     if begun is None:
         begun = _begin(ledger, state, batch, overrides, signer)
@@ -126,7 +128,7 @@ def _serve(
     except UserError:
         # A full disk leaves a run that can go on; anything else would fail again in the same way.
         if not RunFolder(folder, plan.identity).started:
-            _append(ledger, "refuse", {"batch": batch, "run": begun["run"], "reason": "failed"}, signer)
+            _append(ledger, "refuse", {"batch": batch, "run": begun["run"], "reason": "failed"}, signer, begun)
         raise
     counts = {"samples": len(split.forget_indices), "not_found": len(gone)}
     released, reason = _finish(ledger, begun, run, counts, signer)
@@ -165,9 +167,9 @@ def _finish(
         "release": {key: release[key] for key in ("holds", "max_drop", "drop", "low", "high", "acceptance")},
     }
     if release["holds"]:
-        _append(ledger, "serve", {**common, **counts, "chain_head": run.record[CHAIN]["head"]}, signer)
+        _append(ledger, "serve", {**common, **counts, "chain_head": run.record[CHAIN]["head"]}, signer, begun)
     else:
-        _append(ledger, "refuse", {**common, "reason": _breach(run.record)}, signer)
+        _append(ledger, "refuse", {**common, "reason": _breach(run.record)}, signer, begun)
     return release["holds"], release["reason"]
 
 
@@ -187,15 +189,32 @@ def _begin(
     text = canonical_json(overrides)
     digest = sha256(text.encode())
     with ledger.store.writing() as writer:
+        _check_still_so(ledger, writer, batch, None)
         seq = len(writer.entries()) + 1
         body = {"batch": batch, "run": f"{seq:05d}", "initial_sha256": state.model_sha256, "settings_sha256": digest}
         writer.add_settings(digest, text)
         return writer.append("begin", body, signer)
 
 
-def _append(ledger: Ledger, kind: str, body: Mapping[str, Any], signer: Signer | None) -> None:
+def _append(
+    ledger: Ledger, kind: str, body: Mapping[str, Any], signer: Signer | None, begun: Mapping[str, Any] | None
+) -> None:
     with ledger.store.writing() as writer:
+        _check_still_so(ledger, writer, body["batch"], begun)
         writer.append(kind, body, signer)
+
+
+def _check_still_so(ledger: Ledger, writer: Writer, batch: list[str], begun: Mapping[str, Any] | None) -> None:
+    """Refuse to write of requests that another process has served, or is serving, since the ledger was read.
+
+    A lock keeps others away, but that of a server goes with its connection.
+    """
+    now = state_of(writer.entries())
+    if now.open != begun or not {*batch} <= {request.request_id for request in now.pending}:
+        raise UserError(
+            f"another process has served requests of the ledger '{ledger.name}' meanwhile; 'request status' shows "
+            "where it stands"
+        )
 
 
 def _named(state: State, samples: Mapping[int, Mapping[bytes, object]], names: list[str]) -> set[bytes]:
@@ -226,12 +245,3 @@ def _overrides(inputs: RunInputs) -> dict[str, Any]:
 def _read_overrides(ledger: Ledger, begun: Mapping[str, Any]) -> Mapping[str, Any]:
     found: dict[str, Any] = json.loads(ledger.store.settings(str(begun["settings_sha256"])))
     return found
-
-
-def _check_model(sha256: str | None, state: State, model: Path | None) -> None:
-    if sha256 != state.model_sha256:
-        where = "the ledger's first model" if model is None else f"the newest model, in '{model}',"
-        raise UserError(
-            f"{where} is not what the ledger says: its weights have the sha256 {str(sha256)[:12]}…, expected "
-            f"{state.model_sha256[:12]}…"
-        )

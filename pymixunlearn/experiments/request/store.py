@@ -1,55 +1,49 @@
-"""Store of a ledger: tables in SQLite through SQLAlchemy, which can be added to and neither changed nor deleted from.
+"""Store of a ledger: tables in a database through SQLAlchemy, which can be added to, not changed or deleted from.
 
-Only the table of the clear ids can be emptied. Every write begins with BEGIN IMMEDIATE, before the last hash is read,
-so that two writers cannot follow the same entry.
+Only the table of the clear ids can be emptied. Every write keeps other writers out before the last hash is read, so
+that two of them cannot follow the same entry. What differs between databases is in :mod:`.databases`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pymixunlearn.data.optional import require
+from pymixunlearn.display import printable
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.provenance import utc_now
 from pymixunlearn.experiments.common.signing import ENTRY, Signer
+from pymixunlearn.experiments.request.databases import database, sqlalchemy
 from pymixunlearn.experiments.request.entries import Entry, make_entry
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-FILE = "ledger.sqlite"
 APPEND_ONLY = ("entries", "samples", "persons", "settings")
-_SECONDS = 30.0
-_TRIGGER = (
-    "CREATE TRIGGER {table}_no_{what} BEFORE {what} ON {table} BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
-)
+_SHOWN = 8
 
 
 class Store:
     """The database of a ledger.
 
     Args:
-        folder: The ledger's folder; it must exist.
+        folder: The ledger's folder; it must exist where somebody writes.
+        url: The database, where it is not a file in the folder.
 
     Raises:
-        UserError: SQLAlchemy is missing.
+        BadRequest: The URL is none of PostgreSQL.
+        UserError: SQLAlchemy or the driver is missing.
     """
 
-    def __init__(self, folder: Path) -> None:
-        require("sqlalchemy", purpose="'request'", remedy="install it: pip install 'pymixunlearn[requests]'")
-        import sqlalchemy as sa
-
-        self.file = folder / FILE
+    def __init__(self, folder: Path, url: str | None = None) -> None:
+        sa: Any = sqlalchemy()
         self._sa = sa
-        url = sa.URL.create("sqlite", database=str(self.file.absolute()))
-        self._engine = sa.create_engine(url, connect_args={"timeout": _SECONDS}, poolclass=sa.NullPool)
-        sa.event.listen(self._engine, "connect", _prepare)
-        sa.event.listen(self._engine, "begin", _begin)
+        self._database = database(folder if url is None else url, folder)
+        self._engine = self._database.engine
+        self.name = self._database.name
         self._metadata = sa.MetaData()
         integer, text = sa.Integer, sa.Text
 
@@ -81,7 +75,7 @@ class Store:
         )
         self._clear = table(
             "clear_ids",
-            sa.Column("row", integer, primary_key=True),
+            sa.Column("row", integer, sa.Identity(), primary_key=True),
             sa.Column("seq", integer, nullable=False),
             sa.Column("person", text),
             sa.Column("sample", text),
@@ -95,31 +89,75 @@ class Store:
             UserError: The database cannot be written, or another process holds it for too long.
         """
         try:
-            # Clear ids of people stand in it: its owner alone may read it.
-            os.close(os.open(self.file, os.O_CREAT | os.O_RDWR, 0o600))
+            self._database.prepare()
         except OSError as error:
-            raise UserError(f"the ledger '{self.file}' cannot be written: {error.strerror}") from error
-        try:
-            with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
-                yield Writer(self, connection)
-        except self._sa.exc.DatabaseError as error:
-            raise UserError(f"the ledger '{self.file}' cannot be written: {error.orig}") from error
+            raise UserError(f"the ledger '{self.name}' cannot be written: {error.strerror}") from error
+        with (
+            self._failing("written"),
+            self._engine.connect().execution_options(writes=True) as connection,
+            connection.begin(),
+        ):
+            yield Writer(self, connection)
 
     def create(self, connection: Connection) -> None:
         """Make the tables and the triggers that refuse changes, as far as they are not there."""
         self._metadata.create_all(connection)
-        known = set(self.triggers(connection))
-        for name in APPEND_ONLY:
-            for what in ("UPDATE", "DELETE"):
-                if f"{name}_no_{what}" not in known:
-                    connection.exec_driver_sql(_TRIGGER.format(table=name, what=what))
+        known = set(self._database.triggers(connection))
+        for statement in self._database.setup(self._clear):
+            connection.exec_driver_sql(statement)
+        for table, what in self._refusals():
+            if f"{table}_no_{what}" not in known:
+                for statement in self._database.trigger(table, what):
+                    connection.exec_driver_sql(statement)
 
-    def triggers(self, connection: Connection | None = None) -> list[str]:
-        """Return the names of the triggers that refuse changes."""
-        query = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND sql LIKE '%RAISE(ABORT%'"
-        if connection is not None:
-            return [row[0] for row in connection.exec_driver_sql(query)]
-        return [row[0] for row in self._read(self._sa.text(query))]
+    def lacking_triggers(self) -> list[str]:
+        """Return the names of the triggers that should refuse changes and do not."""
+        self._check_there()
+        with self._failing("read"), self._engine.connect() as connection:
+            known = set(self._database.triggers(connection))
+        return [name for name in self.triggers() if name not in known]
+
+    def triggers(self) -> list[str]:
+        """Return the names of the triggers that a ledger has."""
+        return sorted(f"{table}_no_{what}" for table, what in self._refusals())
+
+    def check_new(self) -> None:
+        """Check that a ledger can be begun.
+
+        Raises:
+            UserError: There is one already, or the database holds something else, or cannot be read.
+        """
+        if not self._database.missing():
+            with self._failing("read"), self._engine.connect() as connection:
+                self.check_empty(connection)
+
+    def check_empty(self, connection: Connection) -> None:
+        """Check likewise within a transaction."""
+        look = self._sa.inspect(connection)
+        own = self._metadata.tables
+        there = look.get_table_names()
+        others = [
+            name
+            for name in there
+            if name not in own or {column["name"] for column in look.get_columns(name)} != {*own[name].c.keys()}
+        ]
+        ours = "entries" in there and "entries" not in others
+        if ours and connection.execute(self._sa.select(self._entries.c.seq).limit(1)).all():
+            raise UserError(f"'{self.name}' holds a ledger already; choose another one by --ledger")
+        if others:
+            shown = ", ".join(f"'{printable(name)}'" for name in sorted(others)[:_SHOWN])
+            raise UserError(
+                f"'{self.name}' holds other tables ({shown}{', …' if len(others) > _SHOWN else ''}); expected a "
+                "database, or a schema of one, for the ledger alone"
+            )
+
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """Give True where no other process is in such a block for the same ledger, as far as the database can tell."""
+        with ExitStack() as stack:
+            with self._failing("read"):
+                free = stack.enter_context(self._database.held())
+            yield free
 
     def entries(self) -> list[Entry]:
         """Return all entries in their order.
@@ -158,25 +196,39 @@ class Store:
         """
         rows = self._read(self._sa.select(self._settings.c.content).where(self._settings.c.sha256 == sha256))
         if not rows:
-            raise UserError(f"the ledger '{self.file}' lacks the settings {sha256[:12]}… that an entry names")
+            raise UserError(f"the ledger '{self.name}' lacks the settings {sha256[:12]}… that an entry names")
         return str(rows[0][0])
 
-    def vacuum(self) -> None:
-        """Rewrite the file, so that no page of it holds what was deleted."""
-        connection = self._engine.raw_connection()
-        try:
-            connection.cursor().execute("VACUUM")
-        finally:
-            connection.close()
+    def rewrite_clear_ids(self) -> None:
+        """Write the clear ids that are left anew, so that no file of theirs holds what was deleted."""
+        with self._failing("written"):
+            self._database.rewrite(self._clear)
+
+    def _refusals(self) -> Iterator[tuple[str, str]]:
+        return ((table, what) for table in APPEND_ONLY for what in self._database.refused)
 
     def _read(self, query: Any) -> list[Any]:
-        if not self.file.is_file():
-            raise UserError(f"'{self.file.parent}' holds no ledger; expected one of 'request init', by --ledger DIR")
+        self._check_there()
+        with self._failing("read"), self._engine.connect() as connection:
+            return list(connection.execute(query).all())
+
+    def _check_there(self) -> None:
+        if self._database.missing():
+            raise self._no_ledger()
+
+    def _no_ledger(self) -> UserError:
+        return UserError(f"'{self._database.place}' holds no ledger; expected one of 'request init', by --ledger")
+
+    @contextmanager
+    def _failing(self, how: str) -> Iterator[None]:
+        """Say an error of the database in one sentence."""
         try:
-            with self._engine.connect() as connection:
-                return list(connection.execute(query).all())
-        except self._sa.exc.DatabaseError as error:
-            raise UserError(f"the ledger '{self.file}' cannot be read: {error.orig}") from error
+            yield
+        except self._sa.exc.DBAPIError as error:
+            if self._database.has_no_ledger(error):
+                raise self._no_ledger() from error
+            reason = self._database.reason(error)
+            raise UserError(f"the ledger '{self.name}' cannot be {how}: {reason}") from error
 
 
 class Writer:
@@ -186,7 +238,12 @@ class Writer:
         self._store, self._connection, self._sa = store, connection, store._sa
 
     def create(self) -> None:
-        """Make the tables, as far as they are not there."""
+        """Make the tables.
+
+        Raises:
+            UserError: There is a ledger already, or something else.
+        """
+        self._store.check_empty(self._connection)
         self._store.create(self._connection)
 
     def entries(self) -> list[Entry]:
@@ -240,14 +297,3 @@ class Writer:
 def _entry(row: Any) -> Entry:
     signature = None if row.signature is None else json.loads(row.signature)
     return Entry(row.content, row.sha256, signature)
-
-
-def _prepare(connection: Any, record: object) -> None:
-    connection.isolation_level = None  # so that the driver begins no transaction of its own
-    connection.execute("PRAGMA secure_delete = ON")
-    connection.execute("PRAGMA synchronous = FULL")
-
-
-def _begin(connection: Any) -> None:
-    writes = connection.get_execution_options().get("writes")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pymixunlearn.display import counted
 from pymixunlearn.errors import UserError
 from pymixunlearn.experiments.common.forget_chain import Chain
 from pymixunlearn.experiments.common.forget_history import CHAIN
@@ -13,12 +14,12 @@ from pymixunlearn.experiments.common.initial_model import CHECKPOINT
 from pymixunlearn.experiments.common.inputs import VerifyInputs
 from pymixunlearn.experiments.common.progress import Observer
 from pymixunlearn.experiments.common.signing import ENTRY, EXPORT, UNSIGNED, PublicKey
-from pymixunlearn.experiments.request.entries import Entry, State, faults, state_of
+from pymixunlearn.experiments.request.entries import Entry, State, check_format, faults, state_of
 from pymixunlearn.experiments.request.export import Export, header_sha256, read_export
 from pymixunlearn.experiments.request.inputs import VerifyLedgerInputs
 from pymixunlearn.experiments.request.ledger import Ledger
 from pymixunlearn.experiments.request.serve import files_sha256
-from pymixunlearn.experiments.request.store import APPEND_ONLY, Store
+from pymixunlearn.experiments.request.store import Store
 from pymixunlearn.experiments.verify import Verification, run_verification
 from pymixunlearn.experiments.verify_metrics import Check
 from pymixunlearn.files import sha256
@@ -35,12 +36,14 @@ def verify_ledger(inputs: VerifyLedgerInputs, *, observer: Observer | None = Non
     missing: list[str] = []
     if inputs.export is not None:
         export = read_export(inputs.export)
+        check_format(export.entries)
         checks = [*_check_entries(export.entries), *_check_header(export, key)]
         entries: Sequence[Entry] = export.entries
         missing.append("runs, models and metrics: an export holds none")
     else:
-        ledger = Ledger(inputs.ledger)
+        ledger = Ledger(inputs.ledger, inputs.ledger_dir)
         entries = ledger.store.entries()
+        check_format(entries)
         checks = [*_check_entries(entries), *_check_tables(ledger.store, entries)]
         if all(check.holds for check in checks):
             checks += _check_runs(ledger, state_of(entries), inputs, missing, observer)
@@ -74,13 +77,13 @@ def _check_models(entries: Sequence[Entry]) -> Check:
             if content.get("initial_sha256") != current:
                 return Check("models", False, f"entry {content['seq']} has another initial model than the newest one")
             current, runs = content.get("unlearned_sha256"), runs + 1
-    return Check("models", True, f"{runs} runs, each from the model of the one before")
+    return Check("models", True, f"{counted(runs, 'run')}, each from the model of the one before")
 
 
 def _check_tables(store: Store, entries: Sequence[Entry]) -> Iterator[Check]:
-    expected = {f"{name}_no_{what}" for name in APPEND_ONLY for what in ("UPDATE", "DELETE")}
-    lacking = sorted(expected - set(store.triggers()))
-    yield Check("append-only", not lacking, f"lacks {', '.join(lacking)}" if lacking else f"{len(expected)} triggers")
+    lacking = store.lacking_triggers()
+    detail = f"lacks {', '.join(lacking)}" if lacking else f"{len(store.triggers())} triggers"
+    yield Check("append-only", not lacking, detail)
     samples, persons, wrong = store.samples(), store.persons(), []
     added = {}
     for entry in entries:
@@ -97,7 +100,11 @@ def _check_tables(store: Store, entries: Sequence[Entry]) -> Iterator[Check]:
         )
         if added.get(seq) != named:
             wrong.append(str(seq))
-    detail = f"are not those of the entries {', '.join(sorted(wrong)[:20])}" if wrong else f"of {len(added)} requests"
+    detail = (
+        f"are not those of the entries {', '.join(sorted(wrong)[:20])}"
+        if wrong
+        else f"of {counted(len(added), 'request')}"
+    )
     yield Check("samples and people", not wrong, detail)
 
 
@@ -150,7 +157,9 @@ def _check_forgotten(
     allowed = known + int(entry["not_found"])
     if lacking > allowed:
         return Check(subject, False, f"{lacking} samples of served requests are not in the model's chain")
-    return Check(subject, True, f"{len(forgotten)} samples of served requests, {lacking} of them were not in the data")
+    return Check(
+        subject, True, f"{counted(len(forgotten), 'sample')} of served requests, of which {lacking} not in the data"
+    )
 
 
 def _check_header(export: Export, key: PublicKey | None) -> Iterator[Check]:
@@ -167,12 +176,14 @@ def _check_header(export: Export, key: PublicKey | None) -> Iterator[Check]:
 def _check_signatures(entries: Sequence[Entry], key: PublicKey | None, missing: list[str]) -> Iterator[Check]:
     signed = sum(entry.signature is not None for entry in entries)
     if key is None:
-        missing.append(f"signatures of {signed} entries: --public-key checks them" if signed else UNSIGNED)
+        missing.append(
+            f"signatures of {counted(signed, 'entry', 'entries')}: --public-key checks them" if signed else UNSIGNED
+        )
         return
     wrong = {
         number: fault
         for number, entry in enumerate(entries, start=1)
-        if (fault := "it is not signed" if entry.signature is None else key.fault(entry.signature, ENTRY, entry.sha256))
+        if (fault := key.fault(entry.signature, ENTRY, entry.sha256))
     }
     for number, fault in list(wrong.items())[:20]:
         yield Check(f"signature of entry {number}", False, fault)
