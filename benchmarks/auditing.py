@@ -39,7 +39,7 @@ without U-LiRA, for ``mixunlearn-reset`` with masks alone. Written before its fi
         --no-u-lira --subject "mixunlearn-reset, quick" --out benchmarks/results/auditing-cpu.csv
 
 What must be shown is point 1. That and whether Retrain's interval includes 0.5 is read together: where it does not,
-four models are too few to say anything.
+four models are too few to say anything. The 16, with U-LiRA, were made later on both, for both resets.
 """
 
 from __future__ import annotations

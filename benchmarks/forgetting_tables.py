@@ -71,10 +71,14 @@ def aims(rows: list[Row]) -> str:
             accepted,
             lambda row: accepted(row) and _share(row) < 1,
             lambda row: accepted(row) and _share(row) <= 1 / 3,
+        ]
+        beside = [
             lambda row: float(row["gap"]) <= float(cells.beside(row, SECOND)["gap"]),
             lambda row: cells.lost(row) <= abs(cells.lost(cells.beside(row, SECOND))),
         ]
-        lines.append((subject, *(_count(told, holds) for holds in counts)))
+        floored = [row for row in told if cells.has(row, SECOND)]
+        near = (_count(floored, holds) if floored else "-" for holds in beside)
+        lines.append((subject, *(_count(told, holds) for holds in counts), *near))
     return _markdown(heading, lines)
 
 
@@ -114,6 +118,10 @@ class Cells(NamedTuple):
     def beside(self, row: Row, subject: str) -> Row:
         """Return another subject's row of the same cell."""
         return self.found[row["model"], row["task"], row["seed"], subject]
+
+    def has(self, row: Row, subject: str) -> bool:
+        """Return whether the same cell has a row of another subject."""
+        return (row["model"], row["task"], row["seed"], subject) in self.found
 
     def told(self, rows: list[Row]) -> list[Row]:
         """Return those rows in whose cell the test refuses the initial model."""
@@ -169,7 +177,8 @@ def _markdown(heading: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
 @click.option("--to-seed", type=int, help="The highest seed.  [default: the file's]")
 def main(file: Path, from_seed: int, to_seed: int | None) -> None:
     """Print the tables."""
-    rows = [row for row in Rows(file, ()).rows if from_seed <= int(row["seed"]) <= (to_seed or int(row["seed"]))]
+    rows = [row for row in Rows(file, ()).rows if from_seed <= int(row["seed"])]
+    rows = [row for row in rows if to_seed is None or int(row["seed"]) <= to_seed]
     for made in (summary, aims, masks):
         click.echo(made(rows) + "\n")
 

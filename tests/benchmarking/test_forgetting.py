@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.forgetting import COLUMNS
-from benchmarks.forgetting_tables import aims, masks, summary, table
+from benchmarks.forgetting_tables import aims, main, masks, summary, table
 from benchmarks.rows import Rows
 from tests.cli.write_names import FIRST_HELD_OUT, MEASURED
 
@@ -60,6 +61,23 @@ def test_aims_count_what_is_accepted_and_cheap_and_near() -> None:
     ]
 
 
+def test_aims_without_a_second_retrain_leave_out_what_it_measures() -> None:
+    """Files of development, and of forms that were run once, have none in some cells or in any."""
+    some = [row for row in ROWS if row["subject"] != "second retrain" or row["seed"] == "20"]
+    assert aims(some).splitlines()[2:] == [
+        "| eu-k | 2 of 2 | 2 of 2 | 1 of 2 | 0 of 1 | 0 of 1 |",
+        "| prune-reset | 1 of 2 | 0 of 2 | 0 of 2 | 1 of 1 | 1 of 1 |",
+    ]
+    none = [row for row in ROWS if row["subject"] != "second retrain"]
+    assert [line.endswith("| - | - |") for line in aims(none).splitlines()[2:]] == [True, True]
+
+
+@pytest.mark.parametrize(("options", "seeds"), [((), 4), (("--to-seed", "0"), 1), (("--from-seed", "20"), 3)])
+def test_the_tables_of_a_kept_file_are_printed(options: tuple[str, ...], seeds: int) -> None:
+    printed = CliRunner().invoke(main, [str(MEASURED), *options], catch_exceptions=False)
+    assert f"| cnn, class | retrain | {seeds} of {seeds} |" in printed.output
+
+
 def test_masks_are_described_where_images_are_mixed() -> None:
     mixing = row(20, "mixunlearn, aware", "refused", 0.2, 1.0, 80.0)
     mixing |= {"generator": "-1.5", "generator_vanilla": "-1.0", "mask_error": "0.25", "mask_within": "0.1"}
@@ -87,3 +105,7 @@ def test_the_page_has_the_starts_of_the_reset() -> None:
 
 def test_the_page_has_the_other_forms() -> None:
     assert table(Rows(MEASURED.with_name("forgetting-forms-cpu.csv"), COLUMNS).rows) in PAGE.read_text("utf-8")
+
+
+def test_the_page_has_the_shorter_schedule() -> None:
+    assert table(Rows(MEASURED.with_name("forgetting-short-cpu.csv"), COLUMNS).rows) in PAGE.read_text("utf-8")
