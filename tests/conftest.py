@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -39,6 +40,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def tools(item: pytest.Item) -> list[str]:
     return [tool for marker in item.iter_markers("tools") for tool in marker.args]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def old_objects_frozen() -> None:
+    """Leave what is in memory before a module's tests out of their garbage collections.
+
+    A run collects before each of its phases, and thousands of collected tests make each collection take a third of a
+    second.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

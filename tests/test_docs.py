@@ -1,4 +1,4 @@
-"""Commands and Python in README and docs run as they are printed; links and the list of pages are whole.
+"""Commands and Python in README and docs run as they are printed; links, options and the list of pages are whole.
 
 A fence whose first line ends with ``run``, as in ```` ```bash run ````, is run here. Fences marked ``run slow`` take
 longer and run with ``-m slow``. The fences of one page run in order, in one folder that holds what a user is supposed
@@ -14,16 +14,25 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import pytest
 import torch
 import yaml
+from mixunlearn_cli.main import main
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 _FENCE = re.compile(r"^```(bash|python) run( slow)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_LINK = re.compile(r"\]\(([^)#:]+)(?:#[\w-]*)?\)")
+LINKED = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "csrc" / "README.md"]
+_LINK = re.compile(r"\]\(([^)#:\s]*)(?:#([\w-]+))?\)")
+_FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"^```.*?^```$|`[^`]*`", re.MULTILINE | re.DOTALL)
+_COMMAND = re.compile(r"mixunlearn-cli ([^\n`]*)")
+_OPTION = re.compile(r"(?<!\S)(--[a-z][\w-]*)")
+
+OTHERS = {"--bed", "--bound", "--counts", "--dependencies", "--libraries", "--num-cpus", "--num-gpus"}
+"""Options in the pages that are those of scripts and of Ray."""
 
 # What a page's Python takes from the user.
 PRELUDE = """
@@ -93,12 +102,54 @@ def test_what_a_page_marks_runs(page: list[Fence], user_folder: Path) -> None:
         assert "Traceback" not in done.stderr and "Warning" not in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_links_lead_to_files(page: Path) -> None:
-    targets = _LINK.findall(_CODE.sub("", page.read_text(encoding="utf-8")))
-    assert [target for target in targets if not (page.parent / target).exists()] == []
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT).with_suffix("")))
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    links = _LINK.findall(_CODE.sub("", page.read_text(encoding="utf-8")))
+    targets = [(page.parent / target if target else page, anchor) for target, anchor in links]
+    assert [str(target) for target, _ in targets if not target.exists()] == []
+    assert [(str(target), anchor) for target, anchor in targets if anchor and anchor not in anchors(target)] == []
     # The site of the docs holds nothing else.
-    assert page.parent != ROOT / "docs" or [target for target in targets if target.startswith("..")] == []
+    assert page.parent != ROOT / "docs" or [target for target, _ in links if target.startswith("..")] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """What links can name of a page: its headings, in lower case, without marks, with a hyphen for each space."""
+    headings = re.findall(r"^#+ (.*)$", _FENCED.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+def options_of(
+    command: click.Command, context: click.Context, path: tuple[str, ...] = ()
+) -> dict[tuple[str, ...], set[str]]:
+    """Every command below ``command`` with its options."""
+    found = {path: {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}}
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            found |= options_of(below, click.Context(below, parent=context), (*path, name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def options() -> dict[tuple[str, ...], set[str]]:
+    return options_of(main, click.Context(main))
+
+
+# The page of old names has commands that are no more.
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "migration"], ids=lambda page: page.stem)
+def test_commands_and_options_that_a_page_names_exist(page: Path, options: dict[tuple[str, ...], set[str]]) -> None:
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in _COMMAND.findall(text):
+        words = line.partition("#")[0].split()
+        path: tuple[str, ...] = ()
+        while words and (*path, words[0]) in options:
+            path = (*path, words.pop(0))
+        if any(below[:-1] == path for below in options if below):
+            assert not words or not re.fullmatch("[a-z-]+", words[0]), f"'{line}' names no command"
+        assert {*_OPTION.findall(" ".join(words))} <= options[path] | {"--help"}, line
+    named = set(re.findall(r"`(--[a-z][\w-]*)", text))
+    assert named <= set().union(*options.values(), OTHERS, {"--help"})
 
 
 def test_the_paths_that_contributing_names_exist() -> None:
