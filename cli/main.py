@@ -16,6 +16,7 @@ import click
 
 from pymixunlearn.display import printable
 from pymixunlearn.errors import UserError, unknown_name
+from pymixunlearn.interrupts import never_lost
 
 from . import bench_end_to_end, bench_step  # noqa: F401 (importing adds them to the group)
 from .audit import audit
@@ -83,7 +84,7 @@ class Program(Group):
         try:
             if takes_part():
                 return None
-            with any_encoding(), rare_collections(), warnings.catch_warnings(), leading():
+            with any_encoding(), rare_collections(), warnings.catch_warnings(), never_lost(), leading():
                 warnings.showwarning = _show_warning
                 refuse_empty(arguments)
                 code = super().main(

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 
 import click
 
+from pymixunlearn.interrupts import never_lost
+
 TOGETHER = ("unlearn", "train", "retrain", "evaluate")
 """Commands that several processes may be started for."""
 
@@ -17,7 +19,7 @@ def takes_part() -> bool:
         return False
     from pymixunlearn.parallel import serve
 
-    with suppress(KeyboardInterrupt):  # the first process says what it leaves
+    with suppress(KeyboardInterrupt), never_lost():  # the first process says what it leaves
         serve()
     return True
 

@@ -25,6 +25,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 
 from pymixunlearn.errors import UserError
+from pymixunlearn.interrupts import never_lost
 
 T_contra = TypeVar("T_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
@@ -227,7 +228,7 @@ class ParentHandle:
     def __init__(self, connection: Connection) -> None:
         """Take the worker's end of the pipe."""
         self._connection = connection
-        self._ended = False
+        self._interrupted = self._ended = False
 
     def receive(self) -> Any:
         """Wait for a message and return it.
@@ -260,9 +261,13 @@ class ParentHandle:
 
     def interrupt(self, *_: object) -> None:
         """Interrupt what this process is doing, as a handler of signals; only once, and not after :meth:`end`."""
-        if not self._ended:
-            self._ended = True
+        if not (self._interrupted or self._ended):
+            self._interrupted = True
             raise KeyboardInterrupt
+
+    def forget_interrupt(self) -> None:
+        """Let :meth:`interrupt` do it once more: what it raised was lost."""
+        self._interrupted = False
 
     def end(self) -> None:
         """From here on :meth:`interrupt` does nothing."""
@@ -293,7 +298,7 @@ def _serve(threads: int, connection: Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     parent = ParentHandle(connection)
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt), never_lost(signal.SIGTERM, parent.forget_interrupt):
         try:
             try:
                 work = parent.receive()

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
+import time
 
 import click
 import pytest
 from mixunlearn_cli.endings import Interrupted, complain, resumable
+from mixunlearn_cli.main import main
+
+from tests.losing import lose_signal
 
 TEXT = "Error: the extra is missing, which this needs: pip install 'pymixunlearn[requests]' installs it, nothing else"
 
@@ -52,3 +57,20 @@ def test_ctrl_c_says_what_is_saved_once_the_bars_are_gone() -> None:
         raise KeyboardInterrupt
     assert caught.value.message == "Interrupted; the state is saved in 'my run'. To go on:"
     assert caught.value.command == "mixunlearn-cli unlearn --out 'my run'" and caught.value.exit_code == 130
+
+
+def test_ctrl_c_is_not_lost_where_python_drops_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    @click.command()
+    @click.pass_context
+    def work(ctx: click.Context) -> None:
+        with resumable(ctx, "the state is saved"):
+            lose_signal(signal.SIGINT)
+            time.sleep(30)
+
+    monkeypatch.setitem(main.commands, "work", work)
+    with pytest.raises(SystemExit) as ended:
+        main(["work"])
+    assert ended.value.code == 130
+    assert capfd.readouterr().err == "Interrupted; the state is saved. To go on: mixunlearn-cli work\n"

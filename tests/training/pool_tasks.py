@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from pymixunlearn.errors import UserError
+from tests.losing import lose_signal
 
 Send = Callable[[Any], None]
 
@@ -65,6 +66,11 @@ def note_the_stop(path: Path, send: Send) -> None:
         time.sleep(60)
     finally:
         path.write_text("in order")
+
+
+def lose_the_stop(path: Path, send: Send) -> None:
+    lose_signal(signal.SIGTERM)
+    note_the_stop(path, send)
 
 
 def stay(task: Any, send: Send) -> None:

@@ -87,6 +87,17 @@ def test_workers_can_be_stopped_at_any_time(events: int, capfd: pytest.CaptureFi
     assert capfd.readouterr().err == ""
 
 
+def test_a_stop_that_python_drops_comes_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    started = time.monotonic()
+    with ProcessPool[Path, None](pool_tasks.lose_the_stop, 1, threads=1) as pool:
+        ((_, done),) = pool.run([tmp_path / "note"])
+    with pytest.raises(WorkerEnded, match="ended with code 0"):
+        done.result()
+    assert (tmp_path / "note").read_text() == "in order"
+    assert time.monotonic() - started < 30, "it slept for a minute"
+    assert capfd.readouterr().err == ""
+
+
 def test_a_worker_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_pool, "_STOP_SECONDS", 0.2)
     children: list[Any] = []
